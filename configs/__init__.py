@@ -1,0 +1,1 @@
+"""The shipped configurations, one commented YAML file a run."""

@@ -1,0 +1,243 @@
+"""Typed, frozen run configuration: one model a stage, read from one commented YAML file.
+
+Unknown keys, duplicate keys and values of the wrong type are errors, reported together in one line. YAML is read by the
+1.2 rules for booleans: only ``true`` and ``false`` are booleans, so that a class called ``no`` or ``on`` stays a string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import InputError
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class IngestConfig(Section):
+    source: Literal["phantom", "dicom", "medmnist"]
+    """Where the images come from: the embedded phantom, a folder of DICOM files, or a MedMNIST data set."""
+    path: Path | None = None
+    """dicom: the folder. medmnist: the folder with the ``.npz`` (default: the medmnist package's own root)."""
+    dataset: str | None = None
+    """medmnist: the data set's flag, such as ``breastmnist``."""
+    labels: str = "labels.csv"
+    """dicom: a CSV inside ``path`` with a column ``file``, ``sop_instance_uid`` or ``patient_id``, and a column ``label``."""
+    classes: tuple[str, ...] | None = None
+    """dicom: the class names in order; a label that is none of them is an error. Others: the data set's own classes."""
+    size: Annotated[int, Field(ge=16, le=512)] = 32
+    """Side of the square images that the pipeline works on, in pixels."""
+    phantom_patients: Annotated[int, Field(ge=1)] = 1000
+    """phantom: how many patients to draw; each has one to four images."""
+    audit_share: Fraction = 1 / 3
+    """Share of train + audit that is sealed from training and used as non-members; the audit's power hangs on it."""
+    val_share: Fraction = 0.15
+    """Share of all patients used to select and to fit encoders (a data set's official split wins)."""
+    test_share: Fraction = 0.2
+    """Share of all patients that is reported once (a data set's official split wins)."""
+
+    @model_validator(mode="after")
+    def _needs(self) -> IngestConfig:
+        if self.source == "dicom" and self.path is None:
+            raise ValueError("ingest.path is needed when ingest.source is dicom: give --set ingest.path=FOLDER")
+        if self.source == "dicom" and not self.classes:
+            raise ValueError("ingest.classes is needed when ingest.source is dicom: name the classes of the label column")
+        if self.source == "medmnist" and self.dataset is None:
+            raise ValueError("ingest.dataset is needed when ingest.source is medmnist, such as breastmnist")
+        if self.val_share + self.test_share >= 0.9:
+            raise ValueError("ingest.val_share + ingest.test_share leave too little to train on: keep their sum under 0.9")
+        return self
+
+
+class TrainConfig(Section):
+    images: Positive
+    """Length of training, in images drawn (with repetition) from the training split."""
+    batch: Positive = 64
+    """Images in one optimiser step."""
+    widths: tuple[Positive, ...] = (64, 128)
+    """Channels of the U-Net at each resolution, finest first; each level halves the side."""
+    blocks: Positive = 2
+    """Residual blocks at each resolution."""
+    patch: Literal[1, 2, 4] = 2
+    """Side of the pixel-unshuffle at the input: the network works at size / patch."""
+    attention: tuple[Positive, ...] = (8,)
+    """Sides (in the network's own grid) at which self-attention follows each block."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout inside the residual blocks."""
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability, for each image, that its label is replaced by the learned null class (classifier-free guidance)."""
+    augment: Annotated[float, Field(ge=0, le=1)] = 0.12
+    """Probability of each geometric augmentation; the network is told of them, so that they do not leak."""
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """How far class sampling is evened out: 0 draws images at their own prevalence, 1 draws every class equally often."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW."""
+    ema: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Width of the power-function EMA relative to the training length (EDM2's sigma_rel)."""
+    compile: bool = False
+    """Compile the network (worth it on a GPU, for minutes of training or more)."""
+    checkpoint_images: Positive = 20_000
+    """Images between two checkpoints."""
+
+
+class GenerateConfig(Section):
+    per_class: Positive
+    """Images generated of every class."""
+    steps: Annotated[int, Field(ge=2)] = 12
+    """Network evaluations an image (DPM-Solver++(2M))."""
+    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
+    """Classifier-free guidance weight w in D_u + w (D_c - D_u): 1 is the plain conditional model."""
+    guidance_interval: tuple[float, float] = (0.28, 1.6)
+    """Noise levels sigma between which guidance acts; outside, the plain conditional model is used."""
+    batch: Positive = 100
+    """Images generated together; no image depends on it beyond floating-point rounding."""
+
+
+class AuditConfig(Section):
+    encoder_images: Positive = 30_000
+    """Images (pairs of views) seen in training the copy-detection encoder."""
+    planted: Annotated[int, Field(ge=20)] = 100
+    """Copies planted for each kind of transformation to measure the search's power."""
+    membership_draws: Positive = 4
+    """Noise draws for each noise level of the membership attack."""
+
+
+class EvaluateConfig(Section):
+    seeds: Annotated[int, Field(ge=2)] = 3
+    """Independent trainings of each downstream classifier."""
+    classifier_images: Positive = 8_000
+    """Images seen in one training of a downstream classifier."""
+    classifier: Literal["small", "resnet18"] = "small"
+    """Network of the downstream and two-sample classifiers: a small residual network for a CPU, or ResNet-18."""
+
+
+class StressConfig(Section):
+    classifier_images: Positive = 8_000
+    """Images seen in training the ResNet-18 that is put under stress."""
+
+
+class ReleaseConfig(Section):
+    title: str = "Synthetic cohort"
+    """Title of the data card."""
+    licence: str = "unspecified"
+    """Licence under which the synthetic images are released, as an SPDX identifier."""
+    contact: str = "unspecified"
+    """Whom a user of the release may ask."""
+    max_copy_rate: Annotated[float, Field(gt=0)] | None = None
+    """A stricter upper bound on the share of copies than the gate's own; a laxer one is refused."""
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Name of the run; its folder is ``runs/<name>`` unless ``--out`` says otherwise."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The one seed of the run: cohort, splits, training, generation and resampling derive theirs from it."""
+    ingest: IngestConfig
+    train: TrainConfig
+    generate: GenerateConfig
+    audit: AuditConfig = AuditConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    stress: StressConfig = StressConfig()
+    release: ReleaseConfig = ReleaseConfig()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without surprises: duplicate keys are errors, and only true and false are booleans."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise InputError(f"the key {key!r} appears twice (line {node.start_mark.line + 1}): keep one of them")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"])  # type: ignore[no-untyped-call]
+
+
+def shipped() -> list[str]:
+    """Names of the configurations that travel with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("configs").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(config: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration: a path to a YAML file, or the name of a shipped one.
+
+    Args:
+        config: a file, or a name of :func:`shipped`.
+        overrides: ``section.key=value`` strings as ``--set`` gives them; the value is read as YAML.
+
+    Raises:
+        InputError: no such configuration, a key or value that the models do not allow (all of them in one line).
+    """
+    data = _read(config)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise InputError(f"--set {override!r} is not KEY=VALUE: write it as --set train.batch=64")
+        *parents, leaf = key.split(".")
+        section = data
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise InputError(f"--set {override!r}: {parent} is not a section")
+        section[leaf] = _parse(value, f"--set {override}")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{config}: {_one_line(error)}") from None
+
+
+def _read(config: str | Path) -> dict[str, Any]:
+    path = Path(config)
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif str(config) in shipped():
+        text = (resources.files("configs") / f"{config}.yaml").read_text(encoding="utf-8")
+    else:
+        raise InputError(f"no configuration {str(config)!r}: give a YAML file, or one of {', '.join(shipped())}")
+    data = _parse(text, str(config))
+    if not isinstance(data, dict):
+        raise InputError(f"{config}: not a mapping of sections; see the shipped configs for the layout")
+    return data
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}: not valid YAML{line}: {getattr(error, 'problem', error)}") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"unknown key {where}")
+        elif item["type"] == "missing":
+            problems.append(f"{where} is missing")
+        elif item["type"] == "value_error":
+            problems.append(str(item["ctx"]["error"]))
+        else:
+            problems.append(f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}")
+    return "; ".join(problems)

@@ -1,0 +1,142 @@
+"""Where the images lie and what they contain, told fast: every run asks, also one that has nothing to do."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import artifacts
+from pipeline.config import Config, IngestConfig
+from pipeline.errors import InputError
+
+CACHE = ".sources.json"
+MEDMNIST_SIDES = (28, 64, 128, 224)
+MEDMNIST_ROOT = Path("~/.medmnist")
+# A file changed within a clock tick of being read can keep its time stamp: only files at rest are remembered.
+AT_REST_NS = 2_000_000_000
+
+
+def source_digest(config: Config, run: Path) -> str:
+    """Digest of what ingest reads: it changes with the content of the source and with nothing else.
+
+    The phantom is a function of its parameters. MedMNIST's public file is named by its SHA-256. A hospital's files are named by
+    HMACs under the project's key, so that the digest tells nobody else whether a known file is among them. What was read is
+    remembered in the run folder by path, size and modification time (as HMACs too, mode 0600): unchanged files are not read again.
+
+    Raises:
+        InputError: the folder is missing or empty, or the data set is neither there nor can be downloaded.
+    """
+    ingest = config.ingest
+    if ingest.source == "phantom":
+        return artifacts.fingerprint({"phantom_patients": ingest.phantom_patients, "seed": config.seed})
+    key = artifacts.project_key(run)
+    if ingest.source == "medmnist":
+        path = medmnist_file(ingest)
+        [digest] = _digests({path.name: path}, run, key, secret=b"")
+        return digest
+    root = dicom_folder(ingest)
+    names = dict(regular_files(root))
+    if not names:
+        raise InputError(f"{root}: the folder holds no file: give the folder with the DICOM files as ingest.path")
+    labels = root / ingest.labels
+    if not labels.is_file() or not labels.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"no label table {ingest.labels} in {root}: put the CSV there, or name it in ingest.labels")
+    digests = _digests(names, run, key, secret=key)
+    return artifacts.keyed(key, "source", *(part for pair in zip(names, digests) for part in pair))
+
+
+def dicom_folder(ingest: IngestConfig) -> Path:
+    """The folder of a DICOM source. Raises InputError where there is none."""
+    assert ingest.path is not None
+    root = ingest.path.expanduser()
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder: give the folder with the DICOM files as ingest.path")
+    return root
+
+
+def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """Relative POSIX path and path of every regular file below ``root``, in the order of the relative paths.
+
+    Symbolic links are not followed, so that a link can neither lead out of the folder nor bring a file in twice.
+    """
+    found = []
+    for folder, _, names in os.walk(root, followlinks=False):
+        paths = (Path(folder, name) for name in names)
+        found += [(path.relative_to(root).as_posix(), path) for path in paths if not path.is_symlink() and path.is_file()]
+    yield from sorted(found)
+
+
+def symbolic_links(root: Path) -> list[str]:
+    """Relative POSIX paths of the symbolic links below ``root``, in their order."""
+    found = []
+    for folder, folders, names in os.walk(root, followlinks=False):
+        paths = (Path(folder, name) for name in [*folders, *names])
+        found += [path.relative_to(root).as_posix() for path in paths if path.is_symlink()]
+    return sorted(found)
+
+
+def medmnist_side(size: int) -> int:
+    """Side of the published MedMNIST images that serve ``size``: the smallest that need at most an eighth of ``size`` as padding.
+
+    Raises InputError where the largest are too small.
+    """
+    for side in MEDMNIST_SIDES:
+        if 8 * side >= 7 * size:
+            return side
+    raise InputError(f"ingest.size {size} is too large for MedMNIST, whose largest images have side 224: choose at most 256")
+
+
+def medmnist_file(ingest: IngestConfig) -> Path:
+    """The data set's ``.npz``, downloaded by the medmnist package where it is absent.
+
+    Raises:
+        InputError: no such data set, or it is absent and cannot be downloaded.
+    """
+    assert ingest.dataset is not None
+    root = (ingest.path or MEDMNIST_ROOT).expanduser()
+    side = medmnist_side(ingest.size)
+    path = root / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
+    if not path.is_file():
+        from pipeline.ingest.medmnist import download
+
+        download(ingest.dataset, side, path)
+    return path
+
+
+def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes) -> list[str]:
+    """Content digest of every file: an HMAC under ``secret``, or plain SHA-256 where it is empty."""
+    cache = artifacts.read_json(run / CACHE)
+    known: dict[str, str] = cache if isinstance(cache, dict) else {}
+    fresh: dict[str, str] = {}
+    digests = []
+    now = time.time_ns()
+    for name, path in files.items():
+        state = path.stat()
+        mark = artifacts.keyed(key, "file", name, str(state.st_size), str(state.st_mtime_ns))
+        try:
+            digest = known.get(mark) or _content_digest(path, secret)
+        except OSError:
+            # The reader quarantines it; its name stays out of the message, because it may tell a patient's.
+            digests.append("unreadable")
+            continue
+        if now - state.st_mtime_ns > AT_REST_NS:
+            fresh[mark] = digest
+        digests.append(digest)
+    if fresh != known:
+        artifacts.write_json(run / CACHE, fresh)
+        (run / CACHE).chmod(0o600)
+    return digests
+
+
+def _content_digest(path: Path, secret: bytes) -> str:
+    with path.open("rb") as file:
+        if not secret:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        code = hmac.new(secret, digestmod="sha256")
+        while block := file.read(1 << 20):
+            code.update(block)
+        return code.hexdigest()

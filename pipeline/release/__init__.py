@@ -1,0 +1,1 @@
+"""From a judged cohort to a release: gate, export, cards, report, verification."""

@@ -1,0 +1,204 @@
+"""The data card: what a user of the release must know, from measured results; one typed model gives Markdown, JSON and its schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import metadata, resources
+from typing import Any, Literal
+
+import jinja2
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.release.results import Results, dig, interval, limitations, number
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+
+INTENDED = [
+    "Developing and debugging image-analysis software before, or without, access to patients' images.",
+    "Adding images of rare findings to a real training set, with a test on real patients.",
+    "Teaching, and sharing an example of the cohort's appearance with collaborators and reviewers.",
+]
+OUT_OF_SCOPE = [
+    "Diagnosis, treatment or any decision about a person: no image shows a patient.",
+    "Evidence of a device's clinical performance: report performance on real patients only.",
+    "Estimating prevalence or any epidemiology: the classes were balanced on purpose.",
+    "Attempts to recover or to identify the patients behind the source cohort.",
+]
+
+
+class Part(BaseModel):
+    """A part of the card; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Check(Part):
+    """One check of the privacy gate."""
+
+    name: str
+    meaning: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    threshold: float | None = None
+    verdict: Verdict
+
+
+class Figure(Part):
+    """One measured figure: its name, and its value with the 95 % interval as text."""
+
+    name: str
+    value: str
+
+
+class Source(Part):
+    """Where the source cohort comes from."""
+
+    name: str
+    title: str = ""
+    modality: str = ""
+    licence: str = ""
+    citation: str = ""
+    description: str = ""
+
+
+class DataCard(Part):
+    """Card of a synthetic cohort; ``data_cards/data_card.schema.json`` is this model's JSON schema."""
+
+    schema_version: Literal[1] = 1
+    title: str
+    summary: str
+    synthetic: Literal[True] = True
+    licence: str
+    contact: str
+    images: int = Field(ge=1)
+    size: int = Field(ge=1, description="side of the square images, in pixels")
+    classes: dict[str, int] = Field(description="images of each class")
+    unit: Literal["patient", "image"] = Field(description="what the privacy verdict protects")
+    intended_uses: list[str] = Field(min_length=1)
+    out_of_scope: list[str] = Field(min_length=1)
+    how_made: list[str]
+    deidentification: list[str]
+    source: Source
+    privacy_verdict: Literal["pass"]
+    attempt: int = Field(ge=1, description="which attempt on this cohort was judged")
+    reasons: list[str]
+    checks: list[Check]
+    power: list[Figure] = Field(description="recall of planted copies, by the change made to them")
+    evaluation: list[Figure]
+    limitations: list[str] = Field(min_length=1)
+    digests: dict[str, str] = Field(description="SHA-256 of the generated files that were judged")
+    software: dict[str, str]
+
+
+def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
+    """The card of a passed release.
+
+    Args:
+        classes: how many released images each class has.
+    """
+    config, gate = results.config, results.gate
+    checks = [check for check in gate["checks"] if check["subject"] == "images"]
+    total = sum(classes.values())
+    return DataCard(
+        title=config.release.title,
+        summary=f"{total:,} synthetic images of {len(classes)} classes, {config.ingest.size} pixels square. None shows a patient.",
+        licence=config.release.licence,
+        contact=config.release.contact,
+        images=total,
+        size=config.ingest.size,
+        classes=dict(classes),
+        unit=gate["unit"],
+        intended_uses=INTENDED,
+        out_of_scope=OUT_OF_SCOPE,
+        how_made=how_made(results),
+        deidentification=actions(results),
+        source=Source(**results.source, description=dataset_card(results.source["name"]) or ""),
+        privacy_verdict=gate["images"]["verdict"],
+        attempt=gate["attempt"],
+        reasons=gate["images"]["reasons"],
+        checks=[Check(**{key: check.get(key) for key in Check.model_fields if key in check}) for check in checks],
+        power=[Figure(name=row.get("transform", ""), value=interval(row.get("recall"), 2)) for row in results.audit.get("power") or []],
+        evaluation=key_figures(results),
+        limitations=limitations(results),
+        digests=dict(gate["digests"]["images"]),
+        software=dict(results.records["generate"].get("packages", {})),
+    )
+
+
+def render_card(card: DataCard) -> str:
+    """The card as Markdown; what it quotes is kept on one line each and cannot break out of the page's structure."""
+    environment = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"line": _line, "number": number, "interval": interval}
+    return environment.from_string(template("data_card.md.j2")).render(card=card.model_dump(mode="json"))
+
+
+def template(name: str) -> str:
+    """A text that travels in the package ``data_cards``."""
+    return (resources.files("data_cards") / name).read_text(encoding="utf-8")
+
+
+def dataset_card(name: str) -> str | None:
+    """The shipped card of a named source data set, as Markdown without its title; None where there is none."""
+    path = resources.files("data_cards") / f"{name}.md"
+    if not re.fullmatch(r"[a-z0-9_]+", name) or not path.is_file():
+        return None
+    return path.read_text(encoding="utf-8").partition("\n")[2].strip()
+
+
+def how_made(results: Results) -> list[str]:
+    """How the images came to be, a sentence a step."""
+    config, model = results.config, results.model
+    train, generate = config.train, config.generate
+    seen, parameters = model.get("images_seen", train.images), model.get("parameters")
+    size = f" of {parameters:,} parameters" if isinstance(parameters, int) else ""
+    return [
+        f"A class-conditional denoiser{size} (EDM formulation, Karras et al. 2022) was trained on {seen:,} draws from the train split.",
+        f"Each image was drawn from noise under a seed of its own in {generate.steps} steps of DPM-Solver++(2M), at guidance "
+        f"{number(generate.guidance_scale)}, with {generate.per_class:,} images of every class.",
+        f"{config.ingest.audit_share:.0%} of the images for training and audit were sealed from training: the non-members of the audit, "
+        f"and the reference of fidelity.",
+        "No image was removed after the audit: the verdict is that of the whole generated set.",
+    ]
+
+
+def actions(results: Results) -> list[str]:
+    """What de-identification did, as ingest recorded it; its method alone where there was nothing to do."""
+    record = results.deidentification
+    found = [str(action) for action in record.get("actions") or [record.get("method")] if action]
+    kept = record.get("kept")
+    return [*found, f"Columns kept of every image: {', '.join(map(str, kept))}."] if isinstance(kept, list) and kept else found
+
+
+def key_figures(results: Results) -> list[Figure]:
+    """The evaluation in a few lines; what was not measured is left out."""
+    evaluation, stress = results.evaluation, results.stress
+    rows = [
+        ("Fréchet distance to sealed real images", dig(evaluation, "fidelity.frechet.synthetic")),
+        ("Fréchet distance between real images (floor)", dig(evaluation, "fidelity.frechet.floor")),
+        ("Two-sample test, synthetic against real (0.5 is indistinguishable)", dig(evaluation, "fidelity.two_sample.synthetic")),
+        ("Two-sample test, real against real (floor)", dig(evaluation, "fidelity.two_sample.floor")),
+        ("Label fidelity (mean over classes)", dig(evaluation, "label_fidelity.macro")),
+        ("AUC on real test images, trained on real", dig(evaluation, "utility.arms.real.auc")),
+        ("AUC on real test images, trained on synthetic", dig(evaluation, "utility.arms.synthetic.auc")),
+        ("AUC on real test images, trained on both", dig(evaluation, "utility.arms.real+synthetic.auc")),
+        ("AUC difference, synthetic − real", dig(evaluation, "utility.paired_auc.synthetic-real")),
+        ("AUC difference, both − real", dig(evaluation, "utility.paired_auc.real+synthetic-real")),
+        ("Stress test: AUC of the real-trained classifier on clean images", dig(stress, "clean.auc")),
+    ]
+    return [Figure(name=name, value=interval(measure)) for name, measure in rows if measure is not None]
+
+
+def software_version() -> str:
+    """The version of this package, or ``unknown`` from a tree that is not installed."""
+    try:
+        return metadata.version("synthcohort")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _line(text: Any) -> str:
+    """One line of Markdown text: no line breaks, and table, tag and link characters escaped."""
+    return re.sub(r"([|<>\[\]`])", r"\\\1", " ".join(str(text).split()))

@@ -1,0 +1,149 @@
+"""What a run measured, gathered for its card, its report and its terminal summary; a missing figure is shown as a dash, never a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import read_json
+from pipeline.config import Config
+
+CHECKSUMS = "SHA256SUMS"
+FILES = {
+    "cohort": "ingest/cohort.json",
+    "deidentification": "ingest/deidentification.json",
+    "model": "train/model.json",
+    "audit": "audit/audit.json",
+    "evaluation": "evaluate/evaluation.json",
+    "stress": "stress/stress.json",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished run's configuration, gate and measured results; none of it holds patient data.
+
+    Attributes:
+        config: the run's configuration.
+        gate: the content of ``gate.json``.
+        records: the record of every stage before the release, by name.
+        cohort, deidentification, model, audit, evaluation, stress: the JSON results of the stages; ``{}`` where there is none.
+    """
+
+    config: Config
+    gate: Mapping[str, Any]
+    records: Mapping[str, Mapping[str, Any]]
+    cohort: Mapping[str, Any]
+    deidentification: Mapping[str, Any]
+    model: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    stress: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, config: Config, run: Path, gate: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> Results:
+        """Read the stages' results from a run folder."""
+        return cls(config, gate, records, **read_results(run))
+
+    @property
+    def source(self) -> dict[str, str]:
+        """What is known of the source cohort, as texts: name, title, modality, licence, citation; empty where unknown."""
+        ingest = self.config.ingest
+        facts = self.cohort.get("source")
+        facts = {**self.cohort, **(facts if isinstance(facts, Mapping) else {})}
+        modality = facts.get("modality") or ""
+        texts = {key: str(facts.get(key) or "") for key in ("title", "licence", "citation")}
+        name = ingest.dataset if ingest.source == "medmnist" and ingest.dataset else ingest.source
+        return {"name": name, "modality": ", ".join(modality) if isinstance(modality, list) else str(modality), **texts}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration for publication: without the local paths of the source."""
+        return self.config.model_dump(mode="json", exclude={"ingest": {"path", "labels"}})
+
+
+def read_results(run: Path) -> dict[str, dict[str, Any]]:
+    """The JSON results below a run folder by their key in :data:`FILES`; ``{}`` for what is absent or damaged."""
+    found = {key: read_json(run / name) for key, name in FILES.items()}
+    return {key: value if isinstance(value, dict) else {} for key, value in found.items()}
+
+
+def pixel_digest(images: NDArray[np.uint8]) -> str:
+    """SHA-256 that binds a verdict to pixels, whatever file holds them: of the shape ``n,C,H,W`` as text, then the bytes in C order."""
+    code = hashlib.sha256(",".join(str(side) for side in images.shape).encode())
+    code.update(np.ascontiguousarray(images).tobytes())
+    return code.hexdigest()
+
+
+def dig(tree: Any, path: str) -> Any:
+    """The value at a dotted path in nested mappings, or None."""
+    for key in path.split("."):
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A figure as text: counts grouped by thousands, fractions to ``digits`` decimals (two significant ones below 0.1), a dash for none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None or value == "" else str(value)
+    if float(value).is_integer():
+        return f"{value:,.0f}".replace("-", "−")
+    size = abs(value)
+    return (f"{value:.2g}" if size < 0.1 else f"{value:.{digits}f}" if size < 100 else f"{value:,.1f}").replace("-", "−")
+
+
+def interval(measure: Any, digits: int = 3) -> str:
+    """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
+
+    Figures get ``digits`` decimals, and as many more as the largest of them needs to show two significant digits.
+    """
+    if not isinstance(measure, Mapping):
+        return number(measure, digits)
+    figures = [measure.get(key) for key in ("value", "low", "high")]
+    finite = [abs(figure) for figure in figures if isinstance(figure, int | float)]
+    if len(finite) < 2:
+        return number(figures[0], digits)
+    largest = max(finite)
+    places = 1 if largest >= 100 else max(digits, 1 - math.floor(math.log10(largest))) if largest else 0
+    value, low, high = ("–" if figure is None else f"{figure:,.{0 if figure in (0, 1) else places}f}" for figure in figures)
+    return f"{value} ({low} to {high})".replace("-", "−")
+
+
+def limitations(results: Results) -> list[str]:
+    """Known limitations of this cohort, one sentence each: those of the method first, then what this run measured."""
+    found = [
+        "Every image is drawn from a model of one cohort: what that cohort lacks (sites, scanners, ages, findings) is lacking here too.",
+        "A label is the finding that the image was generated for; no radiologist has confirmed that it is visible.",
+        f"Images are {results.config.ingest.size} × {results.config.ingest.size} pixels: finer signs of disease are not represented.",
+        "The privacy verdict covers the attacks listed in it, at their measured power; it is evidence, not a mathematical guarantee.",
+    ]
+    if (results.gate.get("unit") or results.audit.get("unit")) == "image":
+        found.append("The source has no patient identifiers: splits, figures and the verdict are by image, not by patient.")
+    for row in results.audit.get("power") or []:
+        recall = dig(row, "recall.low")
+        if isinstance(recall, float | int) and recall < 0.8:
+            found.append(
+                f"Planted copies changed by “{row.get('transform')}” were found only with a recall of {interval(row.get('recall'), 2)}: "
+                f"such copies could have been missed."
+            )
+    realism = dig(results.evaluation, "fidelity.two_sample.synthetic")
+    if isinstance(low := dig(realism, "low"), float | int) and low > 0.5:
+        found.append(
+            f"A classifier tells synthetic from real images with a two-sample score of {interval(realism, 2)} (0.5 is chance): they differ."
+        )
+    for name, fact in (dig(results.evaluation, "label_fidelity.per_class") or {}).items():
+        if isinstance(value := dig(fact, "value"), float | int) and value < 0.6:
+            found.append(f"A real-trained classifier recognises only {interval(fact, 2)} of the images of class “{name}” as such.")
+    gain = dig(results.evaluation, "utility.paired_auc.synthetic-real")
+    if isinstance(high := dig(gain, "high"), float | int) and high < 0:
+        found.append(
+            f"Training on these images alone is worse than on the real ones: AUC difference {interval(gain)} on real test patients."
+        )
+    return found

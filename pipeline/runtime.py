@@ -1,0 +1,42 @@
+"""Where and how the numbers are computed: device, precision, and seeds derived from the run's one seed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+
+import torch
+
+
+def device() -> str:
+    """``cuda`` where a GPU is visible, otherwise ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def limit_threads() -> None:
+    """Use the cores that this process may run on, which in a container are fewer than the machine's."""
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+def bf16_pays(where: str) -> bool:
+    """Whether bfloat16 matrix products run at more than float32's speed there: recent GPUs, and CPUs with AVX512-BF16 or AMX."""
+    if where == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(where: str) -> contextlib.AbstractContextManager[None]:
+    """Automatic mixed precision in bfloat16 where it pays; a null context elsewhere."""
+    return torch.autocast(where, dtype=torch.bfloat16) if bf16_pays(where) else contextlib.nullcontext()
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A seed for one purpose, ``0 <= value < 2**63``: unlike ``seed + k``, streams of neighbouring seeds never meet."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """A CPU generator for one purpose; draws on the CPU are the same whatever the device."""
+    return torch.Generator().manual_seed(derive_seed(seed, *purpose))

@@ -1,0 +1,228 @@
+"""A finished run with made-up results, for the tests of what comes after the measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from pipeline import artifacts
+from pipeline.config import Config
+from pipeline.images import ImageSet, finding_columns
+from pipeline.progress import Reporter
+from pipeline.stages import BY_NAME, Context, identity
+
+CLASSES = ("normal", "cardiomegaly", "effusion", "nodule", "pneumothorax")
+
+
+def measure(value: float, half: float = 0.02, n: int = 400) -> dict[str, Any]:
+    return {"value": value, "low": round(value - half, 4), "high": round(value + half, 4), "n": n}
+
+
+def config() -> Config:
+    return Config.model_validate(
+        {
+            "name": "quickstart",
+            "ingest": {"source": "phantom", "size": 32},
+            "train": {"images": 60_000},
+            "generate": {"per_class": 8},
+            "release": {"title": "Chest phantom <demo> cohort", "licence": "CC0-1.0", "contact": "data steward"},
+        }
+    )
+
+
+AUDIT = {
+    "unit": "patient",
+    "n": {"train": 1100, "audit": 550, "synthetic": 40},
+    "power": [
+        {"transform": name, "planted": 100, "found": round(100 * value), "recall": measure(value, 0.04, 100)}
+        for name, value in {
+            "identity": 0.96,
+            "flip": 0.95,
+            "rotation 90°": 0.95,
+            "crop ≤10 %": 0.9,
+            "noise σ 0.1": 0.93,
+            "JPEG 15": 0.71,
+        }.items()
+    ],
+    "membership": {
+        "auc": measure(0.531, n=1650),
+        "tpr_at_1pct_fpr": measure(0.014, 0.008),
+        "control_auc": measure(0.502),
+        "by_sigma": {"0.5": measure(0.52)},
+    },
+    "copies": {"flagged": 0, "rate": {"value": 0.0, "low": 0.0, "high": 0.0015, "n": 2000}, "leading_run": 3, "run_p": 0.296},
+}
+EVALUATION = {
+    "classes": list(CLASSES),
+    "unit": "patient",
+    "fidelity": {
+        "features": "small residual network trained on val",
+        "n": 550,
+        "repeats": 5,
+        "frechet": {"synthetic": measure(2.31, 0.2), "floor": measure(1.12, 0.1), "ratio": measure(2.06, 0.25)},
+        "kid": {"synthetic": measure(0.031, 0.004), "floor": measure(0.0004, 0.001)},
+        "two_sample": {"synthetic": measure(0.66, 0.03), "floor": measure(0.51, 0.03)},
+        "prdc": {name: {"synthetic": measure(0.8), "floor": measure(0.86)} for name in ("precision", "recall", "density", "coverage")},
+        "per_class": {
+            name: {
+                "n": 60,
+                "frechet": {"synthetic": measure(3.0 + i, 0.4), "floor": measure(1.7), "ratio": measure(1.8)},
+                "kid": {"synthetic": measure(0.041, 0.004), "floor": measure(0.001, 0.001)},
+                "prdc": {
+                    key: {"synthetic": measure(0.8), "floor": measure(0.86)} for key in ("precision", "recall", "density", "coverage")
+                },
+                "two_sample": {"synthetic": measure(0.68, 0.05), "floor": measure(0.5, 0.05)},
+            }
+            for i, name in enumerate(CLASSES[:4])
+        }
+        | {"pneumothorax": {"omitted": "22 images a side, fewer than 50"}},
+    },
+    "label_fidelity": {
+        "per_class": {name: measure(value, 0.05, 400) for name, value in zip(CLASSES, (0.93, 0.9, 0.88, 0.55, 0.79), strict=True)},
+        "macro": measure(0.81),
+    },
+    "utility": {
+        "seeds": 3,
+        "n_test": 420,
+        "arms": {
+            arm: {
+                "auc": measure(base),
+                "accuracy": measure(base - 0.1),
+                "balanced_accuracy": measure(base - 0.15),
+                "per_class": {name: {"auc": measure(base - 0.01 * i, 0.03), "recall": measure(0.7)} for i, name in enumerate(CLASSES)},
+            }
+            for arm, base in {"real": 0.94, "synthetic": 0.91, "real+synthetic": 0.952}.items()
+        },
+        "paired_auc": {"synthetic-real": measure(-0.03, 0.018), "real+synthetic-real": measure(0.012, 0.014)},
+    },
+}
+STRESS = {
+    "classifier": "resnet18",
+    "n": 420,
+    "clean": {"auc": measure(0.94), "balanced_accuracy": measure(0.8), "per_class_recall": {name: measure(0.8) for name in CLASSES}},
+    "corruptions": {
+        name: [{"severity": s, "auc": measure(0.94 - slope * s), "balanced_accuracy": measure(0.8 - slope * s)} for s in range(1, 6)]
+        for name, slope in {"gaussian_noise": 0.05, "motion_blur": 0.02, "gamma": 0.01, "jpeg": 0.004, "bias_field": 0.075}.items()
+    },
+    "corruption_reference": {"auc": measure(0.94), "balanced_accuracy": measure(0.8)},
+    "mean_drop": {"auc": 0.095, "balanced_accuracy": 0.1},
+    "worst": [{"corruption": "bias_field", "severity": 5, "auc_drop": 0.375}],
+    "subgroups": {"site": {"A": {"n": 200, "auc": measure(0.95)}, "B": {"n": 220, "auc": measure(0.91)}}},
+    "synthetic": {"per_class_recall": {name: measure(0.75, 0.06) for name in CLASSES}},
+    "prevalence": {
+        name: [
+            {"factor": f, "prevalence": 0.04 * f, "sensitivity": measure(0.8), "specificity": measure(0.9), "ppv": measure(0.3, 0.1)}
+            for f in (0.1, 0.5, 2.0)
+        ]
+        for name in CLASSES
+    },
+}
+REASONS = {
+    "pass": [
+        "No copy was flagged among 2,000 images, so that at most 0.15 % are copies (threshold 1 %).",
+        "The weakest planted change is found.",
+    ],
+    "fail": ["31 of 2,000 synthetic images are copies of training images (threshold: upper bound 1 %)."],
+    "inconclusive": ["146 sealed images cannot certify a false-alarm rate of 1 %: the bound reaches 2.0 %."],
+}
+
+
+def decide(verdict: str) -> dict[str, Any]:
+    """What the gate returns, with the verdict as wished."""
+    check = {"name": "copy_rate", "subject": "images", "meaning": "Share of synthetic images that copy a training image.", "n": 2000}
+    check |= {"value": 0.0, "low": 0.0, "high": 0.0015, "threshold": 0.01, "verdict": verdict}
+    power = check | {
+        "name": "power",
+        "meaning": "Recall of planted copies under the weakest change.",
+        "value": 0.71,
+        "low": 0.61,
+        "high": 0.8,
+    }
+    weights = check | {
+        "name": "membership",
+        "subject": "weights",
+        "meaning": "Attack on the weights.",
+        "value": 0.53,
+        "low": 0.51,
+        "high": 0.55,
+    }
+    return {
+        "verdict": verdict,
+        "unit": "patient",
+        "images": {"verdict": verdict, "reasons": REASONS[verdict]},
+        "weights": {"verdict": "inconclusive", "reasons": ["The membership attack's upper bound of 0.55 is above 0.53."]},
+        "checks": [check, power | {"threshold": 0.5, "n": 100}, weights | {"threshold": 0.53, "verdict": "inconclusive"}],
+        "needed": [] if verdict == "pass" else ["About 900 images (450 sealed) would let the same result pass."],
+    }
+
+
+def synthetic_images(channels: int = 1, per_class: int = 8, side: int = 32) -> ImageSet:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(CLASSES)), per_class)
+    noise = rng.normal(0, 12, (len(labels), channels, side, side))
+    grid = np.hypot(*np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side)))
+    images = np.clip(200 - 140 * grid + 10 * labels[:, None, None, None] + noise, 0, 255).astype(np.uint8)
+    rows = pd.DataFrame({"id": [f"s{seed:06d}" for seed in range(len(labels))], **finding_columns(labels, CLASSES)})
+    return ImageSet(images, rows.assign(seed=np.arange(len(labels)), guidance=1.0))
+
+
+def make_context(run: Path, channels: int = 1) -> Context:
+    """A run folder with every stage finished but the release, and the release's context."""
+    settings = config()
+    images = synthetic_images(channels)
+    content: dict[str, dict[str, Any]] = {
+        "ingest": {
+            "cohort.json": {
+                "classes": list(CLASSES),
+                "unit": "patient",
+                "source": {"kind": "phantom", "licence": "CC0-1.0", "title": "Chest phantom"},
+                "modality": ["CR", "DX"],
+                "counts": {name: dict.fromkeys(CLASSES, 220) for name in ("train", "audit", "val", "test")},
+                "units": {"train": 480, "audit": 240, "val": 110, "test": 140},
+            },
+            "deidentification.json": {
+                "actions": ["Kept 9 attributes by name; removed all others.", "Replaced patient ids by keyed pseudonyms."]
+            },
+        },
+        "train": {"model.json": {"parameters": 2_400_000, "images_seen": 60_000}},
+        "generate": {},
+        "audit": {"audit.json": AUDIT},
+        "evaluate": {"evaluation.json": EVALUATION},
+        "stress": {"stress.json": STRESS},
+    }
+    records: dict[str, dict[str, Any]] = {}
+    for name, files in content.items():
+        stage, folder = BY_NAME[name], run / name
+        wanted = identity(stage, settings, "source-digest", records)
+        artifacts.open_stage(folder, wanted, resumable=False, private=True)
+        for file, value in files.items():
+            artifacts.write_json(folder / file, value)
+        if name == "train":
+            (folder / "model.safetensors").write_bytes(b"weights")
+        if name in ("ingest", "generate"):
+            images.save(folder) if name == "generate" else ingested(channels).save(folder)
+        facts = {"summary": {"images": len(images)}, "seconds": 12.3, "finished": "2026-01-02T03:04:05+0000", "contains_patient_data": True}
+        records[name] = artifacts.publish(folder, wanted, **facts)
+    out = run / "release"
+    artifacts.open_stage(out, identity(BY_NAME["release"], settings, None, records), resumable=False, private=False)
+    reporter = Reporter(run / "log.jsonl", Console(quiet=True))
+    return Context(settings, run, out, False, reporter, records)
+
+
+def ingested(channels: int = 1) -> ImageSet:
+    """Real images whose ids and pseudonyms must not occur in a release."""
+    images = synthetic_images(channels)
+    rows = images.rows.assign(
+        id=[f"realimage{i:04d}" for i in range(len(images))], patient=[f"pseudonym{i:04d}" for i in range(len(images))]
+    )
+    return ImageSet(255 - images.images, rows.assign(split="train"))
+
+
+def gate_module(verdict: str) -> SimpleNamespace:
+    """Stands in for ``pipeline.release.gate``."""
+    return SimpleNamespace(decide=lambda audit, max_copy_rate: decide(verdict))

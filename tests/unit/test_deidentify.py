@@ -1,0 +1,75 @@
+"""De-identification keeps the named fields in their defined terms, and nothing else whatever tag it hides in."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import pytest
+from dicom_folder import dataset, ramp
+from pydicom import Dataset
+from pydicom.datadict import keyword_dict
+
+from pipeline.ingest.deidentify import Fields, age_band, describe, keep
+
+KEY = b"0123456789abcdef"
+SECRET = "ZYXSECRET"
+TEXT_VRS = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"}
+
+
+def kept(**attributes: object) -> Fields:
+    return keep(dataset(ramp(), **attributes), KEY)
+
+
+def test_defined_terms_are_kept() -> None:
+    fields = kept(ViewPosition="PA", ImageLaterality="L", PatientSex="F", PatientAge="045Y", InstitutionName="St Elsewhere")
+    assert (fields.modality, fields.view, fields.laterality, fields.sex, fields.age_band) == ("DX", "PA", "L", "F", "40-49")
+    assert fields.site.startswith("site-")
+    assert len(fields.site) == 9
+
+
+def test_identities_in_any_text_attribute_do_not_pass() -> None:
+    header = dataset(ramp())
+    from pydicom.datadict import dictionary_VR
+
+    for keyword, tag in keyword_dict.items():
+        if keyword and dictionary_VR(tag) in TEXT_VRS and tag >> 16 > 2:
+            header.add_new(tag, dictionary_VR(tag), SECRET)
+    header.add_new(0x00091010, "LO", SECRET)
+    inner = Dataset()
+    inner.PatientName = SECRET
+    header.RequestAttributesSequence = [inner]
+    fields = keep(header, KEY)
+    assert SECRET.lower() not in str(dataclasses.asdict(fields)).lower()
+    assert (fields.view, fields.laterality, fields.sex, fields.modality) == ("", "", "", "")
+
+
+def test_pseudonyms_are_stable_keyed_and_not_a_plain_hash() -> None:
+    first, again, other = kept(PatientID="A7"), kept(PatientID=" A7 "), kept(PatientID="A8")
+    assert first.patient == again.patient != other.patient
+    assert first.id != again.id
+    assert keep(dataset(ramp(), PatientID="A7"), b"another key, long").patient != first.patient
+    assert len(first.patient) == 16
+    for digest in (hashlib.sha256, hashlib.md5, hashlib.sha1):
+        assert first.patient not in digest(b"A7").hexdigest()
+
+
+def test_one_patient_of_two_issuers_stays_one() -> None:
+    assert kept(PatientID="A7", IssuerOfPatientID="X").patient == kept(PatientID="A7").patient
+
+
+@pytest.mark.parametrize(
+    ("age", "band"),
+    [
+        ("000D", "0-9"), ("011M", "0-9"), ("130M", "10-19"), ("009Y", "0-9"), ("010Y", "10-19"), ("089Y", "80-89"),
+        ("090Y", "90+"), ("104Y", "90+"), ("", ""), ("Doe", ""), ("45", ""),
+    ],
+)  # fmt: skip
+def test_age_bands(age: str, band: str) -> None:
+    assert age_band(age) == band
+
+
+def test_it_describes_every_field_that_it_keeps() -> None:
+    text = " ".join(describe()).lower()
+    for word in ("patient id", "sop instance uid", "institution", "modality", "view", "laterality", "sex", "age", "spacing", "date"):
+        assert word in text

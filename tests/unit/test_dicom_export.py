@@ -1,0 +1,80 @@
+"""Synthetic Secondary Capture objects: what another DICOM program reads in them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.sr.codedict import codes
+
+from pipeline.release.dicom_export import SYNTHESIZER, derived_uid, secondary_capture, write_secondary_capture
+
+# Synthetic Data (0008,001C) entered the standard after the dictionary of the packaged dciodvfy.
+NEWER_THAN_DCIODVFY = "(0008,001c)"
+
+
+def image(channels: int, side: tuple[int, int] = (15, 13)) -> np.ndarray:
+    return np.random.default_rng(channels).integers(0, 256, (channels, *side), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_survive_a_round_trip_of_odd_length(tmp_path: Path, channels: int) -> None:
+    pixels = image(channels)
+    write_secondary_capture(tmp_path / "a.dcm", pixels, image_id="s1", label="effusion", cohort="abc")
+    read = pydicom.dcmread(tmp_path / "a.dcm")
+    assert np.array_equal(read.pixel_array, pixels[0] if channels == 1 else np.moveaxis(pixels, 0, -1))
+    assert read.PhotometricInterpretation == ("MONOCHROME2" if channels == 1 else "RGB")
+
+
+def test_object_says_that_it_is_synthetic_and_who_made_it() -> None:
+    ds = secondary_capture(image(1), image_id="s000007", label="pleural \\ effusion, Erguß", cohort="abc")
+    purpose = ds.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0]
+    assert ds.SyntheticData == "YES"
+    assert ds.ConversionType == "SYN"
+    assert ds.ImageType == ["DERIVED", "SECONDARY"]
+    assert ds.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
+    assert (purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning) == SYNTHESIZER
+    assert str(ds.PatientName) == "SYNTHETIC^s000007"
+    assert ds.PatientID == "SYN-s000007"
+    assert ds.SeriesDescription == "Synthetic: pleural / effusion, Erguß"
+    assert not ds.PatientBirthDate
+    assert not ds.StudyDate
+    assert not ds.PatientSex
+
+
+def test_synthesizer_code_is_that_of_the_dicom_dictionary() -> None:
+    concept = codes.DCM.SynthesizingEquipment
+    assert (concept.value, concept.scheme_designator, concept.meaning) == SYNTHESIZER
+
+
+def test_same_image_gives_the_same_bytes_and_other_ids_other_uids(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_secondary_capture(tmp_path / name, image(1), image_id="s1", label="x", cohort="abc")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    first, second = (secondary_capture(image(1), image_id=name, label="x", cohort="abc") for name in ("s1", "s2"))
+    assert first.PatientID == "SYN-s1"
+    assert second.PatientID == "SYN-s2"
+    uids = [ds[key].value for ds in (first, second) for key in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")]
+    assert len(set(uids)) == 6
+    assert all(uid.is_valid and uid.startswith("2.25.") for uid in uids)
+    assert derived_uid("abc", "study", "s1") != derived_uid("abd", "study", "s1")
+
+
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        secondary_capture(np.zeros((2, 4, 4), np.uint8), image_id="s1", label="x", cohort="abc")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dciodvfy_finds_no_error(tmp_path: Path, channels: int) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
+    write_secondary_capture(tmp_path / "a.dcm", image(channels), image_id="s1", label="Erguß", cohort="abc")
+    found = subprocess.run(["dciodvfy", "-new", str(tmp_path / "a.dcm")], capture_output=True, text=True, check=False)
+    report = (found.stdout + found.stderr).splitlines()
+    assert "SCImage" in report
+    assert [line for line in report if line.startswith("Error") and NEWER_THAN_DCIODVFY not in line] == []

@@ -1,0 +1,131 @@
+"""The release stage obeys the gate: what lies in its folder after each verdict."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from release_run import CLASSES, gate_module, make_context, synthetic_images
+
+from pipeline.errors import InputError
+from pipeline.release import stage
+from pipeline.stages import Context
+
+
+def release(run: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, channels: int = 1) -> Context:
+    monkeypatch.setattr(stage, "gate", gate_module(verdict))
+    ctx = make_context(run, channels)
+    stage.run(ctx)
+    return ctx
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"partial.json"}
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
+def test_without_a_pass_only_verdict_and_report_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
+    ctx = release(tmp_path / "run", monkeypatch, verdict)
+    assert files(ctx.out) == {"gate.json", "report.html"}
+    assert json.loads((ctx.out / "gate.json").read_text())["verdict"] == verdict
+    assert b"data:image" not in (ctx.out / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pass_writes_the_same_images_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+    out = release(tmp_path / "run", monkeypatch, "pass", channels).out
+    images = synthetic_images(channels)
+    with np.load(out / "cohort.npz", allow_pickle=False) as archive:
+        pixels, labels = archive["train_images"], archive["train_labels"]
+        assert pixels.dtype == labels.dtype == np.uint8
+        assert labels.shape == (len(images), 1)
+        assert archive["val_images"].shape == (0, *pixels.shape[1:])
+        assert archive["test_labels"].shape == (0, 1)
+    assert np.array_equal(pixels, images.images[:, 0] if channels == 1 else np.moveaxis(images.images, 1, -1))
+    with (out / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == [CLASSES[index] for index in labels[:, 0]]
+    assert [int(row["seed"]) for row in rows] == list(range(len(images)))
+    with Image.open(out / rows[7]["file"]) as picture:
+        assert np.array_equal(np.asarray(picture), pixels[7])
+    assert {row["file"] for row in rows} | {f"dicom/{row['id']}.dcm" for row in rows} <= files(out)
+    assert {"data_card.md", "data_card.json", "report.html", "gate.json", "LICENSE.txt", "SHA256SUMS"} <= files(out)
+
+
+def test_archive_has_the_layout_of_medmnists_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "SYNTHCOHORT_DATA" not in os.environ:
+        pytest.skip("SYNTHCOHORT_DATA is not set: no MedMNIST file to compare with")
+    out = release(tmp_path / "run", monkeypatch, "pass").out
+    with np.load(Path(os.environ["SYNTHCOHORT_DATA"]) / "breastmnist" / "breastmnist.npz") as theirs, np.load(out / "cohort.npz") as ours:
+        layout = [{key: (archive[key].dtype, archive[key].ndim) for key in archive} for archive in (theirs, ours)]
+    assert layout[0] == layout[1]
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_checksums_are_read_by_sha256sum_and_cover_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = release(tmp_path / "run", monkeypatch, "pass").out
+    found = subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=out, capture_output=True, text=True, check=False)
+    assert found.returncode == 0
+    assert {line.rpartition(": ")[0] for line in found.stdout.splitlines()} == files(out) - {"SHA256SUMS"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
+def test_passed_release_is_readable_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = release(tmp_path / "run", monkeypatch, "pass").out
+    modes = {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.name != "partial.json"}
+    assert modes == {0o755, 0o644}
+    assert out.stat().st_mode & 0o777 == 0o755
+
+
+def test_same_run_releases_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = [(release(tmp_path / name, monkeypatch, "pass").out / "SHA256SUMS").read_text().splitlines() for name in ("a", "b")]
+    assert sums[0] == sums[1]
+
+
+def test_images_changed_after_the_audit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "gate", gate_module("pass"))
+    ctx = make_context(tmp_path / "run")
+    shard = np.load(ctx.folder("generate") / "images-00000.npy")
+    shard[3, 0, 0, 0] ^= 1
+    np.save(ctx.folder("generate") / "images-00000.npy", shard)
+    with pytest.raises(InputError, match="has changed since it was judged"):
+        stage.run(ctx)
+    assert files(ctx.out) == set()
+
+
+def test_audit_of_other_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "gate", gate_module("pass"))
+    ctx = make_context(tmp_path / "run")
+    ctx.records["audit"]["identity"]["inputs"]["generate"] = "0" * 64
+    with pytest.raises(InputError, match="audit judged other images"):
+        stage.run(ctx)
+
+
+def test_attempts_on_one_cohort_are_counted_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = release(tmp_path / "run", monkeypatch, "fail")
+    assert stage.count_attempt(ctx, "fail") == 1
+    ctx.records["generate"]["digest"] = "1" * 64
+    assert stage.count_attempt(ctx, "pass") == 2
+    assert stage.count_attempt(ctx, "pass") == 2
+    ctx.records["ingest"]["digest"] = "2" * 64
+    assert stage.count_attempt(ctx, "pass") == 1
+    ledger = json.loads((ctx.run / "attempts.json").read_text())
+    assert sorted(len(entries) for entries in ledger.values()) == [1, 2]
+    (ctx.run / "attempts.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        stage.count_attempt(ctx, "pass")
+
+
+def test_class_names_become_distinct_plain_folders() -> None:
+    folders = stage.class_folders(("normal, benign", "normal / benign", "../up", "plain"))
+    assert len(set(folders.values())) == 4
+    assert folders["plain"] == "plain"
+    assert all("/" not in name and not name.startswith(".") for name in folders.values())

@@ -1,0 +1,178 @@
+"""The report: one page without addresses or scripts, escaped, whole under missing figures, and without raster unless passed."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from release_run import AUDIT, EVALUATION, STRESS, config, decide
+
+from pipeline.release.report import (
+    against_floor,
+    class_table,
+    heat_table,
+    measures,
+    power_plot,
+    prevalence_table,
+    render_report,
+    utility_plot,
+    whiskers,
+)
+from pipeline.release.results import Results
+
+SAMPLES = {"normal": [b"\x89PNG fake"]}
+VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
+
+
+def results(verdict: str, **changed: Any) -> Results:
+    gate = decide(verdict) | {"attempt": 3, "digests": {"images": {"images-00000.npy": "ab" * 32}, "weights": {}, "pixels": "cd" * 32}}
+    record = {
+        "seconds": 12.0,
+        "finished": "2026-01-02",
+        "hardware": {"machine": "x86_64", "cpus": 2},
+        "digest": "ef" * 32,
+        "packages": {"torch": "2"},
+    }
+    parts: dict[str, Any] = {
+        "cohort": {"classes": EVALUATION["classes"]},
+        "deidentification": {"actions": ["Removed <all> else."]},
+        "model": {"parameters": 10},
+        "audit": AUDIT,
+        "evaluation": EVALUATION,
+        "stress": STRESS,
+    }
+    return Results(config(), gate, {"generate": record, "ingest": record}, **(parts | changed))
+
+
+class Balance(HTMLParser):
+    """Checks that every element is closed where it was opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert (self.open.pop() if self.open else None) == tag
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive"])
+def test_page_is_well_formed_and_self_contained(verdict: str) -> None:
+    page = render_report(results(verdict), SAMPLES)
+    assert Balance(page).open == []
+    assert "<script" not in page
+    assert re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page) is None
+    assert re.search(r"https?://(?!www\.w3\.org/2000/svg)", page) is None
+    assert "@import" not in page
+
+
+def test_raster_is_shown_on_pass_only() -> None:
+    assert "data:image/png" in render_report(results("pass"), SAMPLES)
+    for verdict in ("fail", "inconclusive"):
+        page = render_report(results(verdict), SAMPLES)
+        assert "<img" not in page
+        assert "data:" not in page
+        assert "<image" not in page
+        assert "url(" not in page
+
+
+def test_banner_gives_verdict_reasons_need_and_attempt() -> None:
+    page = render_report(results("inconclusive"), {})
+    assert "evidence does not suffice" in page
+    assert "146 sealed images cannot certify" in page
+    assert "About 900 images (450 sealed)" in page
+    assert "Attempt <b>3</b> of this cohort" in page
+    assert "What would be needed" not in render_report(results("pass"), {})
+
+
+def test_text_is_escaped() -> None:
+    page = render_report(results("pass", cohort={"title": "<script>alert(1)</script>"}), {'"><svg onload=x>': [b"x"]})
+    assert "<script" not in page
+    assert "<svg onload" not in page
+    assert "Chest phantom &lt;demo&gt; cohort" in page
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail"])
+def test_missing_results_leave_dashes_not_errors(verdict: str) -> None:
+    empty: dict[str, Any] = {key: {} for key in ("cohort", "deidentification", "model", "audit", "evaluation", "stress")}
+    page = render_report(results(verdict, **empty), {})
+    assert Balance(page).open == []
+    assert "Not measured." in page
+    none = {"value": None, "low": None, "high": None, "n": 0}
+    odd = {"audit": {"power": [{"transform": "flip"}, {}], "membership": {"auc": none}, "copies": {"rate": None}}}
+    odd |= {"evaluation": {"fidelity": {"frechet": {"synthetic": none}}, "utility": {"arms": {"real": {"auc": none}}}}}
+    odd |= {"stress": {"corruptions": {"blur": [], "noise": [{"severity": 1, "auc": none}]}, "clean": {}}}
+    assert Balance(render_report(results(verdict, **odd), {})).open == []
+
+
+def test_local_paths_of_the_source_are_not_published(tmp_path: Path) -> None:
+    secret = config().model_copy(
+        update={"ingest": config().ingest.model_copy(update={"path": Path("/srv/mueller_anna"), "labels": "mueller.csv"})}
+    )
+    found = results("pass")
+    page = render_report(Results(**{**vars(found), "config": secret}), {})
+    assert "mueller" not in page
+
+
+def test_plots_span_their_intervals_and_reference() -> None:
+    plot = whiskers({"a": {"value": 0.61, "low": 0.55, "high": 0.67}, "b": {"value": None}}, reference=0.5)
+    assert plot is not None
+    assert [row.label for row in plot.rows] == ["a"]
+    assert plot.low <= 0.5
+    assert plot.high >= 0.67
+    assert plot.x(plot.low) == 0
+    assert plot.x(plot.high) == 1
+    assert plot.x((plot.low + plot.high) / 2) == pytest.approx(0.5)
+    flat = whiskers({"a": {"value": 0.5, "low": 0.5, "high": 0.5}})
+    assert flat is not None
+    assert flat.low < flat.high
+    power = power_plot(AUDIT["power"])
+    assert power is not None
+    assert (power.low, power.high) == (0, 1)
+    assert len(power.rows) == len(AUDIT["power"])
+    utility = utility_plot(EVALUATION["utility"])
+    assert utility is not None
+    assert len(utility.rows) == 3 * (1 + len(EVALUATION["classes"]))
+    assert power_plot(None) is None
+    assert utility_plot(None) is None
+
+
+def test_tables_find_every_measure_whatever_the_keys() -> None:
+    tree = {"a": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}, "deep": {"er": {"value": 1, "n": 2}}, "list": [1], "count": 1234}
+    assert list(measures(tree)) == [("a", "0.500 (0.400 to 0.600)", "9"), ("deep · er", "1", "2"), ("count", "1,234", "")]
+    names = [row[0] for row in against_floor(EVALUATION["fidelity"])]
+    assert names[:3] == ["frechet", "kid", "two_sample"]
+    assert "prdc · coverage" in names
+    assert len(names) == 7
+
+
+def test_classes_too_small_to_measure_are_named_with_the_reason() -> None:
+    table = class_table(EVALUATION["fidelity"]["per_class"])
+    assert table["omitted"] == {"pneumothorax": "22 images a side, fewer than 50"}
+    assert "pneumothorax" not in table["rows"]
+    assert dict(zip(table["columns"], table["rows"]["nodule"], strict=True))["frechet"] == ("6.00 (5.60 to 6.40)", "1.70 (1.68 to 1.72)")
+    assert "22 images a side" in render_report(results("pass"), {})
+
+
+def test_prevalence_table_gives_ppv_at_each_prevalence() -> None:
+    table = prevalence_table(STRESS["prevalence"])
+    assert table["factors"] == [0.1, 0.5, 2.0]
+    assert table["rows"]["nodule"][2] == ("0.30 (0.20 to 0.40)", "0.08")
+
+
+def test_heat_grows_with_the_drop() -> None:
+    table = heat_table(STRESS)
+    assert table["severities"] == [1, 2, 3, 4, 5]
+    assert [heat for _, heat in table["rows"]["jpeg"][1]] == [0] * 5
+    assert table["rows"]["gaussian_noise"][0] == "0.150"
+    bias = [heat for _, heat in table["rows"]["bias_field"][1]]
+    assert bias == sorted(bias)
+    assert bias[-1] == 7

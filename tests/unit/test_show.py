@@ -1,0 +1,54 @@
+"""What a person reads in the terminal about a run, finished or not."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from release_run import decide, make_context
+from rich.console import Console
+
+from pipeline import artifacts
+from pipeline.errors import InputError
+from pipeline.show import show
+
+
+def text(run: Path) -> str:
+    stream = io.StringIO()
+    show(run, Console(file=stream, width=150))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive"])
+def test_finished_run_shows_verdict_reasons_figures_and_where_to_look(tmp_path: Path, verdict: str) -> None:
+    ctx = make_context(tmp_path / "run")
+    artifacts.write_json(ctx.out / "gate.json", decide(verdict) | {"attempt": 2})
+    artifacts.publish(ctx.out, {}, summary={"verdict": verdict}, seconds=1.0)
+    shown = text(ctx.run)
+    assert f"images: {verdict}" in shown
+    assert "attempt 2 of this cohort" in shown
+    assert "report.html" in shown
+    assert "JPEG 15" in shown
+    assert "0.940 (0.920 to 0.960)" in shown
+    assert "bias field, severity 5" in shown
+    assert ("About 900 images" in shown) == (verdict != "pass")
+
+
+def test_partial_run_shows_what_is_there(tmp_path: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    shutil.rmtree(ctx.out)
+    shutil.rmtree(ctx.run / "stress")
+    (ctx.run / "evaluate" / "record.json").unlink()
+    shown = text(ctx.run)
+    assert "not finished" in shown
+    assert "to do" in shown
+    assert "unfinished" in shown
+    assert "share flagged" in shown
+    assert "Fréchet" not in shown, "figures of an unfinished stage are not shown"
+
+
+def test_folder_that_is_no_run_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a run folder"):
+        text(tmp_path)

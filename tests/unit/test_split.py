@@ -1,0 +1,125 @@
+"""Splits: grouped by patient, stratified by class, seeded, with near-duplicates on one side."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.ingest.phantom import draw_patients, phantom_arrays
+from pipeline.ingest.split import MIN_PATIENTS, assign, near_duplicates, tie
+
+SHARES = {"train": 0.44, "audit": 0.21, "val": 0.15, "test": 0.2}
+
+
+def pictures(n: int, seed: int = 0, size: int = 32, channels: int = 1) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
+
+
+@given(st.integers(0, 10_000), st.integers(8, 60))
+@settings(max_examples=25, deadline=None)
+def test_no_unit_in_two_splits_and_every_class_in_each(seed: int, per_class: int) -> None:
+    rng = np.random.default_rng(seed)
+    units = np.repeat(np.arange(2 * per_class), rng.integers(1, 5, 2 * per_class))
+    labels = (units % 2).astype(np.int64)
+    split = assign(units, labels, SHARES, ("a", "b"), rng)
+    for unit in range(2 * per_class):
+        assert len(set(split[units == unit])) == 1
+    for name, share in SHARES.items():
+        for label in (0, 1):
+            count = len(set(units[(split == name) & (labels == label)]))
+            assert count >= MIN_PATIENTS
+            assert abs(count - per_class * share) <= max(1, MIN_PATIENTS, len(SHARES))
+
+
+def test_shares_are_met_exactly_where_they_can_be() -> None:
+    units = np.arange(200)
+    split = assign(units, units % 2, SHARES, ("a", "b"), np.random.default_rng(0))
+    assert {name: int((split == name).sum()) for name in SHARES} == {"train": 88, "audit": 42, "val": 30, "test": 40}
+
+
+def test_the_seed_decides() -> None:
+    units = np.arange(100)
+    one, same, other = (assign(units, units % 2, SHARES, ("a", "b"), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_audit_is_exchangeable_with_train() -> None:
+    units = np.arange(400)
+    order = [np.flatnonzero(assign(units, units * 0, SHARES, ("a",), np.random.default_rng(seed)) == "audit").mean() for seed in range(60)]
+    assert abs(np.mean(order) - 199.5) < 8  # standard error of the mean of 60 means of 84 is about 2
+
+
+def test_a_patient_of_two_classes_counts_for_the_rarer() -> None:
+    units = np.concatenate([np.arange(48), np.arange(8)])
+    labels = np.concatenate([np.zeros(48), np.ones(8)]).astype(np.int64)
+    split = assign(units, labels, SHARES, ("common", "rare"), np.random.default_rng(0))
+    for name in SHARES:
+        assert ((split == name) & (labels == 1)).sum() == 2
+
+
+def test_too_few_patients_says_which_class_and_how_many_would_do() -> None:
+    units = np.arange(43)
+    labels = (units >= 40).astype(np.int64)
+    with pytest.raises(InputError, match="class nodule has 3; 8 of every class are needed"):
+        assign(units, labels, SHARES, ("normal", "nodule"), np.random.default_rng(0))
+
+
+def test_repeats_edits_and_chains_are_found() -> None:
+    images = pictures(12)
+    images[3] = images[1]
+    images[7] = np.clip(images[1] * 0.8 + 20, 0, 255).astype(np.uint8)
+    images[9] = np.clip(images[5].astype(float) + np.random.default_rng(1).normal(0, 5, images[5].shape), 0, 255).astype(np.uint8)
+    expected = np.full(12, -1)
+    expected[[1, 3, 7]], expected[[5, 9]] = 0, 1
+    np.testing.assert_array_equal(near_duplicates(images), expected)
+
+
+def test_flat_images_are_twins_only_when_equal() -> None:
+    images = np.stack([np.full((1, 32, 32), value, np.uint8) for value in (5, 90, 5, 200)])
+    np.testing.assert_array_equal(near_duplicates(images), [0, -1, 0, -1])
+
+
+def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(50, channels=3, size=64)
+    images[40], images[49] = images[2], images[17]
+    whole = near_duplicates(images)
+    monkeypatch.setattr("pipeline.ingest.split.BLOCK", 7)
+    np.testing.assert_array_equal(near_duplicates(images), whole)
+    assert set(np.flatnonzero(whole >= 0)) == {2, 40, 17, 49}
+
+
+def test_patients_with_a_common_image_are_tied() -> None:
+    clusters = np.array([-1, 0, 0, 1, -1, 1, -1])
+    units = tie(["a", "a", "b", "b", "c", "d", "e"], clusters)
+    np.testing.assert_array_equal(units, [0, 0, 0, 0, 1, 0, 2])
+    np.testing.assert_array_equal(tie(["x", "y", "x"], np.array([-1, -1, -1])), [0, 1, 0])
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_different_phantom_patients_are_not_near_duplicates(size: int) -> None:
+    assert len(draw_patients(3, 1)) == 3
+    images, _, patients = phantom_arrays(150, 1, size)
+    clusters = near_duplicates(images)
+    for cluster in range(clusters.max() + 1):
+        assert len(set(patients[clusters == cluster])) == 1
+
+
+def test_real_radiographs_only_repeats_are_near_duplicates() -> None:
+    data = os.environ.get("SYNTHCOHORT_DATA")
+    if not data:
+        pytest.skip("SYNTHCOHORT_DATA is not set: no PneumoniaMNIST")
+    with np.load(Path(data, "pneumoniamnist", "pneumoniamnist.npz")) as arrays:
+        images = np.concatenate([arrays[f"{name}_images"] for name in ("train", "val", "test")])[:, None]
+    clusters = near_duplicates(images)
+    _, exact = np.unique(images.reshape(len(images), -1), axis=0, return_inverse=True)
+    assert len(set(exact[clusters >= 0])) == clusters.max() + 1
+    assert (clusters[:4708] >= 0).sum() >= 18
+    assert len(set(clusters[:4708]) & set(clusters[4708:5232]) - {-1}) == 8

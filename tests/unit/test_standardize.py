@@ -1,0 +1,84 @@
+"""Resizing: exact area means, no distortion, windows in physical units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.ingest.standardize import fit, resize, standardize
+
+
+def test_reduction_is_the_mean_of_the_covered_area() -> None:
+    image = np.random.default_rng(0).random((96, 64)).astype(np.float32)
+    expected = image.reshape(32, 3, 32, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(resize(image, 32, 32), expected, atol=1e-5)
+
+
+def test_any_ratio_keeps_the_mean_and_agrees_with_fractional_areas() -> None:
+    image = np.random.default_rng(0).random((5, 7)).astype(np.float32)
+    fine = image.repeat(3, axis=0).repeat(4, axis=1)  # a grid that both sizes divide
+    expected = fine.reshape(3, 5, 4, 7).mean(axis=(1, 3))
+    np.testing.assert_allclose(resize(image, 3, 4), expected, atol=1e-6)
+
+
+def test_enlargement_is_bilinear() -> None:
+    image = np.array([[0, 100], [0, 100]], np.float32)
+    np.testing.assert_allclose(resize(image, 2, 4), [[0, 25, 75, 100]] * 2, atol=1e-4)
+
+
+def test_fine_stripes_do_not_alias() -> None:
+    stripes = np.tile(np.array([0, 255], np.float32), (100, 50))
+    assert np.ptp(resize(stripes, 25, 25)) < 1
+
+
+def test_rows_and_columns_keep_their_places() -> None:
+    image = np.zeros((40, 20), np.float32)
+    image[30:, :5] = 255
+    small = resize(image, 4, 4)
+    assert small[3, 0] == 255
+    assert small.sum() == 255
+
+
+def test_letterbox_keeps_the_proportions_and_centres() -> None:
+    image, ratio = standardize(np.full((64, 32), 9, np.float32), 0, 9, 16)
+    assert image.shape == (1, 16, 16)
+    np.testing.assert_array_equal(image[0, :, 4:12], 255)
+    assert image[0, :, :4].max() == image[0, :, 12:].max() == 0
+    assert ratio == 4
+
+
+def test_flat_pixels_are_seen_in_their_physical_shape() -> None:
+    image, ratio = standardize(np.full((32, 64), 9, np.float32), 0, 9, 16, aspect=2.0)
+    assert image.min() == 255
+    assert ratio == 2
+
+
+@pytest.mark.parametrize(("low", "high"), [(100.0, 300.0), (300.0, 100.0)])
+def test_values_come_back_from_the_recorded_window(low: float, high: float) -> None:
+    values = np.linspace(100, 300, 256).astype(np.float32).reshape(16, 16)
+    image, _ = standardize(values, low, high, 16)
+    np.testing.assert_allclose(low + image[0] / 255.0 * (high - low), values, atol=0.5)
+
+
+def test_values_outside_the_window_are_clipped() -> None:
+    image, _ = standardize(np.array([[-1e9, 1e9]], np.float32).repeat(2, axis=0), 0, 1, 16)
+    assert (image.min(), image.max()) == (0, 255)
+
+
+def test_an_empty_window_is_an_error() -> None:
+    with pytest.raises(ValueError, match="window"):
+        standardize(np.ones((4, 4), np.float32), 3, 3, 16)
+
+
+def test_small_published_images_are_padded_and_crop_back() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (5, 3, 28, 28), dtype=np.uint8)
+    padded = fit(images, 32)
+    assert padded.shape == (5, 3, 32, 32)
+    np.testing.assert_array_equal(padded[:, :, 2:-2, 2:-2], images)
+    np.testing.assert_array_equal(padded[:, :, 0, 2:-2], images[:, :, 0])
+
+
+def test_large_published_images_are_averaged() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
+    means = images.reshape(3, 1, 32, 2, 32, 2).mean(axis=(3, 5))
+    assert np.abs(fit(images, 32) - means).max() <= 0.5
