@@ -99,7 +99,7 @@ class _Block(nn.Module):
 def make_classifier(kind: Kind, channels: int, classes: int, generator: torch.Generator) -> Network:
     """An untrained classifier of images with side 16 or more.
 
-    ``small``: 0.23 M parameters, 64 features, strides 2, 2, 2. ``resnet18``: torchvision's network (11.2 M parameters, 512
+    ``small``: 0.15 M parameters, 64 features, strides 2, 2, 2. ``resnet18``: torchvision's network (11.2 M parameters, 512
     features) with its own stem of total stride 4 and only the input channels changed; the stride-1 stem that MedMNIST's
     baselines use costs 15 times as much at 32 px, which no CPU can afford for a table of corruptions.
 
@@ -188,7 +188,7 @@ def train_classifier(
         images: float32 ``[n, C, H, W]`` in -1..1.
         labels: class indices ``[n]``.
         images_seen: length of training, in images drawn with repetition.
-        seed: of initialisation, order and shifts; on a CPU it fixes the result for a given number of threads.
+        seed: of initialisation, order and shifts; on a CPU the training runs on one thread, and the seed fixes its result.
         device: ``cpu`` or ``cuda``.
         val: where given, the state with the best macro AUC on it is kept, of those at :data:`SELECT_AT`.
         classes: number of classes; by default the largest label + 1.
@@ -199,6 +199,20 @@ def train_classifier(
     if not len(images):
         raise ValueError("no images to train a classifier on")
     classes = int(labels.max()) + 1 if classes is None else classes
+    job = functools.partial(_train, images, labels, kind, images_seen, seed, device, val, classes)
+    return _one_a_core([job], device)[0]
+
+
+def _train(
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    kind: Kind,
+    images_seen: int,
+    seed: int,
+    device: str,
+    val: Labelled | None,
+    classes: int,
+) -> Classifier:
     network = make_classifier(kind, images.shape[1], classes, torch.Generator().manual_seed(seed))
     layout = torch.channels_last if torch.device(device).type == "cuda" else torch.contiguous_format  # On a CPU it slows training.
     network = network.to(device).to(memory_format=layout)
@@ -222,11 +236,11 @@ def train_classifier(
         rate.step()
         if val is not None and step + 1 in selections:
             score = macro_auc(Classifier(network.eval(), kind, device).predict(val.images), val.labels)
-            if state is None or score >= best:
+            if state is None or math.isnan(score) or score >= best:
                 best, state = score, {name: value.clone() for name, value in network.state_dict().items()}
     if state is not None:
         network.load_state_dict(state)
-    return Classifier(network.eval(), kind, device)
+    return Classifier(network.eval().to(memory_format=torch.channels_last), kind, device)
 
 
 def one_cycle(progress: float, rise: float = 0.25) -> float:
@@ -236,42 +250,22 @@ def one_cycle(progress: float, rise: float = 0.25) -> float:
 
 
 def train_together(jobs: Sequence[Callable[[], Classifier]], device: str) -> list[Classifier]:
-    """Run independent trainings: on a CPU one a core, each on one thread; on a GPU one after the other.
-
-    Networks this small gain nothing from a second thread (measured: ResNet-18 320 images a second on two, 400 on one), and a
-    result from one thread does not depend on the number of cores.
-    """
+    """Run independent trainings (see :func:`train_classifier`): on a CPU one a core, on a GPU one after the other."""
     return _one_a_core(jobs, device)
 
 
 def _one_a_core(jobs: Sequence[Callable[[], Result]], device: str) -> list[Result]:
+    """Run jobs on as many cores as torch may use, each on one thread.
+
+    Networks this small gain nothing from a second thread (measured: ResNet-18 320 images a second on two, 400 on one), lose
+    most of their speed where another process holds the other core, and on one thread depend on no number of cores.
+    """
     threads = torch.get_num_threads()
     if torch.device(device).type != "cpu" or threads == 1:
         return [job() for job in jobs]
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return [future.result() for future in [pool.submit(job) for job in jobs]]
-    finally:
-        torch.set_num_threads(threads)
-
-
-def one_cycle(progress: float, rise: float = 0.25) -> float:
-    """The share of the peak learning rate at ``progress`` in 0..1: half a cosine up to 1 at ``rise``, another down to 0."""
-    part = progress / rise if progress < rise else (1 - progress) / (1 - rise)
-    return 0.5 - 0.5 * math.cos(math.pi * part)
-
-
-def train_together(jobs: Sequence[Callable[[], Classifier]], device: str) -> list[Classifier]:
-    """Run independent trainings: on a CPU one a core, each on one thread; on a GPU one after the other.
-
-    Networks this small gain little from a second thread, and a result from one thread does not depend on the number of cores.
-    """
-    if torch.device(device).type != "cpu":
-        return [job() for job in jobs]
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return [future.result() for future in [pool.submit(job) for job in jobs]]
+            return list(pool.map(lambda job: job(), jobs))
     finally:
         torch.set_num_threads(threads)
 

@@ -20,6 +20,7 @@ from evaluation.intervals import Floats, Interval, percentile_interval, resample
 
 PER_CLASS_MIN = 50
 NEIGHBOURS = 5
+MANIFOLD = ("precision", "recall", "density", "coverage")
 
 
 def frechet_distance(x: Floats, y: Floats) -> float:
@@ -38,7 +39,10 @@ def frechet_distance(x: Floats, y: Floats) -> float:
 
 
 def kernel_distance(x: Floats, y: Floats) -> float:
-    """Unbiased squared MMD with the kernel ``(x.y / D + 1)^3`` (KID: Binkowski et al. 2018, eq. 4); may be negative."""
+    """Unbiased squared MMD with the kernel ``(x.y / D + 1)^3`` (KID: Binkowski et al. 2018, eq. 4); may be negative.
+
+    Between sets of equal class mix it lies below 0 on average even without any difference: read it beside its floor.
+    """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
 
     def kernel(a: Floats, b: Floats) -> Floats:
@@ -98,6 +102,8 @@ class TwoSample:
     def interval(self, rng: np.random.Generator, resamples: int = 500, label: int | None = None) -> Interval:
         """AUC (0.5: cannot be told apart), the mean of both folds, bootstrapped by group; within one class if given."""
         keep = np.ones(len(self.labels), dtype=bool) if label is None else self.labels == label
+        if not (self.fold >= 0).any():
+            return Interval(math.nan, math.nan, math.nan, int(keep.sum()))
         weights = np.concatenate([np.ones((1, len(self.groups))), resample_weights(self.groups, rng, resamples)])
         folds = [keep & (self.fold == f) for f in (0, 1)]
         areas = np.mean([weighted_auc(self.scores[rows], self.is_candidate[rows], weights[:, rows]) for rows in folds], axis=0)
@@ -109,11 +115,15 @@ def two_sample_test(
 ) -> TwoSample:
     """Train on one half to tell ``candidate`` from ``reference``, score the other, and the other way round (Lopez-Paz & Oquab 2017).
 
-    Halves are drawn by group, so that no patient is on both sides of a training.
+    Halves are drawn by group, so that no patient is on both sides of a training. With fewer than two groups a side nothing can
+    be held out: no row is in a fold then, and the interval is NaN.
     """
     images = np.concatenate([candidate.images, reference.images])
     is_candidate = np.repeat([True, False], [len(candidate), len(reference)])
     groups = _joint_groups(candidate.groups, reference.groups)
+    labels = np.concatenate([candidate.labels, reference.labels])
+    if min(len(np.unique(part.groups)) for part in (candidate, reference)) < 2:
+        return TwoSample(np.zeros(len(images)), is_candidate, np.full(len(images), -1), groups, labels)
     fold = np.empty(len(images), dtype=np.int64)
     for side in (True, False):
         rows = np.flatnonzero(is_candidate == side)
@@ -133,7 +143,7 @@ def two_sample_test(
     scores = np.empty(len(images))
     for f, classifier in enumerate(train_together(jobs, device)):
         scores[fold == f] = classifier.predict(images[fold == f])[:, 1]
-    return TwoSample(scores, is_candidate, fold, groups, np.concatenate([candidate.labels, reference.labels]))
+    return TwoSample(scores, is_candidate, fold, groups, labels)
 
 
 def _joint_groups(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
@@ -251,17 +261,20 @@ def _compare(draws: list[Draw], real: Floats, made: Floats) -> dict[str, Any]:
         finite = values[np.isfinite(values)]
         return percentile_interval(float(np.median(finite)) if len(finite) else math.nan, finite, n)
 
-    frechet = {name: np.array([frechet_distance(x, y) for x, y in pair]) for name, pair in pairs.items()}
-    kid = {name: np.array([kernel_distance(x, y) for x, y in pair]) for name, pair in pairs.items()}
-    manifold = {name: [prdc(x, y) for x, y in pair] for name, pair in pairs.items()}
+    def each(measure: Callable[[Floats, Floats], float], least: int) -> dict[str, NDArray[np.float64]]:
+        """Over the draws; not defined for fewer images a side than ``least``."""
+        return {name: np.array([measure(x, y) if n >= least else math.nan for x, y in pair]) for name, pair in pairs.items()}
+
+    frechet, kid = each(frechet_distance, 2), each(kernel_distance, 2)
+    undefined = dict.fromkeys(MANIFOLD, math.nan)
+    manifold = {name: [prdc(x, y) if n > NEIGHBOURS else undefined for x, y in pair] for name, pair in pairs.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = frechet["synthetic"] / frechet["floor"]
     return {
         "frechet": {name: spread(values) for name, values in frechet.items()} | {"ratio": spread(ratio)},
         "kid": {name: spread(values) for name, values in kid.items()},
         "prdc": {
-            measure: {name: spread(np.array([one[measure] for one in values])) for name, values in manifold.items()}
-            for measure in ("precision", "recall", "density", "coverage")
+            measure: {name: spread(np.array([one[measure] for one in values])) for name, values in manifold.items()} for measure in MANIFOLD
         },
     }
 

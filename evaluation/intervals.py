@@ -145,6 +145,8 @@ def resample_weights(groups: ArrayLike, rng: np.random.Generator, resamples: int
 def weighted_auc(scores: ArrayLike, positives: ArrayLike, weights: Floats) -> Floats:
     """:func:`auc` of every resample: ``[n]``, bool ``[n]``, weights ``[B, n]`` -> ``[B]`` (NaN where a side is empty)."""
     positive = np.asarray(positives, dtype=bool)
+    if not positive.any() or positive.all():
+        return np.full(len(weights), math.nan)
     _, tie = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)
     order = np.argsort(tie, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(tie[order]) > 0])

@@ -98,8 +98,8 @@ class GenerateConfig(Section):
     """Network evaluations an image (DPM-Solver++(2M))."""
     guidance_scale: Annotated[float, Field(ge=0)] = 1.0
     """Classifier-free guidance weight w in D_u + w (D_c - D_u): 1 is the plain conditional model."""
-    guidance_interval: tuple[float, float] = (0.28, 1.6)
-    """Noise levels sigma between which guidance acts; outside, the plain conditional model is used."""
+    guidance_interval: tuple[float, float] = (0.3, 30.0)
+    """Noise levels between which guidance acts, in units of the data's standard deviation; outside, the plain conditional model is used."""
     batch: Positive = 100
     """Images generated together; no image depends on it beyond floating-point rounding."""
 

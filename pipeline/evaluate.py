@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.encoder import Labelled, train_classifier, train_together
+from evaluation.encoder import Labelled, train_classifier
 from evaluation.fidelity import fidelity, standardised_features
 from evaluation.intervals import to_json
 from evaluation.utility import label_fidelity, train_arms, utility
@@ -47,21 +47,15 @@ def run(ctx: Context) -> dict[str, Any]:
     train, audit, val, test, synthetic = (labelled(part) for part in (*splits.values(), made))
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "evaluate"))
-    encoder = train_together(
-        [
-            functools.partial(
-                train_classifier,
-                val.images,
-                val.labels,
-                kind="small",
-                images_seen=ENCODER_IMAGES,
-                seed=int(rng.integers(2**31)),
-                device=where,
-                classes=len(names),
-            )
-        ],
-        where,
-    )[0]
+    encoder = train_classifier(
+        val.images,
+        val.labels,
+        kind="small",
+        images_seen=ENCODER_IMAGES,
+        seed=int(rng.integers(2**31)),
+        device=where,
+        classes=len(names),
+    )
     result: dict[str, Any] = {"classes": list(names), "unit": read_json(ctx.folder("ingest") / "cohort.json")["unit"]}
     description = f"pooled features of a small residual network trained to classify the {len(val)} real validation images, standardised"
     result["fidelity"] = {"features": description} | fidelity(
@@ -91,14 +85,20 @@ def run(ctx: Context) -> dict[str, Any]:
     result["utility"] = utility(scored, test, names, rng)
     write_json(ctx.out / "evaluation.json", to_json(result))
     _samples(ctx.out / "samples.png", splits["audit"], made, rng)
+    arm = result["utility"]["arms"]
     return {
-        "frechet_ratio": round(result["fidelity"]["frechet"]["ratio"].value, 2),
-        "two_sample_auc": round(result["fidelity"]["two_sample"]["synthetic"].value, 3),
-        "label_fidelity": round(result["label_fidelity"]["macro"].value, 3),
-        "trtr_auc": round(result["utility"]["arms"]["real"]["auc"].value, 3),
-        "tstr_auc": round(result["utility"]["arms"]["synthetic"]["auc"].value, 3),
-        "augmented_auc": round(result["utility"]["arms"]["real+synthetic"]["auc"].value, 3),
+        "frechet_ratio": headline(result["fidelity"]["frechet"]["ratio"].value, 2),
+        "two_sample_auc": headline(result["fidelity"]["two_sample"]["synthetic"].value),
+        "label_fidelity": headline(result["label_fidelity"]["macro"].value),
+        "real_auc": headline(arm["real"]["auc"].value),
+        "synthetic_auc": headline(arm["synthetic"]["auc"].value),
+        "real+synthetic_auc": headline(arm["real+synthetic"]["auc"].value),
     }
+
+
+def headline(value: float, digits: int = 3) -> float | str:
+    """For a stage's summary: rounded, or said to be undefined (too few images), since JSON knows no NaN."""
+    return round(value, digits) if math.isfinite(value) else "undefined"
 
 
 def _samples(path: Path, real: ImageSet, made: ImageSet, rng: np.random.Generator, count: int = 10) -> None:

@@ -12,7 +12,7 @@ from pipeline.config import GenerateConfig
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.samplers import dpmpp_2m, starting_noise
-from pipeline.diffusion.schedules import karras_sigmas
+from pipeline.diffusion.schedules import RANGE, karras_sigmas
 from pipeline.images import ImageSet, finding_columns, from_unit
 from pipeline.stages import Context
 from pipeline.train import load_denoiser
@@ -66,9 +66,9 @@ def sample(
     """Images of the given classes from the given seeds: ``uint8 [n, C, H, W]``; image i depends on labels[i] and seeds[i] alone."""
     condition = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
     noise = starting_noise(seeds, (model["channels"], model["size"], model["size"]), device)
+    interval = (section.guidance_interval[0] * denoiser.sigma_data, section.guidance_interval[1] * denoiser.sigma_data)
     with runtime.autocast(device):
-        denoise = guided(
-            denoiser, condition, null=len(model["classes"]), scale=section.guidance_scale, interval=section.guidance_interval
-        )
-        images = dpmpp_2m(denoise, noise, karras_sigmas(section.steps).tolist())
+        denoise = guided(denoiser, condition, null=len(model["classes"]), scale=section.guidance_scale, interval=interval)
+        levels = karras_sigmas(section.steps, *(bound * denoiser.sigma_data for bound in RANGE)).tolist()
+        images = dpmpp_2m(denoise, denoiser.mean + levels[0] * noise, levels)
     return from_unit(images.float().cpu().numpy())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation import stress
-from evaluation.encoder import train_classifier, train_together
+from evaluation.encoder import train_classifier
 from evaluation.intervals import Floats, to_json
 from pipeline import runtime
 from pipeline.artifacts import write_json
-from pipeline.evaluate import labelled, load, sheet
+from pipeline.evaluate import headline, labelled, load, sheet
 from pipeline.images import ImageSet
 from pipeline.stages import Context
 
@@ -28,22 +27,16 @@ def run(ctx: Context) -> dict[str, Any]:
     train, val, test, synthetic = (labelled(part) for part in (splits["train"], splits["val"], splits["test"], made))
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "stress"))
-    classifier = train_together(
-        [
-            functools.partial(
-                train_classifier,
-                train.images,
-                train.labels,
-                kind="resnet18",
-                images_seen=ctx.config.stress.classifier_images,
-                seed=int(rng.integers(2**31)),
-                device=where,
-                val=val,
-                classes=len(names),
-            )
-        ],
-        where,
-    )[0]
+    classifier = train_classifier(
+        train.images,
+        train.labels,
+        kind="resnet18",
+        images_seen=ctx.config.stress.classifier_images,
+        seed=int(rng.integers(2**31)),
+        device=where,
+        val=val,
+        classes=len(names),
+    )
     p = classifier.predict(test.images)
     table = stress.corruption_table(classifier.predict, test, rng)
     rows = splits["test"].rows
@@ -66,8 +59,8 @@ def run(ctx: Context) -> dict[str, Any]:
     _failures(ctx.out / "failures.png", splits["test"], p)
     worst = table["worst"][0]
     return {
-        "clean_auc": round(result["clean"]["auc"].value, 3),
-        "mean_drop_auc": round(table["mean_drop"]["auc"], 3),
+        "clean_auc": headline(result["clean"]["auc"].value),
+        "mean_drop_auc": headline(table["mean_drop"]["auc"]),
         "worst": f"{worst['corruption']} {worst['severity']} (-{worst['auc_drop']:.3f} AUC)",
     }
 

@@ -29,16 +29,17 @@ def run(ctx: Context) -> dict[str, Any]:
     runtime.limit_threads()
     cohort = ImageSet.load(ctx.folder("ingest")).split("train")
     section, device = ctx.config.train, runtime.device()
+    mean = to_unit(cohort.images).mean(axis=0, dtype=np.float64).astype(np.float32)
     model = {
         "channels": cohort.images.shape[1],
         "size": cohort.images.shape[2],
         "classes": list(cohort.classes),
-        "sigma_data": round(float(np.std(to_unit(cohort.images), dtype=np.float64)), 4),
+        "sigma_data": round(float((to_unit(cohort.images) - mean).std(dtype=np.float64)), 4),
         "network": {key: getattr(section, key) for key in ("widths", "blocks", "patch", "attention", "dropout")},
         "images": section.images,
     }
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
-    denoiser = build_denoiser(model).to(device)
+    denoiser = build_denoiser(model, mean).to(device)
     training = Training(
         denoiser,
         torch.from_numpy(np.array(cohort.images)).to(device),
@@ -75,10 +76,12 @@ def run(ctx: Context) -> dict[str, Any]:
     return {"images_seen": steps * section.batch, "parameters": model["parameters"], "loss": last, "device": device}
 
 
-def build_denoiser(model: dict[str, Any]) -> Denoiser:
-    """The untrained denoiser that a ``model.json`` describes."""
+def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None) -> Denoiser:
+    """The untrained denoiser that a ``model.json`` describes, around the mean image ``[C, H, W]`` (zero where it will be loaded)."""
     network = UNet(channels=model["channels"], classes=len(model["classes"]), size=model["size"], **model["network"])
-    return Denoiser(network, model["sigma_data"]).to(memory_format=torch.channels_last)
+    shape = (model["channels"], model["size"], model["size"])
+    centre = torch.zeros(shape) if mean is None else torch.from_numpy(mean)
+    return Denoiser(network, centre, model["sigma_data"]).to(memory_format=torch.channels_last)
 
 
 def recipe(section: TrainConfig) -> Recipe:

@@ -37,22 +37,29 @@ def precondition(sigma: Tensor, sigma_data: float) -> Preconditioning:
 class Denoiser(nn.Module):
     """A network F with EDM's preconditioning around it, and the log-variance head that weighs its loss.
 
+    The network sees images centred on their mean, so that it need not learn what all of them share.
+
     Args:
         network: F(x, c_noise, labels, augmentation) with output in the shape of x.
-        sigma_data: standard deviation of the training images in −1..1.
+        mean: mean of the training images in −1..1, ``float32 [C, H, W]``.
+        sigma_data: standard deviation of the training images about it.
     """
 
-    def __init__(self, network: nn.Module, sigma_data: float) -> None:
+    mean: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, sigma_data: float) -> None:
         super().__init__()
         self.network = network
+        self.register_buffer("mean", mean)
         self.sigma_data = sigma_data
         self.log_variance = LogVariance()
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
         """D(x, sigma, c): an estimate of the clean images, ``float32`` in the shape of ``x``."""
         k = precondition(sigma, self.sigma_data)
-        output = self.network(k.c_in * x, k.c_noise, labels, augmentation)
-        return k.c_skip * x + k.c_out * output.float()
+        centred = x - self.mean
+        output = self.network(k.c_in * centred, k.c_noise, labels, augmentation)
+        return self.mean + k.c_skip * centred + k.c_out * output.float()
 
     def loss(self, images: Tensor, noise: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
         """Weighted squared error of each image, ``float32 [n]``, averaged over its pixels.

@@ -1,6 +1,6 @@
 """Deterministic samplers of the probability-flow ODE dx/dsigma = (x − D(x, sigma)) / sigma, from noise to images.
 
-Each takes the starting noise, so that an image is a function of its own seed alone. Levels are Python floats on the host:
+Each starts from images at the first noise level, so that an image is a function of its own seed alone. Levels are Python floats on the host:
 no step waits for the device.
 """
 
@@ -17,19 +17,18 @@ from pipeline.diffusion.guidance import Denoise
 Sampler = Callable[[Denoise, Tensor, Sequence[float]], Tensor]
 
 
-def dpmpp_2m(denoise: Denoise, noise: Tensor, sigmas: Sequence[float]) -> Tensor:
+def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2) in sigma space: one evaluation a step, second order.
 
     Args:
         denoise: D(x, sigma) with the condition bound.
-        noise: standard normal, ``float32 [n, C, H, W]``.
+        x: images at the first level, mean + sigmas[0] · noise, ``float32 [n, C, H, W]``.
         sigmas: decreasing levels, the last may be 0.
 
     Returns:
         Images, ``float32 [n, C, H, W]``, not clipped.
     """
     levels = [float(value) for value in sigmas]
-    x = noise * levels[0]
     previous: Tensor | None = None
     for step, (now, then) in enumerate(zip(levels, levels[1:])):
         denoised = denoise(x, x.new_full((len(x),), now))
@@ -45,10 +44,9 @@ def dpmpp_2m(denoise: Denoise, noise: Tensor, sigmas: Sequence[float]) -> Tensor
     return x
 
 
-def heun(denoise: Denoise, noise: Tensor, sigmas: Sequence[float]) -> Tensor:
+def heun(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     """EDM's second-order sampler (Karras et al. 2022, algorithm 1): two evaluations a step but for the last."""
     levels = [float(value) for value in sigmas]
-    x = noise * levels[0]
     for now, then in zip(levels, levels[1:]):
         slope = (x - denoise(x, x.new_full((len(x),), now))) / now
         following = x + (then - now) * slope
@@ -59,10 +57,9 @@ def heun(denoise: Denoise, noise: Tensor, sigmas: Sequence[float]) -> Tensor:
     return x
 
 
-def euler(denoise: Denoise, noise: Tensor, sigmas: Sequence[float]) -> Tensor:
+def euler(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     """First-order steps; DDIM with eta 0 (Song et al. 2021) in these coordinates."""
     levels = [float(value) for value in sigmas]
-    x = noise * levels[0]
     for now, then in zip(levels, levels[1:]):
         denoised = denoise(x, x.new_full((len(x),), now))
         x = denoised + (then / now) * (x - denoised)

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-SIGMA_MIN = 0.002
-SIGMA_MAX = 80.0
 RHO = 7.0
+RANGE = (0.004, 160.0)
+"""Lowest and highest noise level of sampling, in units of the data's standard deviation (EDM: 0.002 and 80 at 0.5)."""
+WIDE_SHARE = 0.1
+"""Share of training levels drawn log-uniformly from the whole range, so that no level that a sampler visits is untrained."""
 
 
-def training_sigmas(count: int, generator: torch.Generator | None, device: str, *, mean: float = -1.0, std: float = 1.2) -> Tensor:
-    """Noise levels to train on, ``float32 [count]``: ln sigma ~ N(mean, std²) (EDM, Table 1), stratified over the batch.
+def training_sigmas(
+    count: int, sigma_data: float, generator: torch.Generator | None, device: str, *, mean: float = -0.5, std: float = 1.2
+) -> Tensor:
+    """Noise levels to train on, ``float32 [count]``: ln(sigma / sigma_data) ~ N(mean, std²) (EDM, Table 1), some of them log-uniform.
 
-    Stratified quantiles have the same expectation as independent draws with less variance of the loss. ``mean`` −1.0 instead of EDM's
-    −1.2 suits radiographs, whose large structures are settled at higher noise than natural thumbnails'.
+    EDM's −1.2 at sigma_data 0.5 is −0.5 here. The normal ones are stratified over the batch: the same expectation as
+    independent draws, with less variance of the loss.
     """
     offset = torch.rand(count, generator=generator, device=device)
     quantile = (torch.arange(count, device=device) + offset) / count
-    normal = torch.special.ndtri(quantile.double().clamp(1e-6, 1 - 1e-6)).float()
-    return (mean + std * normal).exp()
+    normal = mean + std * torch.special.ndtri(quantile.double().clamp(1e-6, 1 - 1e-6)).float()
+    low, high = math.log(RANGE[0]), math.log(RANGE[1])
+    uniform = low + (high - low) * torch.rand(count, generator=generator, device=device)
+    wide = torch.rand(count, generator=generator, device=device) < WIDE_SHARE
+    return torch.where(wide, uniform, normal).exp() * sigma_data
 
 
-def karras_sigmas(steps: int, *, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO) -> Tensor:
+def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = RHO) -> Tensor:
     """The ``steps`` decreasing noise levels of EDM's equation 5, followed by 0: ``float64 [steps + 1]``.
 
     Raises:

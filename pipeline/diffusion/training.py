@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.diffusion import augment, ema
+from pipeline.diffusion.muon import Muon
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.schedules import training_sigmas
 from pipeline.runtime import autocast
@@ -54,9 +55,13 @@ class Training:
         self.device = images.device.type
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=torch.tensor(0.0, device=self.device), betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
+        self.rate = torch.tensor(0.0, device=self.device)
+        kernels = {p for p in self.parameters if p.ndim == 4 and min(p.shape[:2]) >= 16}
+        others = [p for p in self.parameters if p not in kernels]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
+            Muon([p for p in self.parameters if p in kernels], lr=self.rate),
+        ]
         self.step = 0
         self.gamma = ema.gamma_of_width(recipe.ema)
         self.null = int(denoiser.network.classes)  # type: ignore[arg-type]
@@ -99,15 +104,16 @@ class Training:
         if recipe.augment > 0:
             parameters = augment.draw(n, recipe.augment, g, self.device)
             images = augment.apply(images, parameters)
-        sigma = training_sigmas(n, g, self.device)
+        sigma = training_sigmas(n, self.denoiser.sigma_data, g, self.device)
         noise = torch.randn(images.shape, generator=g, device=self.device)
         with autocast(self.device):
             loss = self.loss(images, noise, sigma, labels, parameters).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        self.optimiser.param_groups[0]["lr"].fill_(recipe.learning_rate * learning_rate_factor(self.step, recipe.steps))
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.rate.fill_(recipe.learning_rate * learning_rate_factor(self.step, recipe.steps))
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self.step += 1
         ema.update(self.average, self.parameters, self.step, self.gamma)
         return loss.detach()
@@ -118,8 +124,9 @@ class Training:
         for number, (weight, average) in enumerate(zip(self.parameters, self.average)):
             tensors[f"weight.{number}"] = weight.detach().contiguous()
             tensors[f"average.{number}"] = average.contiguous()
-            for name, value in self.optimiser.state.get(weight, {}).items():
-                tensors[f"{name}.{number}"] = value.detach().contiguous()
+            for optimiser in self.optimisers:
+                for name, value in optimiser.state.get(weight, {}).items():
+                    tensors[f"{name}.{number}"] = value.detach().contiguous()
         return tensors
 
     @torch.no_grad()
@@ -129,17 +136,21 @@ class Training:
         for number, (weight, average) in enumerate(zip(self.parameters, self.average)):
             weight.copy_(tensors[f"weight.{number}"])
             average.copy_(tensors[f"average.{number}"])
-            slots = ("step", "exp_avg", "exp_avg_sq")
-            if f"exp_avg.{number}" in tensors:
-                self.optimiser.state[weight] = {
-                    name: tensors[f"{name}.{number}"].clone().to(self.device, memory_format=torch.preserve_format) for name in slots
-                }
+            for optimiser, slots in zip(self.optimisers, (("step", "exp_avg", "exp_avg_sq"), ("momentum",))):
+                if f"{slots[-1]}.{number}" in tensors:
+                    optimiser.state[weight] = {name: _like(tensors[f"{name}.{number}"], weight) for name in slots}
 
     @torch.no_grad()
     def averaged(self) -> dict[str, Tensor]:
         """The denoiser's parameters by name, with the moving average in place of the last weights."""
         names = [name for name, p in self.denoiser.named_parameters() if p.requires_grad]
-        return {name: value.detach().clone().contiguous() for name, value in zip(names, self.average)}
+        averaged = {name: value.detach().clone().contiguous() for name, value in zip(names, self.average)}
+        return averaged | {name: value.contiguous() for name, value in self.denoiser.named_buffers() if name == "mean"}
+
+
+def _like(value: Tensor, weight: Tensor) -> Tensor:
+    """A copy on the weight's device, in its memory format where it has its shape: bit-exact resumption needs the same kernels."""
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value.clone().to(weight.device)
 
 
 def class_balanced_cdf(labels: Tensor, balance: float) -> Tensor:

@@ -24,7 +24,7 @@ class UNet(nn.Module):
         channels: of the image, 1–4.
         classes: number of classes; index ``classes`` is the learned null class.
         widths: channels at each resolution, finest first.
-        blocks: residual blocks at each resolution of the encoder (one more in the decoder).
+        blocks: residual blocks at each resolution, in the encoder and in the decoder.
         attention: sides of the grid at which attention follows a block.
         size: side of the images; any size works, since the network pads inside and crops.
         patch: side of the pixel-unshuffle.
@@ -50,27 +50,23 @@ class UNet(nn.Module):
         hidden = 4 * widths[0]
         self.condition = Condition(hidden, classes)
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
         side = math.ceil(size / self.multiple) * self.multiple // patch
-        width, skips = widths[0], [widths[0]]
         sides = [side // 2**level for level in range(len(widths))]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        width = widths[0]
         for level, wide in enumerate(widths):
-            if level:
-                self.down.append(Resample(width, 0.5))
-                skips.append(width)
-            for _ in range(blocks):
-                self.down.append(Block(width, wide, hidden, dropout, sides[level] in attention))
+            for number in range(blocks):
+                self.down.append(Block(width, wide, hidden, dropout, sides[level] in attention, halve=bool(level) and number == 0))
                 width = wide
-                skips.append(width)
-        self.middle = nn.ModuleList(
-            [Block(width, width, hidden, dropout, sides[-1] in attention), Block(width, width, hidden, dropout, False)]
-        )
+        self.middle = Block(width, width, hidden, dropout, sides[-1] in attention)
         for level, wide in reversed(list(enumerate(widths))):
-            for _ in range(blocks + 1):
-                self.up.append(Block(width + skips.pop(), wide, hidden, dropout, sides[level] in attention))
+            for number in range(blocks):
+                inputs = width + wide if number == 0 else wide
+                self.up.append(Block(inputs, wide, hidden, dropout, sides[level] in attention))
                 width = wide
             if level:
-                self.up.append(Resample(width, 2))
+                self.up.append(Double(width))
+        self.blocks = blocks
         self.norm = ChannelNorm(width)
         self.head = nn.Conv2d(width, channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
@@ -85,16 +81,21 @@ class UNet(nn.Module):
         condition = self.condition(c_noise, labels, augmentation)
         x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
-        skips = [x]
-        for layer in self.down:
-            x = layer(x, condition)
-            skips.append(x)
-        for layer in self.middle:
-            x = layer(x, condition)
+        skips = []
+        for number, block in enumerate(self.down, start=1):
+            x = block(x, condition)
+            if number % self.blocks == 0:
+                skips.append(x)
+        x = self.middle(x, condition)
+        inside = 0
         for layer in self.up:
-            if isinstance(layer, Block):
+            if isinstance(layer, Double):
+                x = layer(x)
+                continue
+            if inside % self.blocks == 0:
                 x = torch.cat([x, skips.pop()], dim=1)
             x = layer(x, condition)
+            inside += 1
         x = self.head(F.silu(self.norm(x)))
         x = F.pixel_shuffle(x, self.patch)
         return x[..., pad_h // 2 : pad_h // 2 + height, pad_w // 2 : pad_w // 2 + width]
@@ -124,10 +125,11 @@ class Condition(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block with adaptive normalisation (scale and shift from the condition); attention after it where asked."""
+    """Residual block with adaptive normalisation (scale and shift from the condition); halves the grid first or attends last where asked."""
 
-    def __init__(self, inputs: int, outputs: int, hidden: int, dropout: float, attention: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, hidden: int, dropout: float, attention: bool, halve: bool = False) -> None:
         super().__init__()
+        self.halve = halve
         self.norm1 = ChannelNorm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.scale_shift = nn.Linear(hidden, 2 * outputs)
@@ -140,6 +142,8 @@ class Block(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        if self.halve:
+            x = F.avg_pool2d(x, 2)
         y = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.scale_shift(condition)[:, :, None, None].chunk(2, dim=1)
         y = F.silu(self.norm2(y) * (1 + scale) + shift)
@@ -169,17 +173,14 @@ class Attention(nn.Module):
         return x + self.out(y)
 
 
-class Resample(nn.Module):
-    """Halve (mean of 2 × 2) or double (nearest) the grid."""
+class Double(nn.Module):
+    """Double the grid: nearest neighbour, then a convolution."""
 
-    def __init__(self, width: int, factor: float) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.factor = factor
-        self.conv = nn.Conv2d(width, width, 3, padding=1) if factor > 1 else nn.Identity()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        if self.factor < 1:
-            return F.avg_pool2d(x, 2)
+    def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return y
 

@@ -308,7 +308,7 @@ def _draw_visit(
         "normal": 0.0,
         "cardiomegaly": 2 * anatomy.chest_half_width * ratio,
         "effusion": 50 + 85 * severity,
-        "nodule": 22 + 13 * severity,
+        "nodule": 25 + 10 * severity,
         "pneumothorax": 20 + 32 * severity,
     }
     side = "" if finding in ("normal", "cardiomegaly") else side

@@ -20,6 +20,7 @@ from pipeline.ingest.phantom_detector import SOFT, expose
 Array = NDArray[Any]
 
 BONE = 0.034
+NODULE = 2.0  # attenuation of a partly calcified nodule over that of soft tissue
 FINEST = 96
 
 
@@ -220,7 +221,7 @@ def _nodule(chest: _Chest, visit: Visit) -> Array | float:
         return 0.0
     x, y = nodule_centre(chest.body, visit)
     radius = visit.size_mm / 2
-    return 2 * 1.8 * radius * _ellipsoid(chest.x - np.float32(x), chest.y - np.float32(y), radius, radius)
+    return 2 * NODULE * radius * _ellipsoid(chest.x - np.float32(x), chest.y - np.float32(y), radius, radius)
 
 
 def nodule_centre(body: Anatomy, visit: Visit) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.ingest.phantom import CLASSES, PREVALENCE, SITES, Detector, Patient, Visit, draw_patients, phantom_arrays, render
 from pipeline.ingest.phantom_detector import SOFT, expose
-from pipeline.ingest.phantom_image import attenuation_map, heart_chord, nodule_centre
+from pipeline.ingest.phantom_image import NODULE, attenuation_map, heart_chord, nodule_centre
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_nodule_is_a_disc_of_its_diameter_where_it_was_put(patients: list[Pati
         assert np.pi / 4 * visit.size_mm**2 == pytest.approx(len(rows) * pitch**2, rel=0.05)
         centre = ((columns.mean() + 0.5 - size / 2) * pitch, (rows.mean() + 0.5 - size / 2) * pitch)
         np.testing.assert_allclose(centre, nodule_centre(patient.anatomy, visit), atol=1.0)
-        assert added.max() == pytest.approx(SOFT * 1.8 * visit.size_mm, rel=0.03)
+        assert added.max() == pytest.approx(SOFT * NODULE * visit.size_mm, rel=0.03)
         assert (centre[0] > 0) == (visit.side == "left")
 
 

@@ -1,0 +1,63 @@
+"""Muon: momentum orthogonalised by Newton–Schulz steps, for the weights that are matrices (Jordan et al. 2024).
+
+Every direction of a weight matrix moves equally fast, which in short trainings is worth about twice the images. The step is scaled
+by 0.2 · sqrt(max(rows, columns)), so that its root mean square is that of AdamW and both share one learning rate (Liu et al.
+2025, arXiv:2502.16982).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from pipeline.runtime import bf16_pays
+
+MOMENTUM = 0.95
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+
+
+class Muon(torch.optim.Optimizer):
+    """Optimiser of weights with two or more dimensions; convolution kernels count as ``[out, in · k · k]``."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: Tensor, weight_decay: float = 0.01) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step with Nesterov momentum; matrices of one shape are orthogonalised together."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
+                by_shape[weight.flatten(1).shape].append(weight)
+            for shape, weights in by_shape.items():
+                updates = [torch.lerp(weight.grad, self.state[weight]["momentum"], MOMENTUM).flatten(1) for weight in weights if weight.grad is not None]
+                scale = 0.2 * max(shape) ** 0.5
+                for weight, update in zip(weights, orthogonalise(torch.stack(updates))):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.sub_(group["lr"] * scale * update.reshape(weight.shape))
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices, singular values within about 0.7–1.2: ``[n, rows, columns]`` to the same.
+
+    Five steps of the quintic Newton–Schulz iteration X ← aX + (bA + cA²)X, A = XXᵀ.
+    """
+    a, b, c = COEFFICIENTS
+    wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.transpose(1, 2)
+    x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.to(torch.bfloat16) if bf16_pays(x.device.type) else x
+    for _ in range(ITERATIONS):
+        gram = x @ x.transpose(1, 2)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    x = x.to(matrices.dtype)
+    return x if matrices.shape[1] <= matrices.shape[2] else x.transpose(1, 2)
