@@ -106,7 +106,9 @@ def verify(
         console.print(f"[red]problem[/red] {escape(problem)}")
     if problems:
         raise InputError(f"{len(problems)} problems in {release.name}: do not publish it; release it again from its run")
-    console.print("The release is complete and as the gate judged it." if (release / "SHA256SUMS").exists() else "A refused release: no images.")
+    console.print(
+        "The release is complete and as the gate judged it." if (release / "SHA256SUMS").exists() else "A refused release: no images."
+    )
 
 
 @app.command()

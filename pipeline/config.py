@@ -22,10 +22,14 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
+    """One part of a configuration: frozen, and closed to unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class IngestConfig(Section):
+    """What is read, at which size, and how patients are split."""
+
     source: Literal["phantom", "dicom", "medmnist"]
     """Where the images come from: the embedded phantom, a folder of DICOM files, or a MedMNIST data set."""
     path: Path | None = None
@@ -61,6 +65,8 @@ class IngestConfig(Section):
 
 
 class TrainConfig(Section):
+    """The network and how it is trained."""
+
     images: Positive
     """Length of training, in images drawn (with repetition) from the training split."""
     batch: Positive = 64
@@ -92,6 +98,8 @@ class TrainConfig(Section):
 
 
 class GenerateConfig(Section):
+    """How many images are made, and how."""
+
     per_class: Positive
     """Images generated of every class."""
     steps: Annotated[int, Field(ge=2)] = 12
@@ -105,6 +113,8 @@ class GenerateConfig(Section):
 
 
 class AuditConfig(Section):
+    """How much work the audit puts into its attacks and its power."""
+
     encoder_images: Positive = 30_000
     """Images (pairs of views) seen in training the copy-detection encoder."""
     planted: Annotated[int, Field(ge=20)] = 100
@@ -114,6 +124,8 @@ class AuditConfig(Section):
 
 
 class EvaluateConfig(Section):
+    """How much work the evaluation puts into its classifiers."""
+
     seeds: Annotated[int, Field(ge=2)] = 3
     """Independent trainings of each downstream classifier."""
     classifier_images: Positive = 8_000
@@ -123,11 +135,15 @@ class EvaluateConfig(Section):
 
 
 class StressConfig(Section):
+    """How much work the stress test puts into its classifier."""
+
     classifier_images: Positive = 8_000
     """Images seen in training the ResNet-18 that is put under stress."""
 
 
 class ReleaseConfig(Section):
+    """What a release says of itself."""
+
     title: str = "Synthetic cohort"
     """Title of the data card."""
     licence: str = "unspecified"
@@ -139,6 +155,8 @@ class ReleaseConfig(Section):
 
 
 class Config(Section):
+    """A whole run."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Name of the run; its folder is ``runs/<name>`` unless ``--out`` says otherwise."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -156,7 +174,7 @@ class _Loader(yaml.SafeLoader):
     """YAML without surprises: duplicate keys are errors, and only true and false are booleans."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise InputError(f"the key {key!r} appears twice (line {node.start_mark.line + 1}): keep one of them")
@@ -167,7 +185,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"])  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"])
 
 
 def shipped() -> list[str]:

@@ -84,6 +84,7 @@ class ImageSet:
 
 
 def shard_name(number: int) -> str:
+    """File name of a shard."""
     return f"images-{number:05d}.npy"
 
 
@@ -100,4 +101,5 @@ def to_unit(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def from_unit(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     """float32 -1..1 to uint8 0..255, rounded to nearest, clipped."""
-    return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
+    return rounded

@@ -15,14 +15,16 @@ def device() -> str:
 
 
 def limit_threads() -> None:
-    """Use the cores that this process may run on, which in a container are fewer than the machine's."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    """Use the cores that this process may run on (in a container fewer than the machine's), or as many as OMP_NUM_THREADS says."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) > 0 else allowed)
 
 
 def bf16_pays(where: str) -> bool:
     """Whether bfloat16 matrix products run at more than float32's speed there: recent GPUs, and CPUs with AVX512-BF16 or AMX."""
     if where == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

@@ -189,9 +189,7 @@ def find_copies(
         p_values=p_values,
         flagged=to_train.distance < threshold,
         threshold=threshold,
-        run=leading_run(
-            nearest_by_patient(to_train, train.patients, 0), nearest_by_patient(to_audit, audit.patients, len(train.images))
-        ),
+        run=leading_run(nearest_by_patient(to_train, train.patients, 0), nearest_by_patient(to_audit, audit.patients, len(train.images))),
         power=measured,
         recall_low=clopper_pearson_lower(core_found, core_planted),
     )

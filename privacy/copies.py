@@ -59,7 +59,8 @@ def shared_structure(images: Images, components: int = SHARED) -> Tensor:
     mean = data.mean(dim=0)
     _, _, principal = torch.linalg.svd(data[:4000] - mean, full_matrices=False)
     basis = torch.cat([weight[:, None], mean[:, None], principal[:components].T], dim=1)
-    return torch.linalg.qr(basis).Q.T.contiguous()
+    orthonormal: Tensor = torch.linalg.qr(basis).Q.T.contiguous()
+    return orthonormal
 
 
 class CopySearch:
@@ -88,7 +89,7 @@ class CopySearch:
             One :class:`Matches` for each mask, with indices into all references.
         """
         subsets = [torch.from_numpy(np.flatnonzero(mask)) for mask in among]
-        parts = [self._nearest(part.to(self.device), subsets) for part in _unit(queries).split(16)]
+        parts = [self._nearest(part.to(self.device), subsets) for part in torch.split(_unit(queries), 16)]
         columns = zip(*parts)
         return [Matches(np.concatenate([m.index for m in column]), np.concatenate([m.distance for m in column])) for column in columns]
 
@@ -132,7 +133,10 @@ def describe(images: Tensor) -> Tensor:
 
 
 def window(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Weights ``[H, W]``: 1 in the central half, falling to 0 at 86 % of the way out: beyond that a shifted or cropped copy has lost its border."""
+    """Weights ``[H, W]``: 1 in the central half, falling to 0 at 86 % of the way out.
+
+    Beyond that, a shifted or cropped copy has lost its border.
+    """
 
     def edge(count: int) -> Tensor:
         place = ((torch.arange(count, device=device) + 0.5) * 2 / count - 1).abs()

@@ -108,7 +108,8 @@ def loss_features(
                 for column, c in enumerate(conditions):
                     denoised = denoiser(clean + sigma * noise, clean.new_full((len(clean),), sigma), c)
                     errors[rows, column] += (denoised - clean).square().flatten(1).mean(dim=1).double().cpu().numpy()
-        columns.append(np.log(errors[:, 0] / len(seeds)))
+        errors = np.maximum(errors / len(seeds), 1e-12)  # a model that recalls an image exactly has an error of 0
+        columns.append(np.log(errors[:, 0]))
     columns.append(np.log(errors[:, 1] / errors[:, 0]))
     return np.stack(columns, axis=1)
 

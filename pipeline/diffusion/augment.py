@@ -20,7 +20,10 @@ LOG_SCALE = 0.1
 
 
 def draw(count: int, probability: float, generator: torch.Generator | None, device: str) -> Tensor:
-    """Parameters ``float32 [count, 6]``: flip (0 or 1), shift x, shift y, cos − 1 and sin of the rotation, log zoom; each on by ``probability``."""
+    """Parameters ``float32 [count, 6]``: flip (0 or 1), shift x, shift y, cos − 1 and sin of the rotation, log zoom.
+
+    Each of the four kinds is on with ``probability``.
+    """
     on = torch.rand(count, 4, generator=generator, device=device) < probability
     normal = torch.randn(count, 4, generator=generator, device=device)
     angle = ROTATION * normal[:, 2] * on[:, 2]

@@ -40,7 +40,11 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
                 by_shape[weight.flatten(1).shape].append(weight)
             for shape, weights in by_shape.items():
-                updates = [torch.lerp(weight.grad, self.state[weight]["momentum"], MOMENTUM).flatten(1) for weight in weights if weight.grad is not None]
+                updates = [
+                    torch.lerp(weight.grad, self.state[weight]["momentum"], MOMENTUM).flatten(1)
+                    for weight in weights
+                    if weight.grad is not None
+                ]
                 scale = 0.2 * max(shape) ** 0.5
                 for weight, update in zip(weights, orthogonalise(torch.stack(updates))):
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
@@ -59,5 +63,5 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     for _ in range(ITERATIONS):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    x = x.to(matrices.dtype)
-    return x if matrices.shape[1] <= matrices.shape[2] else x.transpose(1, 2)
+    made: Tensor = x.to(matrices.dtype)
+    return made if matrices.shape[1] <= matrices.shape[2] else made.transpose(1, 2)

@@ -59,7 +59,8 @@ class Denoiser(nn.Module):
         k = precondition(sigma, self.sigma_data)
         centred = x - self.mean
         output = self.network(k.c_in * centred, k.c_noise, labels, augmentation)
-        return self.mean + k.c_skip * centred + k.c_out * output.float()
+        denoised: Tensor = self.mean + k.c_skip * centred + k.c_out * output.float()
+        return denoised
 
     def loss(self, images: Tensor, noise: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
         """Weighted squared error of each image, ``float32 [n]``, averaged over its pixels.
@@ -71,7 +72,8 @@ class Denoiser(nn.Module):
         weight = (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
         error = weight * (denoised - images).square().flatten(1).mean(dim=1)
         uncertainty = self.log_variance(sigma.log() / 4)
-        return error * torch.exp(-uncertainty) + uncertainty
+        loss: Tensor = error * torch.exp(-uncertainty) + uncertainty
+        return loss
 
 
 class LogVariance(nn.Module):

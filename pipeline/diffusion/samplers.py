@@ -1,13 +1,14 @@
 """Deterministic samplers of the probability-flow ODE dx/dsigma = (x − D(x, sigma)) / sigma, from noise to images.
 
-Each starts from images at the first noise level, so that an image is a function of its own seed alone. Levels are Python floats on the host:
-no step waits for the device.
+Each starts from images at the first noise level, so that an image is a function of its own seed alone. Levels are
+Python floats on the host: no step waits for the device.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     """
     levels = [float(value) for value in sigmas]
     previous: Tensor | None = None
-    for step, (now, then) in enumerate(zip(levels, levels[1:])):
+    for step, (now, then) in enumerate(pairwise(levels)):
         denoised = denoise(x, x.new_full((len(x),), now))
         if then == 0:
             return denoised
@@ -47,7 +48,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
 def heun(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     """EDM's second-order sampler (Karras et al. 2022, algorithm 1): two evaluations a step but for the last."""
     levels = [float(value) for value in sigmas]
-    for now, then in zip(levels, levels[1:]):
+    for now, then in pairwise(levels):
         slope = (x - denoise(x, x.new_full((len(x),), now))) / now
         following = x + (then - now) * slope
         if then > 0:
@@ -60,7 +61,7 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
 def euler(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     """First-order steps; DDIM with eta 0 (Song et al. 2021) in these coordinates."""
     levels = [float(value) for value in sigmas]
-    for now, then in zip(levels, levels[1:]):
+    for now, then in pairwise(levels):
         denoised = denoise(x, x.new_full((len(x),), now))
         x = denoised + (then / now) * (x - denoised)
     return x

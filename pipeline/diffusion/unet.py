@@ -69,8 +69,7 @@ class UNet(nn.Module):
         self.blocks = blocks
         self.norm = ChannelNorm(width)
         self.head = nn.Conv2d(width, channels * patch**2, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        silence(self.head)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
         """``[n, C, H, W]`` to the same shape; ``c_noise [n]``, ``labels int64 [n]``, ``augmentation [n, AUGMENTATIONS]``."""
@@ -117,6 +116,7 @@ class Condition(nn.Module):
         nn.init.zeros_(self.augmentation.weight)
 
     def forward(self, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None) -> Tensor:
+        """``[n]``, ``int64 [n]`` and ``[n, AUGMENTATIONS]`` to ``[n, hidden]``."""
         phase = c_noise.float()[:, None] * self.frequencies
         value = self.noise(torch.cat([phase.cos(), phase.sin()], dim=1)) + self.label(labels)
         if augmentation is not None:
@@ -125,7 +125,7 @@ class Condition(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block with adaptive normalisation (scale and shift from the condition); halves the grid first or attends last where asked."""
+    """Residual block with adaptive normalisation (scale and shift from the condition); halves first or attends last where asked."""
 
     def __init__(self, inputs: int, outputs: int, hidden: int, dropout: float, attention: bool, halve: bool = False) -> None:
         super().__init__()
@@ -138,10 +138,10 @@ class Block(nn.Module):
         self.dropout = dropout
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.attention = Attention(outputs) if attention else None
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        silence(self.conv2)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """``[n, inputs, h, w]`` and ``[n, hidden]`` to ``[n, outputs, h, w]`` (half the sides where it halves)."""
         if self.halve:
             x = F.avg_pool2d(x, 2)
         y = self.conv1(F.silu(self.norm1(x)))
@@ -149,7 +149,9 @@ class Block(nn.Module):
         y = F.silu(self.norm2(y) * (1 + scale) + shift)
         y = self.conv2(F.dropout(y, self.dropout, self.training))
         x = (self.skip(x) + y) * math.sqrt(0.5)
-        return x if self.attention is None else self.attention(x)
+        if self.attention is not None:
+            x = self.attention(x)
+        return x
 
 
 class Attention(nn.Module):
@@ -161,10 +163,10 @@ class Attention(nn.Module):
         self.norm = ChannelNorm(width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        silence(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, width, h, w]`` to the same."""
         n, width, height, side = x.shape
         tokens = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(n, height * side, 3, self.heads, width // self.heads)
         query, key, value = tokens.permute(2, 0, 3, 1, 4).unbind(0)
@@ -181,8 +183,16 @@ class Double(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, width, h, w]`` to ``[n, width, 2h, 2w]``."""
         y: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return y
+
+
+def silence(layer: nn.Conv2d) -> None:
+    """Start a layer at zero, so that what it ends begins as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 class ChannelNorm(nn.Module):
@@ -197,5 +207,6 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias)
-        return y.permute(0, 3, 1, 2)
+        """``[n, width, h, w]`` to the same."""
+        y: Tensor = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)
+        return y

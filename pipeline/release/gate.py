@@ -70,7 +70,8 @@ def _image_checks(audit: Mapping[str, Any], bound: float) -> list[dict[str, Any]
             f"Probability that so many training {unit}s lead the ranking by nearest synthetic image, if membership did not matter.",
             (found["run_p"], None, None, n["train"] + n["audit"], RUN_PROBABILITY),
             "fail" if found["run_p"] < RUN_PROBABILITY else "pass",
-            f"The {found['leading_run']} {unit}s nearest to synthetic images were all trained on (probability {found['run_p']:.2g} by chance)."
+            f"The {found['leading_run']} {unit}s nearest to synthetic images were all trained on "
+            f"(probability {found['run_p']:.2g} by chance)."
             if found["leading_run"]
             else f"The {unit} nearest to a synthetic image is one that the generator never saw.",
         ),
@@ -170,8 +171,9 @@ def _needed(audit: Mapping[str, Any], checks: list[dict[str, Any]], bound: float
         share = n["audit"] / (n["train"] + n["audit"])
         units = (n["train"] + n["audit"]) * n["holdout_units"] / n["audit"]
         sentences.append(
-            f"{MIN_HOLDOUT} sealed {unit}s are needed and {n['holdout_units']} are there: a cohort of {math.ceil(MIN_HOLDOUT / share)} {unit}s "
-            f"in train and audit together (now {round(units)}) would do at the present ingest.audit_share of {share:.2f}."
+            f"{MIN_HOLDOUT} sealed {unit}s are needed and {n['holdout_units']} are there: a cohort of "
+            f"{math.ceil(MIN_HOLDOUT / share)} {unit}s in train and audit together (now {round(units)}) would do at the present "
+            f"ingest.audit_share of {share:.2f}."
         )
     if "search power" in open_:
         sentences.append(
@@ -182,6 +184,7 @@ def _needed(audit: Mapping[str, Any], checks: list[dict[str, Any]], bound: float
         # 1 - 0.05^(1/N) <= bound · recall
         enough = math.ceil(math.log(0.05) / math.log1p(-bound * recall))
         sentences.append(
-            f"{enough} synthetic images without a flagged one would bound the copy rate at {bound:.2%} (now {n['synthetic']}): raise generate.per_class."
+            f"{enough} synthetic images without a flagged one would bound the copy rate at {bound:.2%} (now {n['synthetic']}): "
+            "raise generate.per_class."
         )
     return sentences

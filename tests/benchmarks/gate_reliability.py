@@ -19,11 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-FRESH_PATIENTS = 3000
 FRESH_SEED = 987_654
 
 
-def judge_seed(seed: int, config: str, overrides: list[str]) -> dict[str, Any]:
+def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int) -> dict[str, Any]:
     """One seed: both verdicts and the recognised share of each class."""
     import numpy as np
 
@@ -54,7 +53,7 @@ def judge_seed(seed: int, config: str, overrides: list[str]) -> dict[str, Any]:
             copied[place] = transform(train.images[source], rng)
         found = audit.find_copies(train, sealed, copied, planted=settings.audit.planted, rng=rng, device=runtime.device())
         planted = decide(_with_copies(report, found))
-        fresh, labels, _ = phantom_arrays(FRESH_PATIENTS, FRESH_SEED + seed, settings.ingest.size)
+        fresh, labels, _ = phantom_arrays(fresh_patients, FRESH_SEED + seed, settings.ingest.size)
         hold = len(fresh) // 5
         images = to_unit(fresh)
         classifier = train_classifier(
@@ -90,9 +89,7 @@ def _with_copies(report: dict[str, Any], found: Any) -> dict[str, Any]:
         }
     )
     n = report["n"]
-    return audit.summarise(
-        found, attacked, unit=report["unit"], n_train=n["train"], n_audit=n["audit"], holdout_units=n["holdout_units"]
-    )
+    return audit.summarise(found, attacked, unit=report["unit"], n_train=n["train"], n_audit=n["audit"], holdout_units=n["holdout_units"])
 
 
 def main() -> None:
@@ -102,12 +99,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="seeds run at the same time")
     parser.add_argument("--config", default="quickstart")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--fresh", type=int, default=3000, help="patients of the fresh phantoms that the classifier is trained on")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
     if options.one is not None:
-        result = judge_seed(options.one, options.config, options.overrides)
-        (options.out / f"seed{options.one}.json").write_text(json.dumps(result))
+        result = judge_seed(options.one, options.config, options.overrides, options.fresh)
+        place = options.out / f"seed{options.one}.json"
+        place.with_suffix(".part").write_text(json.dumps(result))
+        place.with_suffix(".part").rename(place)
         return
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -115,13 +115,24 @@ def main() -> None:
         while waiting or running:
             while waiting and len(running) < options.jobs:
                 command = [sys.executable, "-m", "tests.benchmarks.gate_reliability", "--one", str(waiting.pop(0)), "--out", folder]
-                command += ["--config", options.config, *(word for item in options.overrides for word in ("--set", item))]
+                command += [
+                    "--config",
+                    options.config,
+                    "--fresh",
+                    str(options.fresh),
+                    *(word for item in options.overrides for word in ("--set", item)),
+                ]
                 running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             running = [process for process in running if process.poll() is None]
             time.sleep(0.5)
-        results = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("seed*.json"))]
-    (options.out / "gate_reliability.json").write_text(json.dumps(results, indent=1))
-    print(f"{'seed':>4} {'honest':<13} {'10 copies':<13} flagged  run p   recall>=  member AUC  recognised by class (fresh-phantom classifier)")
+            results = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("seed*.json"))]
+            (options.out / "gate_reliability.json").write_text(json.dumps(results, indent=1))
+    table(results)
+
+
+def table(results: list[dict[str, Any]]) -> None:
+    """One line a seed."""
+    print(f"{'seed':>4} {'honest':<13} {'10 copies':<13} flagged  run p   recall>=  member AUC  recognised by class")
     for row in results:
         shares = " ".join(f"{value:.2f}" for value in row["recognised"].values())
         print(

@@ -19,6 +19,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,16 @@ def ours(config: Config, train: ImageSet, seconds: float, seed: int, device: str
                 images = dpmpp_2m(denoise, denoiser.mean + levels[0] * noise, levels)
         return from_unit(images.float().cpu().numpy())
 
-    facts = {"images_seen": fresh.step * how.batch, "train_seconds": round(took, 1), "parameters": sum(p.numel() for p in denoiser.parameters())}
+    facts = {
+        "images_seen": fresh.step * how.batch,
+        "train_seconds": round(took, 1),
+        "parameters": sum(p.numel() for p in denoiser.parameters()),
+    }
     return Trained(generate, facts)
+
+
+CHANNELS = (128, 256, 256)
+HEAD = 64
 
 
 class MonaiNetwork(nn.Module):
@@ -125,10 +134,10 @@ class MonaiNetwork(nn.Module):
             spatial_dims=2,
             in_channels=channels,
             out_channels=channels,
-            channels=(128, 256, 256),
+            channels=CHANNELS,
             attention_levels=(False, True, True),
             num_res_blocks=1,
-            num_head_channels=64,
+            num_head_channels=HEAD,
             num_class_embeds=classes + 1,
         )
 
@@ -215,49 +224,48 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def judge(
-    candidates: dict[str, Labelled], splits: dict[str, Labelled], names: tuple[str, ...], options: argparse.Namespace, device: str
-) -> dict[str, Any]:
-    """Fidelity, label fidelity and utility of every candidate set, by one encoder and one set of real-trained classifiers."""
-    rng = np.random.default_rng(options.seed)
-    val = splits["val"]
-    encoder = train_classifier(val.images, val.labels, kind="small", images_seen=8_000, seed=0, device=device, classes=len(names))
-    features = standardised_features(encoder.features, val.images)
+class Judge:
+    """One encoder and one set of real-trained classifiers for every candidate."""
 
-    def classifiers(data: Labelled) -> list[Any]:
-        jobs = [
-            lambda seed=seed: train_classifier(
+    def __init__(self, splits: dict[str, Labelled], names: tuple[str, ...], options: argparse.Namespace, device: str) -> None:
+        self.splits, self.names, self.options, self.device = splits, names, options, device
+        val = splits["val"]
+        encoder = train_classifier(val.images, val.labels, kind="small", images_seen=8_000, seed=0, device=device, classes=len(names))
+        self.features = standardised_features(encoder.features, val.images)
+        self.real = self._classifiers(splits["train"])
+
+    def _classifiers(self, data: Labelled) -> list[Any]:
+        def job(seed: int) -> Any:
+            return train_classifier(
                 data.images,
                 data.labels,
-                kind=options.classifier,
-                images_seen=options.classifier_images,
+                kind=self.options.classifier,
+                images_seen=self.options.classifier_images,
                 seed=seed,
-                device=device,
-                val=val,
-                classes=len(names),
+                device=self.device,
+                val=self.splits["val"],
+                classes=len(self.names),
             )
-            for seed in range(options.utility_seeds)
-        ]
-        return train_together(jobs, device)
 
-    real = classifiers(splits["train"])
-    results: dict[str, Any] = {}
-    for name, made in candidates.items():
+        return train_together([partial(job, seed) for seed in range(self.options.utility_seeds)], self.device)
+
+    def __call__(self, made: Labelled) -> dict[str, Any]:
+        """Fidelity, label fidelity and utility of one candidate."""
+        rng = np.random.default_rng(self.options.seed)
         result = fidelity(
-            splits["audit"],
+            self.splits["audit"],
             made,
-            features,
-            names,
-            kind=options.classifier,
-            images_seen=options.classifier_images,
-            rng=np.random.default_rng(options.seed),
-            device=device,
+            self.features,
+            self.names,
+            kind=self.options.classifier,
+            images_seen=self.options.classifier_images,
+            rng=rng,
+            device=self.device,
         )
-        arms = {"real": real, "synthetic": classifiers(made)}
-        scored = {arm: np.stack([one.predict(splits["test"].images) for one in ones]) for arm, ones in arms.items()}
-        result["label_fidelity"] = label_fidelity(np.stack([one.predict(made.images) for one in real]), made.labels, names, rng)
-        results[name] = result | {"utility": utility(scored, splits["test"], names, rng)}
-    return results
+        arms = {"real": self.real, "synthetic": self._classifiers(made)}
+        scored = {arm: np.stack([one.predict(self.splits["test"].images) for one in ones]) for arm, ones in arms.items()}
+        result["label_fidelity"] = label_fidelity(np.stack([one.predict(made.images) for one in self.real]), made.labels, self.names, rng)
+        return result | {"utility": utility(scored, self.splits["test"], self.names, rng)}
 
 
 def main() -> None:
@@ -267,11 +275,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--generate", type=int, default=10**9, help="images generated, at most as many as were trained on")
     parser.add_argument("--utility-seeds", type=int, default=5)
     parser.add_argument("--classifier", default="resnet18")
     parser.add_argument("--classifier-images", type=int, default=20_000)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--variant", action="append", default=[], help="NAME:key=value,key=value: our recipe with other settings, trained too")
+    parser.add_argument(
+        "--variant", action="append", default=[], help="NAME:key=value,key=value: our recipe with other settings, trained too"
+    )
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
     runtime.limit_threads()
@@ -292,60 +303,60 @@ def main() -> None:
             config, train, options.seconds, options.seed, device, MonaiNetwork(train.images.shape[1], len(train.classes))
         )
         recipes["MONAI, textbook, DDIM-50"] = lambda: textbook(config, train, options.seconds, options.seed, device)
-    labels = np.sort(train.labels)
-    candidates, facts = {}, {}
-    for name, make in recipes.items():
-        trained = make()
-        seeds = [runtime.derive_seed(options.seed, "image", number) for number in range(len(labels))]
-        size = 1024
-        chunks = [slice(start, start + size) for start in range(0, len(labels), size)]
-        trained.generate(labels[:size], seeds[:size])
-        wait(device)
-        began = time.time()
-        made = np.concatenate([trained.generate(labels[chunk], seeds[chunk]) for chunk in chunks])
-        facts[name] = trained.facts | {"generated": len(made), "generate_seconds": round(time.time() - began, 2)}
-        candidates[name] = Labelled(to_unit(made), labels, np.arange(len(labels)).astype(str))
-        print(name, facts[name], flush=True)
-        if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            np.save(options.out / f"{name.split(',')[0].replace(' ', '_')}_{len(candidates)}.npy", made[:: max(1, len(made) // 64)])
-        torch._dynamo.reset()
-    results = judge(candidates, {name: labelled(part) for name, part in sets.items()}, train.classes, options, device)
-    hardware = torch.cuda.get_device_name(0) if device == "cuda" else platform.processor() or platform.machine()
-    record = {
+    labels = np.sort(train.labels[:: max(1, len(train.labels) // options.generate)])
+    judge = Judge({name: labelled(part) for name, part in sets.items()}, train.classes, options, device)
+    record: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
-        "hardware": hardware,
+        "hardware": torch.cuda.get_device_name(0) if device == "cuda" else platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "seconds": options.seconds,
         "seed": options.seed,
+        "utility_seeds": options.utility_seeds,
         "n": {name: len(part) for name, part in sets.items()},
-        "facts": facts,
-        "results": to_json(results),
+        "facts": {},
+        "results": {},
     }
-    stamp = time.strftime("%H%M%S")
-    (options.out / f"pneumonia_quality_{stamp}.json").write_text(json.dumps(record, indent=1))
-    table(record)
+    options.out.mkdir(parents=True, exist_ok=True)
+    place = options.out / f"pneumonia_quality_{time.strftime('%H%M%S')}.json"
+    seeds = [runtime.derive_seed(options.seed, "image", number) for number in range(len(labels))]
+    chunks = [slice(start, start + 1024) for start in range(0, len(labels), 1024)]
+    for number, (name, make) in enumerate(recipes.items()):
+        trained = make()
+        trained.generate(labels[:64], seeds[:64])
+        wait(device)
+        began = time.time()
+        made = np.concatenate([trained.generate(labels[chunk], seeds[chunk]) for chunk in chunks])
+        record["facts"][name] = trained.facts | {"generated": len(made), "generate_seconds": round(time.time() - began, 2)}
+        np.save(options.out / f"samples_{number}.npy", made[:: max(1, len(made) // 64)])
+        torch._dynamo.reset()
+        record["results"][name] = to_json(judge(Labelled(to_unit(made), labels, np.arange(len(labels)).astype(str))))
+        place.write_text(json.dumps(record, indent=1))
+        table(record, name)
 
 
-def table(record: dict[str, Any]) -> None:
-    """One line a recipe."""
+def table(record: dict[str, Any], name: str) -> None:
+    """One line for a recipe; before the first, what all share."""
 
     def shown(interval: dict[str, Any], digits: int = 3) -> str:
         if interval["value"] is None or not math.isfinite(interval["value"]):
             return "undefined"
         return f"{interval['value']:.{digits}f} [{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
 
-    first = next(iter(record["results"].values()))
-    print(f"{record['hardware']}, {record['date']}, {record['seconds']:.0f} s of training, n = {first['n']} a side, images {record['n']}")
-    print(f"floor (real against real): FD {shown(first['frechet']['floor'])}, two-sample AUC {shown(first['two_sample']['floor'])}")
-    for name, result in record["results"].items():
-        use = result["utility"]
+    result, facts = record["results"][name], record["facts"][name]
+    if len(record["results"]) == 1:
         print(
-            f"{name:<26} FD {shown(result['frechet']['synthetic'])} ratio {shown(result['frechet']['ratio'], 2)} "
-            f"two-sample {shown(result['two_sample']['synthetic'])} label fidelity {shown(result['label_fidelity']['macro'])} "
-            f"TSTR AUC {shown(use['arms']['synthetic']['auc'])} TRTR {shown(use['arms']['real']['auc'])} "
-            f"difference {shown(use['paired_auc']['synthetic-real'])} recall {shown(result['prdc']['recall']['synthetic'])}"
+            f"{record['hardware']}, {record['date']}, {record['seconds']:.0f} s of training, n = {result['n']} a side, images {record['n']}"
         )
+        floor = result["frechet"]["floor"], result["two_sample"]["floor"]
+        print(f"floor (real against real): FD {shown(floor[0])}, two-sample AUC {shown(floor[1])}")
+    use = result["utility"]
+    print(
+        f"{name:<26} FD {shown(result['frechet']['synthetic'])} ratio {shown(result['frechet']['ratio'], 2)} "
+        f"two-sample {shown(result['two_sample']['synthetic'])} label fidelity {shown(result['label_fidelity']['macro'])} "
+        f"TSTR AUC {shown(use['arms']['synthetic']['auc'])} TRTR {shown(use['arms']['real']['auc'])} "
+        f"difference {shown(use['paired_auc']['synthetic-real'])} recall {shown(result['prdc']['recall']['synthetic'])} {facts}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def search(phantoms):
     return copies.CopySearch(kept, copies.shared_structure(images), "cpu"), kept
 
 
-@pytest.mark.parametrize("transform", power.CORE + (power.rot90, power.flip_shift, power.gamma), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("transform", [*power.CORE, power.rot90, power.flip_shift, power.gamma], ids=lambda f: f.__name__)
 def test_a_transformed_copy_is_found_nearer_than_any_stranger(search, phantoms, transform):
     engine, kept = search
     images, _, patients = phantoms

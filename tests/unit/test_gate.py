@@ -8,7 +8,6 @@ from pipeline.errors import InputError
 from pipeline.release import gate
 
 
-
 def interval(value: float, low: float, high: float, n: int = 1000) -> dict[str, float]:
     return {"value": value, "low": low, "high": high, "n": n}
 
@@ -26,7 +25,10 @@ def report():
             "run_p": 0.5,
             "recall_low": 0.96,
         },
-        "power": [{"transform": "identity", "core": True, "planted": 100, "found": 99}, {"transform": "jpeg_15", "core": False, "planted": 100, "found": 3}],
+        "power": [
+            {"transform": "identity", "core": True, "planted": 100, "found": 99},
+            {"transform": "jpeg_15", "core": False, "planted": 100, "found": 3},
+        ],
         "membership": {"auc": interval(0.52, 0.50, 0.54), "control_auc": interval(0.5, 0.47, 0.53)},
     }
 

@@ -1,0 +1,30 @@
+"""What the tests share: the real data, where it is, and running the command as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("SYNTHCOHORT_KEY", "a key that only the tests use")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images; tests that need it are skipped where SYNTHCOHORT_DATA does not name one."""
+    folder = os.environ.get("SYNTHCOHORT_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SYNTHCOHORT_DATA names no folder of real images")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Run ``synthcohort`` with these arguments: the finished process, with its output as text."""
+
+    def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+        return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=900, check=False)
+
+    return run
