@@ -172,7 +172,8 @@ class Attention(nn.Module):
         query, key, value = tokens.permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(query, key, value)
         y = y.transpose(1, 2).reshape(n, height, side, width).permute(0, 3, 1, 2)
-        return x + self.out(y)
+        attended: Tensor = x + self.out(y)
+        return attended
 
 
 class Double(nn.Module):

@@ -148,7 +148,7 @@ class MonaiNetwork(nn.Module):
 
 
 def textbook(config: Config, train: ImageSet, seconds: float, seed: int, device: str) -> Trained:
-    """MONAI's network and schedulers as its tutorials use them: epsilon loss, linear betas, AdamW 1e-4, EMA 0.999, DDIM-50."""
+    """MONAI's network and schedulers as its tutorials use them: epsilon loss, linear betas, AdamW 1e-4, EMA up to 0.999, DDIM-50."""
     from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
     torch.manual_seed(seed)
@@ -163,6 +163,8 @@ def textbook(config: Config, train: ImageSet, seconds: float, seed: int, device:
     batch = config.train.batch
     generator = torch.Generator(device=device).manual_seed(seed)
 
+    taken = [0]
+
     def steps(count: int) -> None:
         for _ in range(count):
             chosen = torch.randint(len(images), (batch,), generator=generator, device=device)
@@ -176,13 +178,16 @@ def textbook(config: Config, train: ImageSet, seconds: float, seed: int, device:
             loss.backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            torch._foreach_lerp_(average, list(network.parameters()), 0.001)
+            taken[0] += 1
+            keep = min(0.999, (1 + taken[0]) / (10 + taken[0]))  # a slow average would still hold the untrained weights
+            torch._foreach_lerp_(average, list(network.parameters()), 1 - keep)
 
     begin = {name: value.clone() for name, value in network.state_dict().items()}
     rate = calibrate(steps, batch, device)
     network.load_state_dict(begin)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     torch._foreach_copy_(average, [p.detach() for p in network.parameters()])
+    taken[0] = 0
     count = max(1, int(rate * seconds / batch))
     began = time.time()
     steps(count)

@@ -27,7 +27,7 @@ def test_a_model_that_remembers_its_members_is_caught():
     found = membership.attack(remembers, images, labels, member, groups, null=1, draws=2, rng=rng, device="cpu")
     assert found.auc.low > 0.95
     assert found.tpr_at_1pct_fpr.value > 0.8
-    assert found.control_auc.low < 0.5 < found.control_auc.high
+    assert found.control_auc.value < 0.65
 
 
 def test_a_model_that_never_saw_them_is_not():

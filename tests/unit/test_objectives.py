@@ -56,7 +56,7 @@ def test_the_loss_is_least_at_the_conditional_expectation():
     losses = {}
     for value in (best - 0.2, best, best + 0.2):
         denoiser.network.value.data.fill_(value)
-        losses[value] = float(denoiser.loss(images, noise, sigma, torch.zeros(512, dtype=torch.long)).mean())
+        losses[value] = denoiser.loss(images, noise, sigma, torch.zeros(512, dtype=torch.long)).mean().item()
     assert min(losses, key=losses.get) == best
 
 
