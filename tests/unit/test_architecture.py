@@ -1,0 +1,75 @@
+"""Promises about the code itself: imports go one way, a start is light, the configurations load, no address in the lock."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_config, shipped
+from pipeline.errors import InputError
+from pipeline.stages import BY_NAME, STAGES
+
+ROOT = Path(__file__).parents[2]
+ALLOWED = {"evaluation": {"evaluation"}, "privacy": {"privacy", "evaluation"}, "pipeline": {"pipeline", "privacy", "evaluation"}}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_go_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            ours = {name.split(".")[0] for name in names} & set(ALLOWED)
+            assert ours <= ALLOWED[package], f"{path.name} imports {ours}"
+
+
+@pytest.mark.parametrize("package", ["privacy", "evaluation"])
+def test_only_pipeline_touches_the_disk(package):
+    for path in (ROOT / package).rglob("*.py"):
+        calls = {
+            node.func.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert "open" not in calls, path.name
+        assert not re.search(r"^(import|from) (os|pathlib|shutil|tempfile)\b", path.read_text(), re.MULTILINE), path.name
+
+
+def test_the_command_starts_without_heavy_imports():
+    heavy = ("torch", "monai", "pydicom", "matplotlib")
+    code = f"import sys, pipeline.cli, pipeline.stages, pipeline.show; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name != "dicom_folder"])
+def test_every_shipped_configuration_loads_and_is_named_after_its_file(name):
+    assert load_config(name).name == name
+
+
+def test_the_dicom_folder_configuration_asks_for_its_folder():
+    with pytest.raises(InputError, match=r"ingest\.path"):
+        load_config("dicom_folder")
+    assert load_config("dicom_folder", ["ingest.path=somewhere"]).ingest.classes is not None
+
+
+def test_yaml_reads_only_true_and_false_as_booleans(tmp_path):
+    config = tmp_path / "c.yaml"
+    text = "name: c\ningest: {source: dicom, path: p, classes: [no, yes, on]}\ntrain: {images: 1}\ngenerate: {per_class: 1}\n"
+    config.write_text(text)
+    assert load_config(config).ingest.classes == ("no", "yes", "on")
+
+
+def test_stages_need_only_earlier_ones_and_their_functions_exist():
+    for number, stage in enumerate(STAGES):
+        assert set(stage.needs) <= {earlier.name for earlier in STAGES[:number]}
+        module, _, function = stage.function.partition(":")
+        assert f"def {function}(" in (ROOT / (module.replace(".", "/") + ".py")).read_text()
+    assert set(BY_NAME) == {"ingest", "train", "generate", "audit", "evaluate", "stress", "release"}
+
+
+def test_the_lock_names_no_index():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "--hash=sha256:" in text
+    assert not re.search(r"https?://|index-url", text)
