@@ -36,6 +36,10 @@ def test_a_wheel_runs_elsewhere(tmp_path):
         check=True,
     )
     assert where.stdout.startswith(str(site))
+    listed = subprocess.run(
+        [sys.executable, "-m", "pipeline", "plan", "quickstart"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "ingest" in listed.stdout
     config = quick(tmp_path)
     process = subprocess.run(
         [sys.executable, "-m", "pipeline", "run", str(config), "--out", str(tmp_path / "run")],
