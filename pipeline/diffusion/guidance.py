@@ -32,8 +32,8 @@ def guided(
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        level = float(sigma[0])
-        if scale == 1.0 or not interval[0] <= level <= interval[1]:
+        # Reading the level waits for a GPU, so an unguided model does not.
+        if scale == 1.0 or not interval[0] <= float(sigma[0]) <= interval[1]:
             return denoiser(x, sigma, labels)
         both = denoiser(torch.cat([x, x]), torch.cat([sigma, sigma]), torch.cat([labels, torch.full_like(labels, null)]))
         conditional, unconditional = both.chunk(2)

@@ -1,6 +1,6 @@
 """Muon: momentum orthogonalised by Newton–Schulz steps, for the weights that are matrices (Jordan et al. 2024).
 
-Every direction of a weight matrix moves equally fast, which in short trainings is worth about twice the images. The step is scaled
+Every direction of a weight matrix moves equally fast, which in short trainings lowers the loss faster than AdamW does. The step is scaled
 by 0.2 · sqrt(max(rows, columns)), so that its root mean square is that of AdamW and both share one learning rate (Liu et al.
 2025, arXiv:2502.16982).
 """

@@ -1,7 +1,7 @@
 """Deterministic samplers of the probability-flow ODE dx/dsigma = (x − D(x, sigma)) / sigma, from noise to images.
 
 Each starts from images at the first noise level, so that an image is a function of its own seed alone. Levels are
-Python floats on the host: no step waits for the device.
+Python floats on the host: a sampler itself never waits for the device.
 """
 
 from __future__ import annotations

@@ -41,9 +41,6 @@ def test_killed_in_every_stage_it_ends_the_same(tmp_path, command):
     assert reference.returncode in (0, 3, 4), reference.stderr
     hit = {stage: kill_in(stage, config, killed) for stage in STAGES}
     assert all(hit[stage] for stage in STAGES if stage != "release"), hit
-    for stage in STAGES:
-        if not (killed / stage / "record.json").exists():
-            break
     process = command("run", config, "--out", killed)
     assert process.returncode == reference.returncode, process.stderr
     for stage in STAGES[:-1]:

@@ -98,7 +98,7 @@ def test_a_run_folder_in_use(command, tmp_path):
         first.wait()
 
 
-def test_a_gate_cannot_be_loosened(command, tmp_path):
+def test_shares_that_leave_nothing_to_train_on(command, tmp_path):
     refused(command("run", "quickstart", "--out", tmp_path / "run", "--set", "ingest.val_share=0.95"), "ingest.val_share")
 
 
