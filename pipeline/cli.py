@@ -1,7 +1,7 @@
 """The command line; each command is a few lines that call the stages.
 
 Exit codes: 0 done, 2 the user's input is wrong (one line says what and how to mend it), 3 the gate says ``fail``, 4 the gate says
-``inconclusive``, 1 a bug.
+``inconclusive``, 143 stopped by SIGTERM with a checkpoint, 1 a bug.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from pipeline import artifacts
 from pipeline.config import load_config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, Stopped
 from pipeline.progress import Reporter
 
 EXIT = {"pass": 0, "fail": 3, "inconclusive": 4}
@@ -141,6 +141,9 @@ def main() -> None:
         message = " ".join(str(error).split())
         print(f"synthcohort: {message}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as error:
+        print(f"synthcohort: {error}; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(143) from None
     except KeyboardInterrupt:
         print("synthcohort: interrupted; the same command goes on where it stopped", file=sys.stderr)
         raise SystemExit(130) from None

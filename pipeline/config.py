@@ -71,6 +71,10 @@ class TrainConfig(Section):
     """Length of training, in images drawn (with repetition) from the training split."""
     batch: Positive = 64
     """Images in one optimiser step."""
+    accumulate: Positive = 1
+    """Forward and backward passes that share one optimiser step, each with batch / accumulate images: for a batch that does not fit."""
+    backbone: Literal["unet", "monai"] = "unet"
+    """The network: the project's own, or MONAI's DiffusionModelUNet (which knows neither dropout nor told augmentation: set both to 0)."""
     widths: tuple[Positive, ...] = (64, 128)
     """Channels of the U-Net at each resolution, finest first; each level halves the side."""
     blocks: Positive = 2
@@ -79,6 +83,10 @@ class TrainConfig(Section):
     """Side of the pixel-unshuffle at the input: the network works at size / patch."""
     attention: tuple[Positive, ...] = (8,)
     """Sides (in the network's own grid) at which self-attention follows each block."""
+    objective: Literal["edm", "epsilon", "x0", "v", "flow"] = "edm"
+    """What the network predicts; every sampler works with all of them."""
+    noise_schedule: Literal["edm", "ddpm_linear", "ddpm_cosine", "sigmoid", "flow"] = "edm"
+    """Which noise levels are trained on."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout inside the residual blocks."""
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -88,13 +96,39 @@ class TrainConfig(Section):
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How far class sampling is evened out: 0 draws images at their own prevalence, 1 draws every class equally often."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate of AdamW."""
-    ema: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Peak learning rate."""
+    plateau: Annotated[int, Field(ge=0)] = 0
+    """Images after which the learning rate falls with the inverse square root of the images seen (EDM2); 0 for never."""
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Last share of the training over which the learning rate falls to 0; with 0, every moment is as good a place to stop as the end."""
+    ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
     """Width of the power-function EMA relative to the training length (EDM2's sigma_rel)."""
+    ema_snapshots: Annotated[int, Field(ge=0)] = 0
+    """Moments, evenly spaced, at which two averages are stored, so that ``generate.ema`` can choose any other width after training."""
     compile: bool = False
-    """Compile the network (worth it on a GPU, for minutes of training or more)."""
+    """Compile the network, and on a GPU replay each step as one CUDA graph (worth it for minutes of training or more)."""
+    checkpointing: bool = False
+    """Compute the blocks' activations again in the backward pass instead of keeping them: less memory, a third more work."""
     checkpoint_images: Positive = 20_000
     """Images between two checkpoints."""
+    start_from: Path | None = None
+    """Warm start: another run's ``train`` folder, or a ``.safetensors`` file of the same network (MONAI's own for its backbone)."""
+    start_classes: dict[str, str] = {}
+    """Warm start: this run's class to the earlier run's, where the names differ; equal names need no entry."""
+    frozen: tuple[str, ...] = ()
+    """Parts that keep their first weights, as the beginnings of parameter names, such as ``network.down``."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.batch % self.accumulate:
+            raise ValueError(f"train.batch {self.batch} is not a multiple of train.accumulate {self.accumulate}")
+        if self.backbone == "monai" and (self.augment or self.dropout or self.checkpointing):
+            raise ValueError(
+                "train.backbone monai needs train.augment=0, train.dropout=0 and train.checkpointing=false: it knows none of them"
+            )
+        if (self.start_classes or self.frozen) and self.start_from is None:
+            raise ValueError("train.start_classes and train.frozen belong to a warm start: give train.start_from too")
+        return self
 
 
 class GenerateConfig(Section):
@@ -102,14 +136,40 @@ class GenerateConfig(Section):
 
     per_class: Positive
     """Images generated of every class."""
-    steps: Annotated[int, Field(ge=2)] = 12
-    """Network evaluations an image (DPM-Solver++(2M))."""
+    steps: Positive = 12
+    """Steps from noise to image; each is one network evaluation (two with heun, but for the last)."""
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = "dpmpp_2m"
+    """Sampler; ddpm, dpmpp_2m_sde and ddim with eta > 0 add noise at every step."""
+    noise_schedule: Literal["edm", "ddpm_linear", "ddpm_cosine", "sigmoid", "flow"] = "edm"
+    """Schedule of the noise levels that the sampler visits, up to 160 times the data's standard deviation."""
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """ddim: how much of each step's noise is drawn anew; 0 is deterministic, 1 is ddpm."""
     guidance_scale: Annotated[float, Field(ge=0)] = 1.0
-    """Classifier-free guidance weight w in D_u + w (D_c - D_u): 1 is the plain conditional model."""
+    """Guidance weight w in D_0 + w (D - D_0), D_0 being the unconditional model unless said otherwise below: 1 is no guidance."""
     guidance_interval: tuple[float, float] = (0.3, 30.0)
     """Noise levels between which guidance acts, in units of the data's standard deviation; outside, the plain conditional model is used."""
+    negative_class: str | None = None
+    """Class to lead away from, instead of the unconditional model (images of that class itself are left unguided)."""
+    autoguidance: Path | None = None
+    """Train folder of another run, such as an earlier or smaller model of the same classes, to lead away from (autoguidance)."""
+    ema: Annotated[float, Field(gt=0, lt=0.28)] | None = None
+    """Width of the weights' average, solved from the averages that training stored; by default the weights as trained."""
     batch: Positive = 100
     """Images generated together; no image depends on it beyond floating-point rounding."""
+    compile: bool = False
+    """On a GPU: compile the network and replay the sampling of a batch as one CUDA graph (worth it for many batches)."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> GenerateConfig:
+        if self.eta > 0 and self.sampler != "ddim":
+            raise ValueError(f"generate.eta is ddim's: leave it at 0 with the sampler {self.sampler}, or choose generate.sampler=ddim")
+        if not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError("generate.guidance_interval is the lowest and the highest level, in this order and not below 0")
+        if self.negative_class is not None and self.autoguidance is not None:
+            raise ValueError("generate.negative_class and generate.autoguidance exclude each other: guidance leads away from one of them")
+        if self.guidance_scale == 1 and (self.negative_class is not None or self.autoguidance is not None):
+            raise ValueError("generate.guidance_scale is 1, which is no guidance: set it above 1 to lead away from anything")
+        return self
 
 
 class AuditConfig(Section):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline import runtime
 from pipeline.config import GenerateConfig
+from pipeline.diffusion import ema
 from pipeline.diffusion.guidance import guided
+from pipeline.diffusion.noise import StepNoise
 from pipeline.diffusion.objectives import Denoiser
-from pipeline.diffusion.samplers import dpmpp_2m, starting_noise
-from pipeline.diffusion.schedules import RANGE, karras_sigmas
-from pipeline.images import ImageSet, finding_columns, from_unit
+from pipeline.diffusion.samplers import SAMPLERS, Sampler, ddim
+from pipeline.diffusion.schedules import RANGE, sampling_levels
+from pipeline.errors import InputError
+from pipeline.images import ImageSet, finding_columns
 from pipeline.stages import Context
 from pipeline.train import load_denoiser
 
@@ -25,10 +33,14 @@ def run(ctx: Context) -> dict[str, Any]:
     runtime.limit_threads()
     section, device = ctx.config.generate, runtime.device()
     denoiser, model = load_denoiser(ctx.folder("train"), device)
+    if section.ema is not None:
+        average(denoiser, ctx.folder("train"), model, section.ema)
+    guide = None if section.autoguidance is None else load_guide(section.autoguidance, denoiser, model, device)
     classes = model["classes"]
     # Classes take turns, so that any leading part of the set is balanced too.
     labels = np.tile(np.arange(len(classes)), section.per_class)
     seeds = [runtime.derive_seed(ctx.config.seed, "image", number) for number in range(len(labels))]
+    sampling = Sampling(denoiser, model, section, device, guide)
     parts = ctx.out / "partial"
     parts.mkdir(exist_ok=True)
     images = []
@@ -37,7 +49,7 @@ def run(ctx: Context) -> dict[str, Any]:
             part = parts / f"{start:07d}.npy"
             if not part.exists():
                 chosen = slice(start, start + section.batch)
-                made = sample(denoiser, model, labels[chosen], seeds[chosen], section, device)
+                made = sampling(labels[chosen], seeds[chosen])
                 temporary = part.with_suffix(".tmp")
                 with temporary.open("wb") as file:
                     np.save(file, made, allow_pickle=False)
@@ -56,19 +68,138 @@ def run(ctx: Context) -> dict[str, Any]:
     for part in parts.iterdir():
         part.unlink()
     parts.rmdir()
-    return {"images": len(labels), "per_class": section.per_class, "steps": section.steps}
+    return {"images": len(labels), "per_class": section.per_class, "sampler": section.sampler, "steps": section.steps}
 
 
-@torch.inference_mode()
-def sample(
-    denoiser: Denoiser, model: dict[str, Any], labels: np.ndarray, seeds: list[int], section: GenerateConfig, device: str
-) -> np.ndarray:
-    """Images of the given classes from the given seeds: ``uint8 [n, C, H, W]``; image i depends on labels[i] and seeds[i] alone."""
-    condition = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
-    noise = starting_noise(seeds, (model["channels"], model["size"], model["size"]), device)
-    interval = (section.guidance_interval[0] * denoiser.sigma_data, section.guidance_interval[1] * denoiser.sigma_data)
-    with runtime.autocast(device):
-        denoise = guided(denoiser, condition, null=len(model["classes"]), scale=section.guidance_scale, interval=interval)
-        levels = karras_sigmas(section.steps, *(bound * denoiser.sigma_data for bound in RANGE)).tolist()
-        images = dpmpp_2m(denoise, denoiser.mean + levels[0] * noise, levels)
-    return from_unit(images.float().cpu().numpy())
+class Sampling:
+    """The configured sampling of a trained denoiser: classes and seeds to images, ``uint8 [n, C, ...]``.
+
+    Image i is a function of its class and its seed alone. What else is in the batch, and in which order, changes how a library's kernels
+    round sums, and so may move a pixel by one grey level (in 1 of about 10⁴ pixels in float32; in bfloat16 on a GPU more pixels, and by
+    a few levels); batches of equal size give the same bits wherever an image stands in them on a CPU.
+
+    Args:
+        denoiser: on its device, in evaluation mode.
+        model: its ``model.json``.
+        section: sampler, levels and guidance.
+        device: where it is.
+        guide: the model to lead away from (autoguidance).
+
+    Raises:
+        InputError: ``section.negative_class`` is none of the model's classes.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, model: dict[str, Any], section: GenerateConfig, device: str, guide: Denoiser | None = None
+    ) -> None:
+        self.denoiser, self.section, self.device = denoiser, section, device
+        self.null = len(model["classes"])
+        self.negative = negative_class(section, model)
+        self.compiled = section.compile and device == "cuda"
+        compiled = torch.compile if self.compiled else lambda network: network
+        self.networks = compiled(denoiser), None if guide is None else compiled(guide)
+        self.graphs: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, labels: NDArray[np.int64], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Images of the given class indices ``[n]`` from as many seeds."""
+        inputs = [torch.from_numpy(np.array(values, dtype=np.int64)).to(self.device) for values in (labels, seeds)]
+        if not self.compiled:
+            return np.asarray(self._sample(*inputs).cpu().numpy())
+        if len(labels) not in self.graphs:
+            self.graphs[len(labels)] = self._captured(*inputs)
+        return np.asarray(self.graphs[len(labels)](*inputs).cpu().numpy())
+
+    def _sample(self, labels: Tensor, seeds: Tensor) -> Tensor:
+        """Work of the device alone, from start to end."""
+        section, spread = self.section, self.denoiser.sigma_data
+        noise = StepNoise(seeds, self.denoiser.mean.shape, self.device)
+        levels = sampling_levels(section.noise_schedule, section.steps, spread, highest=RANGE[1] * spread)
+        denoise = guided(
+            self.networks[0],
+            labels,
+            null=self.null,
+            scale=section.guidance_scale,
+            interval=(section.guidance_interval[0] * spread, section.guidance_interval[1] * spread),
+            negative=self.negative,
+            guide=self.networks[1],
+        )
+        with runtime.autocast(self.device):
+            images = sampler_of(section)(denoise, self.denoiser.mean + levels[0] * noise(), levels, noise)
+        # As pipeline.images.from_unit, on the device: a quarter of the bytes leave it.
+        return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def _captured(self, labels: Tensor, seeds: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The whole sampling of one batch size as a CUDA graph: no step of it waits to be launched."""
+        inputs = labels.clone(), seeds.clone()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._sample(*inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            images = self._sample(*inputs)
+
+        def replay(labels: Tensor, seeds: Tensor) -> Tensor:
+            inputs[0].copy_(labels)
+            inputs[1].copy_(seeds)
+            graph.replay()
+            return images
+
+        return replay
+
+
+def sampler_of(section: GenerateConfig) -> Sampler:
+    """The sampler that a configuration names."""
+    return functools.partial(ddim, eta=section.eta) if section.sampler == "ddim" else SAMPLERS[section.sampler]
+
+
+def negative_class(section: GenerateConfig, model: dict[str, Any]) -> int | None:
+    """Index of the class to lead away from. Raises InputError where the model has no such class."""
+    if section.negative_class is None:
+        return None
+    if section.negative_class not in model["classes"]:
+        known = ", ".join(model["classes"])
+        raise InputError(f"generate.negative_class {section.negative_class!r} is no class of the model: use one of {known}")
+    return int(model["classes"].index(section.negative_class))
+
+
+def load_guide(folder: Path, denoiser: Denoiser, model: dict[str, Any], device: str) -> Denoiser:
+    """The denoiser of another run's train folder. Raises InputError where there is none, or it makes other images or classes."""
+    if not (folder / "model.json").is_file() or not (folder / "model.safetensors").is_file():
+        raise InputError(f"generate.autoguidance: {folder} holds no trained model: give the train folder of a finished run")
+    guide, its = load_denoiser(folder, device)
+    if its["classes"] != model["classes"] or guide.mean.shape != denoiser.mean.shape:
+        raise InputError(f"generate.autoguidance: the model in {folder} has other classes or another image size than this run's")
+    return guide
+
+
+def average(denoiser: Denoiser, folder: Path, model: dict[str, Any], width: float) -> None:
+    """Give the denoiser the average of ``width`` over all of training, solved from the averages that ``train`` stored.
+
+    ``folder/ema/<step>.safetensors`` hold tensors named ``<width>/<parameter>``; ``model["ema"]`` names the ``steps`` and ``widths``.
+
+    Raises:
+        InputError: nothing is stored, or for another network.
+    """
+    kept = model.get("ema", {"steps": [], "widths": []})
+    paths = {step: folder / "ema" / f"{step:08d}.safetensors" for step in kept["steps"]}
+    if not paths or not all(path.is_file() for path in paths.values()):
+        raise InputError("generate.ema: training stored no averages of its weights to solve this width from: leave it out")
+    stored = [ema.Profile(step, each) for step in paths for each in kept["widths"]]
+    weights = ema.solve(stored, ema.Profile(model["steps"], width))
+    averages = (by_width[each] for by_width in map(_by_width, paths.values()) for each in kept["widths"])
+    unknown = denoiser.load_state_dict(ema.combine(weights, averages), strict=False).unexpected_keys
+    if unknown:
+        raise InputError(f"{folder / 'ema'} holds averages of another network: {unknown[0]} is none of its parameters")
+
+
+def _by_width(path: Path) -> dict[float, dict[str, Tensor]]:
+    from safetensors.torch import load_file
+
+    found: dict[float, dict[str, Tensor]] = {}
+    for name, value in load_file(path).items():
+        width, _, parameter = name.partition("/")
+        found.setdefault(float(width), {})[parameter] = value
+    return found

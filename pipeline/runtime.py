@@ -14,6 +14,12 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def fits(size: int, where: str) -> bool:
+    """Whether ``size`` bytes take at most half of the memory that is free on the device."""
+    free = torch.cuda.mem_get_info()[0] if where == "cuda" else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2 * size <= free
+
+
 def limit_threads() -> None:
     """Use the cores that this process may run on (in a container fewer than the machine's), or as many as OMP_NUM_THREADS says."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -102,13 +102,16 @@ class Step:
 
 
 def identity(stage: Stage, config: Config, source: str | None, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The identity of a stage's output; ``source`` is the content digest of what ingest reads."""
-    section = getattr(config, stage.name).model_dump(mode="json", exclude={"path"})
-    if stage.name == "train":
-        del section["checkpoint_images"]
+    """The identity of a stage's output, in which files are named by content; ``source`` is the content digest of what ingest reads."""
+    section = getattr(config, stage.name).model_dump(mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images"})
     inputs = {name: records[name]["digest"] for name in stage.needs}
     if stage.name == "ingest":
         inputs = {"source": source}
+    weights = {"train": config.train.start_from, "generate": config.generate.autoguidance}.get(stage.name)
+    if weights is not None:
+        from pipeline.warm_start import weights_file
+
+        inputs["other_weights"] = artifacts.file_digest(weights_file(weights))
     return {"stage": stage.name, "version": stage.version, "seed": config.seed, "config": section, "inputs": inputs}
 
 

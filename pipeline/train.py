@@ -2,59 +2,85 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from pipeline import runtime
+from pipeline import runtime, warm_start
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import TrainConfig
 from pipeline.diffusion.objectives import Denoiser
-from pipeline.diffusion.training import Recipe, Training
-from pipeline.diffusion.unet import UNet
-from pipeline.errors import InputError
+from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
+from pipeline.errors import InputError, Stopped
 from pipeline.images import ImageSet, to_unit
 from pipeline.stages import Context
 
 CHECKPOINT = "checkpoint/state.safetensors"
+NETWORK = ("widths", "blocks", "patch", "attention", "dropout")
+CHUNK = 1024
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Train on ``ingest``'s train split; writes ``model.safetensors``, ``model.json`` and ``metrics.jsonl``."""
+    """Train on ``ingest``'s train split; writes ``model.safetensors``, ``model.json``, ``metrics.jsonl`` and ``ema/``.
+
+    The set lives on the device where it takes at most half of the free memory, and streams from the host otherwise. On SIGTERM a checkpoint
+    is written before the process ends.
+
+    Raises:
+        InputError: a batch that does not fit, a training that diverges, or a warm start from weights that do not fit.
+        Stopped: the process was asked to end.
+    """
     runtime.limit_threads()
-    cohort = ImageSet.load(ctx.folder("ingest")).split("train")
+    everyone = ImageSet.load(ctx.folder("ingest"))
+    cohort = everyone.split("train")
     section, device = ctx.config.train, runtime.device()
-    mean = to_unit(cohort.images).mean(axis=0, dtype=np.float64).astype(np.float32)
-    model = {
-        "channels": cohort.images.shape[1],
-        "size": cohort.images.shape[2],
-        "classes": list(cohort.classes),
-        "sigma_data": round(float((to_unit(cohort.images) - mean).std(dtype=np.float64)), 4),
-        "network": {key: getattr(section, key) for key in ("widths", "blocks", "patch", "attention", "dropout")},
-        "images": section.images,
-    }
+    mean, spread = mean_and_spread(cohort.images)
+    model = describe(section, cohort, spread)
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
     denoiser = build_denoiser(model, mean).to(device)
+    if section.start_from is not None:
+        checked = warm_start.check_patients(section.start_from, everyone)
+        taken = warm_start.start(denoiser, section.start_from, cohort.classes, section.start_classes, section.frozen)
+        model["warm_start"] = {"patients": checked, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
+    images = np.array(cohort.images) if runtime.fits(cohort.images.nbytes, device) else cohort.images
     training = Training(
         denoiser,
-        torch.from_numpy(np.array(cohort.images)).to(device),
-        torch.from_numpy(cohort.labels).to(device),
+        torch.from_numpy(images).to(device) if images is not cohort.images else images,
+        cohort.labels,
         recipe(section),
         runtime.derive_seed(ctx.config.seed, "training"),
     )
     state = ctx.out / CHECKPOINT
     if state.exists():
         training.load(load_file(state, device=device))
+    loss = _train(ctx, training, state)
+    _replace(training.averaged(), ctx.out / "model.safetensors")
+    model["parameters"] = sum(p.numel() for p in denoiser.parameters())
+    write_json(ctx.out / "model.json", model)
+    state.unlink()
+    state.parent.rmdir()
+    seen, skipped = training.recipe.steps * section.batch, int(training.skipped)
+    return {"images_seen": seen, "parameters": model["parameters"], "loss": loss, "steps_skipped": skipped, "device": device}
+
+
+def _train(ctx: Context, training: Training, state: Path) -> float:
+    """From where ``training`` stands to its end, with checkpoints and snapshots; the last reported loss."""
+    section, steps = ctx.config.train, training.recipe.steps
+    every = max(1, section.checkpoint_images // section.batch)
+    moments = snapshot_steps(section)
     metrics = ctx.out / "metrics.jsonl"
     _forget_after(metrics, training.step)
-    every = max(1, section.checkpoint_images // section.batch)
-    steps = training.recipe.steps
-    with ctx.reporter.progress("training images", steps * section.batch) as advance:
+    with ctx.reporter.progress("training images", steps * section.batch) as advance, _sigterm() as stopped:
 
         def report(step: int, loss: float) -> None:
             advance(step * section.batch)
@@ -62,32 +88,79 @@ def run(ctx: Context) -> dict[str, Any]:
                 file.write(json.dumps({"step": step, "images": step * section.batch, "loss": round(loss, 6)}) + "\n")
 
         while training.step < steps:
+            checkpoint = (training.step // every + 1) * every
+            until = min([checkpoint, steps, *(moment for moment in moments if moment > training.step)])
             try:
-                training.run(until=(training.step // every + 1) * every, report=report)
+                training.run(until=until, report=report, stop=stopped)
             except FloatingPointError as error:
                 raise InputError(f"{error}: lower train.learning_rate (now {section.learning_rate})") from None
+            except BatchTooLarge as error:
+                raise InputError(_too_large(error, section)) from None
+            if training.step in moments:
+                _replace(training.snapshot(), ctx.out / "ema" / f"{training.step:08d}.safetensors")
             _replace(training.state(), state)
-    _replace(training.averaged(), ctx.out / "model.safetensors")
-    model["parameters"] = sum(p.numel() for p in denoiser.parameters())
-    write_json(ctx.out / "model.json", model)
-    state.unlink()
-    state.parent.rmdir()
-    last = json.loads(metrics.read_text().splitlines()[-1])["loss"]
-    return {"images_seen": steps * section.batch, "parameters": model["parameters"], "loss": last, "device": device}
+            if stopped():
+                raise Stopped(f"training stopped at image {training.step * section.batch}; its checkpoint is written")
+    last: float = json.loads(metrics.read_text().splitlines()[-1])["loss"]
+    return last
+
+
+def snapshot_steps(section: TrainConfig) -> list[int]:
+    """The steps after which ``ema_snapshots`` are stored, the last of them the end."""
+    steps, count = recipe(section).steps, section.ema_snapshots
+    return sorted({-(-steps * number // count) for number in range(1, count + 1)})
+
+
+def describe(section: TrainConfig, cohort: ImageSet, spread: float) -> dict[str, Any]:
+    """``model.json``: what :func:`build_denoiser` needs, and what a user of the weights must know."""
+    return {
+        "shape": list(cohort.images.shape[1:]),
+        "classes": list(cohort.classes),
+        "sigma_data": round(spread, 4),
+        "backbone": section.backbone,
+        "objective": section.objective,
+        "noise_schedule": section.noise_schedule,
+        "network": {key: getattr(section, key) for key in NETWORK},
+        "checkpointing": section.checkpointing,
+        "images": section.images,
+        "steps": recipe(section).steps,
+        "ema": {"widths": list(SNAPSHOT_WIDTHS), "steps": snapshot_steps(section)},
+    }
 
 
 def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None) -> Denoiser:
-    """The untrained denoiser that a ``model.json`` describes, around the mean image ``[C, H, W]`` (zero where it will be loaded)."""
-    network = UNet(channels=model["channels"], classes=len(model["classes"]), size=model["size"], **model["network"])
-    shape = (model["channels"], model["size"], model["size"])
-    centre = torch.zeros(shape) if mean is None else torch.from_numpy(mean)
-    return Denoiser(network, centre, model["sigma_data"]).to(memory_format=torch.channels_last)
+    """The untrained denoiser that a ``model.json`` describes, around the mean image ``[C, ...]`` (zero where it will be loaded)."""
+    channels, *sides = model["shape"]
+    layout: dict[str, Any] = {"channels": channels, "classes": len(model["classes"]), "size": max(sides), "dims": len(sides)}
+    if model["backbone"] == "monai":
+        from pipeline.diffusion.monai_unet import MonaiUNet
+
+        network: torch.nn.Module = MonaiUNet(**layout, **model["network"], noise_schedule=model["noise_schedule"])
+    else:
+        from pipeline.diffusion.unet import UNet
+
+        network = UNet(**layout, **model["network"], checkpointing=model["checkpointing"])
+    centre = torch.zeros(model["shape"]) if mean is None else torch.from_numpy(mean)
+    denoiser = Denoiser(network, centre, model["sigma_data"], model["objective"])
+    return denoiser.to(memory_format=torch.channels_last if len(sides) == 2 else torch.channels_last_3d)
 
 
 def recipe(section: TrainConfig) -> Recipe:
     """The training recipe of a configuration section."""
-    names = ("images", "batch", "learning_rate", "label_dropout", "augment", "balance", "ema", "compile")
-    return Recipe(**{name: getattr(section, name) for name in names})
+    names = (
+        "images",
+        "batch",
+        "accumulate",
+        "learning_rate",
+        "plateau",
+        "decay",
+        "label_dropout",
+        "augment",
+        "balance",
+        "noise_schedule",
+        "ema",
+    )
+    return Recipe(**{name: getattr(section, name) for name in names}, snapshots=section.ema_snapshots, compile=section.compile)
 
 
 def load_denoiser(folder: Path, device: str) -> tuple[Denoiser, dict[str, Any]]:
@@ -96,6 +169,41 @@ def load_denoiser(folder: Path, device: str) -> tuple[Denoiser, dict[str, Any]]:
     denoiser = build_denoiser(model)
     denoiser.load_state_dict(load_file(folder / "model.safetensors"))
     return denoiser.to(device).eval().requires_grad_(False), model
+
+
+def mean_and_spread(images: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
+    """Mean image ``float32 [C, ...]`` in −1..1, and the standard deviation of the images about it, in two passes by chunks."""
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(images), CHUNK)]
+    total = sum(to_unit(images[chunk]).sum(axis=0, dtype=np.float64) for chunk in chunks)
+    mean = np.asarray(total / len(images), np.float32)
+    squares = sum(float(np.square(to_unit(images[chunk]) - mean).sum(dtype=np.float64)) for chunk in chunks)
+    return mean, float(np.sqrt(squares / images.size))
+
+
+def _too_large(error: BatchTooLarge, section: TrainConfig) -> str:
+    if error.fits == 0:
+        return "not even one image fits into memory: set train.checkpointing=true, a smaller train.widths, or train.patch=4"
+    parts = next(count for count in range(1, section.batch + 1) if section.batch % count == 0 and section.batch // count <= error.fits)
+    return (
+        f"train.batch={section.batch} does not fit into memory: the largest that does is {error.fits * section.accumulate} with "
+        f"train.accumulate={section.accumulate}; or keep it and set train.accumulate={parts}, or train.checkpointing=true"
+    )
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM has come since; what it would have done is done again afterwards."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _replace(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -35,7 +35,12 @@ def draw(count: int, probability: float, generator: torch.Generator | None, devi
 
 
 def apply(images: Tensor, parameters: Tensor) -> Tensor:
-    """Warp ``images [n, C, H, W]`` by ``parameters [n, 6]``, bilinear, edges repeated; zero parameters give the image itself."""
+    """Warp ``images [n, C, H, W]`` by ``parameters [n, 6]``, bilinear, edges repeated; zero parameters give the image itself.
+
+    Volumes ``[n, C, D, H, W]`` are warped in the plane, every slice alike: slices are often thicker than their pixels are wide.
+    """
+    if images.ndim == 5:
+        return apply(images.flatten(1, 2), parameters).reshape(images.shape)
     flip, zoom = 1 - 2 * parameters[:, 0], torch.exp(-parameters[:, 5])
     cos, sin = 1 + parameters[:, 3], parameters[:, 4]
     rows = torch.stack(

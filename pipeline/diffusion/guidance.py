@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598), limited to an interval of noise (Kynkäänniemi et al. 2024)."""
+"""Guidance: away from the unconditional model, another class, or a worse model, over an interval of noise."""
 
 from __future__ import annotations
 
@@ -7,36 +7,60 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""D(x, sigma): images ``[n, C, H, W]`` and noise levels ``[n]`` to denoised images, the condition already bound."""
+Denoise = Callable[[Tensor, float], Tensor]
+"""D(x, sigma): images ``[n, C, H, W]`` (or volumes) at one noise level to denoised images, everything else bound.
+
+The level is a Python float, so that neither a sampler nor guidance ever waits for the device to read it."""
+
+LabelledDenoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""D(x, sigma, labels): ``[n, ...]``, ``[n]`` and class indices ``int64 [n]`` to denoised images."""
 
 
 def guided(
-    denoiser: Callable[[Tensor, Tensor, Tensor], Tensor],
+    denoiser: LabelledDenoiser,
     labels: Tensor,
     *,
     null: int,
     scale: float = 1.0,
     interval: tuple[float, float] = (0.0, float("inf")),
+    negative: int | None = None,
+    guide: LabelledDenoiser | None = None,
 ) -> Denoise:
-    """Bind labels and guidance to a denoiser: D_u + scale · (D_c − D_u) inside the interval, D_c outside.
+    """Bind labels and guidance to a denoiser: D_0 + scale · (D − D_0) inside the interval of noise, D outside.
 
-    Both branches go through the network in one batch. At ``scale`` 1 the null branch cancels and is not computed.
+    D_0 is what guidance leads away from:
+
+    * the learned null class of the same network: classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598);
+    * ``negative``: another class of the same network in its place (an image of that class itself is left unguided);
+    * ``guide``: an earlier or smaller model under the same labels: autoguidance (Karras et al. 2024, arXiv:2406.02507).
+
+    Both branches of one network go through it in one batch. At ``scale`` 1, D_0 cancels and is not computed.
 
     Args:
         denoiser: D(x, sigma, labels).
         labels: class index of every image, ``int64 [n]``.
         null: index of the learned null class.
-        scale: guidance weight; 0 ignores the class, 1 is the conditional model, more trades diversity for fidelity.
-        interval: lowest and highest sigma at which guidance acts.
-    """
+        scale: guidance weight; 0 is D_0 itself, 1 the conditional model, more trades diversity for fidelity.
+        interval: lowest and highest sigma at which guidance acts (Kynkäänniemi et al. 2024, arXiv:2404.07724).
+        negative: class index to lead away from.
+        guide: denoiser to lead away from.
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        # Reading the level waits for a GPU, so an unguided model does not.
-        if scale == 1.0 or not interval[0] <= float(sigma[0]) <= interval[1]:
-            return denoiser(x, sigma, labels)
-        both = denoiser(torch.cat([x, x]), torch.cat([sigma, sigma]), torch.cat([labels, torch.full_like(labels, null)]))
-        conditional, unconditional = both.chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+    Raises:
+        ValueError: both ``negative`` and ``guide`` are given.
+    """
+    if negative is not None and guide is not None:
+        raise ValueError("guidance leads away from a negative class or from a guide, not from both")
+    instead = torch.full_like(labels, null if negative is None else negative)
+    twice = torch.cat([labels, instead])
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        level = x.new_full((len(x),), sigma)
+        if scale == 1.0 or not interval[0] <= sigma <= interval[1]:
+            return denoiser(x, level, labels)
+        if guide is None:
+            wanted, unwanted = denoiser(torch.cat([x, x]), torch.cat([level, level]), twice).chunk(2)
+        else:
+            wanted, unwanted = denoiser(x, level, labels), guide(x, level, labels)
+        return unwanted + scale * (wanted - unwanted)
 
     return denoise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,15 +22,21 @@ ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Optimiser of weights with two or more dimensions; convolution kernels count as ``[out, in · k · k]``."""
+    """Optimiser of weights with two or more dimensions; convolution kernels count as ``[out, in · k · k]``.
 
-    def __init__(self, parameters: Iterable[Tensor], lr: Tensor, weight_decay: float = 0.01) -> None:
+    Like torch's fused optimisers it heeds ``found_inf``, a scalar on the device: where that is 1, a step changes nothing.
+    """
+
+    found_inf: Tensor | None = None
+
+    def __init__(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], lr: Tensor, weight_decay: float = 0.01) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step with Nesterov momentum; matrices of one shape are orthogonalised together."""
         for group in self.param_groups:
+            on = torch.ones_like(group["lr"]) if self.found_inf is None else 1 - self.found_inf
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is None:
@@ -37,7 +44,8 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[weight]
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
-                state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
+                weight.grad.copy_(torch.where(on > 0, weight.grad, 0.0))
+                state["momentum"].lerp_(weight.grad, (1 - MOMENTUM) * on)
                 by_shape[weight.flatten(1).shape].append(weight)
             for shape, weights in by_shape.items():
                 updates = [
@@ -47,8 +55,8 @@ class Muon(torch.optim.Optimizer):
                 ]
                 scale = 0.2 * max(shape) ** 0.5
                 for weight, update in zip(weights, orthogonalise(torch.stack(updates))):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.sub_(group["lr"] * scale * update.reshape(weight.shape))
+                    weight.mul_(1 - on * group["lr"] * group["weight_decay"])
+                    weight.sub_(on * group["lr"] * scale * update.reshape(weight.shape))
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

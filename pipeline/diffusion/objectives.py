@@ -1,20 +1,26 @@
-"""The EDM objective: preconditioning (Karras et al. 2022, Table 1) with a learned log-variance (EDM2: Karras et al. 2024, eq. 21).
+"""What the network predicts, and the loss it learns from: one denoiser interface for all objectives.
 
-One denoiser interface D(x, sigma, c) reaches every sampler, attack and guidance: ``x`` is ``float32 [n, C, H, W]`` = image + sigma · noise,
-``sigma`` is ``[n]``, ``c`` is the class index ``int64 [n]`` (the null class is the last), and D is an estimate of the clean image.
+D(x, sigma, c) reaches every sampler, attack and guidance: ``x`` = image + sigma · noise is ``float32 [n, C, H, W]`` (of volumes
+``[n, C, D, H, W]``), ``sigma`` is ``[n]``, ``c`` is the class index ``int64 [n]`` (the null class is the last), and D is an estimate of the
+clean image. A model of x_t = alpha · image + sigma_t · noise is asked at x_t / alpha with sigma = sigma_t / alpha.
+
+Whatever the objective, D = c_skip · x + c_out · F(c_in · x, c_noise), and the loss |D − image|² / c_out² is the squared error of F in
+its own target. Its minimiser is D = E[image | x] for all: objectives differ in how they weigh the levels and in what F has to do.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+OBJECTIVES = ("edm", "epsilon", "x0", "v", "flow")
+
 
 class Preconditioning(NamedTuple):
-    """Coefficients of D = c_skip · x + c_out · F(c_in · x, c_noise), each ``[n, 1, 1, 1]`` but ``c_noise [n]``."""
+    """Coefficients of D = c_skip · x + c_out · F(c_in · x, c_noise), each in the shape of ``sigma``."""
 
     c_skip: Tensor
     c_out: Tensor
@@ -22,58 +28,123 @@ class Preconditioning(NamedTuple):
     c_noise: Tensor
 
 
-def precondition(sigma: Tensor, sigma_data: float) -> Preconditioning:
-    """EDM's coefficients (Table 1) at noise levels ``sigma [n]`` for data of standard deviation ``sigma_data``."""
-    level = sigma.float().reshape(-1, 1, 1, 1)
-    total = level.square() + sigma_data**2
-    return Preconditioning(
-        c_skip=sigma_data**2 / total,
-        c_out=level * sigma_data / total.sqrt(),
-        c_in=1 / total.sqrt(),
-        c_noise=sigma.float().log() / 4,
-    )
+def precondition(objective: str, sigma: Tensor, sigma_data: float) -> Preconditioning:
+    """The coefficients at noise levels ``sigma > 0`` for data of standard deviation ``sigma_data`` (which ``edm`` alone uses).
+
+    * ``edm``: Karras et al. 2022 (arXiv:2206.00364), Table 1: input and target of unit variance at every level.
+    * ``epsilon``: F is the noise (Ho et al. 2020; Table 1's column VP).
+    * ``x0``: F is the image.
+    * ``v``: F is v = alpha · noise − sigma · image (Salimans & Ho 2022, arXiv:2202.00512), variance preserving.
+    * ``flow``: F is the velocity noise − image along x_t = (1 − t) image + t noise (Lipman et al. 2022, arXiv:2210.02747).
+
+    Each network's input c_in · x is x_t of its own schedule, as published. The level is told to all as c_noise = ln sigma / 4 (EDM's),
+    finite and within about ±1.7 at the levels in use: a function of the published t that spreads evenly what t crowds at its ends.
+
+    Raises:
+        ValueError: no such objective.
+    """
+    one, vp = torch.ones_like(sigma), (1 + sigma.square()).rsqrt()
+    if objective == "edm":
+        total = sigma.square() + sigma_data**2
+        c_skip, c_out, c_in = sigma_data**2 / total, sigma * sigma_data / total.sqrt(), 1 / total.sqrt()
+    elif objective == "epsilon":
+        c_skip, c_out, c_in = one, -sigma, vp
+    elif objective == "x0":
+        c_skip, c_out, c_in = torch.zeros_like(sigma), one, vp
+    elif objective == "v":
+        c_skip, c_out, c_in = vp.square(), -sigma * vp, vp
+    elif objective == "flow":
+        c_skip, c_out, c_in = 1 / (1 + sigma), -sigma / (1 + sigma), 1 / (1 + sigma)
+    else:
+        raise ValueError(f"no objective {objective!r}: use one of {', '.join(OBJECTIVES)}")
+    return Preconditioning(c_skip, c_out, c_in, sigma.log() / 4)
+
+
+Value = TypeVar("Value", Tensor, float)
+
+
+def to_x0(kind: str, value: Value, x: Value, alpha: float, sigma: float) -> Value:
+    """The image that a prediction of x = alpha · image + sigma · noise stands for.
+
+    ``kind`` is ``epsilon``, ``x0``, ``v`` (alpha · noise − sigma · image) or ``flow`` (noise − image). ``epsilon`` says nothing of
+    the image at alpha = 0 (ZeroDivisionError); the others hold there too. Raises ValueError for another kind.
+    """
+    if kind == "epsilon":
+        return (x - sigma * value) / alpha
+    if kind == "x0":
+        return value
+    if kind == "v":
+        return (alpha * x - sigma * value) / (alpha**2 + sigma**2)
+    if kind == "flow":
+        return (x - sigma * value) / (alpha + sigma)
+    raise ValueError(f"no prediction {kind!r}: use epsilon, x0, v or flow")
+
+
+def from_x0(kind: str, image: Value, x: Value, alpha: float, sigma: float) -> Value:
+    """The prediction of a kind that stands for ``image``: the inverse of :func:`to_x0`; ``sigma`` must not be 0."""
+    if kind == "x0":
+        return image
+    noise = (x - alpha * image) / sigma
+    if kind == "epsilon":
+        return noise
+    if kind == "v":
+        return alpha * noise - sigma * image
+    if kind == "flow":
+        return noise - image
+    raise ValueError(f"no prediction {kind!r}: use epsilon, x0, v or flow")
 
 
 class Denoiser(nn.Module):
-    """A network F with EDM's preconditioning around it, and the log-variance head that weighs its loss.
+    """A network F with an objective's preconditioning around it; for ``edm`` also the log-variance head that weighs its loss.
 
     The network sees images centred on their mean, so that it need not learn what all of them share.
 
     Args:
         network: F(x, c_noise, labels, augmentation) with output in the shape of x.
-        mean: mean of the training images in −1..1, ``float32 [C, H, W]``.
+        mean: mean of the training images in −1..1, ``float32 [C, H, W]`` or ``[C, D, H, W]``.
         sigma_data: standard deviation of the training images about it.
+        objective: one of OBJECTIVES.
     """
 
     mean: Tensor
 
-    def __init__(self, network: nn.Module, mean: Tensor, sigma_data: float) -> None:
+    def __init__(self, network: nn.Module, mean: Tensor, sigma_data: float, objective: str = "edm") -> None:
         super().__init__()
+        precondition(objective, torch.ones(1), sigma_data)
         self.network = network
         self.register_buffer("mean", mean)
         self.sigma_data = sigma_data
-        self.log_variance = LogVariance()
+        self.objective = objective
+        self.log_variance = LogVariance() if objective == "edm" else None
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
         """D(x, sigma, c): an estimate of the clean images, ``float32`` in the shape of ``x``."""
-        k = precondition(sigma, self.sigma_data)
+        level = sigma.float()
+        k = precondition(self.objective, _per_image(level, x), self.sigma_data)
         centred = x - self.mean
-        output = self.network(k.c_in * centred, k.c_noise, labels, augmentation)
+        output = self.network(k.c_in * centred, k.c_noise.flatten(), labels, augmentation)
         denoised: Tensor = self.mean + k.c_skip * centred + k.c_out * output.float()
         return denoised
 
     def loss(self, images: Tensor, noise: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
-        """Weighted squared error of each image, ``float32 [n]``, averaged over its pixels.
+        """|D − image|² / c_out² of each image, averaged over its pixels: ``float32 [n]``.
 
-        lambda(sigma) · |D − image|² with lambda = (sigma² + sigma_data²) / (sigma · sigma_data)², under EDM2's uncertainty
-        u(sigma): loss / e^u + u. Its minimiser in D is E[image | x], whatever u.
+        For ``edm``, 1 / c_out² is its lambda(sigma), and the loss comes under EDM2's learned uncertainty u(sigma) (Karras et al. 2024,
+        arXiv:2312.02696, eq. 21): loss / e^u + u. The minimiser in D is E[image | x], whatever the objective and u.
         """
-        denoised = self(images + sigma.reshape(-1, 1, 1, 1) * noise, sigma, labels, augmentation)
-        weight = (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
-        error = weight * (denoised - images).square().flatten(1).mean(dim=1)
-        uncertainty = self.log_variance(sigma.log() / 4)
-        loss: Tensor = error * torch.exp(-uncertainty) + uncertainty
-        return loss
+        level = sigma.float()
+        denoised = self(images + _per_image(level, images) * noise, sigma, labels, augmentation)
+        k = precondition(self.objective, level, self.sigma_data)
+        error: Tensor = (denoised - images).square().flatten(1).mean(dim=1) / k.c_out.square()
+        if self.log_variance is None:
+            return error
+        uncertainty: Tensor = self.log_variance(k.c_noise)
+        return error * torch.exp(-uncertainty) + uncertainty
+
+
+def _per_image(values: Tensor, images: Tensor) -> Tensor:
+    """``[n]`` to ``[n, 1, ...]`` with as many axes as the images have."""
+    return values.reshape(-1, *[1] * (images.ndim - 1))
 
 
 class LogVariance(nn.Module):

@@ -1,4 +1,4 @@
-"""The training loop of the denoiser: the set lives on the device, and no step waits for the host.
+"""The training loop of the denoiser: no step waits for the host, and on a GPU a whole step is one replayed CUDA graph.
 
 Everything random in step k is drawn from a seed of (run seed, k), so that a run stopped at any step and resumed continues
 bit for bit on a CPU. The process-wide generators are seeded too, once a step, because dropout takes no generator.
@@ -6,19 +6,31 @@ bit for bit on a CPU. The process-wide generators are seeded too, once a step, b
 
 from __future__ import annotations
 
-import hashlib
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.diffusion import augment, ema
+from pipeline.diffusion.batches import Batches, derive
 from pipeline.diffusion.muon import Muon
 from pipeline.diffusion.objectives import Denoiser
-from pipeline.diffusion.schedules import training_sigmas
+from pipeline.diffusion.schedules import training_levels
+from pipeline.diffusion.unet import AUGMENTATIONS
 from pipeline.runtime import autocast
+
+SNAPSHOT_WIDTHS = (0.05, 0.1)
+"""Widths of the two averages that snapshots hold; from them any other is solved after training (EDM2, section 3.2)."""
+PERSISTENT = 10
+"""Steps in a row without a finite gradient that end the training."""
+WARM_UP = 3
+"""Steps taken before a step is captured as a CUDA graph; libraries allocate and tune in the first ones."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,11 @@ class Recipe:
     augment: float
     balance: float
     ema: float
+    plateau: int = 0
+    decay: float = 0.4
+    accumulate: int = 1
+    noise_schedule: str = "edm"
+    snapshots: int = 0
     compile: bool = False
 
     @property
@@ -40,90 +57,206 @@ class Recipe:
         return -(-self.images // self.batch)
 
 
+class BatchTooLarge(Exception):
+    """A step ran out of memory; ``fits`` is the largest number of images that one forward and backward pass has room for."""
+
+    def __init__(self, asked: int, fits: int) -> None:
+        super().__init__(f"{asked} images in one pass do not fit into memory; {fits} do")
+        self.asked, self.fits = asked, fits
+
+
 class Training:
-    """The state of one training: weights, optimiser, moving average and step; all of it in :meth:`state`.
+    """The state of one training: weights, optimiser, moving averages and step; all of it in :meth:`state`.
 
     Args:
         denoiser: on its device.
-        images: ``uint8 [n, C, H, W]`` on the device.
-        labels: class indices ``int64 [n]`` on the device.
+        images: ``uint8`` or ``uint16 [n, C, ...]``: a tensor on the device where the set fits, otherwise an array to stream from.
+        labels: class indices ``int64 [n]``.
+        recipe: how to train; parameters that do not require a gradient stay as they are.
         seed: what every step's randomness is derived from.
     """
 
-    def __init__(self, denoiser: Denoiser, images: Tensor, labels: Tensor, recipe: Recipe, seed: int) -> None:
-        self.denoiser, self.images, self.labels, self.recipe, self.seed = denoiser, images, labels, recipe, seed
-        self.device = images.device.type
+    def __init__(
+        self, denoiser: Denoiser, images: Tensor | NDArray[Any], labels: Tensor | NDArray[np.int64], recipe: Recipe, seed: int
+    ) -> None:
+        self.denoiser, self.recipe, self.seed = denoiser, recipe, seed
+        self.device = denoiser.mean.device.type
+        self.batches = Batches(images, labels, recipe.batch, recipe.balance, seed, self.device)
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
-        self.average = [p.detach().clone() for p in self.parameters]
+        widths = {recipe.ema, *(SNAPSHOT_WIDTHS if recipe.snapshots else ())}
+        self.averages = {width: [p.detach().clone() for p in self.parameters] for width in sorted(widths)}
         self.rate = torch.tensor(0.0, device=self.device)
-        kernels = {p for p in self.parameters if p.ndim == 4 and min(p.shape[:2]) >= 16}
-        others = [p for p in self.parameters if p not in kernels]
-        self.optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
-            Muon([p for p in self.parameters if p in kernels], lr=self.rate),
-        ]
+        self.optimisers = make_optimisers(self.parameters, self.rate)
         self.step = 0
-        self.gamma = ema.gamma_of_width(recipe.ema)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.unusable = torch.zeros((), device=self.device)
+        for optimiser in self.optimisers:
+            optimiser.found_inf = self.unusable  # type: ignore[attr-defined]
         self.null = int(denoiser.network.classes)  # type: ignore[arg-type]
-        self.cumulative = class_balanced_cdf(labels, recipe.balance)
         self.generator = torch.Generator(device=self.device)
-        self.loss = torch.compile(denoiser.loss) if recipe.compile else denoiser.loss
+        self.loss: Callable[..., Tensor] = torch.compile(denoiser.loss) if recipe.compile else denoiser.loss
+        self._replay: Callable[[Tensor, Tensor], Tensor] | None = None
+        if self.device == "cuda":
+            torch.backends.cudnn.benchmark = True
 
-    def run(self, *, until: int | None = None, every: int = 50, report: Callable[[int, float], None] | None = None) -> None:
-        """Train up to step ``until`` (the whole recipe by default); every ``every`` steps ``report(step, mean loss)``.
+    def run(
+        self,
+        *,
+        until: int | None = None,
+        every: int = 50,
+        report: Callable[[int, float], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Train up to step ``until`` (the whole recipe by default), or until ``stop()``; every ``every`` steps ``report(step, mean loss)``.
+
+        A step whose loss or gradient is not finite changes no weight, and is counted in :attr:`skipped`.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            FloatingPointError: :data:`PERSISTENT` steps in a row were not finite.
+            BatchTooLarge: a step ran out of memory.
         """
         until = self.recipe.steps if until is None else min(until, self.recipe.steps)
         self.denoiser.train()
         total = torch.zeros((), device=self.device)
         since = 0
-        while self.step < until:
-            total += self._step()
+        while self.step < until and not (stop is not None and stop()):
+            try:
+                total += self._take_step().nan_to_num(0, 0, 0)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                failed = True
+            else:
+                failed = False
+            if failed:  # outside of the handler, whose traceback would keep the failed step's memory
+                raise BatchTooLarge(self.recipe.batch // self.recipe.accumulate, self.largest_batch())
             since += 1
             if self.step % every == 0 or self.step == until:
-                mean = float(total) / since
-                if not np.isfinite(mean):
-                    raise FloatingPointError(f"the training loss is not finite at image {self.step * self.recipe.batch}")
+                self._check()
                 if report is not None:
-                    report(self.step, mean)
+                    report(self.step, float(total) / since)
                 total.zero_()
                 since = 0
 
-    def _step(self) -> Tensor:
-        recipe, n, g = self.recipe, self.recipe.batch, self.generator
-        step_seed = int.from_bytes(hashlib.sha256(f"{self.seed}/{self.step}".encode()).digest()[:8], "big") >> 1
-        g.manual_seed(step_seed)
-        torch.manual_seed(step_seed)
-        chosen = torch.searchsorted(self.cumulative, torch.rand(n, generator=g, device=self.device, dtype=torch.float64))
-        images = self.images[chosen].float() / 127.5 - 1
-        labels = self.labels[chosen]
+    def _check(self) -> None:
+        if int(self.skipped_in_a_row) >= PERSISTENT:
+            raise FloatingPointError(
+                f"{int(self.skipped_in_a_row)} steps in a row had no finite gradient, up to image {self.step * self.recipe.batch}"
+            )
+
+    def _take_step(self) -> Tensor:
+        seed = derive(self.seed, self.step, "step")
+        stored, labels = self.batches.at(self.step)
+        self.rate.fill_(self.recipe.learning_rate * learning_rate_factor(self.step, self.recipe))
+        if self.recipe.compile and self.device == "cuda" and self._replay is None:
+            self._replay = self._capture(stored, labels)
+        self.generator.manual_seed(seed)
+        torch.manual_seed(seed)
+        loss = self._replay(stored, labels) if self._replay is not None else self._advance(stored, labels)
+        self.step += 1
+        for width, average in self.averages.items():
+            ema.update(average, self.parameters, self.step, ema.gamma_of_width(width))
+        return loss
+
+    def _advance(self, stored: Tensor, labels: Tensor) -> Tensor:
+        """One optimiser step on a batch; device work only."""
+        recipe, n, g = self.recipe, len(labels), self.generator
+        images = self.batches.to_unit(stored)
         labels = torch.where(torch.rand(n, generator=g, device=self.device) < recipe.label_dropout, self.null, labels)
         parameters = None
         if recipe.augment > 0:
             parameters = augment.draw(n, recipe.augment, g, self.device)
             images = augment.apply(images, parameters)
-        sigma = training_sigmas(n, self.denoiser.sigma_data, g, self.device)
+        sigma = training_levels(recipe.noise_schedule, n, self.denoiser.sigma_data, g, self.device)
         noise = torch.randn(images.shape, generator=g, device=self.device)
-        with autocast(self.device):
-            loss = self.loss(images, noise, sigma, labels, parameters).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        self.rate.fill_(recipe.learning_rate * learning_rate_factor(self.step, recipe.steps))
+        total = self._gradients(images, noise, sigma, labels, parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        finite = torch.isfinite(norm) & torch.isfinite(total)
+        self.unusable.copy_(~finite)
         for optimiser in self.optimisers:
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        self.step += 1
-        ema.update(self.average, self.parameters, self.step, self.gamma)
-        return loss.detach()
+        self.skipped += ~finite
+        self.skipped_in_a_row.add_(1).mul_(~finite)
+        return total
+
+    def _gradients(self, images: Tensor, noise: Tensor, sigma: Tensor, labels: Tensor, parameters: Tensor | None) -> Tensor:
+        """The mean loss, its gradient added up over ``accumulate`` passes."""
+        for p in self.parameters:
+            p.grad = None
+        count = self.recipe.accumulate
+        total = torch.zeros((), device=self.device)
+        parts = [part.chunk(count) for part in (images, noise, sigma, labels)]
+        told = parameters.chunk(count) if parameters is not None else itertools.repeat(None, count)
+        for *part, known in zip(*parts, told):
+            with autocast(self.device):
+                loss = self.loss(*part, known).sum() / len(images)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _capture(self, stored: Tensor, labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Record one step as a CUDA graph; the steps that it takes to warm up are undone."""
+        saved = {name: value.clone() for name, value in self.state().items()}
+        inputs = stored.clone(), labels.clone()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self._advance(*inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        with torch.cuda.graph(graph):
+            loss = self._advance(*inputs)
+        self.load(saved)
+
+        def replay(stored: Tensor, labels: Tensor) -> Tensor:
+            inputs[0].copy_(stored)
+            inputs[1].copy_(labels)
+            graph.replay()
+            return loss.clone()
+
+        return replay
+
+    def largest_batch(self) -> int:
+        """The most images that fit into one forward and backward pass, to a sixteenth of those asked for; 0 where one alone does not."""
+        fits, over = 0, self.recipe.batch // self.recipe.accumulate
+        while over - fits > max(1, over // 16):
+            middle = (fits + over) // 2
+            if self._fits(middle):
+                fits = middle
+            else:
+                over = middle
+        return fits
+
+    def _fits(self, count: int) -> bool:
+        stored, labels = (part[:1].expand(count, *part.shape[1:]) for part in self.batches.at(self.step))
+        images = self.batches.to_unit(stored)
+        sigma = torch.full((count,), self.denoiser.sigma_data, device=self.device)
+        parameters = torch.zeros(count, AUGMENTATIONS, device=self.device) if self.recipe.augment > 0 else None
+        try:
+            with autocast(self.device):
+                loss = self.denoiser.loss(images, torch.zeros_like(images), sigma, labels, parameters).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            return False
+        finally:
+            for p in self.parameters:
+                p.grad = None
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+        return True
 
     def state(self) -> dict[str, Tensor]:
         """Everything that :meth:`load` needs to go on, as named tensors."""
-        tensors = {"step": torch.tensor(self.step)}
-        for number, (weight, average) in enumerate(zip(self.parameters, self.average)):
+        tensors = {"step": torch.tensor(self.step), "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
+        for number, weight in enumerate(self.parameters):
             tensors[f"weight.{number}"] = weight.detach().contiguous()
-            tensors[f"average.{number}"] = average.contiguous()
+            for width, average in self.averages.items():
+                tensors[f"average-{width}.{number}"] = average[number].contiguous()
             for optimiser in self.optimisers:
                 for name, value in optimiser.state.get(weight, {}).items():
                     tensors[f"{name}.{number}"] = value.detach().contiguous()
@@ -133,36 +266,71 @@ class Training:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Continue from what :meth:`state` gave."""
         self.step = int(tensors["step"])
-        for number, (weight, average) in enumerate(zip(self.parameters, self.average)):
+        self.skipped.copy_(tensors["skipped"])
+        self.skipped_in_a_row.copy_(tensors["skipped_in_a_row"])
+        for number, weight in enumerate(self.parameters):
             weight.copy_(tensors[f"weight.{number}"])
-            average.copy_(tensors[f"average.{number}"])
-            for optimiser, slots in zip(self.optimisers, (("step", "exp_avg", "exp_avg_sq"), ("momentum",))):
+            for width, average in self.averages.items():
+                average[number].copy_(tensors[f"average-{width}.{number}"])
+        for optimiser, slots in zip(self.optimisers, (("step", "exp_avg", "exp_avg_sq"), ("momentum",))):
+            for number, weight in enumerate(self.parameters):
                 if f"{slots[-1]}.{number}" in tensors:
-                    optimiser.state[weight] = {name: _like(tensors[f"{name}.{number}"], weight) for name in slots}
+                    state = optimiser.state[weight]
+                    for name in slots:
+                        _restore(state, name, tensors[f"{name}.{number}"], weight)
+                else:  # warm-up steps that are undone had no state before them
+                    for value in optimiser.state.get(weight, {}).values():
+                        value.zero_()
 
     @torch.no_grad()
-    def averaged(self) -> dict[str, Tensor]:
-        """The denoiser's parameters by name, with the moving average in place of the last weights."""
+    def averaged(self, width: float | None = None) -> dict[str, Tensor]:
+        """The denoiser's state by name, with a moving average (that of ``recipe.ema`` by default) in place of the last weights."""
         names = [name for name, p in self.denoiser.named_parameters() if p.requires_grad]
-        averaged = {name: value.detach().clone().contiguous() for name, value in zip(names, self.average)}
-        return averaged | {name: value.contiguous() for name, value in self.denoiser.named_buffers() if name == "mean"}
+        average = self.averages[self.recipe.ema if width is None else width]
+        state = {name: value.detach().contiguous() for name, value in self.denoiser.state_dict().items()}
+        return state | {name: value.detach().clone().contiguous() for name, value in zip(names, average)}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The trained parameters' averages of :data:`SNAPSHOT_WIDTHS` now, as ``<width>/<name>``, in half precision."""
+        names = [name for name, p in self.denoiser.named_parameters() if p.requires_grad]
+        return {
+            f"{width}/{name}": value.half().contiguous() for width in SNAPSHOT_WIDTHS for name, value in zip(names, self.averages[width])
+        }
 
 
-def _like(value: Tensor, weight: Tensor) -> Tensor:
-    """A copy on the weight's device, in its memory format where it has its shape: bit-exact resumption needs the same kernels."""
-    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value.clone().to(weight.device)
+def make_optimisers(parameters: list[torch.nn.Parameter], rate: Tensor) -> list[torch.optim.Optimizer]:
+    """AdamW for vectors and the thin outer layers, Muon for the kernels between; both read their learning rate from ``rate``."""
+    kernels = {p for p in parameters if p.ndim >= 4 and min(p.shape[:2]) >= 16}
+    others = [p for p in parameters if p not in kernels]
+    on_gpu = rate.device.type == "cuda"
+    return [
+        torch.optim.AdamW([{"params": others}], lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True, capturable=on_gpu),
+        Muon([{"params": [p for p in parameters if p in kernels]}], lr=rate),
+    ]
 
 
-def class_balanced_cdf(labels: Tensor, balance: float) -> Tensor:
-    """Cumulative sampling probabilities ``float64 [n]``: class c is drawn in proportion to its prevalence to the power 1 − balance."""
-    counts = torch.bincount(labels).double()
-    share = torch.where(counts > 0, counts / counts.sum(), 0.0) ** (1 - balance) * (counts > 0)
-    weight = (share / share.sum() / counts.clamp(min=1))[labels]
-    cumulative = weight.cumsum(0)
-    return cumulative / cumulative[-1]
+def _restore(state: dict[str, Any], name: str, value: Tensor, weight: Tensor) -> None:
+    """In place where there is a state already, which a CUDA graph writes to; otherwise a copy on the weight's device, in its memory
+    format where it has its shape: bit-exact resumption needs the same kernels."""
+    if name in state:
+        state[name].copy_(value)
+    elif value.shape == weight.shape:
+        state[name] = torch.empty_like(weight).copy_(value)
+    else:
+        state[name] = value.clone().to(weight.device)
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up over the first 5 % (100 steps at most), constant, linear decay to 0 over the last 40 %."""
-    warm = max(1, min(100, steps // 20))
-    return min(1.0, (step + 1) / warm, (steps - step) / max(1, 0.4 * steps))
+def _out_of_memory(error: BaseException) -> bool:
+    """CUDA's allocator raises its own class; the CPU's raises a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def learning_rate_factor(step: int, recipe: Recipe) -> float:
+    """Linear warm-up over the first 5 % (100 steps at most); constant, or after ``plateau`` images falling with the inverse square root of
+    the images seen (EDM2, eq. 67); linear decay to 0 over the last share ``decay``."""
+    steps = recipe.steps
+    warm = (step + 1) / max(1, min(100, steps // 20))
+    seen = step * recipe.batch
+    slower = math.sqrt(recipe.plateau / seen) if 0 < recipe.plateau < seen else 1.0
+    ending = (steps - step) / max(1.0, recipe.decay * steps) if recipe.decay else 1.0
+    return min(1.0, warm, ending) * slower

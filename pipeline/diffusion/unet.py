@@ -1,7 +1,8 @@
 """The denoiser's network: a U-Net that works on pixel-unshuffled images, told of noise, class and augmentation.
 
 The input is rearranged in patch × patch blocks to channels, so that a 32-pixel image costs what a 16-pixel one does; blocks are
-residual with adaptive normalisation (Dhariwal & Nichol 2021, arXiv:2105.05233), attention where the grid is small.
+residual with adaptive normalisation (Dhariwal & Nichol 2021, arXiv:2105.05233), attention where the grid is small. Images
+``[n, C, H, W]`` and volumes ``[n, C, D, H, W]`` share one definition: below, "..." stands for the sides of either.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 AUGMENTATIONS = 6
 """Numbers that describe an image's augmentation to the network; all zero for an image as it is."""
@@ -19,6 +21,8 @@ AUGMENTATIONS = 6
 
 class UNet(nn.Module):
     """F(x, c_noise, labels, augmentation).
+
+    ``CLASS_TABLE`` names the parameter with one row a class, the null class last.
 
     Args:
         channels: of the image, 1–4.
@@ -29,7 +33,11 @@ class UNet(nn.Module):
         size: side of the images; any size works, since the network pads inside and crops.
         patch: side of the pixel-unshuffle.
         dropout: inside the residual blocks.
+        dims: 2 for images, 3 for volumes.
+        checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, a third more work.
     """
+
+    CLASS_TABLE = "condition.label.weight"
 
     def __init__(
         self,
@@ -42,50 +50,50 @@ class UNet(nn.Module):
         attention: Sequence[int],
         patch: int,
         dropout: float,
+        dims: int = 2,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.patch = patch
+        self.dims, self.patch, self.blocks, self.classes = dims, patch, blocks, classes
+        self.checkpointing = checkpointing
         self.multiple = patch * 2 ** (len(widths) - 1)
-        self.classes = classes
         hidden = 4 * widths[0]
         self.condition = Condition(hidden, classes)
-        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        self.stem = conv(dims, channels * patch**dims, widths[0], 3)
         side = math.ceil(size / self.multiple) * self.multiple // patch
-        sides = [side // 2**level for level in range(len(widths))]
+        attends = [side // 2**level in attention for level in range(len(widths))]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
         for level, wide in enumerate(widths):
             for number in range(blocks):
-                self.down.append(Block(width, wide, hidden, dropout, sides[level] in attention, halve=bool(level) and number == 0))
+                halve = level > 0 and number == 0
+                self.down.append(Block(dims, width, wide, hidden, dropout, attends[level], halve))
                 width = wide
-        self.middle = Block(width, width, hidden, dropout, sides[-1] in attention)
+        self.middle = Block(dims, width, width, hidden, dropout, attends[-1])
         for level, wide in reversed(list(enumerate(widths))):
             for number in range(blocks):
                 inputs = width + wide if number == 0 else wide
-                self.up.append(Block(inputs, wide, hidden, dropout, sides[level] in attention))
+                self.up.append(Block(dims, inputs, wide, hidden, dropout, attends[level]))
                 width = wide
             if level:
-                self.up.append(Double(width))
-        self.blocks = blocks
+                self.up.append(Double(dims, width))
         self.norm = ChannelNorm(width)
-        self.head = nn.Conv2d(width, channels * patch**2, 3, padding=1)
+        self.head = conv(dims, width, channels * patch**dims, 3)
         silence(self.head)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
-        """``[n, C, H, W]`` to the same shape; ``c_noise [n]``, ``labels int64 [n]``, ``augmentation [n, AUGMENTATIONS]``."""
-        height, width = x.shape[-2:]
-        pad_h, pad_w = -height % self.multiple, -width % self.multiple
-        if pad_h or pad_w:
-            x = F.pad(x, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2), mode="replicate")
+        """``[n, C, ...]`` to the same shape; ``c_noise [n]``, ``labels int64 [n]``, ``augmentation [n, AUGMENTATIONS]``."""
+        sides = x.shape[2:]
+        x = pad(x, self.multiple)
         condition = self.condition(c_noise, labels, augmentation)
-        x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
-        x = self.stem(x)
+        x = unshuffle(x, self.patch)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last if self.dims == 2 else torch.channels_last_3d))
         skips = []
         for number, block in enumerate(self.down, start=1):
-            x = block(x, condition)
+            x = self._through(block, x, condition)
             if number % self.blocks == 0:
                 skips.append(x)
-        x = self.middle(x, condition)
+        x = self._through(self.middle, x, condition)
         inside = 0
         for layer in self.up:
             if isinstance(layer, Double):
@@ -93,11 +101,16 @@ class UNet(nn.Module):
                 continue
             if inside % self.blocks == 0:
                 x = torch.cat([x, skips.pop()], dim=1)
-            x = layer(x, condition)
+            x = self._through(layer, x, condition)
             inside += 1
-        x = self.head(F.silu(self.norm(x)))
-        x = F.pixel_shuffle(x, self.patch)
-        return x[..., pad_h // 2 : pad_h // 2 + height, pad_w // 2 : pad_w // 2 + width]
+        return crop(shuffle(self.head(F.silu(self.norm(x))), self.patch), sides)
+
+    def _through(self, block: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
+        if self.checkpointing and self.training:
+            made: Tensor = checkpoint(block, x, condition, use_reentrant=False)
+            return made
+        made = block(x, condition)
+        return made
 
 
 class Condition(nn.Module):
@@ -127,25 +140,26 @@ class Condition(nn.Module):
 class Block(nn.Module):
     """Residual block with adaptive normalisation (scale and shift from the condition); halves first or attends last where asked."""
 
-    def __init__(self, inputs: int, outputs: int, hidden: int, dropout: float, attention: bool, halve: bool = False) -> None:
+    def __init__(self, dims: int, inputs: int, outputs: int, hidden: int, dropout: float, attention: bool, halve: bool = False) -> None:
         super().__init__()
         self.halve = halve
         self.norm1 = ChannelNorm(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv1 = conv(dims, inputs, outputs, 3)
         self.scale_shift = nn.Linear(hidden, 2 * outputs)
         self.norm2 = ChannelNorm(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2 = conv(dims, outputs, outputs, 3)
         self.dropout = dropout
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.attention = Attention(outputs) if attention else None
+        self.skip = conv(dims, inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.attention = Attention(dims, outputs) if attention else None
         silence(self.conv2)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """``[n, inputs, h, w]`` and ``[n, hidden]`` to ``[n, outputs, h, w]`` (half the sides where it halves)."""
+        """``[n, inputs, ...]`` and ``[n, hidden]`` to ``[n, outputs, ...]`` (half the sides where it halves)."""
         if self.halve:
-            x = F.avg_pool2d(x, 2)
+            x = F.avg_pool2d(x, 2) if x.ndim == 4 else F.avg_pool3d(x, 2)
         y = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.scale_shift(condition)[:, :, None, None].chunk(2, dim=1)
+        scale_shift: Tensor = self.scale_shift(condition)
+        scale, shift = scale_shift.reshape(*scale_shift.shape, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         y = F.silu(self.norm2(y) * (1 + scale) + shift)
         y = self.conv2(F.dropout(y, self.dropout, self.training))
         x = (self.skip(x) + y) * math.sqrt(0.5)
@@ -157,21 +171,21 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Self-attention over the grid, 64 channels a head."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, dims: int, width: int) -> None:
         super().__init__()
         self.heads = max(1, width // 64)
         self.norm = ChannelNorm(width)
-        self.qkv = nn.Conv2d(width, 3 * width, 1)
-        self.out = nn.Conv2d(width, width, 1)
+        self.qkv = conv(dims, width, 3 * width, 1)
+        self.out = conv(dims, width, width, 1)
         silence(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[n, width, h, w]`` to the same."""
-        n, width, height, side = x.shape
-        tokens = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(n, height * side, 3, self.heads, width // self.heads)
+        """``[n, width, ...]`` to the same."""
+        n, width, *sides = x.shape
+        tokens = self.qkv(self.norm(x)).movedim(1, -1).reshape(n, math.prod(sides), 3, self.heads, width // self.heads)
         query, key, value = tokens.permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(query, key, value)
-        y = y.transpose(1, 2).reshape(n, height, side, width).permute(0, 3, 1, 2)
+        y = y.transpose(1, 2).reshape(n, *sides, width).movedim(-1, 1)
         attended: Tensor = x + self.out(y)
         return attended
 
@@ -179,21 +193,14 @@ class Attention(nn.Module):
 class Double(nn.Module):
     """Double the grid: nearest neighbour, then a convolution."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, dims: int, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv = conv(dims, width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[n, width, h, w]`` to ``[n, width, 2h, 2w]``."""
+        """``[n, width, ...]`` to the same with doubled sides."""
         y: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return y
-
-
-def silence(layer: nn.Conv2d) -> None:
-    """Start a layer at zero, so that what it ends begins as nothing."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
 
 
 class ChannelNorm(nn.Module):
@@ -208,6 +215,53 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[n, width, h, w]`` to the same."""
-        y: Tensor = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)
+        """``[n, width, ...]`` to the same."""
+        y: Tensor = F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias).movedim(-1, 1)
         return y
+
+
+def pad(x: Tensor, multiple: int) -> Tensor:
+    """Pad ``[n, C, ...]`` on all sides, by repeating the border, until every side is a multiple of ``multiple``."""
+    short = [-side % multiple for side in x.shape[2:]]
+    if not any(short):
+        return x
+    # F.pad counts from the last axis.
+    return F.pad(x, [part for more in reversed(short) for part in (more // 2, more - more // 2)], mode="replicate")
+
+
+def crop(x: Tensor, sides: Sequence[int]) -> Tensor:
+    """What :func:`pad` was given, of sides ``sides``."""
+    for axis, side in enumerate(sides, start=2):
+        x = x.narrow(axis, (x.shape[axis] - side) // 2, side)
+    return x
+
+
+def conv(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Conv2d | nn.Conv3d:
+    """A convolution of images or volumes that keeps their sides."""
+    kind = nn.Conv2d if dims == 2 else nn.Conv3d
+    return kind(inputs, outputs, kernel, padding=kernel // 2)
+
+
+def silence(layer: nn.Conv2d | nn.Conv3d) -> None:
+    """Start a layer at zero, so that what it ends begins as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def unshuffle(x: Tensor, patch: int) -> Tensor:
+    """Move ``patch``-sided blocks of pixels or voxels to channels: ``[n, C, ...]`` to ``[n, C · patch^dims, ... / patch]``."""
+    if x.ndim == 4:
+        return F.pixel_unshuffle(x, patch)
+    n, channels, depth, height, width = x.shape
+    blocks = x.reshape(n, channels, depth // patch, patch, height // patch, patch, width // patch, patch)
+    return blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(n, channels * patch**3, depth // patch, height // patch, width // patch)
+
+
+def shuffle(x: Tensor, patch: int) -> Tensor:
+    """The inverse of :func:`unshuffle`."""
+    if x.ndim == 4:
+        return F.pixel_shuffle(x, patch)
+    n, channels, depth, height, width = x.shape
+    blocks = x.reshape(n, channels // patch**3, patch, patch, patch, depth, height, width)
+    return blocks.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(n, channels // patch**3, depth * patch, height * patch, width * patch)

@@ -1,4 +1,4 @@
-"""The EDM objective: its coefficients, its minimiser, the power-function average and Muon's orthogonalisation."""
+"""The objectives: their coefficients, conversions and common minimiser; Muon's orthogonalisation and the augmentation."""
 
 import math
 
@@ -7,32 +7,170 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.diffusion import augment, ema
+from pipeline.diffusion import augment
 from pipeline.diffusion.muon import Muon, orthogonalise
-from pipeline.diffusion.objectives import Denoiser, precondition
+from pipeline.diffusion.objectives import OBJECTIVES, Denoiser, from_x0, precondition, to_x0
+from pipeline.diffusion.schedules import RANGE, SCHEDULES, alpha_sigma
+from tests.unit.mixture import UNEVEN
+
+KINDS = ("epsilon", "x0", "v", "flow")
 
 
 class Constant(nn.Module):
     """A network whose output is one number."""
 
-    def __init__(self) -> None:
+    def __init__(self, value: float = 0.0) -> None:
         super().__init__()
         self.classes = 2
-        self.value = nn.Parameter(torch.zeros(()))
+        self.value = nn.Parameter(torch.tensor(value))
 
     def forward(self, x, c_noise, labels, augmentation=None):
+        assert c_noise.shape == (len(x),)
         return self.value.expand_as(x)
 
 
-def test_preconditioning_keeps_input_and_target_at_unit_variance():
+class Table(nn.Module):
+    """A network that is a table: at each of a few noise levels, piecewise linear in x, between KNOTS times the spread of x there."""
+
+    def __init__(self, levels: torch.Tensor, objective: str) -> None:
+        super().__init__()
+        self.c_noise = levels.log() / 4
+        self.place = (levels**2 + UNEVEN.sigma_data**2).rsqrt() / precondition(objective, levels, UNEVEN.sigma_data).c_in
+        self.values = nn.Parameter(torch.zeros(len(levels), len(KNOTS)))
+
+    def forward(self, x, c_noise, labels, augmentation=None):
+        row = (c_noise[:, None] - self.c_noise).abs().argmin(dim=1)
+        place = (x.flatten() * self.place[row] - KNOTS[0]) / (KNOTS[1] - KNOTS[0])
+        left = place.floor().clamp(0, len(KNOTS) - 2)
+        right = place - left
+        values = self.values.flatten()
+        first = row * len(KNOTS) + left.long()
+        return (values[first] * (1 - right) + values[first + 1] * right).reshape(x.shape)
+
+
+KNOTS = torch.linspace(-3, 3, 121)
+
+
+def test_edm_keeps_input_and_target_at_unit_variance():
     sigma_data = 0.3
     sigma = torch.tensor([0.01, 0.3, 5.0])
-    k = precondition(sigma, sigma_data)
-    variance_in = (k.c_in.flatten() ** 2) * (sigma**2 + sigma_data**2)
-    torch.testing.assert_close(variance_in, torch.ones(3))
+    k = precondition("edm", sigma, sigma_data)
+    torch.testing.assert_close(k.c_in**2 * (sigma**2 + sigma_data**2), torch.ones(3))
     # EDM eq. 113: the effective target (y - c_skip (y + n)) / c_out has unit variance.
-    variance_target = ((1 - k.c_skip) ** 2 * sigma_data**2 + (k.c_skip * sigma.reshape(-1, 1, 1, 1)) ** 2) / k.c_out**2
-    torch.testing.assert_close(variance_target.flatten(), torch.ones(3))
+    variance_target = ((1 - k.c_skip) ** 2 * sigma_data**2 + (k.c_skip * sigma) ** 2) / k.c_out**2
+    torch.testing.assert_close(variance_target, torch.ones(3))
+
+
+@pytest.mark.parametrize(("objective", "schedule"), [*((kind, "ddpm_linear") for kind in KINDS[:3]), ("flow", "flow")])
+def test_a_denoiser_reads_its_network_as_the_published_prediction_at_the_published_input(objective, schedule):
+    alpha, sigma = (torch.from_numpy(part) for part in alpha_sigma(schedule, [0.001, 0.3, 0.9]))
+    value, x_t = torch.tensor([0.3, -0.8, 1.1], dtype=torch.float64), torch.tensor([0.2, 0.5, -1.7], dtype=torch.float64)
+    k = precondition(objective, sigma / alpha, 0.5)
+    torch.testing.assert_close(k.c_in * x_t / alpha, x_t)
+    expected = torch.stack([to_x0(objective, v, x, float(a), float(s)) for v, x, a, s in zip(value, x_t, alpha, sigma)])
+    torch.testing.assert_close(k.c_skip * x_t / alpha + k.c_out * value, expected)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_coefficients_are_finite_and_the_level_is_told_on_one_scale(objective):
+    for value in precondition(objective, torch.logspace(math.log10(RANGE[0] * 0.1), math.log10(RANGE[1]), 50), 0.3):
+        assert torch.isfinite(value).all()
+    c_noise = precondition(objective, torch.tensor([RANGE[0] * 0.25, RANGE[1]]), 0.25).c_noise
+    assert float(c_noise.abs().max()) < 2
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("target", KINDS)
+def test_predictions_convert_into_each_other_and_back(schedule, source, target):
+    rng = np.random.default_rng(0)
+    for t in (0.001, 0.1, 0.5, 0.9, 0.98):
+        alpha, sigma = (float(part) for part in alpha_sigma(schedule, t, 0.5))
+        image, noise = torch.from_numpy(rng.uniform(-1, 1, 100)), torch.from_numpy(rng.standard_normal(100))
+        x = alpha * image + sigma * noise
+        value = {"epsilon": noise, "x0": image, "v": alpha * noise - sigma * image, "flow": noise - image}[source]
+        converted = from_x0(target, to_x0(source, value, x, alpha, sigma), x, alpha, sigma)
+        back = from_x0(source, to_x0(target, converted, x, alpha, sigma), x, alpha, sigma)
+        assert float((back - value).abs().max()) < 1e-10
+        assert float((to_x0(source, value, x, alpha, sigma) - image).abs().max()) < 1e-10
+
+
+def test_at_the_end_of_flow_matching_all_but_epsilon_still_tell_the_image():
+    image, noise = torch.tensor([0.3, -0.7], dtype=torch.float64), torch.tensor([1.2, 0.4], dtype=torch.float64)
+    for kind in ("x0", "v", "flow"):
+        torch.testing.assert_close(to_x0(kind, from_x0(kind, image, noise, 0.0, 1.0), noise, 0.0, 1.0), image)
+    with pytest.raises(ZeroDivisionError):
+        to_x0("epsilon", 0.5, 0.5, 0.0, 1.0)
+    with pytest.raises(ValueError, match="no prediction 'score'"):
+        to_x0("score", 0.5, 0.5, 0.5, 0.5)
+
+
+def pairs_of_image_and_noise(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(images, noise, sigma), each ``float32 [n, 1, 1, 1]`` but sigma ``[n]``: evenly spread pairs at each level, where KNOTS reach."""
+    number = np.arange(30_000)
+    images = torch.from_numpy(UNEVEN.quantile((number + 0.5) / len(number))).float().repeat(len(levels))
+    noises = torch.special.ndtri(torch.from_numpy((number * (5**0.5 - 1) / 2 + 0.5) % 1)).float().repeat(len(levels))
+    sigma = levels.repeat_interleave(len(number))
+    inside = (images + sigma * noises).abs() < 3 * (sigma**2 + UNEVEN.sigma_data**2).sqrt()
+    return images[inside].reshape(-1, 1, 1, 1), noises[inside].reshape(-1, 1, 1, 1), sigma[inside]
+
+
+def minimise(denoiser: Denoiser, parameters, images: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> None:
+    """Full-batch L-BFGS on the denoiser's own loss."""
+    solver = torch.optim.LBFGS(list(parameters), max_iter=100, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+    labels = torch.zeros(len(images), dtype=torch.long)
+
+    def loss() -> torch.Tensor:
+        solver.zero_grad()
+        value = denoiser.loss(images, noise, sigma, labels).mean()
+        value.backward()
+        return value
+
+    solver.step(loss)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_has_its_minimum_at_the_conditional_expectation(objective):
+    levels = torch.tensor([0.05, 0.3, 2.0])
+    images, noise, sigma = pairs_of_image_and_noise(levels)
+    denoiser = Denoiser(Table(levels, objective), torch.zeros(1, 1, 1), UNEVEN.sigma_data, objective)
+    minimise(denoiser, denoiser.network.parameters(), images, noise, sigma)
+    x = images + sigma.reshape(-1, 1, 1, 1) * noise
+    found = denoiser(x, sigma, torch.zeros(len(x), dtype=torch.long)).detach().flatten().double()
+    for one in levels:
+        rows = sigma == one
+        exact = UNEVEN.denoise(x[rows].reshape(-1, 1).double(), float(one)).flatten()
+        assert float((found[rows] - exact).square().mean().sqrt()) < 0.008
+
+
+def test_the_learned_log_variance_is_that_of_the_loss():
+    levels = torch.tensor([0.02, 0.2, 1.0, 8.0])
+    denoiser = Denoiser(Constant(), torch.zeros(1, 1, 1), 0.5)
+    images, noise, sigma = pairs_of_image_and_noise(levels)
+    plain = denoiser.loss(images, noise, sigma, torch.zeros(len(images), dtype=torch.long)).detach()
+    minimise(denoiser, denoiser.log_variance.parameters(), images, noise, sigma)
+    learned = denoiser.log_variance(levels.log() / 4).detach().exp()
+    torch.testing.assert_close(learned, torch.stack([plain[sigma == one].mean() for one in levels]), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_loss_is_the_networks_squared_error_in_its_own_target(objective):
+    generator = torch.Generator().manual_seed(0)
+    images, noise = torch.rand(3, 1, 4, 4, generator=generator) * 2 - 1, torch.randn(3, 1, 4, 4, generator=generator)
+    sigma, spread = torch.tensor([0.05, 0.5, 5.0]), 0.4
+    level = sigma.reshape(-1, 1, 1, 1)
+    alpha, share = (1 + level**2).rsqrt(), level * (1 + level**2).rsqrt()
+    total = level**2 + spread**2
+    target = {
+        "edm": (images - spread**2 / total * (images + level * noise)) * total.sqrt() / (level * spread),
+        "epsilon": noise,
+        "x0": images,
+        "v": alpha * noise - share * images,
+        "flow": noise - images,
+    }[objective]
+    denoiser = Denoiser(Constant(0.3), torch.zeros(1, 4, 4), spread, objective)
+    loss = denoiser.loss(images, noise, sigma, torch.zeros(3, dtype=torch.long))
+    torch.testing.assert_close(loss, (0.3 - target).square().mean(dim=(1, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_that_says_nothing_denoises_to_the_wiener_estimate_about_the_mean():
@@ -45,32 +183,19 @@ def test_a_network_that_says_nothing_denoises_to_the_wiener_estimate_about_the_m
     torch.testing.assert_close(denoiser(x, sigma, torch.zeros(2, dtype=torch.long)), expected)
 
 
-def test_the_loss_is_least_at_the_conditional_expectation():
-    torch.manual_seed(0)
-    denoiser = Denoiser(Constant(), torch.zeros(1, 1, 1), 1.0)
-    images = torch.full((512, 1, 1, 1), 0.7)
-    sigma = torch.full((512,), 1.0)
-    noise = torch.randn(512, 1, 1, 1)
-    # E[image | x] = 0.7 whatever x: F must be (0.7 - c_skip x) / c_out on average.
-    best = float(((0.7 - 0.5 * (images + noise)) / math.sqrt(0.5)).mean())
-    losses = {}
-    for value in (best - 0.2, best, best + 0.2):
-        denoiser.network.value.data.fill_(value)
-        losses[value] = denoiser.loss(images, noise, sigma, torch.zeros(512, dtype=torch.long)).mean().item()
-    assert min(losses, key=losses.get) == best
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_volumes_are_denoised_like_images(objective):
+    x = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    sigma, labels = torch.tensor([0.3, 3.0]), torch.zeros(2, dtype=torch.long)
+    volumes = Denoiser(Constant(0.2), torch.full((1, 3, 4, 4), 0.1), 0.5, objective)
+    slices = Denoiser(Constant(0.2), torch.full((1, 4, 4), 0.1), 0.5, objective)
+    torch.testing.assert_close(volumes(x, sigma, labels)[:, :, 1], slices(x[:, :, 1], sigma, labels))
+    assert volumes.loss(x, x, sigma, labels).shape == (2,)
 
 
-def test_the_power_function_average_matches_its_integral():
-    width, steps = 0.1, 400
-    gamma = ema.gamma_of_width(width)
-    # sigma_rel of the profile t^gamma: sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3))   (EDM2, eq. 126)
-    assert math.sqrt(gamma + 1) / ((gamma + 2) * math.sqrt(gamma + 3)) == pytest.approx(width, rel=1e-6)
-    average, weight = [torch.zeros(1, dtype=torch.float64)], [torch.zeros(1, dtype=torch.float64)]
-    for step in range(1, steps + 1):
-        weight[0].fill_(float(step))
-        ema.update(average, weight, step, gamma)
-    mean_time = (gamma + 1) / (gamma + 2)
-    assert float(average[0]) / steps == pytest.approx(mean_time, rel=5e-3)
+def test_an_unknown_objective_is_an_error_at_once():
+    with pytest.raises(ValueError, match="no objective 'score'"):
+        Denoiser(Constant(), torch.zeros(1, 4, 4), 0.5, "score")
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16)])

@@ -1,0 +1,271 @@
+"""The judge of the quality benchmarks: the evaluate and audit stages' measures, arranged so that many candidates share what is theirs.
+
+The encoder, the halves of the held-out images and what they score against each other (the floor), the classifiers trained on real images
+and the copy search's index are made once; a candidate then costs some seconds of a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluation.encoder import Classifier, Kind, Labelled, train_classifier
+from evaluation.fidelity import TwoSample, compare, draw, frechet_distance, measures, standardised_features, two_sample_halves
+from evaluation.intervals import (
+    Floats,
+    Interval,
+    clopper_pearson,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    interval_of,
+    resample_weights,
+    to_json,
+)
+from evaluation.utility import label_fidelity, utility
+from pipeline import runtime
+from pipeline.evaluate import ENCODER_IMAGES, labelled
+from pipeline.images import ImageSet, to_unit
+from pipeline.release import gate
+from privacy import audit, power
+from privacy.copies import CopySearch, shared_structure
+from tests.benchmarks.classifiers import Task, train_all
+
+RESAMPLES = 500
+MANIFOLD_DRAWS = 10
+"""Halvings on which precision, recall and the kernel distance are measured; they cost twenty times what the Fréchet distance does."""
+PLANTED = 100
+"""Copies planted for each core transformation, as in the audit stage."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How thoroughly a candidate is judged.
+
+    Attributes:
+        kind: of the classifiers.
+        images_seen: in training each of them.
+        utility_seeds: classifiers trained on the candidate, and on real images.
+        tests: two-sample tests on different halvings, whose mean counts.
+        halvings: of the held-out images, for the Fréchet distance.
+        full: with label fidelity, utility and the copy search; otherwise only the Fréchet distance and the two-sample test.
+    """
+
+    kind: Kind = "resnet18"
+    images_seen: int = 20_000
+    utility_seeds: int = 5
+    tests: int = 3
+    halvings: int = 100
+    full: bool = True
+
+
+QUICK = Protocol(kind="small", images_seen=12_000, tests=1, full=False)
+TINY = Protocol(kind="small", images_seen=256, utility_seeds=2, tests=1, halvings=4)
+
+
+class Judge:
+    """Judges sets of generated images that all have the same classes in the same order.
+
+    Args:
+        sets: the real images by split.
+        labels: class of every generated image ``[n]``.
+        seed: of the halvings and of the classifiers.
+    """
+
+    def __init__(self, sets: dict[str, ImageSet], labels: NDArray[np.int64], seed: int, protocol: Protocol, device: str) -> None:
+        self.sets, self.labels, self.seed, self.protocol, self.device = sets, labels, seed, protocol, device
+        self.names = sets["train"].classes
+        self.real = {name: labelled(images) for name, images in sets.items()}
+        self.features = standardised_features(encoder(self.real["val"], len(self.names), device).features, self.real["val"].images)
+        rng = self.rng("halvings")
+        audited = self.real["audit"]
+        self.draws = [draw(audited, labels, rng, len(self.names)) for _ in range(protocol.halvings)]
+        self.held_out = self.features(audited.images)
+        self.floor = feature_measures([(self.held_out[d.b], self.held_out[d.a]) for d in self.draws])
+        self.weights = bootstrap_weights(audited, len(labels), self.rng("bootstrap"))
+        self.floor_tests = self._tests([audited.take(d.b) for d in self.draws[: protocol.tests]])
+        tasks = self._test_tasks(self.floor_tests) + (self._utility_tasks(self.real["train"]) if protocol.full else [])
+        trained = self._train(tasks)
+        self.floor_areas = self._areas(self._scored(self.floor_tests, trained), floor=True)
+        self.trained_on_real = trained[2 * protocol.tests :]
+        if protocol.full:
+            self.real_test = np.stack([one.predict(self.real["test"].images) for one in self.trained_on_real])
+            self.real_labels = self._label_fidelity(audited.images, audited.labels)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """A generator for one purpose, the same for every candidate."""
+        return np.random.default_rng(runtime.derive_seed(self.seed, "judge", purpose))
+
+    def __call__(self, images: NDArray[np.uint8], copies: bool = True) -> dict[str, Any]:
+        """Judge ``uint8 [n, C, H, W]``: plain JSON values, intervals as ``{"value", "low", "high", "n"}``.
+
+        Without ``copies``, no image is searched for copies: for the training images themselves.
+        """
+        made = Labelled(to_unit(images), self.labels, np.arange(len(images)).astype(str))
+        found = self.features(made.images)
+        measured = feature_measures([(found[d.synthetic], self.held_out[d.a]) for d in self.draws])
+        result: dict[str, Any] = {"n": len(self.draws[0].a), "images": len(images)}
+        result |= compare(measured, self.floor, result["n"])
+        tests = self._tests([made.take(d.synthetic) for d in self.draws[: self.protocol.tests]])
+        trained = self._train(self._test_tasks(tests) + (self._utility_tasks(made) if self.protocol.full else []))
+        result["two_sample"] = self._two_sample(self._scored(tests, trained))
+        if self.protocol.full:
+            result |= self._worth(made, trained[2 * self.protocol.tests :])
+            if copies:
+                result["copies"] = self.copy_search(images)
+        judged: dict[str, Any] = to_json(result)
+        return judged
+
+    def features_only(self, images: NDArray[np.uint8]) -> dict[str, Any]:
+        """Fréchet distance, precision, recall and, where the classifiers are there, label fidelity: no training, so a second's work."""
+        found = self.features(to_unit(images))
+        measured = feature_measures([(found[d.synthetic], self.held_out[d.a]) for d in self.draws])
+        result = compare(measured, self.floor, len(self.draws[0].a))
+        if self.trained_on_real:
+            seen = np.stack([one.predict(to_unit(images)) for one in self.trained_on_real])
+            result["label_fidelity"] = label_fidelity(seen, self.labels, self.names, self.rng("labels"))["macro"]
+        judged: dict[str, Any] = to_json(result)
+        return judged
+
+    def _train(self, tasks: list[Task]) -> list[Classifier]:
+        return train_all(tasks, kind=self.protocol.kind, images_seen=self.protocol.images_seen, device=self.device)
+
+    def _tests(self, candidates: list[Labelled]) -> list[tuple[NDArray[np.float32], TwoSample]]:
+        """Each candidate against side A of its halving."""
+        rng = self.rng("halves")
+        return [two_sample_halves(one, self.real["audit"].take(d.a), rng) for one, d in zip(candidates, self.draws)]
+
+    def _test_tasks(self, tests: list[tuple[NDArray[np.float32], TwoSample]]) -> list[Task]:
+        return [
+            Task(
+                images[test.fold != f],
+                test.is_candidate[test.fold != f].astype(np.int64),
+                self._number("two-sample", number, f),
+                2,
+            )
+            for number, (images, test) in enumerate(tests)
+            for f in (0, 1)
+        ]
+
+    def _utility_tasks(self, data: Labelled) -> list[Task]:
+        classes, val = len(self.names), self.real["val"]
+        return [
+            Task(data.images, data.labels, self._number("utility", number), classes, val) for number in range(self.protocol.utility_seeds)
+        ]
+
+    def _number(self, *purpose: str | int) -> int:
+        return runtime.derive_seed(self.seed, "judge", *purpose) % 2**31
+
+    def _scored(self, tests: list[tuple[NDArray[np.float32], TwoSample]], trained: list[Classifier]) -> list[TwoSample]:
+        networks = iter(trained)
+        return [test.scored([next(networks).predict(images[test.fold == f])[:, 1] for f in (0, 1)]) for images, test in tests]
+
+    def _areas(self, tests: list[TwoSample], floor: bool) -> Floats:
+        """Mean AUC of the tests, on the sample and its resamples: of the held-out patients, the same for every candidate, and its own."""
+        held_out, made = self.weights
+        areas = []
+        for d, test in zip(self.draws, tests):
+            candidate = held_out[:, d.b] if floor else made[:, d.synthetic]
+            areas.append(test.areas(np.concatenate([candidate, held_out[:, d.a]], axis=1)))
+        return np.asarray(np.mean(areas, axis=0))
+
+    def _two_sample(self, tests: list[TwoSample]) -> dict[str, Interval]:
+        areas, n = self._areas(tests, floor=False), len(self.draws[0].a)
+        return {
+            "synthetic": interval_of(areas, n),
+            "floor": interval_of(self.floor_areas, n),
+            "excess": interval_of(areas - self.floor_areas, n),
+        }
+
+    def _worth(self, made: Labelled, classifiers: list[Classifier]) -> dict[str, Any]:
+        """Label fidelity beside that of held-out real images, and utility beside that of real training images."""
+        scored = {"real": self.real_test, "synthetic": np.stack([one.predict(self.real["test"].images) for one in classifiers])}
+        found = utility(scored, self.real["test"], self.names, self.rng("utility"))
+        return {
+            "label_fidelity": {"synthetic": self._label_fidelity(made.images, made.labels), "floor": self.real_labels},
+            "utility": {
+                "synthetic": found["arms"]["synthetic"]["auc"],
+                "real": found["arms"]["real"]["auc"],
+                "difference": found["paired_auc"]["synthetic-real"],
+            },
+        }
+
+    def _label_fidelity(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Interval:
+        seen = np.stack([one.predict(images) for one in self.trained_on_real])
+        macro: Interval = label_fidelity(seen, labels, self.names, self.rng("labels"))["macro"]
+        return macro
+
+    @functools.cached_property
+    def copy_search(self) -> CopyJudge:
+        """The index of the copy search, made when first asked for."""
+        return CopyJudge(self.sets["train"], self.sets["audit"], self.rng("planted"), self.device)
+
+
+def encoder(val: Labelled, classes: int, device: str) -> Classifier:
+    """The evaluate stage's encoder; deterministic, so that runs on machines of one kind measure in the same feature space."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        return train_classifier(val.images, val.labels, kind="small", images_seen=ENCODER_IMAGES, seed=0, device=device, classes=classes)
+
+
+def feature_measures(pairs: list[tuple[Floats, Floats]]) -> dict[str, Floats]:
+    """:func:`evaluation.fidelity.measures`, of which only the Fréchet distance is taken on every pair."""
+    few = measures(pairs[:MANIFOLD_DRAWS])
+    rest = [frechet_distance(x, y) for x, y in pairs[MANIFOLD_DRAWS:]]
+    return few | {"frechet": np.concatenate([few["frechet"], rest])}
+
+
+def bootstrap_weights(audited: Labelled, made: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """How often each held-out image (by patient) and each generated one occurs in the sample and in its resamples, ``[1 + B, n]`` each."""
+    sides = resample_weights(audited.groups, rng, RESAMPLES), resample_weights(np.arange(made), rng, RESAMPLES)
+    held_out, generated = (np.concatenate([np.ones((1, side.shape[1])), side]) for side in sides)
+    return held_out, generated
+
+
+class CopyJudge:
+    """The audit stage's copy search with its index kept: see :func:`privacy.audit.find_copies` for what is done, and why."""
+
+    def __init__(self, train: ImageSet, audited: ImageSet, rng: np.random.Generator, device: str) -> None:
+        self.images = np.concatenate([train.images, audited.images])
+        self.member = np.arange(len(self.images)) < len(train)
+        self.search = CopySearch(self.images, shared_structure(self.images), device)
+        self.patients = [np.unique(side.rows["patient"], return_inverse=True)[1].astype(np.int64) for side in (train, audited)]
+        planted = [power.plant(np.asarray(train.images), transform, PLANTED, rng)[0] for transform in power.CORE]
+        self.planted = self.search.nearest(np.concatenate(planted), self.member)[0].distance
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Any]:
+        """Flagged images, the leading run, the power and the gate's verdict on the images."""
+        to_train, to_audit = self.search.nearest(images, self.member, ~self.member)
+        n_train, n_audit, n = int(self.member.sum()), int((~self.member).sum()), len(images)
+        threshold = audit.lower_tail(to_audit.distance).threshold(audit.FALSE_ALARM / n / (n_train / n_audit))
+        flagged = int((to_train.distance < threshold).sum())
+        nearest = [
+            audit.nearest_by_patient(matches, patients, offset)
+            for matches, patients, offset in zip((to_train, to_audit), self.patients, (0, n_train))
+        ]
+        run = audit.leading_run(*nearest)
+        hits = int((self.planted < threshold).sum())
+        recall = clopper_pearson_lower(hits, len(self.planted))
+        rate = clopper_pearson(flagged, n).to_dict()
+        rate["high"] = min(1.0, clopper_pearson_upper(flagged, n) / recall) if recall > 0 else 1.0
+        found = {
+            "flagged": flagged,
+            "of": n,
+            "rate": rate,
+            "threshold": threshold,
+            "leading_run": run.length,
+            "run_p": run.p_value,
+            "recall_low": recall,
+            "smallest_distance": {"train": float(to_train.distance.min()), "audit": float(to_audit.distance.min())},
+        }
+        report = {
+            "unit": "patient",
+            "n": {"train": n_train, "audit": n_audit, "synthetic": n, "holdout_units": len(nearest[1])},
+            "copies": found,
+            "power": [{"core": True, "planted": len(self.planted), "found": hits}],
+        }
+        verdict = gate._verdict(gate._image_checks(report, gate.MAX_COPY_RATE))
+        return found | verdict

@@ -1,0 +1,238 @@
+"""The train stage: stopping on request, snapshots, warm starts, MONAI's backbone, and what its errors say."""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline import generate, train
+from pipeline.config import Config
+from pipeline.diffusion.training import BatchTooLarge, Training
+from pipeline.errors import InputError, Stopped
+from pipeline.images import ImageSet, finding_columns
+from pipeline.progress import Reporter
+from pipeline.stages import BY_NAME, Context, identity
+from pipeline.warm_start import weights_file
+
+SMALL = {
+    "images": 320,
+    "batch": 16,
+    "widths": [16, 32],
+    "blocks": 1,
+    "attention": [],
+    "augment": 0.0,
+    "dropout": 0.0,
+    "checkpoint_images": 64,
+}
+
+
+def cohort(classes: tuple[str, ...] = ("healthy", "ill"), side: int = 16, seed: int = 0) -> ImageSet:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(60) % len(classes)
+    images = np.clip(60 * labels[:, None, None, None] + rng.integers(0, 60, (60, 1, side, side)), 0, 255).astype(np.uint8)
+    split = np.repeat(["train", "audit", "val", "test"], 15)
+    rows = {"id": [f"i{n}" for n in range(60)], "patient": [f"p{n}" for n in range(60)], "split": split}
+    return ImageSet(images, pd.DataFrame(rows | finding_columns(labels, classes)))
+
+
+def context(run: Path, images: ImageSet | None = None, stage: str = "train", **settings: object) -> Context:
+    config = Config.model_validate(
+        {
+            "name": "small",
+            "ingest": {"source": "phantom"},
+            "train": SMALL | (settings if stage == "train" else {}),
+            "generate": {"per_class": 3, "steps": 4} | (settings if stage == "generate" else {}),
+        }
+    )
+    if images is not None:
+        images.save(run / "ingest")
+    (run / stage).mkdir(parents=True, exist_ok=True)
+    return Context(config, run, run / stage, False, Reporter(run / "log.jsonl"), {})
+
+
+def test_a_request_to_stop_leaves_a_checkpoint_from_which_the_same_weights_follow(tmp_path, monkeypatch):
+    straight, stopped = context(tmp_path / "a", cohort()), context(tmp_path / "b", cohort())
+    train.run(straight)
+    right = Training._take_step
+
+    def step(self: Training) -> torch.Tensor:
+        if self.step == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return right(self)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_take_step", step)
+        with pytest.raises(Stopped, match="stopped at image 112; its checkpoint is written"):
+            train.run(stopped)
+    assert signal.getsignal(signal.SIGTERM) == before
+    train.run(stopped)
+    for name in ("model.safetensors", "model.json"):
+        assert (stopped.out / name).read_bytes() == (straight.out / name).read_bytes()
+    assert sorted(path.name for path in stopped.out.iterdir()) == ["metrics.jsonl", "model.json", "model.safetensors"]
+
+
+def test_averages_stored_while_training_give_the_width_that_generation_asks_for(tmp_path):
+    ctx = context(tmp_path, cohort(), ema=0.1, ema_snapshots=5)
+    train.run(ctx)
+    model = json.loads((ctx.out / "model.json").read_text())
+    assert model["ema"] == {"widths": [0.05, 0.1], "steps": [4, 8, 12, 16, 20]}
+    denoiser, model = train.load_denoiser(ctx.out, "cpu")
+    tracked = {name: value.clone() for name, value in denoiser.state_dict().items()}
+    generate.average(denoiser, ctx.out, model, 0.1)
+    for name, value in denoiser.state_dict().items():
+        torch.testing.assert_close(value, tracked[name], atol=2e-3, rtol=2e-3)
+    made = generate.run(context(tmp_path, stage="generate", ema=0.07))
+    assert made["images"] == 6
+
+
+@pytest.mark.parametrize("objective", ["edm", "v"])
+def test_monais_network_trains_and_generates_like_our_own(tmp_path, objective):
+    settings = {"backbone": "monai", "widths": [16, 32], "attention": [4], "patch": 2, "objective": objective}
+    schedule = "edm" if objective == "edm" else "ddpm_cosine"
+    summary = train.run(context(tmp_path, cohort(side=18), **settings, noise_schedule=schedule))
+    assert summary["steps_skipped"] == 0
+    assert generate.run(context(tmp_path, stage="generate"))["images"] == 6
+    assert ImageSet.load(tmp_path / "generate").images.shape == (6, 1, 18, 18)
+
+
+def test_monais_network_is_told_the_time_steps_of_its_schedule():
+    from pipeline.diffusion.monai_unet import MonaiUNet
+    from pipeline.diffusion.schedules import level
+
+    layout = {"channels": 1, "classes": 2, "size": 16, "widths": (16, 32), "blocks": 1, "attention": (), "patch": 1}
+    network = MonaiUNet(**layout, noise_schedule="ddpm_linear")
+    sigma = torch.from_numpy(level("ddpm_linear", np.array([1, 500, 1000]) / 1000))
+    torch.testing.assert_close(network._time_step(sigma.log().float() / 4), torch.tensor([0.0, 499.0, 999.0]), atol=1e-2, rtol=0)
+    edm = MonaiUNet(**layout)
+    torch.testing.assert_close(edm._time_step(torch.tensor([-1.0, 0.0, 1.0])), 250 * torch.tensor([-1.0, 0.0, 1.0]) + 499.5, atol=1, rtol=0)
+
+
+def test_what_monais_network_does_not_know_is_refused():
+    with pytest.raises(ValueError, match=r"backbone monai needs train\.augment=0"):
+        Config.model_validate(
+            {
+                "name": "x",
+                "ingest": {"source": "phantom"},
+                "generate": {"per_class": 1},
+                "train": SMALL | {"backbone": "monai", "augment": 0.1},
+            }
+        )
+
+
+def test_a_warm_start_takes_over_weights_and_classes_and_leaves_frozen_parts(tmp_path):
+    first = context(tmp_path / "first", cohort())
+    train.run(first)
+    earlier = load_file(first.out / "model.safetensors")
+    later = context(
+        tmp_path / "later",
+        cohort(("ill", "well", "worse"), seed=1),
+        start_from=str(tmp_path / "first"),
+        start_classes={"well": "healthy"},
+        frozen=["network.down", "network.stem", "network.condition"],
+    )
+    # Other patients than the first run's, whose pseudonyms therefore differ.
+    rows = pd.read_parquet(later.run / "ingest" / "rows.parquet")
+    rows.assign(patient="q" + rows["patient"]).to_parquet(later.run / "ingest" / "rows.parquet", index=False)
+    train.run(later)
+    weights, model = load_file(later.out / "model.safetensors"), json.loads((later.out / "model.json").read_text())
+    assert model["warm_start"]["new_classes"] == ["worse"]
+    assert torch.equal(weights["network.stem.weight"], earlier["network.stem.weight"])
+    assert not torch.equal(weights["network.head.weight"], earlier["network.head.weight"])
+    before, after = earlier["network.condition.label.weight"], weights["network.condition.label.weight"]
+    assert torch.equal(after, before[[1, 0, 2, 2]])
+
+
+def test_a_warm_start_reads_the_weights_of_monais_bare_network(tmp_path):
+    from pipeline.diffusion.monai_unet import MonaiUNet
+
+    layout = {"channels": 1, "size": 16, "widths": (16, 32), "blocks": 1, "attention": (), "patch": 1}
+    public = MonaiUNet(classes=5, **layout).net
+    save_file(public.state_dict(), tmp_path / "public.safetensors")
+    ctx = context(
+        tmp_path, cohort(), backbone="monai", patch=1, start_from=str(tmp_path / "public.safetensors"), frozen=["network.net.conv_in"]
+    )
+    train.run(ctx)
+    weights = load_file(ctx.out / "model.safetensors")
+    assert torch.equal(weights["network.net.conv_in.conv.weight"], public.conv_in.conv.weight)
+    said = json.loads((ctx.out / "model.json").read_text())["warm_start"]
+    assert said["new_classes"] == ["healthy", "ill"]
+    assert "not known" in said["patients"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"widths": [24, 48]}, "parameters fit this network"),
+        ({"frozen": ["network.nothing"]}, "no part 'network.nothing'; the parts are log_variance.*network.condition"),
+        ({"frozen": ["network", "log_variance"]}, "leaves nothing to train"),
+        ({"start_classes": {"ill": "poorly"}}, "no class poorly; this run has healthy, ill, the earlier one healthy, ill"),
+    ],
+)
+def test_a_warm_start_that_cannot_be_meant_says_why(tmp_path, settings, message):
+    train.run(context(tmp_path / "first", cohort()))
+    later = context(tmp_path / "later", cohort(), **({"start_from": str(tmp_path / "first" / "train")} | settings))
+    with pytest.raises(InputError, match=message):
+        train.run(later)
+
+
+def test_a_warm_start_from_patients_who_are_sealed_here_is_refused(tmp_path):
+    train.run(context(tmp_path / "first", cohort()))
+    later = context(tmp_path / "later", cohort(), start_from=str(tmp_path / "first"))
+    rows = pd.read_parquet(later.run / "ingest" / "rows.parquet")
+    rows.assign(split=rows["split"].replace({"train": "audit", "audit": "train"})).to_parquet(
+        later.run / "ingest" / "rows.parquet", index=False
+    )
+    with pytest.raises(InputError, match="15 patients that the earlier run trained on are in this run's audit"):
+        train.run(later)
+
+
+def test_other_weights_change_what_a_training_is_and_their_place_does_not(tmp_path):
+    train.run(context(tmp_path / "first", cohort()))
+    train.run(context(tmp_path / "second", cohort(seed=5)))
+    (tmp_path / "moved").mkdir()
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / "moved" / name).write_bytes((tmp_path / "first" / "train" / name).read_bytes())
+    ids = []
+    for place in ("first", "moved", "second"):
+        ctx = context(tmp_path / "later", start_from=str(tmp_path / place))
+        ids.append(identity(BY_NAME["train"], ctx.config, None, {"ingest": {"digest": "x"}}))
+    assert ids[0] == ids[1] != ids[2]
+    with pytest.raises(InputError, match=r"no model\.safetensors there"):
+        weights_file(tmp_path / "nowhere")
+
+
+def test_a_batch_that_does_not_fit_is_answered_with_the_settings_that_do(tmp_path, monkeypatch):
+    ctx = context(tmp_path, cohort())
+
+    def fail(self: Training, **_: object) -> None:
+        raise BatchTooLarge(16, 5)
+
+    monkeypatch.setattr(Training, "run", fail)
+    with pytest.raises(InputError, match=r"train\.batch=16 does not fit into memory: the largest that does is 5 .* train\.accumulate=4"):
+        train.run(ctx)
+
+
+def test_mean_and_spread_are_those_of_the_whole_set_whatever_the_chunks(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (37, 2, 5, 6), dtype=np.uint8)
+    unit = images.astype(np.float64) / 127.5 - 1
+    monkeypatch.setattr(train, "CHUNK", 10)
+    mean, spread = train.mean_and_spread(images)
+    np.testing.assert_allclose(mean, unit.mean(axis=0), atol=1e-6)
+    assert spread == pytest.approx((unit - unit.mean(axis=0)).std(), rel=1e-5)
+
+
+def test_the_recipe_takes_every_setting_of_the_same_name():
+    settings = Config.model_validate(
+        {"name": "x", "ingest": {"source": "phantom"}, "generate": {"per_class": 1}, "train": SMALL | {"ema_snapshots": 3, "decay": 0.0}}
+    ).train
+    made = train.recipe(settings)
+    for field in dataclasses.fields(made):
+        expected = settings.ema_snapshots if field.name == "snapshots" else getattr(settings, field.name)
+        assert getattr(made, field.name) == expected
