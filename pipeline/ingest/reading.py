@@ -1,19 +1,27 @@
 """What every reader gives: images with their geometry and header, or the reason why there is none.
 
-A reader is a function ``read(path) -> list[Reading | Quarantined]`` at the top of its module, so that it can run in another process. It
-never raises and never gives an empty list: one file may hold several images (frames), each of which is read or left out by itself.
+A reader is a function ``read(path, refuse) -> Iterator[Reading | Quarantined]`` at the top of its module. It raises nothing but MemoryError
+and never gives nothing: one file may hold several images (frames), each of which is read or left out by itself, one at a time.
+``refuse`` is asked with the header before any pixel is decoded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
-
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from pydicom import Dataset
+
+
+Refuse = Callable[["Dataset | Any"], str | None]
+
+
+def nothing(_: Dataset | Any) -> None:
+    """The ``refuse`` that lets everything pass."""
 
 
 class Unusable(Exception):
@@ -32,19 +40,19 @@ class Reading:
     """One image, in its own units.
 
     Attributes:
-        pixels: ``[C, H, W]`` or, for a volume, ``[C, D, H, W]``: float32 in the units of the modality (Hounsfield, PET activity, ...), or of
-            the VOI LUT's output where ``linear`` is False.
+        pixels: ``[C, H, W]`` or, for a volume, ``[C, D, H, W]``: in the units of the modality (Hounsfield, PET activity, ...), or of the
+            VOI LUT's output where ``linear`` is False; NaN where the source declares padding. C is 1 or 3 (RGB).
         low: the value displayed black; above ``high`` when the display is inverted.
         high: the value displayed white.
         linear: whether ``pixels`` are still linear in the modality's units (no VOI LUT, no palette).
         bits: bits that the source stored for each value: 8, or more.
-        spacing: mm between voxels along each spatial axis, ``([D,] H, W)``, at the detector where the patient's is not known; None where
-            neither is.
+        spacing: mm between voxels along each spatial axis, ``([D,] H, W)``, at the detector where the patient's is not known; None
+            where neither is.
         aspect: height of a pixel over its width; from ``spacing``, or from a pixel aspect ratio where there is no spacing.
-        affine: ``float64 [4, 4]`` from indices ``(slice, row, column, 1)`` to mm in the patient's RAS+ axes (x to the right, y to the front, z
-            up); None where the position is not known. For a single slice the first column is the unit normal.
-        header: the source's attributes under their DICOM keywords, identities included: for ``deidentify.keep`` and the label table only.
-            A reader of another format fills in those that it knows (PatientID, SOPInstanceUID, Modality, ...).
+        affine: ``float64 [4, 4]`` from indices ``(slice, row, column, 1)`` to mm in the patient's RAS+ axes (x to the right, y to the
+            front, z up); None where the position is not known. For a single slice the first column is the unit normal.
+        header: the source's attributes under their DICOM keywords, identities included: for ``deidentify.keep`` and the label table
+            only. A reader of another format fills in those that it knows (PatientID, SOPInstanceUID, Modality, ...).
         kind: ``image`` stands alone, ``slice`` is one of a series that can be assembled, ``volume`` is three-dimensional already.
         frame: number of the frame in its file, from 0; None in a file with one image.
     """

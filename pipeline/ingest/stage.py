@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +15,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import artifacts
+from pipeline import artifacts, images
 from pipeline.errors import InputError
-from pipeline.images import ImageSet, finding_columns
+from pipeline.images import FINDING, ImageSet
 from pipeline.ingest import deidentify, source, split
-from pipeline.ingest.standardize import fit, standardize
+from pipeline.ingest.collect import FIELDS, Left, Settings, Task, collect
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
+from pipeline.ingest.standardize import Target
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
-    from pipeline.ingest.dicom import Labels, Quarantined
     from pipeline.stages import Context
 
-CHUNK = 256
 PHANTOM_SIDE = 96
-FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "spacing_mm", "intensity_low", "intensity_high")
-Left = list[tuple[str, str]]
+BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -37,27 +36,32 @@ class Cohort:
     """Images with their rows, not yet free of near-duplicates across splits.
 
     Attributes:
-        images: ``uint8 [n, C, size, size]``.
-        rows: ``id``, ``patient``, ``label`` (class index), ``file`` and :data:`FIELDS`; ``split`` for a set with official splits.
+        images: ``[n, C, (D,) size, size]``, memory-mapped.
+        rows: ``id``, ``patient``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`; ``split`` for a set with official splits.
         left_out: file and reason of everything quarantined so far.
         classes: class names.
         unit: ``patient``, or ``image`` where patients are unknown.
         facts: what ``cohort.json`` says of the source.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     rows: pd.DataFrame
     left_out: Left
     classes: tuple[str, ...]
     unit: str
     facts: dict[str, Any]
 
+    @functools.cached_property
+    def findings(self) -> NDArray[np.int8]:
+        """``int8 [n, classes]``: 1 present, 0 absent, -1 unknown."""
+        return np.array(self.rows["findings"].tolist(), np.int8).reshape(len(self.rows), len(self.classes))
+
 
 def run(ctx: Context) -> dict[str, Any]:
     """Ingest the configured source into ``ctx.out``.
 
-    Writes the images with ``rows.parquet``, ``quarantine.parquet`` (file, reason), ``deidentification.json`` and ``cohort.json``. Decoded
-    images are kept in chunks of 256 files until all are there, so that an interrupted attempt goes on; the result does not depend on it.
+    Writes the images with ``rows.parquet``, ``quarantine.parquet`` (file, reason), ``deidentification.json`` and ``cohort.json``. Images
+    are appended to a store as they are read, file by file, so that an interrupted attempt goes on; the result does not depend on it.
 
     Raises:
         InputError: no usable image, labels that match no class, or too few patients to split.
@@ -68,32 +72,57 @@ def run(ctx: Context) -> dict[str, Any]:
         _write_quarantine(ctx.out, cohort.left_out)
         common = "; ".join(f"{count} x {reason}" for reason, count in Counter(reason for _, reason in cohort.left_out).most_common(3))
         raise InputError(f"no usable image among {len(cohort.left_out)} files ({common}): ingest/quarantine.parquet lists them")
-    clusters = split.near_duplicates(cohort.images)
+    clusters = split.near_duplicates(previews(cohort.images))
     rng = np.random.default_rng((ctx.config.seed, 1))
-    if cohort.unit == "patient":
-        splits, kept = _split_patients(cohort, clusters, ingest, rng), np.ones(len(clusters), bool)
-    else:
+    if "split" in cohort.rows:
         splits, kept = _split_published(cohort, clusters, ingest, rng)
+    else:
+        splits, kept = _split_patients(cohort, clusters, ingest, rng), np.ones(len(clusters), bool)
     dropped: Left = [(str(file), "near-duplicate of an image in the official val or test split") for file in cohort.rows["file"][~kept]]
     left_out = cohort.left_out + dropped
-    labels = cohort.rows["label"].to_numpy(np.int64)
     table = {
         **{name: cohort.rows[name] for name in ("id", "patient")},
         "split": splits,
-        **finding_columns(labels, cohort.classes),
+        **{FINDING + name: cohort.findings[:, number] for number, name in enumerate(cohort.classes)},
         **{name: cohort.rows[name] for name in FIELDS},
         "duplicate_group": clusters,
     }
-    cleaned = ImageSet(cohort.images, pd.DataFrame(table)).take(kept)
-    cleaned.save(ctx.out)
+    images.write(ctx.out, cohort.images, np.flatnonzero(kept), pd.DataFrame(table)[kept].reset_index(drop=True))
+    cleaned = ImageSet.load(ctx.out)
     _write_quarantine(ctx.out, left_out)
-    _write_facts(ctx.out, cohort, cleaned, clusters, labels, left_out)
-    for folder in ctx.out.glob("partial-*"):
+    _write_facts(ctx.out, cohort, cleaned, clusters, left_out)
+    # The PACS's files hold identities, and nothing reads them again.
+    for folder in (*ctx.out.glob("partial-*"), *ctx.out.glob("dicomweb")):
         shutil.rmtree(folder)
     counts = {name: int((cleaned.rows["split"] == name).sum()) for name in ("train", "audit", "val", "test")}
     patients = {"patients": int(cleaned.rows["patient"].nunique())} if cohort.unit == "patient" else {}
     groups = len(set(clusters[clusters >= 0].tolist()))
     return {"images": len(cleaned), **patients, **counts, "near_duplicate_groups": groups, "quarantined": len(left_out)}
+
+
+def previews(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """What near-duplicates are searched in, ``uint8 [n, C, H, W]``: 8-bit images themselves, the middle planes of volumes as channels."""
+    if pixels.dtype == np.uint8 and pixels.ndim == 4:
+        return pixels
+    middle = pixels.shape[-1] // 2
+    blocks = []
+    for start in range(0, len(pixels), BLOCK):
+        block = pixels[start : start + BLOCK]
+        if block.ndim == 5:
+            block = np.concatenate([block[:, :, middle], block[:, :, :, middle], block[..., middle]], axis=1)
+        blocks.append(block.astype(np.uint8) if block.dtype == np.uint8 else (block >> 8).astype(np.uint8))
+    return np.concatenate(blocks)
+
+
+def strata(findings: NDArray[np.int8], classes: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """What the split is balanced by, ``int64 [n]``, and its names: of several findings the rarest that is present, or none of them."""
+    present = findings == 1
+    if (present.sum(axis=1) == 1).all():
+        return np.asarray(present.argmax(axis=1), np.int64), tuple(classes)
+    rarity = np.where(present, present.sum(axis=0), len(findings) + 1)
+    stratum = np.where(present.any(axis=1), rarity.argmin(axis=1), len(classes))
+    used = np.unique(stratum)
+    return np.searchsorted(used, stratum), tuple([*classes, "none"][number] for number in used)
 
 
 def _split_patients(cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator) -> NDArray[np.str_]:
@@ -106,7 +135,8 @@ def _split_patients(cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestC
         "test": ingest.test_share,
     }
     units = split.tie(cohort.rows["patient"].tolist(), clusters)
-    return split.assign(units, cohort.rows["label"].to_numpy(np.int64), shares, cohort.classes, rng)
+    labels, names = strata(cohort.findings, cohort.classes)
+    return split.assign(units, labels, shares, names, rng, noun=f"{cohort.unit}s")
 
 
 def _split_published(
@@ -123,10 +153,19 @@ def _split_published(
         kept &= ~((splits == earlier) & np.isin(clusters, list(there)))
     pool = np.flatnonzero(kept & (splits == "train"))
     units = split.tie(cohort.rows["patient"].iloc[pool].tolist(), clusters[pool])
-    labels = cohort.rows["label"].to_numpy(np.int64)
     shares = {"train": 1 - ingest.audit_share, "audit": ingest.audit_share}
-    splits[pool] = split.assign(units, labels[pool], shares, cohort.classes, rng, noun="images")
+    labels, names = strata(cohort.findings[pool], cohort.classes)
+    splits[pool] = split.assign(units, labels, shares, names, rng, noun="images")
     return splits, kept
+
+
+def _target(ingest: IngestConfig) -> Target:
+    return Target(ingest.size, 3 if ingest.colour else 1, ingest.bits, ingest.spacing, ingest.scaling)
+
+
+def _partial(ctx: Context, key: bytes) -> Path:
+    """Where images are collected. Pseudonyms made under another key would tear a patient apart: each key has its own place."""
+    return ctx.out / f"partial-{artifacts.keyed(key, 'store')[:8]}"
 
 
 def _published(ctx: Context) -> Cohort:
@@ -135,48 +174,103 @@ def _published(ctx: Context) -> Cohort:
 
     ingest = ctx.config.ingest
     found = medmnist.read(ingest)
-    with ctx.reporter.progress("reading images", len(found.images)) as done:
-        parts = []
-        for start in range(0, len(found.images), CHUNK):
-            parts.append(fit(found.images[start : start + CHUNK], ingest.size))
-            done(start + len(parts[-1]))
-    files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
     key = artifacts.project_key(ctx.run)
+    with ctx.reporter.progress("reading images", len(found.split)) as done:
+        pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), done)
+    files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
     ids = [artifacts.keyed(key, "image", str(ingest.dataset), file)[:16] for file in files]
     empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band"), "")
-    rows = pd.DataFrame({"id": ids, "patient": ids, "label": found.labels, "file": files, "split": found.split})
+    rows = pd.DataFrame({"id": ids, "patient": ids, "findings": list(map(tuple, found.findings)), "file": files, "split": found.split})
     rows = rows.assign(modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
     facts = {"source": {"kind": "medmnist", "dataset": ingest.dataset, **found.facts}, "modality": found.modality}
-    return Cohort(np.concatenate(parts), rows, [], found.classes, "image", facts)
+    return Cohort(pixels, rows, [], found.classes, "image", facts)
 
 
 def _folder(ctx: Context) -> Cohort:
-    """A folder of DICOM files, the phantom's own included."""
-    from pipeline.ingest.dicom import Labels
+    """A folder of files, the phantom's own and what a PACS sent included."""
+    ingest, key = ctx.config.ingest, artifacts.project_key(ctx.run)
+    root, table, classes = _where(ctx)
+    labels = _labels(ingest, root, table, classes)
+    names = [name for name, path in source.regular_files(root) if path != table]
+    by_patient = ingest.source not in ("nifti", "pictures") or (isinstance(labels, Labels) and bool(labels.patients))
+    settings = Settings(
+        root, reader(ingest, labels), labels, key, _target(ingest), dimensions=3 if ingest.volumes else 2, patients=by_patient
+    )
+    tasks, left_out = _tasks(ctx, root, names)
+    with ctx.reporter.progress("reading images", len(tasks)) as done:
+        store = collect(_partial(ctx, key), settings, tasks, source.workers(), done)
+    rows = store.rows()
+    left_out += store.left_out() + _never_read(root, labels, set(names))
+    modalities = sorted(set(rows["modality"]))
+    facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities}
+    return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts)
 
+
+def _where(ctx: Context) -> tuple[Path, Path, tuple[str, ...]]:
+    """The folder of the files, the label table (which need not exist), and the class names."""
     ingest = ctx.config.ingest
     if ingest.source == "phantom":
         from pipeline.ingest import phantom
 
-        root, labels_name = _write_phantom(ctx), "labels.csv"
-        classes: tuple[str, ...] = phantom.CLASSES
-    else:
-        assert ingest.classes is not None
-        root, labels_name, classes = source.dicom_folder(ingest), ingest.labels, ingest.classes
-    labels = Labels.load(root / labels_name, classes)
-    files = [(name, path) for name, path in source.regular_files(root) if name != Path(labels_name).as_posix()]
-    images, records, left_out = _read_all(ctx, files, labels)
-    left_out += [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
-    present = {name for name, _ in files}
-    if labels.column == "file":
-        left_out += [(name, "named in the label table but not in the folder") for name in sorted(labels.table) if name not in present]
-    rows = pd.DataFrame(records, columns=["id", "patient", "label", "file", *FIELDS])
-    again = rows["id"].duplicated().to_numpy()
-    left_out += [(str(name), "the same SOP Instance UID as an earlier file") for name in rows["file"][again]]
-    rows = rows[~again].reset_index(drop=True)
-    modalities = sorted(set(rows["modality"]))
-    facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities}
-    return Cohort(images[~again], rows, sorted(left_out), classes, "patient", facts)
+        root = _write_phantom(ctx)
+        return root, root / "labels.csv", phantom.CLASSES
+    assert ingest.classes is not None
+    if ingest.source == "dicomweb":
+        from pipeline.ingest import dicomweb
+
+        assert ingest.query is not None
+        folder = ctx.out / "dicomweb"
+        dicomweb.fetch(ingest.query, folder, ctx.reporter)
+        return folder, (ingest.path or folder) / ingest.labels, ingest.classes
+    root = source.folder(ingest)
+    return root, root / ingest.labels, ingest.classes
+
+
+def _labels(ingest: IngestConfig, root: Path, table: Path, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels:
+    if ingest.label_field is not None:
+        return FieldLabels(ingest.label_field, classes)
+    if ingest.source == "pictures" and not table.is_file():
+        return FolderLabels(classes)
+    return Labels.load(table, classes, ingest.several_findings)
+
+
+def reader(ingest: IngestConfig, labels: Labels | FieldLabels | FolderLabels) -> Any:
+    """The reader of the source's files, as :class:`~pipeline.ingest.collect.Settings` wants it."""
+    if ingest.source == "nifti":
+        from pipeline.ingest import nifti
+
+        return functools.partial(nifti.read, modality=ingest.modality, labels=labels, root=ingest.path)
+    if ingest.source == "pictures":
+        from pipeline.ingest import pictures
+
+        return functools.partial(pictures.read, modality=ingest.modality, labels=labels, root=ingest.path)
+    from pipeline.ingest import dicom, volumes
+
+    also = (ingest.label_field,) if ingest.label_field else ()
+    return functools.partial(volumes.read_series if ingest.volumes else dicom.read_each, also=also)
+
+
+def _tasks(ctx: Context, root: Path, names: Sequence[str]) -> tuple[list[Task], Left]:
+    """What is read together, in its order."""
+    if not ctx.config.ingest.volumes or ctx.config.ingest.source == "nifti":
+        return [Task((name,)) for name in names], []
+    from pipeline.ingest import volumes
+
+    with ctx.reporter.progress("finding series", len(names)) as done:
+        return volumes.series(root, names, source.workers(), done)
+
+
+def _never_read(root: Path, labels: Labels | FieldLabels | FolderLabels, present: set[str]) -> Left:
+    """Links, and what the label table names that is not there."""
+    left = [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
+    if isinstance(labels, Labels) and labels.column == "file":
+        outside = set(labels.outside())
+        left += [
+            (name, "a path out of the folder: refused" if name in outside else "named in the label table but not in the folder")
+            for name in sorted(labels.table)
+            if name not in present
+        ]
+    return left
 
 
 def _write_phantom(ctx: Context) -> Path:
@@ -195,83 +289,16 @@ def _write_phantom(ctx: Context) -> Path:
     return folder
 
 
-def _read_all(ctx: Context, files: Sequence[tuple[str, Path]], labels: Labels) -> tuple[NDArray[np.uint8], list[dict[str, Any]], Left]:
-    """Read every file, chunk by chunk; chunks that an earlier attempt finished are taken over."""
-    key = artifacts.project_key(ctx.run)
-    # Pseudonyms made under another key would tear a patient apart: chunks are looked for under the key that they were made with.
-    partial = ctx.out / f"partial-{artifacts.keyed(key, 'chunks')[:8]}"
-    partial.mkdir(exist_ok=True)
-    size = ctx.config.ingest.size
-    images, records, left_out = [], [], []
-    with ctx.reporter.progress("reading images", len(files)) as done:
-        for start in range(0, len(files), CHUNK):
-            array, notes = partial / f"{start:08d}.npy", partial / f"{start:08d}.json"
-            if not notes.exists():
-                pixels, rows, left = _read_chunk(files[start : start + CHUNK], labels, key, size, done, start)
-                np.save(array, pixels, allow_pickle=False)
-                artifacts.write_json(notes, {"rows": rows, "left_out": left})
-            chunk = artifacts.read_json(notes)
-            images.append(np.load(array, allow_pickle=False))
-            records += chunk["rows"]
-            left_out += [(name, reason) for name, reason in chunk["left_out"]]
-            done(min(start + CHUNK, len(files)))
-    return np.concatenate([np.zeros((0, 1, size, size), np.uint8), *images]), records, left_out
-
-
-def _read_chunk(
-    files: Sequence[tuple[str, Path]], labels: Labels, key: bytes, size: int, done: Callable[[int], None], start: int
-) -> tuple[NDArray[np.uint8], list[dict[str, Any]], Left]:
-    from pipeline.ingest.dicom import Quarantined, quiet
-
-    images, rows, left_out = [np.zeros((0, 1, size, size), np.uint8)], [], []
-    with quiet():
-        for number, (name, path) in enumerate(files):
-            found = _read_one(name, path, labels, key, size)
-            if isinstance(found, Quarantined):
-                left_out.append((name, found.reason))
-            else:
-                images.append(found[0][None])
-                rows.append(found[1])
-            if number % 32 == 0:
-                done(start + number)
-    return np.concatenate(images), rows, left_out
-
-
-def _read_one(name: str, path: Path, labels: Labels, key: bytes, size: int) -> tuple[NDArray[np.uint8], dict[str, Any]] | Quarantined:
-    """One file's standardised image ``uint8 [1, size, size]`` and its row: past this point there is no identity."""
-    from pipeline.ingest.dicom import Quarantined, read
-
-    found = read(path)
-    if isinstance(found, Quarantined):
-        return found
-    label = labels.find(name, found.header)
-    if isinstance(label, Quarantined):
-        return label
-    image, ratio = standardize(found.pixels, found.low, found.high, size, found.aspect)
-    row = {
-        **dataclasses.asdict(deidentify.keep(found.header, key)),
-        "label": label,
-        "file": name,
-        "spacing_mm": found.spacing[0] * ratio if found.spacing else None,
-        "intensity_low": found.low if found.linear else None,
-        "intensity_high": found.high if found.linear else None,
-    }
-    return image, row
-
-
 def _write_quarantine(out: Path, left_out: Left) -> None:
     pd.DataFrame(left_out, columns=["file", "reason"], dtype=str).to_parquet(out / "quarantine.parquet", index=False)
 
 
-def _write_facts(
-    out: Path, cohort: Cohort, cleaned: ImageSet, clusters: NDArray[np.int64], labels: NDArray[np.int64], left_out: Left
-) -> None:
+def _write_facts(out: Path, cohort: Cohort, cleaned: ImageSet, clusters: NDArray[np.int64], left_out: Left) -> None:
     """``cohort.json`` and ``deidentification.json``: figures and actions, nothing of any one patient."""
-    grouped = pd.DataFrame({"group": clusters, "patient": cohort.rows["patient"], "label": labels})
+    grouped = pd.DataFrame({"group": clusters, "patient": cohort.rows["patient"], "label": cohort.rows["findings"]})
     groups = grouped[grouped["group"] >= 0].groupby("group")
-    names = np.array(cleaned.classes)[cleaned.labels]
     counts = {
-        name: {label: int(((cleaned.rows["split"] == name) & (names == label)).sum()) for label in cleaned.classes}
+        name: {label: int(((cleaned.rows["split"] == name) & (cleaned.rows[FINDING + label] == 1)).sum()) for label in cleaned.classes}
         for name in ("train", "audit", "val", "test")
     }
     artifacts.write_json(
@@ -293,7 +320,7 @@ def _write_facts(
             "quarantined": dict(sorted(Counter(reason for _, reason in left_out).items())),
         },
     )
-    published = cohort.unit == "image"
+    published = "split" in cohort.rows
     artifacts.write_json(
         out / "deidentification.json",
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.ingest.standardize import fit, resize, standardize
+from pipeline.ingest.standardize import Target, fit, resize, standardize
 
 
 def test_reduction_is_the_mean_of_the_covered_area() -> None:
@@ -40,7 +40,7 @@ def test_rows_and_columns_keep_their_places() -> None:
 
 
 def test_letterbox_keeps_the_proportions_and_centres() -> None:
-    image, ratio = standardize(np.full((64, 32), 9, np.float32), 0, 9, 16)
+    image, ratio = standardize(np.full((1, 64, 32), 9, np.float32), 0, 9, Target(16))
     assert image.shape == (1, 16, 16)
     np.testing.assert_array_equal(image[0, :, 4:12], 255)
     assert image[0, :, :4].max() == image[0, :, 12:].max() == 0
@@ -48,7 +48,7 @@ def test_letterbox_keeps_the_proportions_and_centres() -> None:
 
 
 def test_flat_pixels_are_seen_in_their_physical_shape() -> None:
-    image, ratio = standardize(np.full((32, 64), 9, np.float32), 0, 9, 16, aspect=2.0)
+    image, ratio = standardize(np.full((1, 32, 64), 9, np.float32), 0, 9, Target(16), aspect=2.0)
     assert image.min() == 255
     assert ratio == 2
 
@@ -56,18 +56,18 @@ def test_flat_pixels_are_seen_in_their_physical_shape() -> None:
 @pytest.mark.parametrize(("low", "high"), [(100.0, 300.0), (300.0, 100.0)])
 def test_values_come_back_from_the_recorded_window(low: float, high: float) -> None:
     values = np.linspace(100, 300, 256).astype(np.float32).reshape(16, 16)
-    image, _ = standardize(values, low, high, 16)
+    image, _ = standardize(values[None], low, high, Target(16))
     np.testing.assert_allclose(low + image[0] / 255.0 * (high - low), values, atol=0.5)
 
 
 def test_values_outside_the_window_are_clipped() -> None:
-    image, _ = standardize(np.array([[-1e9, 1e9]], np.float32).repeat(2, axis=0), 0, 1, 16)
+    image, _ = standardize(np.array([[[-1e9, 1e9]]], np.float32).repeat(2, axis=1), 0, 1, Target(16))
     assert (image.min(), image.max()) == (0, 255)
 
 
 def test_an_empty_window_is_an_error() -> None:
     with pytest.raises(ValueError, match="window"):
-        standardize(np.ones((4, 4), np.float32), 3, 3, 16)
+        standardize(np.ones((1, 4, 4), np.float32), 3, 3, Target(16))
 
 
 def test_small_published_images_are_padded_and_crop_back() -> None:
