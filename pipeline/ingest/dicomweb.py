@@ -17,7 +17,7 @@ STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
 PAGE = 500
 
 
-def instances(query: QueryConfig) -> list[str]:
+def find(query: QueryConfig) -> list[str]:
     """``study/series/instance`` UIDs of everything that the PACS has to a query, sorted. They identify patients: for this machine only.
 
     Raises:
@@ -44,9 +44,9 @@ def fetch(query: QueryConfig, folder: Path, reporter: Reporter) -> None:
     """Retrieve everything that the PACS has to a query into ``folder``, numbered; files that are there already are not asked for again.
 
     Raises:
-        InputError: as :func:`instances`.
+        InputError: as :func:`find`.
     """
-    found = instances(query)
+    found = find(query)
     client = _client(query)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with reporter.progress("retrieving from the PACS", len(found)) as done:

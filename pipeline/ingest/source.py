@@ -81,7 +81,7 @@ def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:
     if table is not None and ingest.label_field is None and not table.is_file():
         raise InputError(f"no label table {ingest.labels} in {table.parent}: put the CSV there, or name it in ingest.labels")
     labels = _digests({ingest.labels: table}, run, key, secret=key) if table is not None and table.is_file() else []
-    return artifacts.keyed(key, "source", *labels, *dicomweb.instances(ingest.query))
+    return artifacts.keyed(key, "source", *labels, *dicomweb.find(ingest.query))
 
 
 def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
