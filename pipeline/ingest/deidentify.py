@@ -96,8 +96,10 @@ def text(header: Dataset, keyword: str) -> str:
     return str(value).strip(" \0")
 
 
-def describe() -> list[str]:
-    """What de-identification does, one sentence an action, for the cards and for a reviewer."""
+def describe(burned_in: str = "strict") -> list[str]:
+    """What de-identification does, one sentence an action, for the cards and for a reviewer; ``burned_in`` is ``ingest.burned_in``."""
+    kinds = "Ultrasound, photographs, secondary captures and digitised films that do not deny burned-in text are quarantined."
+    search = "Every image is searched for burned-in text of three letters or more, 10 px high or higher, and quarantined where it is found."
     return [
         "Only the attributes named here are kept; every other one, private ones, nested sequences and overlays included, is left behind.",
         "Patient ID and SOP Instance UID are replaced by HMAC-SHA-256 pseudonyms under a secret key that is in no output.",
@@ -107,8 +109,11 @@ def describe() -> list[str]:
         "No date and no time is kept, not even shifted.",
         "No free text is kept: descriptions, comments, names and addresses are left behind.",
         "Pixel spacing is kept; pixel values are windowed to 8 bits, MONOCHROME1 is inverted, colour becomes luminance.",
-        "Images whose header declares burned-in annotation or recognisable visual features are quarantined.",
-        "Text burned into the pixels without being declared is not searched for.",
+        "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
+        *([kinds] if burned_in == "strict" else []),
+        *([search] if burned_in != "declared" else ["Text burned into the pixels without being declared is not searched for."]),
+        "One or two letters, as of a laterality marker, are not taken for text and stay in the pixels.",
+        "No table from identities to pseudonyms is written anywhere.",
     ]
 
 
