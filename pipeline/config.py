@@ -77,8 +77,12 @@ class IngestConfig(Section):
     scaling: dict[str, Literal["header", "percentile"] | tuple[float, float]] = Field(default_factory=dict)
     """Display range by modality, such as ``CT: [-160, 240]`` or ``MR: percentile``: a window in the modality's units, the percentiles .5
     and 99.5 of each image, or ``header``, the default: the file's own window, percentiles where it has none."""
-    modality: str = "OT"
-    """nifti, pictures: the DICOM modality of the images, which the files do not say."""
+    modality: str | None = None
+    """nifti, pictures: the DICOM modality of the images, such as ``CT``, which the files do not say."""
+    burned_in: Literal["strict", "search", "declared"] = "strict"
+    """Which images are left out for text in their pixels. strict: what declares text, what is of a kind that nearly always has it
+    (ultrasound, photographs, secondary captures) and does not deny it, and where a search of the pixels finds text; search: the pixels
+    decide on such kinds; declared: only what the header declares. MedMNIST is not searched: it is published without text."""
     phantom_patients: Annotated[int, Field(ge=1)] = 1000
     """phantom: how many patients to draw; each has one to four images."""
     audit_share: Fraction = 1 / 3

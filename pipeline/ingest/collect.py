@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import keyed
-from pipeline.ingest import deidentify
+from pipeline.ingest import burned_in, deidentify
 from pipeline.ingest.isolate import MEMORY, SECONDS, Answer, Failed, isolated
 from pipeline.ingest.reading import Quarantined, Reading, Unusable
 from pipeline.ingest.standardize import Target, standardize, window
@@ -65,6 +65,8 @@ class Settings:
         target: what every image becomes.
         dimensions: 2 for images, 3 for volumes.
         patients: whether an image without a patient is left out; otherwise each image is a patient of its own.
+        dicom: whether headers are those of DICOM files, which must say their modality.
+        burned_in: as in :func:`pipeline.ingest.burned_in.refuse`.
     """
 
     root: Path
@@ -74,6 +76,8 @@ class Settings:
     target: Target
     dimensions: int = 2
     patients: bool = True
+    dicom: bool = True
+    burned_in: burned_in.Policy = "strict"
 
     @property
     def memory(self) -> int:
@@ -112,7 +116,7 @@ def collect(
             if isinstance(answer, Failed):
                 line: dict[str, Any] = {"rows": [], "left_out": [(name, answer.reason) for name in task.files]}
             else:
-                images, line = _first_of_its_kind(answer, seen)
+                images, line = _first_of_its_kind(task, answer, seen)
                 for image in images:
                     pixels.write(image.astype(store.stored, copy=False).tobytes())
             pixels.flush()  # the pixels are there before the line that counts them
@@ -128,12 +132,12 @@ def _seconds(task: Task, root: Path) -> float:
     return SECONDS * (len(task.files) + size / SLOWEST)
 
 
-def _first_of_its_kind(answer: Answer, seen: set[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+def _first_of_its_kind(task: Task, answer: Answer, seen: set[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
     """The images and the journal's line of one task, without images that an earlier file gave already."""
     images, rows, left_out = [], [], [tuple(pair) for pair in answer.value["left_out"]]
     for image, row in zip(answer.arrays, answer.value["rows"]):
         if row["id"] in seen:
-            left_out.append((row["file"], "the same SOP Instance UID as an earlier file"))
+            left_out.append((task.files[0], "the same SOP Instance UID as an earlier file"))
             continue
         seen.add(row["id"])
         images.append(image)
@@ -165,12 +169,12 @@ def _refuse(header: Any, name: str, settings: Settings) -> str | None:
     text = deidentify.text
     if not text(header, "SOPInstanceUID"):
         return "no SOP Instance UID: give it one, or export it again"
-    if text(header, "Modality").upper() not in deidentify.MODALITIES:
+    if settings.dicom and text(header, "Modality").upper() not in deidentify.MODALITIES:
         return "the Modality is missing or not that of an image of the body (a report, a segmentation, a whole slide, ...)"
     if settings.patients and not text(header, "PatientID"):
         return "no Patient ID: it could not be kept on the same side of the split as the patient's other images"
-    if text(header, "BurnedInAnnotation").upper() == "YES" or text(header, "RecognizableVisualFeatures").upper() == "YES":
-        return "the header declares burned-in annotation or recognisable features: clean the pixels and the flag"
+    if (why := burned_in.refuse_header(header, settings.burned_in)) is not None:
+        return why
     found = settings.labels.find(name, header)
     return found.reason if isinstance(found, Quarantined) else None
 
@@ -183,6 +187,8 @@ def _standard(reading: Reading, name: str, settings: Settings) -> tuple[NDArray[
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
     if np.nanmin(reading.pixels) == np.nanmax(reading.pixels):
         raise Unusable("the image has no contrast")
+    if (why := burned_in.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
+        raise Unusable(why)
     kept = dataclasses.asdict(deidentify.keep(reading.header, settings.key))
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
@@ -201,7 +207,6 @@ def _standard(reading: Reading, name: str, settings: Settings) -> tuple[NDArray[
     row = {
         **kept,
         "findings": findings,
-        "file": name,
         "spacing_mm": spacing,
         "intensity_low": low if reading.linear else None,
         "intensity_high": high if reading.linear else None,
@@ -210,7 +215,10 @@ def _standard(reading: Reading, name: str, settings: Settings) -> tuple[NDArray[
 
 
 class Store:
-    """Images and rows as they are read: ``pixels.bin`` (raw, little-endian, one after the other) and ``journal.jsonl`` (a line a task)."""
+    """Images and rows as they are read: ``pixels.bin`` (raw, little-endian, one after the other) and ``journal.jsonl`` (a line a task).
+
+    A line with pseudonyms names no file, since file names may tell who the patient is: its place says which task it belongs to.
+    """
 
     def __init__(self, folder: Path, target: Target, dimensions: int) -> None:
         self.folder, self.shape = folder, (target.channels, *[target.size] * dimensions)
@@ -253,16 +261,16 @@ class Store:
             return np.zeros((0, *self.shape), self.stored)
         return np.memmap(path, self.stored, "r", shape=(count, *self.shape))
 
-    def rows(self) -> pd.DataFrame:
+    def rows(self, tasks: Sequence[Task]) -> pd.DataFrame:
         """One row an image: ``id``, ``patient``, ``file``, ``findings`` (a tuple) and :data:`FIELDS`."""
         import pandas as pd
 
         columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "findings", "file", *FIELDS)}
         shared: dict[Any, Any] = {}  # equal values are kept once: most columns hold few different ones
-        for line in self.lines():
+        for task, line in zip(tasks, self.lines()):
             for row in line["rows"]:
                 for name, values in columns.items():
-                    value = tuple(row[name]) if name == "findings" else row[name]
+                    value = task.files[0] if name == "file" else tuple(row[name]) if name == "findings" else row[name]
                     values.append(shared.setdefault(value, value))
         return pd.DataFrame(columns)
 

@@ -32,6 +32,7 @@ READ = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "InstitutionName"),
     *("PatientID", "PatientSex", "PatientAge", "ViewPosition", "ImageLaterality", "Laterality", "BodyPartExamined"),
     *("BurnedInAnnotation", "RecognizableVisualFeatures", "Manufacturer", "ManufacturerModelName", "ImageType", "ConversionType"),
+    "SecondaryCaptureDeviceManufacturer",
     *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "InstanceNumber", "DiffusionBValue", "DirectoryRecordSequence"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),

@@ -24,7 +24,7 @@ _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 
 def read(
-    paths: Sequence[Path], refuse: Refuse = nothing, modality: str = "OT", labels: Any = None, root: Path | None = None
+    paths: Sequence[Path], refuse: Refuse = nothing, modality: str | None = None, labels: Any = None, root: Path | None = None
 ) -> Iterator[Reading | Quarantined]:
     """The volumes of one file, ``[C, D, H, W]`` with D, H, W its third, second and first axis; raises nothing but MemoryError.
 
@@ -49,11 +49,12 @@ def read(
         yield Quarantined(f"damaged or cut short ({type(error).__name__}): copy or convert it again")
 
 
-def source_header(path: Path, modality: str, labels: Any, root: Path | None) -> Dataset:
+def source_header(path: Path, modality: str | None, labels: Any, root: Path | None) -> Dataset:
     """What is known of a file that has no DICOM header: its path takes the place of a UID, the label table may name the patient."""
     header = Dataset()
     name = path.relative_to(root.expanduser()).as_posix() if root is not None else path.name
-    header.Modality = modality
+    if modality is not None:
+        header.Modality = modality
     header.add_new("SOPInstanceUID", "LO", name)
     if isinstance(labels, Labels) and name in labels.patients:
         header.PatientID = labels.patients[name]

@@ -22,7 +22,7 @@ DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
 def read(
-    paths: Sequence[Path], refuse: Refuse = nothing, modality: str = "OT", labels: Any = None, root: Path | None = None
+    paths: Sequence[Path], refuse: Refuse = nothing, modality: str | None = None, labels: Any = None, root: Path | None = None
 ) -> Iterator[Reading | Quarantined]:
     """The pictures of one file, of which a TIFF may have several; raises nothing but MemoryError.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline import artifacts, images
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
-from pipeline.ingest import deidentify, source, split
+from pipeline.ingest import deidentify, ledger, source, split
 from pipeline.ingest.collect import FIELDS, Left, Settings, Task, collect
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
 from pipeline.ingest.standardize import Target
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pipeline.stages import Context
 
 PHANTOM_SIDE = 96
-BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,17 @@ def run(ctx: Context) -> dict[str, Any]:
         _write_quarantine(ctx.out, cohort.left_out)
         common = "; ".join(f"{count} x {reason}" for reason, count in Counter(reason for _, reason in cohort.left_out).most_common(3))
         raise InputError(f"no usable image among {len(cohort.left_out)} files ({common}): ingest/quarantine.parquet lists them")
-    clusters = split.near_duplicates(previews(cohort.images))
+    clusters = split.near_duplicates(cohort.images)
     rng = np.random.default_rng((ctx.config.seed, 1))
+    why = "near-duplicate of an image in the official val or test split"
     if "split" in cohort.rows:
         splits, kept = _split_published(cohort, clusters, ingest, rng)
+    elif cohort.unit == "patient":
+        splits, kept = _split_patients(ctx, cohort, clusters, rng)
+        why = ledger.TIES
     else:
-        splits, kept = _split_patients(cohort, clusters, ingest, rng), np.ones(len(clusters), bool)
-    dropped: Left = [(str(file), "near-duplicate of an image in the official val or test split") for file in cohort.rows["file"][~kept]]
+        splits, kept = _split_images(cohort, clusters, ingest, rng), np.ones(len(clusters), bool)
+    dropped: Left = [(str(file), why) for file in cohort.rows["file"][~kept]]
     left_out = cohort.left_out + dropped
     table = {
         **{name: cohort.rows[name] for name in ("id", "patient")},
@@ -90,7 +93,7 @@ def run(ctx: Context) -> dict[str, Any]:
     images.write(ctx.out, cohort.images, np.flatnonzero(kept), pd.DataFrame(table)[kept].reset_index(drop=True))
     cleaned = ImageSet.load(ctx.out)
     _write_quarantine(ctx.out, left_out)
-    _write_facts(ctx.out, cohort, cleaned, clusters, left_out)
+    _write_facts(ctx, cohort, cleaned, clusters, left_out)
     # The PACS's files hold identities, and nothing reads them again.
     for folder in (*ctx.out.glob("partial-*"), *ctx.out.glob("dicomweb")):
         shutil.rmtree(folder)
@@ -98,20 +101,6 @@ def run(ctx: Context) -> dict[str, Any]:
     patients = {"patients": int(cleaned.rows["patient"].nunique())} if cohort.unit == "patient" else {}
     groups = len(set(clusters[clusters >= 0].tolist()))
     return {"images": len(cleaned), **patients, **counts, "near_duplicate_groups": groups, "quarantined": len(left_out)}
-
-
-def previews(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """What near-duplicates are searched in, ``uint8 [n, C, H, W]``: 8-bit images themselves, the middle planes of volumes as channels."""
-    if pixels.dtype == np.uint8 and pixels.ndim == 4:
-        return pixels
-    middle = pixels.shape[-1] // 2
-    blocks = []
-    for start in range(0, len(pixels), BLOCK):
-        block = pixels[start : start + BLOCK]
-        if block.ndim == 5:
-            block = np.concatenate([block[:, :, middle], block[:, :, :, middle], block[..., middle]], axis=1)
-        blocks.append(block.astype(np.uint8) if block.dtype == np.uint8 else (block >> 8).astype(np.uint8))
-    return np.concatenate(blocks)
 
 
 def strata(findings: NDArray[np.int8], classes: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -125,18 +114,38 @@ def strata(findings: NDArray[np.int8], classes: Sequence[str]) -> tuple[NDArray[
     return np.searchsorted(used, stratum), tuple([*classes, "none"][number] for number in used)
 
 
-def _split_patients(cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator) -> NDArray[np.str_]:
-    """The whole cohort by patient; patients that share a near-duplicate count as one."""
+def _shares(ingest: IngestConfig) -> dict[str, float]:
     rest = 1 - ingest.val_share - ingest.test_share
-    shares = {
+    return {
         "train": rest * (1 - ingest.audit_share),
         "audit": rest * ingest.audit_share,
         "val": ingest.val_share,
         "test": ingest.test_share,
     }
+
+
+def _split_patients(
+    ctx: Context, cohort: Cohort, clusters: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
+    """The whole cohort by patient, those of earlier ingests where they are; patients that share a near-duplicate count as one.
+
+    False in the second result for an image that would tie two splits together.
+    """
+    path, shares = ctx.run / ledger.NAME, _shares(ctx.config.ingest)
+    earlier = ledger.Ledger.load(path, artifacts.project_key(ctx.run), shares)
+    ids, patients = cohort.rows["id"].tolist(), cohort.rows["patient"].tolist()
+    labels, names = strata(cohort.findings, cohort.classes)
+    splits, kept = ledger.place(earlier, ids, patients, clusters, labels, names, rng)
+    chosen = np.flatnonzero(kept)
+    earlier.save(path, [ids[row] for row in chosen], [patients[row] for row in chosen], splits[kept].tolist())
+    return splits, kept
+
+
+def _split_images(cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator) -> NDArray[np.str_]:
+    """The whole cohort by image, where nothing says whose they are; near-duplicates count as one."""
     units = split.tie(cohort.rows["patient"].tolist(), clusters)
     labels, names = strata(cohort.findings, cohort.classes)
-    return split.assign(units, labels, shares, names, rng, noun=f"{cohort.unit}s")
+    return split.assign(units, labels, _shares(ingest), names, rng, noun="images")
 
 
 def _split_published(
@@ -194,12 +203,20 @@ def _folder(ctx: Context) -> Cohort:
     names = [name for name, path in source.regular_files(root) if path != table]
     by_patient = ingest.source not in ("nifti", "pictures") or (isinstance(labels, Labels) and bool(labels.patients))
     settings = Settings(
-        root, reader(ingest, labels), labels, key, _target(ingest), dimensions=3 if ingest.volumes else 2, patients=by_patient
+        root,
+        reader(ingest, labels),
+        labels,
+        key,
+        _target(ingest),
+        dimensions=3 if ingest.volumes else 2,
+        patients=by_patient,
+        dicom=ingest.source not in ("nifti", "pictures"),
+        burned_in=ingest.burned_in,
     )
     tasks, left_out = _tasks(ctx, root, names)
     with ctx.reporter.progress("reading images", len(tasks)) as done:
         store = collect(_partial(ctx, key), settings, tasks, source.workers(), done)
-    rows = store.rows()
+    rows = store.rows(tasks)
     left_out += store.left_out() + _never_read(root, labels, set(names))
     modalities = sorted(set(rows["modality"]))
     facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities}
@@ -293,7 +310,7 @@ def _write_quarantine(out: Path, left_out: Left) -> None:
     pd.DataFrame(left_out, columns=["file", "reason"], dtype=str).to_parquet(out / "quarantine.parquet", index=False)
 
 
-def _write_facts(out: Path, cohort: Cohort, cleaned: ImageSet, clusters: NDArray[np.int64], left_out: Left) -> None:
+def _write_facts(ctx: Context, cohort: Cohort, cleaned: ImageSet, clusters: NDArray[np.int64], left_out: Left) -> None:
     """``cohort.json`` and ``deidentification.json``: figures and actions, nothing of any one patient."""
     grouped = pd.DataFrame({"group": clusters, "patient": cohort.rows["patient"], "label": cohort.rows["findings"]})
     groups = grouped[grouped["group"] >= 0].groupby("group")
@@ -302,7 +319,7 @@ def _write_facts(out: Path, cohort: Cohort, cleaned: ImageSet, clusters: NDArray
         for name in ("train", "audit", "val", "test")
     }
     artifacts.write_json(
-        out / "cohort.json",
+        ctx.out / "cohort.json",
         {
             "classes": list(cleaned.classes),
             "unit": cohort.unit,
@@ -322,11 +339,11 @@ def _write_facts(out: Path, cohort: Cohort, cleaned: ImageSet, clusters: NDArray
     )
     published = "split" in cohort.rows
     artifacts.write_json(
-        out / "deidentification.json",
+        ctx.out / "deidentification.json",
         {
             "method": "published without patient data; nothing to remove" if published else "allow-list",
             "kept": [name for name in cleaned.rows.columns if not name.startswith("finding_")],
-            "actions": [] if published else deidentify.describe(),
+            "actions": [] if published else deidentify.describe(ctx.config.ingest.burned_in),
             "dates": "none kept",
         },
     )
