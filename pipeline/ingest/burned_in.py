@@ -30,7 +30,7 @@ FLOOR = 0.02
 # Deviations beyond which a pixel tells nothing more.
 LIMIT = 6.0
 # The network's logit over three neighbouring cells from which they count as text; benchmarks/text_guard.py shows what it costs.
-THRESHOLD = 3.0
+THRESHOLD = 2.5
 # The network sees letters 8 to 26 px high; each halving of the image doubles that.
 SCALES = 4
 LEAST_SIDE = 24
