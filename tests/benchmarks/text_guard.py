@@ -30,7 +30,7 @@ CONTRASTS = (0.1, 0.2, 0.4, 0.8)
 SIDE = 320
 # Text counts where its contrast is so many times the deviation of what is under it, at the scale of its strokes: a person can read it.
 LEGIBLE = 3
-WITH_TEXT = frozenset({"examples_jpeg2k", "examples_palette", "examples_rgb_color", "examples_ybr_color", "GDCMJ2K_TextGBR", "image_dfl"})
+WITH_TEXT = frozenset({"examples_jpeg2k", "examples_palette", "examples_rgb_color", "examples_ybr_color", "GDCMJ2K_TextGBR"})
 
 
 def main() -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from pathlib import Path
 
+import dicom_folder
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rich.console import Console
 
+from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.images import ImageSet
+from pipeline.ingest import stage
 from pipeline.ingest.ledger import Ledger, place
 from pipeline.ingest.split import assign, tie
+from pipeline.progress import Reporter
+from pipeline.stages import Context
 
 KEY = b"a key of the tests, long enough"
 SHARES = {"train": 0.44, "audit": 0.21, "val": 0.15, "test": 0.2}
@@ -151,3 +159,20 @@ def test_a_ledger_that_does_not_fit_is_refused(tmp_path: Path, key: bytes, share
         path.write_text("{")
     with pytest.raises(InputError, match=message):
         Ledger.load(path, key, shares)
+
+
+def test_patients_who_come_later_move_nobody_in_the_ingested_cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNTHCOHORT_KEY", KEY.decode())
+    root, run = dicom_folder.cohort(tmp_path / "in", 24, images=1), tmp_path / "run"
+    section = {"source": "dicom", "path": root, "classes": ("normal", "effusion")}
+    config = Config.model_validate({"name": "t", "ingest": section, "train": {"images": 1}, "generate": {"per_class": 1}})
+    tables = []
+    for patients in (24, 36):
+        dicom_folder.cohort(root, patients, images=1)
+        shutil.rmtree(run / "ingest", ignore_errors=True)
+        (run / "ingest").mkdir(parents=True)
+        stage.run(Context(config, run, run / "ingest", False, Reporter(run / "log.jsonl", Console(quiet=True)), {}))
+        tables.append(ImageSet.load(run / "ingest").rows.set_index("patient")["split"])
+    assert len(tables[1]) == 36
+    assert (tables[1][tables[0].index] == tables[0]).all()
+    assert set(tables[1].drop(tables[0].index)) >= {"train", "audit"}
