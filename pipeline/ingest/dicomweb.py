@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
 PAGE = 500
+# In the transfer syntax that the PACS keeps it in: nothing is decoded and encoded again on the way.
+AS_STORED = (("application/dicom", "*"),)
 
 
 def find(query: QueryConfig) -> list[str]:
@@ -55,7 +57,7 @@ def fetch(query: QueryConfig, folder: Path, reporter: Reporter) -> None:
             if not path.exists():
                 unfinished = path.with_suffix(".unfinished")
                 try:
-                    client.retrieve_instance(*name.split("/")).save_as(unfinished, enforce_file_format=True)
+                    client.retrieve_instance(*name.split("/"), media_types=AS_STORED).save_as(unfinished, enforce_file_format=True)
                 except Exception as error:
                     raise _unanswered(query, error) from None
                 unfinished.rename(path)
@@ -71,9 +73,11 @@ def _client(query: QueryConfig) -> Any:
     user, password = os.environ.get("SYNTHCOHORT_DICOMWEB_USER"), os.environ.get("SYNTHCOHORT_DICOMWEB_PASSWORD")
     session = create_session_from_user_pass(user, password) if user and password else create_session()
     try:
-        return DICOMwebClient(query.url, session=session)
+        client = DICOMwebClient(query.url, session=session)
     except ValueError:
         raise InputError(f"ingest.query.url {query.url!r} is no address: write it as https://HOST/dicom-web") from None
+    client.set_http_retry_params(max_attempts=4, wait_exponential_multiplier=250)
+    return client
 
 
 def _pages(search: Any, *arguments: str, **filters: Any) -> Iterator[dict[str, Any]]:
