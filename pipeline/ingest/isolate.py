@@ -27,6 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SECONDS = 5.0
+# Wall time for a second that a file is given: processor time decides, so that a busy machine does not quarantine what an idle one reads,
+# and wall time ends what only waits.
+WAIT = 3
 # Beyond what a worker needs before its first file; with that (about 150 MB resident) a worker stays under 1 GB.
 MEMORY = 768 << 20
 # Items a worker is given at once: waiting for the next ones costs about .1 ms, reading a file a few.
@@ -76,7 +79,7 @@ def isolated(
             hold and arrays of plain numbers.
         items: what it is called with; anything that can be pickled, such as paths.
         workers: how many processes; as many as there are usable cores by default.
-        seconds: wall time for an item, or a function of the item that gives it.
+        seconds: processor time for an item, or a function of the item that gives it; what waits is ended after :data:`WAIT` times as long.
         memory: bytes that a worker may allocate beyond those that it held before its first item.
 
     Raises:
@@ -173,7 +176,7 @@ class _Worker:
 
     def _death(self, seconds: float) -> Failed:
         code = self.process.exitcode or 0
-        if code == -signal.SIGALRM:
+        if code in (-signal.SIGPROF, -signal.SIGALRM):
             return _failed("slow", seconds=seconds)
         names = {-number.value: number.name for number in signal.Signals}
         return _failed("crash", detail=names.get(code, f"exit {code}"))
@@ -207,7 +210,7 @@ def _serve(pipe: Connection, work: Work[Any], memory: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             for item, seconds in pipe.recv():
-                signal.setitimer(signal.ITIMER_REAL, seconds)
+                _give(seconds)
                 try:
                     answer = _encode(*work(item))
                 except MemoryError:
@@ -215,8 +218,14 @@ def _serve(pipe: Connection, work: Work[Any], memory: int) -> None:
                 except Exception as error:
                     # Only the kind of error: a parser's message may quote the patient's data.
                     answer = _encode({"failed": type(error).__name__}, ())
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                _give(0)
                 pipe.send_bytes(answer)
+
+
+def _give(seconds: float) -> None:
+    """Let the kernel end this process after so much processor time, or :data:`WAIT` times as much wall time; 0 stops both clocks."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, WAIT * seconds)
 
 
 def _quieten() -> None:
@@ -226,6 +235,7 @@ def _quieten() -> None:
     threadpoolctl.threadpool_limits(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

@@ -64,7 +64,9 @@ def examine(name: str, root: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     started = time.monotonic()
     volume = name.endswith((".nii", ".nii.gz"))
     read: Any = nifti.read if volume else pictures.read if name.endswith((".png", ".jpg", ".tif")) else dicom.read_each
-    settings = collect.Settings(root, read, Everything(), KEY, Target(32), dimensions=3 if volume else 2, patients=False)
+    settings = collect.Settings(
+        root, read, Everything(), KEY, Target(32), 3 if volume else 2, patients=False, burned_in="search", dicom=read is dicom.read_each
+    )
     value, images = collect.work(collect.Task((name,)), settings)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return {**value, "peak": peak, "seconds": time.monotonic() - started}, images

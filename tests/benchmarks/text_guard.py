@@ -70,7 +70,7 @@ def written(rng: np.random.Generator, height: int, contrast: float, letters: int
     while True:
         side = max(SIDE, 8 * height)
         picture = background(rng, side, side)
-        text = words(rng) if letters is None else words(rng, letters)
+        text = words(rng) if letters is None else str(rng.choice(["R", "L"])) if letters == 1 else words(rng, letters)
         covered = ink(text, str(rng.choice(HELD_OUT_FACES)), height, bool(rng.random() < 0.5))
         if (letters is None and len(text.replace(" ", "")) < 5) or covered.shape[1] > side - 6:
             continue
@@ -89,7 +89,7 @@ def written(rng: np.random.Generator, height: int, contrast: float, letters: int
 
 
 def markers(pictures: int) -> dict[str, Any]:
-    """Share of pictures with one letter (a laterality marker), two and three letters that are quarantined, at heights of 16 to 48 px."""
+    """Share of pictures with R or L alone, or with two to four letters, that are quarantined, at heights of 16 to 48 px."""
     found = {}
     for letters in (1, 2, 3, 4):
         rng = np.random.default_rng([2, letters])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import threadpoolctl
+from PIL import Image
 from pydicom import Dataset
 from scipy.signal import correlate
 
@@ -167,3 +168,9 @@ def test_colour_and_volumes_are_searched() -> None:
     assert len(planes(volume)) == 33
     volume[0, :] = written(volume[0, 0], "DOE^JANE")
     assert refuse(header(), volume) is not None
+
+
+def test_the_local_mean_is_enlarged_as_pillow_does_it() -> None:
+    blocks = np.random.default_rng(0).random((9, 13), np.float32)
+    expected = np.asarray(Image.fromarray(blocks).resize((104, 72), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(burned_in._enlarged(blocks), expected, atol=1e-6)

@@ -103,7 +103,7 @@ def test_elements_that_lie_about_themselves(tmp_path: Path, files: list[list[tup
             parts.append((b"\0\0" + struct.pack("<I", size) if long else struct.pack("<H", size & 0xFFFF)) + value)
         names.append(f"h{number}.dcm")
         (tmp_path / names[-1]).write_bytes(start + b"".join(parts))
-    for answer in read_all(tmp_path, names).values():
+    for answer in read_all(tmp_path, names, memory=192 << 20).values():
         assert reason(answer)
         assert SECRET not in reason(answer)
         assert not isinstance(answer, Failed) or answer.kind in ("memory", "slow")

@@ -68,7 +68,7 @@ def test_a_worker_stays_below_its_memory_and_alone_on_its_core() -> None:
 
 
 def test_each_item_may_have_its_own_time() -> None:
-    found = list(isolated(work, ["sleep:0.4", "sleep:0.4"], seconds=0.2))
+    found = list(isolated(work, ["sleep:0.4", "sleep:0.4"], seconds=0.1))
     assert [getattr(answer, "kind", "") for answer in found] == ["slow", "slow"]
     patient = list(isolated(work, ["sleep:0.4"], seconds=lambda item: 4 * float(item.partition(":")[2])))
     assert isinstance(patient[0], Failed)
