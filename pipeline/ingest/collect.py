@@ -185,7 +185,7 @@ def _standard(reading: Reading, name: str, settings: Settings) -> tuple[NDArray[
         raise Unusable(findings.reason)
     if min(reading.pixels.shape[-2:]) < MIN_SIDE:
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
-    if np.nanmin(reading.pixels) == np.nanmax(reading.pixels):
+    if np.fmin.reduce(reading.pixels, axis=None) == np.fmax.reduce(reading.pixels, axis=None):
         raise Unusable("the image has no contrast")
     if (why := burned_in.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
@@ -202,7 +202,7 @@ def _standard(reading: Reading, name: str, settings: Settings) -> tuple[NDArray[
         image, spacing, _ = standardize_volume(reading, low, high, settings.target)
     else:
         mm = reading.spacing[0] if reading.spacing else None
-        image, ratio = standardize(reading.pixels, low, high, settings.target, reading.aspect, mm)
+        image, ratio = standardize(reading.pixels, low, high, settings.target, reading.aspect, mm, overwrite=True)
         spacing = mm * ratio if mm else None
     row = {
         **kept,

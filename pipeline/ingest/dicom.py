@@ -8,16 +8,17 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
 from pydicom.pixels.utils import iter_pixels, pixel_array
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
 
 from pipeline.ingest.deidentify import text
@@ -45,6 +46,7 @@ READ = (
     *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 )
+_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in READ]
 PIXEL_GROUP = 0x7FE00000
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # SOP classes that hold no image of the patient (PS3.4 B.5), by the beginning of their UID below 1.2.840.10008.
@@ -106,7 +108,7 @@ def read_header(path: Path) -> Dataset | Quarantined:
     """The attributes of :data:`READ` but for the pixels; no file makes it raise."""
     try:
         with quiet():
-            return _open(path, READ, pixels=False)
+            return _open(path, _TAGS, pixels=False)
     except Unusable as error:
         return Quarantined(str(error))
     except InvalidDicomError:
@@ -132,7 +134,7 @@ def quiet() -> Iterator[None]:
 
 
 def _images(path: Path, refuse: Refuse, also: tuple[str, ...]) -> Iterator[Reading | Quarantined]:
-    header = _open(path, (*READ, *also))
+    header = _open(path, [*_TAGS, *map(Tag, also)])
     frames = _check(header)
     if (why := refuse(header)) is not None:
         raise Unusable(why)
@@ -154,15 +156,15 @@ def _images(path: Path, refuse: Refuse, also: tuple[str, ...]) -> Iterator[Readi
         ) from None
 
 
-def _open(path: Path, tags: Sequence[str], pixels: bool = True) -> Dataset:
+def _open(path: Path, tags: list[BaseTag | int], pixels: bool = True) -> Dataset:
     """These attributes. Raises InvalidDicomError where the file is not DICOM, OSError where it cannot be opened."""
     if path.stat().st_size > MAX_BYTES:
         raise Unusable(f"larger than {MAX_BYTES >> 20} MiB: split it into files with fewer frames")
-    header: Dataset
-    try:
-        header = pydicom.dcmread(path, specific_tags=list(tags), stop_before_pixels=not pixels)
-    except InvalidDicomError:
-        header = _open_without_meta(path, tags, pixels)
+    with path.open("rb") as file:
+        try:
+            header: Dataset = read_partial(file, None if pixels else _at_pixels, specific_tags=tags)
+        except InvalidDicomError:
+            header = _without_meta(file, tags, pixels)
     meta = header.file_meta
     if not meta.get("TransferSyntaxUID"):
         implicit, little = header.original_encoding
@@ -171,13 +173,18 @@ def _open(path: Path, tags: Sequence[str], pixels: bool = True) -> Dataset:
     return header
 
 
-def _open_without_meta(path: Path, tags: Sequence[str], pixels: bool) -> Dataset:
+def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return bool(tag >= PIXEL_GROUP)
+
+
+def _without_meta(file: BinaryIO, tags: list[BaseTag | int], pixels: bool) -> Dataset:
     """A data set without the preamble of PS3.10, as old archives hold: recognised by its first attribute, which is of group 0008."""
-    with path.open("rb") as file:
-        start = file.read(4)
+    file.seek(0)
+    start = file.read(4)
     if start[:2] not in (b"\x08\x00", b"\x00\x08") or start[2:] == b"\x08\x00":
         raise InvalidDicomError
-    header = pydicom.dcmread(path, specific_tags=list(tags), stop_before_pixels=not pixels, force=True)
+    file.seek(0)
+    header: Dataset = read_partial(file, None if pixels else _at_pixels, force=True, specific_tags=tags)
     if "SOPClassUID" not in header:
         raise InvalidDicomError
     return header
@@ -221,10 +228,10 @@ def _decoded(header: Dataset, frames: int) -> Iterator[NDArray[Any]]:
     if header.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit):
         _mend(header, frames)
     if frames == 1:
-        stored = pixel_array(header)
+        stored = pixel_array(header, view_only=True)
         yield stored[0] if int(header.get("NumberOfFrames") or 1) == 1 and stored.ndim == 4 else stored
     else:
-        yield from iter_pixels(header)
+        yield from iter_pixels(header, view_only=True)
 
 
 def _mend(header: Dataset, frames: int) -> None:

@@ -105,8 +105,12 @@ def _modality(header: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
     if not slope or not intercept:
         return stored.astype(np.float32)
     # In double precision where 24 bits of mantissa do not hold the stored values.
-    wide = np.float64 if stored.dtype.itemsize > 2 else np.float32
-    return (stored * wide(float(slope)) + wide(float(intercept))).astype(np.float32)
+    values: NDArray[Any] = stored.astype(np.float64 if stored.dtype.itemsize > 2 else np.float32)
+    if float(slope) != 1:
+        values *= float(slope)
+    if float(intercept) != 0:
+        values += float(intercept)
+    return values.astype(np.float32, copy=False)
 
 
 def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:

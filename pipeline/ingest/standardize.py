@@ -82,7 +82,13 @@ def coloured(pixels: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
 
 
 def standardize(
-    pixels: NDArray[np.float32], low: float, high: float, target: Target, aspect: float = 1.0, height_mm: float | None = None
+    pixels: NDArray[np.float32],
+    low: float,
+    high: float,
+    target: Target,
+    aspect: float = 1.0,
+    height_mm: float | None = None,
+    overwrite: bool = False,
 ) -> tuple[NDArray[Any], float]:
     """Window, resize and letterbox one image.
 
@@ -97,6 +103,7 @@ def standardize(
         target: size, channels and bits of the result.
         aspect: height of a pixel over its width.
         height_mm: height of a pixel, where ``target.spacing`` is to be met.
+        overwrite: whether ``pixels`` may be written over: large arrays cost their pages.
 
     Returns:
         The image ``[channels, size, size]``, and the number of source rows in one row of it.
@@ -120,9 +127,21 @@ def standardize(
     image = np.zeros((target.channels, size, size), target.dtype)
     top, left = (size - rows) // 2, (size - columns) // 2
     for plane, result in zip(coloured(pixels, target.channels), image):
-        shown = np.nan_to_num(np.clip((plane - np.float32(low)) * np.float32(target.top / (high - low)), 0, target.top), copy=False)
-        result[top : top + rows, left : left + columns] = np.clip(np.rint(resize(shown, rows, columns)), 0, target.top)
+        small = resize(displayed(plane, low, high, target.top, plane if overwrite else None), rows, columns)
+        result[top : top + rows, left : left + columns] = np.clip(np.rint(small), 0, target.top)
     return image, height / rows
+
+
+def displayed(
+    pixels: NDArray[np.float32], low: float, high: float, top: int, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Values from ``low`` to ``high`` as 0 to ``top``, in ``out`` where it is given; those beside them are clipped, NaN is 0."""
+    shown = np.subtract(pixels, np.float32(low), out=out)
+    shown *= np.float32(top / (high - low))
+    np.clip(shown, 0, top, out=shown)
+    if np.isnan(shown.min()):  # looking for NaN everywhere takes as long as all the rest
+        np.nan_to_num(shown, copy=False)
+    return shown
 
 
 def resize(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:

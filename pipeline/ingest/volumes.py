@@ -22,7 +22,7 @@ from pipeline.ingest.deidentify import text
 from pipeline.ingest.display import percentiles
 from pipeline.ingest.isolate import Failed, isolated
 from pipeline.ingest.reading import Quarantined, Reading, Refuse, Unusable, nothing
-from pipeline.ingest.standardize import Target, coloured
+from pipeline.ingest.standardize import Target, coloured, displayed
 
 MIN_SLICES = 3
 # Share of the usual step by which a step may differ.
@@ -213,9 +213,7 @@ def standardize_volume(reading: Reading, low: float, high: float, target: Target
     if reading.affine is None or abs(np.linalg.det(reading.affine[:3, :3])) < 1e-9:
         raise Unusable("the place of its voxels in the patient is not known or not possible: mend its affine")
     affine, spacing = _grid(reading.affine, reading.pixels.shape[1:], target)
-    pixels = coloured(reading.pixels, target.channels)
-    shown = np.clip((pixels - np.float32(low)) * np.float32(target.top / (high - low)), 0, target.top)
-    np.nan_to_num(shown, copy=False)
+    shown = displayed(coloured(reading.pixels, target.channels), low, high, target.top)
     ratios = spacing / np.linalg.norm(reading.affine[:3, :3], axis=0)
     for axis, ratio in enumerate(ratios, 1):
         if ratio > 1 and shown.shape[axis] > 1:

@@ -199,7 +199,7 @@ def test_a_file_without_preamble_is_read(tmp_path: Path) -> None:
 
 
 def test_refusal_comes_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom, "pixel_array", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(dicom, "pixel_array", lambda *_, **__: pytest.fail("decoded"))
     [found] = dicom.read(write(tmp_path / "a", dataset(ramp())), lambda header: f"modality {header.Modality}")
     assert found == Quarantined("modality DX")
 
