@@ -264,9 +264,12 @@ def _copy_pixels(source: Dataset, target: Dataset) -> None:
     shape = [int(decoded.get(name) or 1) for name in ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel")]
     order = ">" if not source.file_meta.TransferSyntaxUID.is_little_endian else "<"
     count, width = math.prod(shape), allocated // 8
-    if len(decoded.PixelData) < count * width:
+    data = bytes(decoded.PixelData)
+    if len(data) < count * width:
         raise ValueError("the pixel data are shorter than the declared image")
-    values = np.frombuffer(decoded.PixelData, f"{order}u{width}", count).astype(f"<u{width}")
+    if order == ">" and width == 1 and decoded["PixelData"].VR == "OW":  # bytes in big-endian words
+        data = np.frombuffer(data[: len(data) // 2 * 2], "<u2").byteswap().tobytes()
+    values = np.frombuffer(data, f"{order}u{width}", count).astype(f"<u{width}")
     values = values >> max(int(decoded.get("HighBit") or stored - 1) - stored + 1, 0)
     used = (1 << stored) - 1
     high = ((values >> (stored - 1)) & 1).astype(bool) if int(decoded.PixelRepresentation) else np.zeros(count, bool)
