@@ -33,6 +33,11 @@ CODES = (
 METHOD = "synthcohort: PS3.15 Annex E basic profile by allow-list, shifted dates"
 # Table E.1-1, actions on attributes that an image object has to hold (types 1 and 2): Z leaves them empty, D gives a dummy, U another UID.
 EMPTIED = ("AccessionNumber", "ReferringPhysicianName", "PatientBirthDate", "StudyID", "StudyTime", "SeriesTime", "ContentTime")
+# Other attributes of type 2: emptied where the object has them and their value does not pass.
+PRESENT = (
+    *("Laterality", "PositionReferenceIndicator", "SeriesNumber", "InstanceNumber", "AcquisitionNumber", "KVP", "ScanOptions"),
+    *("EchoTrainLength", "DetectorType", "AnatomicRegionSequence", "AcquisitionContextSequence", "SliceThickness", "PatientPosition"),
+)
 DUMMIES = {"Manufacturer": "REMOVED"}
 REPLACED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # Option 113107: shifted by the same number of days in all of a patient's objects.
@@ -52,6 +57,7 @@ TERMS: dict[str, frozenset[str]] = {
         {"ABDOMEN", "ANKLE", "ARM", "BRAIN", "BREAST", "CHEST", "CSPINE", "ELBOW", "EXTREMITY", "EYE", "FOOT", "HAND", "HEAD", "HEART"}
         | {"HIP", "KNEE", "LEG", "LIVER", "LSPINE", "LUNG", "NECK", "PELVIS", "PROSTATE", "SHOULDER", "SKULL", "SPINE", "TSPINE", "WRIST"}
     ),
+    "PatientOrientation": frozenset(one + two for one in "APRLHF" for two in ("", *"APRLHF")),
     "PatientPosition": frozenset({"HFP", "HFS", "HFDR", "HFDL", "FFP", "FFS", "FFDR", "FFDL"}),
     "PhotometricInterpretation": frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422"}),
     "PresentationLUTShape": frozenset({"IDENTITY", "INVERSE"}),
@@ -124,6 +130,9 @@ def deidentified(header: Dataset, key: bytes, root: str = "2.25") -> Dataset:
     for name in SHIFTED:
         if name in header or name == "StudyDate":
             setattr(result, name, shifted(text(header, name), key, patient))
+    for name in PRESENT:
+        if name in header and name not in result:
+            setattr(result, name, [] if name.endswith("Sequence") else None)
     result.SOPClassUID = _class_uid(text(header, "SOPClassUID"))
     for name in REPLACED:
         if value := text(header, name):

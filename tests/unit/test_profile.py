@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import io
 import re
+import shutil
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -248,3 +250,18 @@ def test_real_images_keep_their_pixels_and_lose_their_names(real_data: Path) -> 
             assert len(name) < 5 or name not in str(written)
             same += 1
     assert same >= 98
+
+
+def test_it_breaks_no_rule_of_the_standard_that_the_source_keeps(real_data: Path, tmp_path: Path) -> None:
+    """By dciodvfy, Debian's dicom3tools."""
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy (Debian: dicom3tools) is not installed")
+
+    def errors(path: Path) -> set[str]:
+        done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
+        return {line for line in done.stderr.splitlines() if line.startswith("Error")}
+
+    for name in ("dicom_highdicom/ct_image.dcm", "dicom_pydicom_tests/test_files/MR_small.dcm"):
+        header = pydicom.dcmread(real_data / name)
+        deidentified(header, KEY).save_as(tmp_path / "written.dcm", enforce_file_format=True)
+        assert errors(tmp_path / "written.dcm") <= errors(real_data / name)
