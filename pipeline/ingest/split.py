@@ -132,11 +132,7 @@ def assign(
     Raises:
         InputError: a class has fewer than :data:`MIN_PATIENTS` units for each split.
     """
-    number = int(units.max()) + 1
-    present = np.zeros((number, len(classes)), bool)
-    present[units, labels] = True
-    rarity = np.where(present, present.sum(axis=0), number + 1)
-    stratum = rarity.argmin(axis=1)
+    stratum = _strata(units, labels, len(classes))
     counts = np.bincount(stratum, minlength=len(classes))
     needed = MIN_PATIENTS * len(shares)
     if (counts < needed).any():
@@ -146,7 +142,7 @@ def assign(
             f"add {noun}, or leave the class out"
         )
     names = np.array(list(shares))
-    chosen = np.zeros(number, names.dtype)
+    chosen = np.zeros(len(stratum), names.dtype)
     if fixed is not None:
         chosen[units[fixed != ""]] = fixed[fixed != ""]
     for index, name in enumerate(classes):
@@ -161,6 +157,14 @@ def assign(
             )
         chosen[free] = np.repeat(names, more)
     return chosen[units]
+
+
+def _strata(units: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Class that each unit counts for: of those that its images have, the one that fewest units have."""
+    number = int(units.max()) + 1
+    present = np.zeros((number, classes), bool)
+    present[units, labels] = True
+    return np.asarray(np.where(present, present.sum(axis=0), number + 1).argmin(axis=1), np.int64)
 
 
 def _apportion(total: int, shares: Sequence[float], taken: NDArray[np.int64]) -> NDArray[np.int64]:
