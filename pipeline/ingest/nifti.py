@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
@@ -78,8 +79,14 @@ def _volumes(path: Path, refuse: Refuse, header: Dataset) -> Iterator[Reading]:
     if (why := refuse(header)) is not None:
         raise Unusable(why)
     affine = _affine(image)
+    # As stored: a compressed file is decompressed once, and only one volume at a time is in floating point.
+    proxy = image.dataobj
+    assert isinstance(proxy, ArrayProxy)
+    stored = proxy.get_unscaled().reshape(shape)
     for number in range(shape[3] if len(shape) == 4 else 1):
-        part = image.dataobj[..., number] if len(shape) == 4 else np.asanyarray(image.dataobj).reshape(shape)
+        part = stored[..., number] if len(shape) == 4 else stored
+        if (proxy.slope, proxy.inter) != (1, 0):
+            part = part * proxy.slope + proxy.inter
         yield _reading(image, part, affine, header, number if len(shape) == 4 else None)
 
 
