@@ -7,14 +7,20 @@ import os
 import struct
 from pathlib import Path
 
+import dicom_folder
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from pipeline.ingest import dicom, source
+from pipeline.config import Config
+from pipeline.ingest import dicom, source, stage
 from pipeline.ingest.isolate import Answer, Failed, isolated
-from tests.benchmarks.hostile_files import MEGABYTES, SECRET, bomb, data_of, examine, header, mutants, report, special, valid
+from pipeline.progress import Reporter
+from pipeline.stages import Context
+from tests.benchmarks.hostile_files import KEY, MEGABYTES, SECRET, bomb, data_of, examine, header, mutants, report, special, valid
 
 
 def read_all(folder: Path, names: list[str], **bounds: float) -> dict[str, Answer | Failed]:
@@ -141,3 +147,22 @@ def test_what_a_dicomdir_refers_to_is_not_followed(tmp_path: Path, monkeypatch: 
     [found] = dicom.read(tmp_path / "dicomdir.dcm")
     assert "DICOMDIR" in found.reason  # type: ignore[union-attr]
     assert set(opened) <= {"dicomdir.dcm"}
+
+
+def test_a_label_table_cannot_reach_out_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are those that the folder holds; a row that leads out of it is refused, and nothing is opened for it."""
+    root, run = dicom_folder.cohort(tmp_path / "in", 16, images=1), tmp_path / "run"
+    outside = dicom_folder.write(tmp_path / "outside.dcm", dicom_folder.dataset(dicom_folder.ramp(), PatientID="MRN-9999"))
+    escapes = ["../outside.dcm", str(outside), "p000/../../outside.dcm", "..\\outside.dcm"]
+    with (root / "labels.csv").open("a") as file:
+        file.write("".join(f"\n{name},normal" for name in escapes))
+    monkeypatch.setenv("SYNTHCOHORT_KEY", KEY.decode())
+    section = {"source": "dicom", "path": root, "classes": ("normal", "effusion")}
+    config = Config.model_validate({"name": "t", "ingest": section, "train": {"images": 1}, "generate": {"per_class": 1}})
+    (run / "ingest").mkdir(parents=True)
+    summary = stage.run(Context(config, run, run / "ingest", False, Reporter(run / "log.jsonl", Console(quiet=True)), {}))
+    assert summary["images"] == 16
+    left = pd.read_parquet(run / "ingest" / "quarantine.parquet")
+    named = left[left["file"].str.contains("outside")]
+    assert len(named) >= 3  # two of the four are one path
+    assert named["reason"].str.contains("out of the folder").all()
