@@ -169,10 +169,13 @@ def _refuse(header: Any, name: str, settings: Settings) -> str | None:
     text = deidentify.text
     if not text(header, "SOPInstanceUID"):
         return "no SOP Instance UID: give it one, or export it again"
-    if settings.dicom and text(header, "Modality").upper() not in deidentify.MODALITIES:
-        return "the Modality is missing or not that of an image of the body (a report, a segmentation, a whole slide, ...)"
+    modality = text(header, "Modality").upper()
+    if settings.dicom and modality not in deidentify.MODALITIES:
+        if not modality:
+            return "its header has no Modality: set it to what it is (CT, MR, DX, ...)"
+        return "its Modality is not that of an image of the body (a whole slide, a segmentation, a report, ...): keep such files elsewhere"
     if settings.patients and not text(header, "PatientID"):
-        return "no Patient ID: it could not be kept on the same side of the split as the patient's other images"
+        return "no Patient ID: it could not be kept on the same side of the split as the patient's other images; give it one"
     if (why := burned_in.refuse_header(header, settings.burned_in)) is not None:
         return why
     found = settings.labels.find(name, header)

@@ -48,6 +48,7 @@ READ = (
 )
 _TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in READ]
 PIXEL_GROUP = 0x7FE00000
+NO_PIXELS = "holds no pixel data: a header without its image; export it again with its pixels"
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # SOP classes that hold no image of the patient (PS3.4 B.5), by the beginning of their UID below 1.2.840.10008.
 NOT_IMAGES = {
@@ -196,7 +197,7 @@ def _check(header: Dataset) -> int:
         raise Unusable(why)
     rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
     if not any(name in header for name in PIXELS) or not rows or not columns:
-        raise Unusable("holds no pixel data: a header without its image; export it again with its pixels")
+        raise Unusable(NO_PIXELS)
     values = rows * columns * int(header.get("SamplesPerPixel") or 1)
     frames = int(header.get("NumberOfFrames") or 1)
     if values > MAX_PIXELS or frames * values > MAX_VALUES:
@@ -268,8 +269,7 @@ def _reading(header: Dataset, stored: NDArray[Any], frame: int | None) -> Readin
     pixels, low, high, linear = display(header, stored)
     mm, aspect = spacing(header)
     affine = place(header, mm)
-    bits = int(header.get("BitsStored") or 8 * stored.dtype.itemsize)
-    return Reading(pixels, low, high, linear, bits, mm, aspect, affine, header, "image" if affine is None else "slice", frame)
+    return Reading(pixels, low, high, linear, mm, aspect, affine, header, "image" if affine is None else "slice", frame)
 
 
 def spacing(header: Dataset) -> tuple[tuple[float, float] | None, float]:

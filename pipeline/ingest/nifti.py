@@ -82,7 +82,7 @@ def _volumes(path: Path, refuse: Refuse, header: Dataset) -> Iterator[Reading]:
     # As stored: a compressed file is decompressed once, and only one volume at a time is in floating point.
     proxy = image.dataobj
     assert isinstance(proxy, ArrayProxy)
-    stored = proxy.get_unscaled().reshape(shape)
+    stored = proxy.get_unscaled().reshape(shape)  # type: ignore[no-untyped-call]
     for number in range(shape[3] if len(shape) == 4 else 1):
         part = stored[..., number] if len(shape) == 4 else stored
         if (proxy.slope, proxy.inter) != (1, 0):
@@ -116,5 +116,4 @@ def _reading(image: nibabel.Nifti1Image, part: NDArray[Any], affine: NDArray[np.
     elif not (math.isfinite(low) and math.isfinite(high) and low < high):
         low, high = percentiles(pixels)
     spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
-    bits = 8 if int(image.header["bitpix"]) == 8 or len(pixels) == 3 else 16
-    return Reading(pixels, low, high, True, bits, spacing, spacing[1] / spacing[2], affine, header, "volume", number)
+    return Reading(pixels, low, high, True, spacing, spacing[1] / spacing[2], affine, header, "volume", number)

@@ -65,7 +65,7 @@ def _reading(picture: Image.Image, header: Any, number: int | None) -> Reading:
         if not np.isfinite(values).all():
             raise Unusable("holds values that are not finite")
         # The values' own range: how many of its bits such a file uses, it does not say.
-        return Reading(values, *percentiles(values), True, 16, None, 1.0, None, header, "image", number)
+        return Reading(values, *percentiles(values), True, None, 1.0, None, header, "image", number)
     if upright.mode in ("1", "L"):
         values = np.asarray(upright.convert("L"), np.float32)[None]
     else:
@@ -74,4 +74,4 @@ def _reading(picture: Image.Image, header: Any, number: int | None) -> Reading:
         values = np.asarray(opaque, np.float32).transpose(2, 0, 1)
         if (values[0] == values[1]).all() and (values[1] == values[2]).all():
             values = values[:1]  # grey, saved as colour
-    return Reading(np.ascontiguousarray(values), 0.0, 255.0, True, 8, None, 1.0, None, header, "image", number)
+    return Reading(np.ascontiguousarray(values), 0.0, 255.0, True, None, 1.0, None, header, "image", number)

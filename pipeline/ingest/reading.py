@@ -45,7 +45,6 @@ class Reading:
         low: the value displayed black; above ``high`` when the display is inverted.
         high: the value displayed white.
         linear: whether ``pixels`` are still linear in the modality's units (no VOI LUT, no palette).
-        bits: bits that the source stored for each value: 8, or more.
         spacing: mm between voxels along each spatial axis, ``([D,] H, W)``, at the detector where the patient's is not known; None
             where neither is.
         aspect: height of a pixel over its width; from ``spacing``, or from a pixel aspect ratio where there is no spacing.
@@ -61,7 +60,6 @@ class Reading:
     low: float
     high: float
     linear: bool
-    bits: int
     spacing: tuple[float, ...] | None
     aspect: float
     affine: NDArray[np.float64] | None

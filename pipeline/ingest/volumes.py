@@ -146,6 +146,8 @@ def _survey(name: str, root: Path) -> tuple[dict[str, Any], list[NDArray[np.floa
     with dicom.quiet():
         if (why := dicom.not_an_image(header)) is not None:
             return {"why": why}, []
+        if not header.get("Rows") or not header.get("Columns"):
+            return {"why": dicom.NO_PIXELS}, []
         if int(header.get("NumberOfFrames") or 1) > 1:
             return {}, []
         affine = dicom.place(header, dicom.spacing(header)[0])
@@ -189,7 +191,7 @@ def stack(readings: Sequence[Reading], vector: NDArray[np.float64], number: int 
     affine[:3, 0] = vector
     spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
     linear = all(one.linear for one in readings)
-    return Reading(pixels, low, high, linear, first.bits, spacing, first.aspect, affine, first.header, "volume", number)
+    return Reading(pixels, low, high, linear, spacing, first.aspect, affine, first.header, "volume", number)
 
 
 def standardize_volume(reading: Reading, low: float, high: float, target: Target) -> tuple[NDArray[Any], float, NDArray[np.float64]]:
