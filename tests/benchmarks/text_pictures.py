@@ -133,7 +133,7 @@ def finish(picture: Grey, rng: np.random.Generator) -> Grey:
 
 def background(rng: np.random.Generator, height: int, width: int, photographs: Sequence[Grey] = ()) -> Grey:
     """A picture without text, 0..1; ``photographs`` are drawn from now and then, cropped and flipped."""
-    kinds = [_noise, _noise, _speckle, _phantom, _phantom, _shapes, _plain]
+    kinds = [_noise, _noise, _speckle, phantom, phantom, _shapes, _plain]
     if len(photographs) and rng.random() < 0.3:
         picture = _crop(photographs[rng.integers(len(photographs))], rng, height, width)
     else:
@@ -158,7 +158,8 @@ def _phantoms() -> NDArray[np.uint8]:
     return phantom_arrays(60, 987, 256)[0][:, 0]
 
 
-def _phantom(rng: np.random.Generator, height: int, width: int) -> Grey:
+def phantom(rng: np.random.Generator, height: int, width: int) -> Grey:
+    """A piece of a phantom radiograph, 0..1."""
     images = _phantoms()
     return _crop(images[rng.integers(len(images))].astype(np.float32) / 255, rng, height, width)
 
