@@ -112,17 +112,17 @@ def collect(
             seconds=functools.partial(_seconds, root=settings.root),
             memory=settings.memory,
         )
-        for number, (task, answer) in enumerate(zip(left, answers), finished):
+        for number, answer in enumerate(answers, finished + 1):
             if isinstance(answer, Failed):
-                line: dict[str, Any] = {"rows": [], "left_out": [(name, answer.reason) for name in task.files]}
+                line: dict[str, Any] = {"rows": [], "left_out": [answer.reason]}
             else:
-                images, line = _first_of_its_kind(task, answer, seen)
+                images, line = _first_of_its_kind(answer, seen)
                 for image in images:
                     pixels.write(image.astype(store.stored, copy=False).tobytes())
             pixels.flush()  # the pixels are there before the line that counts them
             journal.write(json.dumps(line).encode() + b"\n")
             journal.flush()
-            done(number + 1)
+            done(number)
     return store
 
 
@@ -132,12 +132,12 @@ def _seconds(task: Task, root: Path) -> float:
     return SECONDS * (len(task.files) + size / SLOWEST)
 
 
-def _first_of_its_kind(task: Task, answer: Answer, seen: set[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+def _first_of_its_kind(answer: Answer, seen: set[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
     """The images and the journal's line of one task, without images that an earlier file gave already."""
-    images, rows, left_out = [], [], [tuple(pair) for pair in answer.value["left_out"]]
+    images, rows, left_out = [], [], list(answer.value["left_out"])
     for image, row in zip(answer.arrays, answer.value["rows"]):
         if row["id"] in seen:
-            left_out.append((task.files[0], "the same SOP Instance UID as an earlier file"))
+            left_out.append("the same SOP Instance UID as an earlier file")
             continue
         seen.add(row["id"])
         images.append(image)
@@ -146,25 +146,33 @@ def _first_of_its_kind(task: Task, answer: Answer, seen: set[str]) -> tuple[list
 
 
 def work(task: Task, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """One task's images and their rows, and what was left out of it: past this point there is no identity."""
+    """One task's images and their rows, and why others were left out of it: past this point there is no identity."""
     images, rows, left_out = [], [], []
-    name = task.files[0]
-    refuse = functools.partial(_refuse, name=name, settings=settings)
+    refuse = functools.partial(_refuse, task=task, settings=settings)
     for found in settings.read([settings.root / file for file in task.files], refuse):
         try:
             if isinstance(found, Quarantined):
                 raise Unusable(found.reason)
-            image, row = _standard(found, name, settings)
+            image, row = _standard(found, task, settings)
         except Unusable as error:
-            left_out += [(file, str(error)) for file in task.files]
+            left_out.append(str(error))
             continue
         images.append(image)
         rows.append(row)
-    # A file whose frames are left out for one reason is named once.
+    # Frames that are left out for one reason give it once.
     return {"rows": rows, "left_out": list(dict.fromkeys(left_out))}, images
 
 
-def _refuse(header: Any, name: str, settings: Settings) -> str | None:
+def _findings(header: Any, task: Task, settings: Settings) -> Findings | Quarantined:
+    """What the labels say of an image; a volume's files must not contradict each other."""
+    found = [settings.labels.find(name, header) for name in task.files]
+    known = {one for one in found if not isinstance(one, Quarantined)}
+    if len(known) > 1:
+        return Quarantined("contradictory labels for the files of its series in the label table")
+    return known.pop() if known else found[0]
+
+
+def _refuse(header: Any, task: Task, settings: Settings) -> str | None:
     """Why an image is not wanted, told by its header alone."""
     text = deidentify.text
     if not text(header, "SOPInstanceUID"):
@@ -178,12 +186,12 @@ def _refuse(header: Any, name: str, settings: Settings) -> str | None:
         return "no Patient ID: it could not be kept on the same side of the split as the patient's other images; give it one"
     if (why := burned_in.refuse_header(header, settings.burned_in)) is not None:
         return why
-    found = settings.labels.find(name, header)
+    found = _findings(header, task, settings)
     return found.reason if isinstance(found, Quarantined) else None
 
 
-def _standard(reading: Reading, name: str, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
-    findings = settings.labels.find(name, reading.header)
+def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
+    findings = _findings(reading.header, task, settings)
     if isinstance(findings, Quarantined):
         raise Unusable(findings.reason)
     if min(reading.pixels.shape[-2:]) < MIN_SIDE:
@@ -220,7 +228,7 @@ def _standard(reading: Reading, name: str, settings: Settings) -> tuple[NDArray[
 class Store:
     """Images and rows as they are read: ``pixels.bin`` (raw, little-endian, one after the other) and ``journal.jsonl`` (a line a task).
 
-    A line with pseudonyms names no file, since file names may tell who the patient is: its place says which task it belongs to.
+    A line holds pseudonyms, so it names no file, which may tell who the patient is: its place says which task it belongs to.
     """
 
     def __init__(self, folder: Path, target: Target, dimensions: int) -> None:
@@ -277,9 +285,9 @@ class Store:
                     values.append(shared.setdefault(value, value))
         return pd.DataFrame(columns)
 
-    def left_out(self) -> Left:
+    def left_out(self, tasks: Sequence[Task]) -> Left:
         """File and reason of everything that was left out."""
-        return [(name, reason) for line in self.lines() for name, reason in line["left_out"]]
+        return [(name, reason) for task, line in zip(tasks, self.lines()) for reason in line["left_out"] for name in task.files]
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The journal: ``rows`` and ``left_out`` of every finished task."""

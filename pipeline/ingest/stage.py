@@ -217,7 +217,7 @@ def _folder(ctx: Context) -> Cohort:
     with ctx.reporter.progress("reading images", len(tasks)) as done:
         store = collect(_partial(ctx, key), settings, tasks, source.workers(), done)
     rows = store.rows(tasks)
-    left_out += store.left_out() + _never_read(root, labels, set(names))
+    left_out += store.left_out(tasks) + _never_read(root, labels, set(names))
     modalities = sorted(set(rows["modality"]))
     facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities}
     return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts)

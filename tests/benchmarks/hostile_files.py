@@ -305,7 +305,7 @@ def report(answers: dict[str, Answer | Failed], took: float) -> dict[str, Any]:
             kinds[answer.kind] += 1
             reasons = [answer.reason]
         else:
-            reasons = [reason for _, reason in answer.value["left_out"]]
+            reasons = list(answer.value["left_out"])
             kinds["read" if answer.arrays else "quarantined"] += 1
             slowest, peak = max(slowest, answer.value["seconds"]), max(peak, answer.value["peak"])
             if not answer.arrays and not all(reasons):

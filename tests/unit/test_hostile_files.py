@@ -28,7 +28,7 @@ def read_all(folder: Path, names: list[str], **bounds: float) -> dict[str, Answe
 
 
 def reason(answer: Answer | Failed) -> str:
-    return answer.reason if isinstance(answer, Failed) else " ".join(text for _, text in answer.value["left_out"])
+    return answer.reason if isinstance(answer, Failed) else " ".join(answer.value["left_out"])
 
 
 def test_valid_files_of_each_kind_are_read(tmp_path: Path) -> None:

@@ -215,3 +215,42 @@ def test_shards_are_read_like_one_array(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(np.asarray(found.images), images)
     np.testing.assert_array_equal(list(found.images), images)
     np.testing.assert_array_equal(found.take([9, 1]).images, images[[9, 1]])
+
+
+def test_the_store_names_no_file_beside_a_pseudonym(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["file,label"]
+    for number in range(20):
+        frames = rng.integers(0, 4096, (2, 32, 32)).astype("<u2")
+        frames[1] = 7  # no contrast: one frame is kept, one is left out
+        what = {"PatientID": f"JANE-{number}", "NumberOfFrames": 2, "WindowCenter": 2048, "WindowWidth": 4096}
+        write(tmp_path / "in" / f"jane-{number}.dcm", dataset(frames[0], PixelData=frames.tobytes(), **what))
+        lines.append(f"jane-{number}.dcm,{('normal', 'effusion')[number % 2]}")
+    (tmp_path / "in" / "labels.csv").write_text("\n".join(lines))
+    monkeypatch.setattr("pipeline.ingest.stage.shutil.rmtree", lambda *_: None)
+    summary, _ = ingest(config(tmp_path / "in", "dicom", burned_in="declared"), tmp_path / "run")
+    assert (summary["images"], summary["quarantined"]) == (20, 20)
+    [journal] = (tmp_path / "run" / "ingest").glob("partial-*/journal.jsonl")
+    assert "jane" not in journal.read_text().lower()
+    assert set(reasons(tmp_path / "run").values()) == {"the image has no contrast"}
+
+
+def test_any_file_of_a_series_may_carry_its_label(tmp_path: Path) -> None:
+    from pipeline.ingest.collect import Settings, Task, work
+    from pipeline.ingest.labels import Labels
+    from pipeline.ingest.standardize import Target
+    from pipeline.ingest.volumes import read_series
+
+    for number in range(4):
+        write(tmp_path / str(number), header([-10, 5, 3.0 * number]))
+    task = Task(("0", "1", "2", "3"))
+    for table, expected in (("2,a", (1, 0)), ("0,a\n3,a", (1, 0)), ("0,a\n3,b", "contradictory"), ("9,a", "no label")):
+        (tmp_path / "labels.csv").write_text(f"file,label\n{table}\n")
+        labels = Labels.load(tmp_path / "labels.csv", ("a", "b"))
+        settings = Settings(tmp_path, read_series, labels, b"k" * 16, Target(16), dimensions=3, burned_in="declared")
+        value, images = work(task, settings)
+        if isinstance(expected, str):
+            assert images == []
+            assert expected in value["left_out"][0]
+        else:
+            assert value["rows"][0]["findings"] == expected
