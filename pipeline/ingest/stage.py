@@ -326,6 +326,8 @@ def _write_facts(ctx: Context, cohort: Cohort, cleaned: ImageSet, clusters: NDAr
             **cohort.facts,
             "size": int(cleaned.images.shape[-1]),
             "channels": int(cleaned.images.shape[1]),
+            "dimensions": cleaned.images.ndim - 2,
+            "bits": 8 * cleaned.images.dtype.itemsize,
             "counts": counts,
             "units": {name: int(cleaned.rows.loc[cleaned.rows["split"] == name, "patient"].nunique()) for name in counts},
             "near_duplicates": {
