@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,18 @@ MEMORY = 768 << 20
 BATCH = 16
 # Answers that may wait for an earlier item's, in batches a worker: bounds the memory behind a file that takes its time.
 AHEAD = 4
+
+# What decoders import at their first file, once for all workers; those that are not installed are passed over.
+CODECS = (
+    "pydicom.pixels.decoders",
+    "pylibjpeg",
+    "openjpeg",
+    "libjpeg",
+    "rle",
+    "PIL.PngImagePlugin",
+    "PIL.JpegImagePlugin",
+    "PIL.TiffImagePlugin",
+)
 
 Item = TypeVar("Item")
 Work = Callable[[Item], tuple[Any, Sequence[NDArray[Any]]]]
@@ -194,11 +207,12 @@ def _failed(kind: Kind, **facts: Any) -> Failed:
 
 
 def _context(work: Work[Any]) -> Any:
-    """Processes forked from a small server that has imported the work's module: cheap to start, and no thread, lock or secret of this
+    """Processes forked from a small server that has imported what the work needs: cheap to start, and no thread, lock or secret of this
     process goes with them."""
     context = multiprocessing.get_context("forkserver")
     function = work.func if isinstance(work, functools.partial) else work
-    context.set_forkserver_preload([__name__, function.__module__])
+    readers = sorted(name for name in sys.modules if name.startswith("pipeline.ingest."))
+    context.set_forkserver_preload([__name__, function.__module__, *readers, *CODECS])
     return context
 
 

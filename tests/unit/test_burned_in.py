@@ -157,6 +157,12 @@ def test_damaged_values_are_taken_as_not_said() -> None:
         def get(self, keyword: str) -> object:
             raise ValueError(keyword)
 
+        def __contains__(self, tag: int) -> bool:
+            return True
+
+        def __getitem__(self, tag: int) -> object:
+            raise ValueError(tag)
+
     assert refuse(Damaged(), chest()[None]) is None  # type: ignore[arg-type]
 
 
