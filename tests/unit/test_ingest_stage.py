@@ -19,7 +19,7 @@ from pipeline import artifacts
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
-from pipeline.ingest import collect, stage
+from pipeline.ingest import cohort, collect, stage
 from pipeline.ingest.isolate import isolated
 from pipeline.ingest.source import CACHE, source_digest
 from pipeline.progress import Reporter
@@ -72,7 +72,7 @@ def test_an_interrupted_attempt_goes_on_and_ends_the_same(tmp_path: Path, monkey
     (root / "readme.txt").write_text("x")
     ingest(config(root), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        real = stage.collect
+        real = cohort.collect
 
         def dies(*arguments: Any) -> Any:
             def done(number: int) -> None:
@@ -81,7 +81,7 @@ def test_an_interrupted_attempt_goes_on_and_ends_the_same(tmp_path: Path, monkey
 
             return real(*arguments[:-1], done)
 
-        patch.setattr(stage, "collect", dies)
+        patch.setattr(cohort, "collect", dies)
         with pytest.raises(KeyboardInterrupt):
             ingest(config(root), tmp_path / "cut")
     [partial] = (tmp_path / "cut" / "ingest").glob("partial-*")
