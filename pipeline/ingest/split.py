@@ -22,7 +22,7 @@ from pipeline.ingest.standardize import fit
 NEAR_DUPLICATE = 0.90
 DESCRIPTOR_SIDE = 32
 DETAIL = 5
-BLOCK = 2048
+BLOCK = 1024
 # Principal axes of the bound, and rows that they are fitted to.
 AXES = 128
 SAMPLE = 1024
