@@ -158,9 +158,11 @@ def peak(folder: Path) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as store:
         found = collect.collect(Path(store), settings, [collect.Task((name,)) for name in names], isolate.usable_cores())
         collected = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        near_duplicates(found.images())
+        images = found.images()
+        near_duplicates(images)
+        mapped = images.nbytes >> 20  # pages of the file, which the system takes back when it needs them
     whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    return {"files": len(names), "reading": collected, "with near-duplicates": whole}
+    return {"files": len(names), "reading": collected, "with near-duplicates": whole, "of that the mapped images": mapped}
 
 
 if __name__ == "__main__":
