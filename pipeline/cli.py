@@ -79,6 +79,8 @@ def plan(config: ConfigArgument, out: Out = None, set_: Set = None) -> None:
 
         for stage in STAGES:
             console.print(f"{stage.name:<9} new; writes {stage.writes}")
+    if (why := settings.ingest.not_trainable()) is not None:
+        raise InputError(f"{why}: run it with --until ingest")
 
 
 @app.command()

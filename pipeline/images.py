@@ -1,7 +1,8 @@
 """ImageSet: shards ``images-00000.npy`` and ``rows.parquet``, the only door to pixels.
 
-Images are ``uint8 [n, C, H, W]``, 0 = black, 255 = white as displayed; row order is part of the contract: row i of the
-table describes image i. Findings are ``int8`` columns ``finding_<class>`` (1 present, 0 absent, -1 unknown).
+Images are ``uint8`` or ``uint16 [n, C, (D,) H, W]``, 0 = black, 255 or 65535 = white as displayed; the axes of volumes point up, to the
+front and to the right of the patient (D, H, W). Row order is part of the contract: row i of the table describes image i. Findings are
+``int8`` columns ``finding_<class>`` (1 present, 0 absent, -1 unknown).
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FINDING = "finding_"
 SHARD = 4096
+SHARD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,18 @@ class ImageSet:
     """Images with their rows.
 
     Attributes:
-        images: ``uint8 [n, C, H, W]``.
+        images: ``uint8`` or ``uint16 [n, C, (D,) H, W]``: an array, or a :class:`Shards` that is read as it is used.
         rows: one row an image, with at least ``id`` and the finding columns.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     rows: pd.DataFrame
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.rows):
             raise ValueError(f"{len(self.images)} images but {len(self.rows)} rows")
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise ValueError(f"images must be uint8 [n, C, H, W], not {self.images.dtype} {self.images.shape}")
+        if self.images.dtype not in (np.uint8, np.uint16) or self.images.ndim not in (4, 5):
+            raise ValueError(f"images must be uint8 or uint16 [n, C, (D,) H, W], not {self.images.dtype} {self.images.shape}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,9 +53,16 @@ class ImageSet:
         return tuple(str(name).removeprefix(FINDING) for name in self.rows.columns if str(name).startswith(FINDING))
 
     @functools.cached_property
+    def findings(self) -> NDArray[np.int8]:
+        """``int8 [n, classes]``: 1 present, 0 absent, -1 unknown."""
+        return self.rows[[FINDING + name for name in self.classes]].to_numpy(np.int8)
+
+    @functools.cached_property
     def labels(self) -> NDArray[np.int64]:
-        """Class index of every image, ``int64 [n]`` (each image has exactly one finding)."""
-        table = self.rows[[FINDING + name for name in self.classes]].to_numpy()
+        """Class index of every image, ``int64 [n]``. Raises InputError where an image has several findings, or none."""
+        table = self.findings
+        if len(table) and not ((table == 1).sum(axis=1) == 1).all():
+            raise InputError("some images have several findings, or none: this needs a cohort with one class an image")
         return np.asarray(table.argmax(axis=1), dtype=np.int64)
 
     def take(self, index: Any) -> ImageSet:
@@ -67,20 +78,61 @@ class ImageSet:
 
     def save(self, folder: Path) -> None:
         """Write shards and rows into ``folder`` (made if absent), replacing what an earlier attempt left."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, start in enumerate(range(0, max(len(self), 1), SHARD)):
-            np.save(folder / shard_name(number), self.images[start : start + SHARD], allow_pickle=False)
-        self.rows.to_parquet(folder / "rows.parquet", index=False)
+        write(folder, self.images, np.arange(len(self)), self.rows)
 
     @classmethod
     def load(cls, folder: Path) -> ImageSet:
-        """Read what :meth:`save` wrote. Raises FileNotFoundError where there is none."""
+        """Read what :meth:`save` wrote, memory-mapped. Raises FileNotFoundError where there is none."""
         import pandas as pd
 
         rows = pd.read_parquet(folder / "rows.parquet")
         shards = [np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("images-*.npy"))]
-        images = shards[0] if len(shards) == 1 else np.concatenate(shards)
-        return cls(images, rows)
+        return cls(shards[0] if len(shards) == 1 else cast("NDArray[Any]", Shards(shards)), rows)
+
+
+class Shards:
+    """Memory-mapped arrays one after the other, indexed like the array that they make up; only what is asked for is read."""
+
+    def __init__(self, parts: Sequence[NDArray[Any]]) -> None:
+        self.parts = parts
+        self.starts = np.cumsum([0, *map(len, parts)])
+        self.shape = (int(self.starts[-1]), *parts[0].shape[1:])
+        self.dtype, self.ndim = parts[0].dtype, parts[0].ndim
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Images by number, slice, boolean mask or numbers; a tuple indexes their axes too."""
+        if isinstance(index, tuple):
+            first = self[index[0]]
+            return np.asarray(first[index[1:] if first.ndim < self.ndim else (slice(None), *index[1:])])
+        wanted = np.arange(len(self))[index]
+        if wanted.ndim == 0:
+            part = int(np.searchsorted(self.starts, wanted, "right")) - 1
+            return np.asarray(self.parts[part][wanted - self.starts[part]])
+        found = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        for values, start, stop in zip(self.parts, self.starts, self.starts[1:]):
+            here: NDArray[np.bool_] = (wanted >= start) & (wanted < stop)
+            found[here] = values[wanted[here] - start]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.concatenate(self.parts).astype(dtype or self.dtype, copy=False)
+
+
+def write(folder: Path, images: NDArray[Any], index: NDArray[np.int64], rows: pd.DataFrame) -> None:
+    """Write the images at ``index`` as shards, one shard in memory at a time, and their rows, into ``folder`` (made if absent)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = shard_length(images)
+    for number, start in enumerate(range(0, max(len(index), 1), count)):
+        np.save(folder / shard_name(number), np.asarray(images[index[start : start + count]]), allow_pickle=False)
+    rows.to_parquet(folder / "rows.parquet", index=False)
+
+
+def shard_length(images: NDArray[Any]) -> int:
+    """Images in a shard: :data:`SHARD`, or as many as fit into :data:`SHARD_BYTES`."""
+    return max(1, min(SHARD, SHARD_BYTES // max(1, int(np.prod(images.shape[1:])) * images.dtype.itemsize)))
 
 
 def shard_name(number: int) -> str:
@@ -94,9 +146,10 @@ def finding_columns(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[s
     return {FINDING + name: np.where(known, labels == index, -1).astype(np.int8) for index, name in enumerate(classes)}
 
 
-def to_unit(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 0..255 to float32 -1..1, the range in which every network works."""
-    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+def to_unit(images: NDArray[Any]) -> NDArray[np.float32]:
+    """uint8 0..255 or uint16 0..65535 to float32 -1..1, the range in which every network works."""
+    half = np.float32(127.5 if images.dtype == np.uint8 else 32767.5)
+    return images.astype(np.float32) / half - np.float32(1)
 
 
 def from_unit(images: NDArray[np.float32]) -> NDArray[np.uint8]:

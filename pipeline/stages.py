@@ -47,7 +47,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("ingest", 1, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.parquet, deidentification.json"),
+    Stage("ingest", 2, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.parquet, deidentification.json"),
     Stage("train", 1, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage("audit", 1, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
@@ -160,10 +160,13 @@ def run_stages(config: Config, run: Path, reporter: Reporter, *, until: str | No
         What the plan was, before anything ran.
 
     Raises:
-        InputError: finished stages would be replaced and ``redo`` is not given, or a stage found its input unusable.
+        InputError: finished stages would be replaced and ``redo`` is not given, a stage found its input unusable, or the cohort is of a
+            kind that stages after ingest do not take.
     """
     from pipeline.ingest.source import source_digest
 
+    if until != "ingest" and (why := config.ingest.not_trainable()) is not None:
+        raise InputError(f"{why}: add --until ingest to ingest them")
     source = source_digest(config, run)
     steps = plan(config, run, source)
     if until is not None:

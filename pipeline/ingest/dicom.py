@@ -1,106 +1,123 @@
-"""Single-frame DICOM images: pixel values as displayed, the header for de-identification, or the reason why a file is left out.
-
-Pixels pass the modality LUT (PS3.3 C.11.1), then the VOI LUT or window (C.11.2), then the presentation (C.7.6.3.1.2 and
-C.11.6): MONOCHROME1 is inverted. :class:`Labels` joins the files with the CSV that names their classes.
-"""
+"""DICOM files: every image in one, in its own units with its place in the patient, or the reason why it is left out."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.processing import apply_modality_lut, apply_voi
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.filereader import read_partial
+from pydicom.pixels.utils import iter_pixels, pixel_array
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
 
-from pipeline.errors import InputError
-from pipeline.ingest.deidentify import MODALITIES, text
+from pipeline.ingest.deidentify import text
+from pipeline.ingest.display import display
+from pipeline.ingest.reading import Quarantined, Reading, Refuse, Unusable, nothing
 
-MAX_BYTES = 512 << 20
+MAX_BYTES = 1 << 30
 MAX_PIXELS = 64 << 20
-MIN_SIDE = 16
-# Without a window the display range is the image's own, but for this share of its pixels at either end (dead pixels, markers).
-TAIL = 0.005
+MAX_VALUES = 512 << 20
 # The only attributes that are parsed at all.
 READ = (
-    *("SpecificCharacterSet", "SOPInstanceUID", "Modality", "InstitutionName", "PatientID", "PatientSex", "PatientAge"),
-    *("ViewPosition", "ImageLaterality", "Laterality", "BurnedInAnnotation", "RecognizableVisualFeatures", "DirectoryRecordSequence"),
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "InstitutionName"),
+    *("PatientID", "PatientSex", "PatientAge", "ViewPosition", "ImageLaterality", "Laterality", "BodyPartExamined"),
+    *("BurnedInAnnotation", "RecognizableVisualFeatures", "Manufacturer", "ManufacturerModelName", "ImageType", "ConversionType"),
+    "SecondaryCaptureDeviceManufacturer",
+    *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "InstanceNumber", "DiffusionBValue", "DirectoryRecordSequence"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "ExtendedOffsetTable"),
-    *("ExtendedOffsetTableLengths", "PixelData", "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
-    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "PresentationLUTShape"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
+    *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 )
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in READ]
+PIXEL_GROUP = 0x7FE00000
+NO_PIXELS = "holds no pixel data: a header without its image; export it again with its pixels"
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+# SOP classes that hold no image of the patient (PS3.4 B.5), by the beginning of their UID below 1.2.840.10008.
+NOT_IMAGES = {
+    "1.3.10": "a DICOMDIR index, not an image: the files that it lists are read by themselves",
+    "5.1.4.1.1.88": "a structured report (SR) or key object selection, not an image",
+    "5.1.4.1.1.66.4": "a segmentation (SEG): it holds labels, not an image",
+    "5.1.4.1.1.66.7": "a segmentation (SEG): it holds labels, not an image",
+    "5.1.4.1.1.66": "a registration, surface, tractography or raw-data object, not an image",
+    "5.1.4.1.1.67": "a real-world value mapping, not an image",
+    "5.1.4.1.1.91": "annotations of a microscopy image, not an image",
+    "5.1.4.1.1.104": "an encapsulated document (PDF, CDA, STL, OBJ), not an image",
+    "5.1.4.1.1.9": "a waveform (ECG, audio, ...), not an image",
+    "5.1.4.1.1.11": "a presentation state, not an image",
+    "5.1.4.1.1.481.2": "a radiotherapy dose map, not an image of the patient",
+    "5.1.4.1.1.481.1": "",  # RT Image: a radiograph
+    "5.1.4.1.1.481": "a radiotherapy plan, structure set or record, not an image",
+}
+GROUPS = (
+    *("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence", "FrameVOILUTSequence"),
+    *("PixelValueTransformationSequence", "MRDiffusionSequence", "MREchoSequence"),
+)
 
 
-@dataclass(frozen=True)
-class Read:
-    """A readable image.
+def read(path: Path, refuse: Refuse = nothing, also: tuple[str, ...] = ()) -> Iterator[Reading | Quarantined]:
+    """The images of one file, one for each frame; no file makes it raise anything but MemoryError.
 
-    Attributes:
-        pixels: ``float32 [H, W]``, in the units of the modality LUT's output, or of the VOI LUT's where there is one.
-        low: the value displayed black; above ``high`` when the display is inverted.
-        high: the value displayed white.
-        linear: whether ``pixels`` are still linear in the modality's units (no VOI LUT).
-        spacing: row and column spacing in mm, at the detector where the patient's is not known; None where neither is.
-        aspect: height of a pixel over its width.
-        header: the other attributes of :data:`READ`, identities included: for :func:`pipeline.ingest.deidentify.keep` only.
-    """
+    Left out are files that are not DICOM, that are damaged, in an encoding that is not known, too large (1 GiB, 64 Mpx a frame), or of a
+    kind that holds no image (reports, segmentations, documents, directories).
 
-    pixels: NDArray[np.float32]
-    low: float
-    high: float
-    linear: bool
-    spacing: tuple[float, float] | None
-    aspect: float
-    header: Dataset = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """Why a file is left out, in words that hold nothing of its content."""
-
-    reason: str
-
-
-class _Unusable(Exception):
-    pass
-
-
-def read(path: Path) -> Read | Quarantined:
-    """Read one file; no file makes it raise.
-
-    Left out are files that are not DICOM, damaged, too large (512 MiB, 64 Mpx) or too small (16 px), with several frames, of a kind that is
-    not a planar image (reports, segmentations, directories), without Patient ID or SOP Instance UID, with declared burned-in
-    annotation, or without contrast. Colour becomes luminance (ITU-R BT.601).
+    Args:
+        path: the file.
+        refuse: asked with the header, before anything is decoded, why the image is not wanted.
+        also: keywords to keep in the header beside :data:`READ`.
     """
     try:
         with quiet():
-            return _read(path)
-    except _Unusable as error:
+            yield from _images(path, refuse, also)
+    except Unusable as error:
+        yield Quarantined(str(error))
+    except InvalidDicomError:
+        yield Quarantined("not a DICOM file")
+    except OSError:
+        yield Quarantined("cannot be opened: mend its permissions")
+    except MemoryError:
+        raise  # whether it fits depends on what else the process holds: `isolate` tries it again in a fresh one
+    except Exception as error:
+        # Only the kind of error: a parser's message may quote the patient's data.
+        yield Quarantined(f"damaged or not decodable ({type(error).__name__}): export it again")
+
+
+def read_each(paths: Sequence[Path], refuse: Refuse = nothing, also: tuple[str, ...] = ()) -> Iterator[Reading | Quarantined]:
+    """The images of several files, one after the other."""
+    for path in paths:
+        yield from read(path, refuse, also)
+
+
+def read_header(path: Path) -> Dataset | Quarantined:
+    """The attributes of :data:`READ` but for the pixels; no file makes it raise."""
+    try:
+        with quiet():
+            return _open(path, _TAGS, pixels=False)
+    except Unusable as error:
         return Quarantined(str(error))
     except InvalidDicomError:
         return Quarantined("not a DICOM file")
     except OSError:
         return Quarantined("cannot be opened: mend its permissions")
-    except MemoryError:
-        return Quarantined("does not fit into memory")
     except Exception as error:
-        # Only the kind of error: a parser's message may quote the patient's data.
-        return Quarantined(f"damaged or not decodable ({type(error).__name__})")
+        return Quarantined(f"damaged or not decodable ({type(error).__name__}): export it again")
 
 
 @contextlib.contextmanager
@@ -117,161 +134,174 @@ def quiet() -> Iterator[None]:
             logger.propagate = propagate
 
 
-def _read(path: Path) -> Read:
-    if path.stat().st_size > MAX_BYTES:
-        raise _Unusable(f"larger than {MAX_BYTES >> 20} MiB")
-    header = pydicom.dcmread(path, specific_tags=list(READ))
-    _check(header)
+def _images(path: Path, refuse: Refuse, also: tuple[str, ...]) -> Iterator[Reading | Quarantined]:
+    header = _open(path, [*_TAGS, *map(Tag, also)])
+    frames = _check(header)
+    if (why := refuse(header)) is not None:
+        raise Unusable(why)
+    shift = _unused_low_bits(header)
+    bare = header[:PIXEL_GROUP]
+    number = 0
     try:
-        stored = pixel_array(header)
+        for number, stored in enumerate(_decoded(header, frames)):
+            try:
+                yield _reading(flattened(bare, number), stored >> shift if shift else stored, number if frames > 1 else None)
+            except Unusable as error:
+                yield Quarantined(str(error))
+    except (Unusable, OSError, MemoryError):
+        raise
     except Exception as error:
-        raise _Unusable(f"the pixel data are damaged or in an unsupported encoding ({type(error).__name__})") from None
-    if stored.ndim == 3 and stored.shape[-1] == 3:
-        stored = stored.astype(np.float32) @ _LUMINANCE
-    if stored.ndim != 2:
-        raise _Unusable("the pixel data are not one grey-scale image")
-    pixels, low, high, linear = _display(header, stored)
-    inverse = text(header, "PhotometricInterpretation") == "MONOCHROME1" or text(header, "PresentationLUTShape") == "INVERSE"
-    if inverse:
-        low, high = high, low
-    if not np.isfinite(pixels).all() or pixels.min() == pixels.max():
-        raise _Unusable("the image has no contrast")
-    spacing, aspect = _spacing(header)
-    del header.PixelData
-    return Read(pixels, low, high, linear, spacing, aspect, header)
+        place = f" of frame {number + 1}" if frames > 1 else ""
+        raise Unusable(
+            f"the pixel data{place} are damaged, cut short or in an unsupported encoding ({type(error).__name__}): export it again"
+        ) from None
 
 
-def _check(header: Dataset) -> None:
-    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage or "DirectoryRecordSequence" in header:
-        raise _Unusable("a DICOMDIR index, not an image")
-    modality = text(header, "Modality").upper()
-    if modality not in MODALITIES:
-        raise _Unusable("the Modality is missing or not that of a planar image (a report, a segmentation, a whole slide, ...)")
-    if "PixelData" not in header:
-        raise _Unusable("holds no integer pixel data")
-    rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-    frames = int(header.get("NumberOfFrames") or 1)
-    samples = int(header.get("SamplesPerPixel") or 1)
-    if frames > 1:
-        raise _Unusable("several frames: only single-frame images are read")
-    if rows * columns * samples > MAX_PIXELS:
-        raise _Unusable(f"more than {MAX_PIXELS >> 20} million pixels")
-    if min(rows, columns) < MIN_SIDE:
-        raise _Unusable(f"smaller than {MIN_SIDE} pixels")
-    if text(header, "PhotometricInterpretation") == "PALETTE COLOR":
-        raise _Unusable("pseudo-colour (PALETTE COLOR): its values are not intensities")
-    if not text(header, "PatientID"):
-        raise _Unusable("no Patient ID: it could not be kept on the same side of the split as the patient's other images")
-    if not text(header, "SOPInstanceUID"):
-        raise _Unusable("no SOP Instance UID")
-    if text(header, "BurnedInAnnotation").upper() == "YES" or text(header, "RecognizableVisualFeatures").upper() == "YES":
-        raise _Unusable("the header declares burned-in annotation or recognisable features: clean the pixels and the flag")
-
-
-def _display(header: Dataset, stored: NDArray[np.generic]) -> tuple[NDArray[np.float32], float, float, bool]:
-    """Values, the window's bounds (before any inversion), and whether the values are still those of the modality."""
-    values = np.asarray(apply_modality_lut(stored, header))
-    if header.get("VOILUTSequence"):
-        table = header.VOILUTSequence[0]
-        looked_up = apply_voi(np.rint(values).astype(np.int32), header)
-        return looked_up.astype(np.float32), 0.0, float(2 ** int(table.LUTDescriptor[2]) - 1), False
-    bounds = _window(header)
-    pixels = values.astype(np.float32)
-    # A window beside the values shows one flat grey: it was written for other units.
-    if bounds is None or bounds[1] <= pixels.min() or bounds[0] >= pixels.max():
-        kept = pixels
-        if (padding := header.get("PixelPaddingValue")) is not None:
-            inside = stored != padding
-            kept = pixels[inside] if inside.any() else pixels
-        bounds = float(np.quantile(kept, TAIL)), float(np.quantile(kept, 1 - TAIL))
-        if bounds[0] >= bounds[1]:
-            bounds = float(kept.min()), float(kept.max())
-        if bounds[0] >= bounds[1]:
-            raise _Unusable("the image has no contrast")
-    if text(header, "VOILUTFunction") == "SIGMOID":
-        # C.11.2.1.3.1, with the centre and the width recovered from the bounds.
-        centre, width = (bounds[0] + bounds[1]) / 2, bounds[1] - bounds[0]
-        return (1 / (1 + np.exp(-4 * (values - centre) / width))).astype(np.float32), 0.0, 1.0, False
-    return pixels, *bounds, True
-
-
-def _window(header: Dataset) -> tuple[float, float] | None:
-    """Lower and upper bound of the first window (C.11.2.1.2), None where there is none that makes sense."""
-    centre, width = text(header, "WindowCenter"), text(header, "WindowWidth")
-    if not centre or not width:
-        return None
-    c, w = float(centre), float(width)
-    if text(header, "VOILUTFunction") in ("", "LINEAR"):
-        c, w = c - 0.5, w - 1
-    if not math.isfinite(c) or not math.isfinite(w) or w <= 0:
-        return None
-    return c - w / 2, c + w / 2
-
-
-def _spacing(header: Dataset) -> tuple[tuple[float, float] | None, float]:
-    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        value = header.get(name)
-        if value is not None and len(value) == 2 and all(math.isfinite(float(part)) and float(part) > 0 for part in value):
-            row, column = float(value[0]), float(value[1])
-            return (row, column), row / column
-    ratio = header.get("PixelAspectRatio")
-    if ratio is not None and len(ratio) == 2 and min(int(part) for part in ratio) > 0:
-        return None, int(ratio[0]) / int(ratio[1])
-    return None, 1.0
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Classes by file, SOP Instance UID or Patient ID.
-
-    Attributes:
-        column: ``file``, ``sop_instance_uid`` or ``patient_id``: what ``table`` is keyed by.
-        table: class index of every key; -1 where the CSV gives one key several classes.
-    """
-
-    KEYS = ("file", "sop_instance_uid", "patient_id")
-    column: str
-    table: dict[str, int] = field(repr=False)
-
-    @classmethod
-    def load(cls, path: Path, classes: Sequence[str]) -> Labels:
-        """Read the CSV: a column ``label``, and the first of :attr:`KEYS` that it has; rows without a label are passed over.
-
-        Raises:
-            InputError: it cannot be read, lacks a column, or holds labels that are no class.
-        """
+def _open(path: Path, tags: list[BaseTag | int], pixels: bool = True) -> Dataset:
+    """These attributes. Raises InvalidDicomError where the file is not DICOM, OSError where it cannot be opened."""
+    if path.stat().st_size > MAX_BYTES:
+        raise Unusable(f"larger than {MAX_BYTES >> 20} MiB: split it into files with fewer frames")
+    with path.open("rb") as file:
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-                rows = [dict(zip(columns, (value.strip() for value in row.values() if isinstance(value, str)))) for row in reader]
-        except FileNotFoundError:
-            raise InputError(f"no label table {path.name} in {path.parent}: put the CSV there, or name it in ingest.labels") from None
-        except (UnicodeDecodeError, csv.Error, OSError):
-            raise InputError(f"{path.name} cannot be read: save it as CSV with commas, in UTF-8") from None
-        column = next((name for name in cls.KEYS if name in columns), None)
-        if column is None or "label" not in columns:
-            raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(cls.KEYS)}, separated by commas")
-        index = {name: number for number, name in enumerate(classes)}
-        pairs = [(row.get(column, ""), row.get("label", "")) for row in rows]
-        unknown = sorted({label for _, label in pairs if label and label not in index})
-        if unknown:
-            shown = ", ".join(repr(label[:40]) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-            raise InputError(
-                f"{path.name}: {len(unknown)} label(s) match no class: {shown}; ingest.classes names {', '.join(classes)}: "
-                f"add them there, or mend the table"
-            )
-        table: dict[str, int] = {}
-        for key, label in pairs:
-            if key and label:
-                name = PurePosixPath(key.replace("\\", "/")).as_posix() if column == "file" else key
-                table[name] = index[label] if table.get(name, index[label]) == index[label] else -1
-        return cls(column, table)
+            header: Dataset = read_partial(file, None if pixels else _at_pixels, specific_tags=tags)
+        except InvalidDicomError:
+            header = _without_meta(file, tags, pixels)
+    meta = header.file_meta
+    if not meta.get("TransferSyntaxUID"):
+        implicit, little = header.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return header
 
-    def find(self, file: str, header: Dataset) -> int | Quarantined:
-        """Class index of an image, given its file's relative POSIX path and its header."""
-        key = {"file": file, "sop_instance_uid": text(header, "SOPInstanceUID"), "patient_id": text(header, "PatientID")}[self.column]
-        found = self.table.get(key)
-        if found is None:
-            return Quarantined(f"no label: its {self.column} is not in the label table")
-        return found if found >= 0 else Quarantined(f"contradictory labels for its {self.column} in the label table")
+
+def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return bool(tag >= PIXEL_GROUP)
+
+
+def _without_meta(file: BinaryIO, tags: list[BaseTag | int], pixels: bool) -> Dataset:
+    """A data set without the preamble of PS3.10, as old archives hold: recognised by its first attribute, which is of group 0008."""
+    file.seek(0)
+    start = file.read(4)
+    if start[:2] not in (b"\x08\x00", b"\x00\x08") or start[2:] == b"\x08\x00":
+        raise InvalidDicomError
+    file.seek(0)
+    header: Dataset = read_partial(file, None if pixels else _at_pixels, force=True, specific_tags=tags)
+    if "SOPClassUID" not in header:
+        raise InvalidDicomError
+    return header
+
+
+def _check(header: Dataset) -> int:
+    """The number of frames, at least 1, of a file that holds an image."""
+    if (why := not_an_image(header)) is not None:
+        raise Unusable(why)
+    rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+    if not any(name in header for name in PIXELS) or not rows or not columns:
+        raise Unusable(NO_PIXELS)
+    values = rows * columns * int(header.get("SamplesPerPixel") or 1)
+    frames = int(header.get("NumberOfFrames") or 1)
+    if values > MAX_PIXELS or frames * values > MAX_VALUES:
+        raise Unusable(f"declares more than {MAX_PIXELS >> 20} million pixels a frame, or {MAX_VALUES >> 20} million in all")
+    return max(frames, 1)
+
+
+def not_an_image(header: Dataset) -> str | None:
+    """Why an object of this SOP class is no image; None for one that may be."""
+    if "DirectoryRecordSequence" in header:
+        return NOT_IMAGES["1.3.10"]
+    uid = text(header, "SOPClassUID") or str(header.file_meta.get("MediaStorageSOPClassUID") or "")
+    kind = f"{uid.removeprefix('1.2.840.10008.')}."
+    matching = [prefix for prefix in NOT_IMAGES if kind.startswith(f"{prefix}.")]
+    return (NOT_IMAGES[max(matching, key=len)] or None) if matching else None
+
+
+def _unused_low_bits(header: Dataset) -> int:
+    """Bits below the value where High Bit says that it is not at the low end (retired, PS3.5 8.1.1); the header is corrected for them."""
+    stored, high = int(header.get("BitsStored") or 0), header.get("HighBit")
+    if high is None or not stored or int(high) + 1 <= stored or header.file_meta.TransferSyntaxUID.is_encapsulated:
+        return 0
+    header.BitsStored = int(high) + 1
+    return int(high) + 1 - stored
+
+
+def _decoded(header: Dataset, frames: int) -> Iterator[NDArray[Any]]:
+    """Each frame as stored, ``[H, W]`` or RGB ``[H, W, 3]``."""
+    if header.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit):
+        _mend(header, frames)
+    if frames == 1:
+        stored = pixel_array(header, view_only=True)
+        yield stored[0] if int(header.get("NumberOfFrames") or 1) == 1 and stored.ndim == 4 else stored
+    else:
+        yield from iter_pixels(header, view_only=True)
+
+
+def _mend(header: Dataset, frames: int) -> None:
+    """Give sequential JPEG scans the spectral selection 0..63 that they must have (ITU-T T.81, table B.3): some old encoders wrote 0..0."""
+    images = [bytearray(image) for image in generate_frames(header.PixelData, number_of_frames=frames)]
+    wrong = False
+    for image in images:
+        scan = image.find(b"\xff\xda")
+        end = scan + 2 + int.from_bytes(image[scan + 2 : scan + 4], "big")
+        if 0 < scan < end <= len(image) and image[end - 3 : end - 1] == b"\0\0":
+            image[end - 2], wrong = 63, True
+    if wrong:
+        header.PixelData = encapsulate([bytes(image) for image in images])
+
+
+def flattened(header: Dataset, frame: int) -> Dataset:
+    """The header of one frame: what the functional groups of an enhanced object say of it (PS3.3 C.7.6.16), at the top."""
+    shared, each = header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")
+    if not shared and not each:
+        return header
+    flat = header[:PIXEL_GROUP]
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        if name in flat:
+            del flat[name]
+    for groups in (shared[0] if shared else None, each[frame] if each and frame < len(each) else None):
+        for name in GROUPS:
+            item = groups.get(name) if groups is not None else None
+            if item:
+                flat.update(item[0])
+    return flat
+
+
+def _reading(header: Dataset, stored: NDArray[Any], frame: int | None) -> Reading:
+    pixels, low, high, linear = display(header, stored)
+    mm, aspect = spacing(header)
+    affine = place(header, mm)
+    return Reading(pixels, low, high, linear, mm, aspect, affine, header, "image" if affine is None else "slice", frame)
+
+
+def spacing(header: Dataset) -> tuple[tuple[float, float] | None, float]:
+    """Mm between rows and between columns, None where it is not known; and the height of a pixel over its width."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        value = _numbers(header, name, 2)
+        if value is not None and min(value) > 0:
+            return (value[0], value[1]), value[0] / value[1]
+    ratio = _numbers(header, "PixelAspectRatio", 2)
+    return None, ratio[0] / ratio[1] if ratio is not None and min(ratio) > 0 else 1.0
+
+
+def place(header: Dataset, mm: tuple[float, ...] | None) -> NDArray[np.float64] | None:
+    """Affine from indices (slice, row, column, 1) to RAS+ mm (PS3.3 C.7.6.2.1.1); None where position or orientation say nothing."""
+    position, cosines = _numbers(header, "ImagePositionPatient", 3), _numbers(header, "ImageOrientationPatient", 6)
+    if position is None or cosines is None or mm is None:
+        return None
+    along_row, along_column = np.array(cosines[:3]), np.array(cosines[3:])
+    lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
+    if abs(lengths[0] - 1) > 0.01 or abs(lengths[1] - 1) > 0.01 or abs(along_row @ along_column) > 0.01:
+        return None
+    affine = np.eye(4)
+    affine[:3, 0] = np.cross(along_row, along_column)
+    affine[:3, 1], affine[:3, 2] = along_column * mm[0], along_row * mm[1]
+    affine[:3, 3] = position
+    affine[:2] *= -1  # DICOM's axes point to the left and to the back
+    return affine
+
+
+def _numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
+    try:
+        values = [float(part) for part in header.get(keyword)]
+    except Exception:  # absent, or not numbers
+        return None
+    return values if len(values) == count and all(map(math.isfinite, values)) else None

@@ -1,14 +1,19 @@
-"""The 2-D MedMNIST sets with one label an image, read from their ``.npz`` (Yang et al. 2023, Scientific Data 10:41)."""
+"""The eighteen MedMNIST sets, 2-D and 3-D, read from their ``.npz`` as a stream (Yang et al. 2023, Scientific Data 10:41)."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import math
 import re
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import medmnist
 import numpy as np
@@ -17,8 +22,8 @@ from numpy.typing import NDArray
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest.source import medmnist_file, medmnist_side
+from pipeline.ingest.standardize import fit
 
-TASKS = ("binary-class", "multi-class", "ordinal-regression")
 SPLITS = ("train", "val", "test")
 CITATION = (
     "Yang J, Shi R, Wei D, et al. MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification. "
@@ -37,7 +42,17 @@ MODALITY = {
     "organamnist": "CT",
     "organcmnist": "CT",
     "organsmnist": "CT",
+    "chestmnist": "DX",
+    "organmnist3d": "CT",
+    "nodulemnist3d": "CT",
+    "adrenalmnist3d": "CT",
+    "fracturemnist3d": "CT",
+    "vesselmnist3d": "MR",
+    "synapsemnist3d": "OT",
 }
+
+
+BLOCK = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -45,30 +60,56 @@ class Published:
     """A data set as published, its three splits one after the other.
 
     Attributes:
-        images: ``uint8 [n, C, side, side]``, C 1 or 3.
-        labels: class indices ``int64 [n]``.
-        split: official split of every image: ``train``, ``val`` or ``test``.
-        number: position of every image in its official split.
-        classes: class names fit for columns and file names, in the order of the indices.
-        modality: DICOM modality.
-        facts: title, licence, citation, address, class names as published, and whether the file is the official one.
+        path: the ``.npz``; :meth:`blocks` reads its images.
+        shape: of one image, ``(C, (D,) side, side)``.
+        findings: ``int8 [n, classes]``: 1 present, 0 absent.
+        split: ``train``, ``val`` or ``test`` of every image.
+        number: place of every image in its split.
+        classes: names in lower case, without blanks.
+        modality: as DICOM calls it.
+        facts: what ``cohort.json`` says of the set.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    path: Path
+    shape: tuple[int, ...]
+    findings: NDArray[np.int8]
     split: NDArray[np.str_]
     number: NDArray[np.int64]
     classes: tuple[str, ...]
     modality: str
     facts: dict[str, Any]
 
+    def blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """The images, ``uint8 [k, C, (D,) side, side]``, a few at a time, in order. Raises InputError where the file is damaged."""
+        for name in SPLITS:
+            with _damaged(self.path), zipfile.ZipFile(self.path) as archive, archive.open(f"{name}_images.npy") as file:
+                count, *shape = _header(file)
+                each = math.prod(shape)
+                step = max(1, BLOCK // each)
+                for start in range(0, count, step):
+                    wanted = min(step, count - start)
+                    data = file.read(wanted * each)
+                    if len(data) < wanted * each:
+                        raise ValueError("cut short")
+                    block = np.frombuffer(data, np.uint8).reshape(wanted, *shape)
+                    yield np.moveaxis(block, -1, 1) if len(shape) == len(self.shape) else block[:, None]
+
+
+def fitted(found: Published, size: int, folder: Path, done: Callable[[int], None]) -> NDArray[np.uint8]:
+    """All images at ``size``, ``uint8 [n, C, (D,) size, size]``, memory-mapped from a file that is written in ``folder``."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path, count = folder / "pixels.bin", 0
+    with path.open("wb") as file:
+        for block in found.blocks():
+            file.write(np.ascontiguousarray(fit(block, size)).tobytes())
+            done(count := count + len(block))
+    return np.memmap(path, np.uint8, "r", shape=(count, found.shape[0], *[size] * (len(found.shape) - 1)))
+
 
 def information(flag: str) -> dict[str, Any]:
-    """The entry of ``medmnist.INFO``. Raises InputError where the set is unknown or of a kind that is not read."""
-    usable = sorted(name for name, info in medmnist.INFO.items() if info["task"] in TASKS and not name.endswith("3d"))
-    if flag not in usable:
-        why = "is not a 2-D set with one label an image" if flag in medmnist.INFO else "is not a MedMNIST data set"
-        raise InputError(f"ingest.dataset {flag!r} {why}: choose one of {', '.join(usable)}")
+    """The entry of ``medmnist.INFO``. Raises InputError where the set is unknown."""
+    if flag not in medmnist.INFO:
+        raise InputError(f"ingest.dataset {flag!r} is not a MedMNIST data set: choose one of {', '.join(sorted(medmnist.INFO))}")
     entry: dict[str, Any] = medmnist.INFO[flag]
     return entry
 
@@ -93,35 +134,37 @@ def read(ingest: IngestConfig) -> Published:
     """Read the set that the configuration names, at the published size that serves ``ingest.size``.
 
     Raises:
-        InputError: the set is unknown, of another kind, absent, or its file damaged.
+        InputError: the set is unknown, absent, or its file damaged.
     """
     assert ingest.dataset is not None
     info = information(ingest.dataset)
     path = medmnist_file(ingest)
-    side = medmnist_side(ingest.size)
-    broken = InputError(f"{path} is damaged or not {ingest.dataset}'s file: delete it, and it is downloaded again")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images = [arrays[f"{name}_images"] for name in SPLITS]
-            labels = [arrays[f"{name}_labels"] for name in SPLITS]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        raise broken from None
+    side = medmnist_side(ingest.size, ingest.volumes)
     channels = int(info["n_channels"])
-    shape = (side, side) if channels == 1 else (side, side, channels)
     classes = [str(info["label"][str(index)]) for index in range(len(info["label"]))]
-    for part, marks in zip(images, labels):
-        valid = part.dtype == np.uint8 and part.shape[1:] == shape and marks.shape == (len(part), 1)
-        if not valid or not np.issubdtype(marks.dtype, np.integer) or not np.isin(marks, range(len(classes))).all():
-            raise broken
-    stacked = np.concatenate(images)
+    several = "multi-label" in info["task"]
+    stored = (*[side] * (3 if ingest.volumes else 2), *([channels] if channels > 1 else []))
+    findings = []
+    with _damaged(path), zipfile.ZipFile(path) as archive:
+        for name in SPLITS:
+            with archive.open(f"{name}_images.npy") as file:
+                count, *shape = _header(file)
+            with archive.open(f"{name}_labels.npy") as file:
+                marks = np.lib.format.read_array(io.BytesIO(file.read()), allow_pickle=False)
+            if tuple(shape) != stored or marks.shape != (count, len(classes) if several else 1):
+                raise ValueError("other images than the set's")
+            if not np.issubdtype(marks.dtype, np.integer) or not np.isin(marks, (0, 1) if several else range(len(classes))).all():
+                raise ValueError("other labels than the set's")
+            findings.append((marks if several else marks == np.arange(len(classes))).astype(np.int8))
     official = info["MD5" if side == 28 else f"MD5_{side}"]
     with path.open("rb") as file:
         same = hashlib.file_digest(file, "md5").hexdigest() == official
     return Published(
-        images=stacked[:, None] if channels == 1 else np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)),
-        labels=np.concatenate(labels)[:, 0].astype(np.int64),
-        split=np.repeat(np.array(SPLITS), [len(part) for part in images]),
-        number=np.concatenate([np.arange(len(part)) for part in images]),
+        path=path,
+        shape=(channels, *stored[: 3 if ingest.volumes else 2]),
+        findings=np.concatenate(findings),
+        split=np.repeat(np.array(SPLITS), [len(part) for part in findings]),
+        number=np.concatenate([np.arange(len(part)) for part in findings]),
         classes=tuple(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in classes),
         modality=MODALITY[ingest.dataset],
         facts={
@@ -135,3 +178,22 @@ def read(ingest: IngestConfig) -> Published:
             "checksum": "the official file" if same else "differs from the official file",
         },
     )
+
+
+def _header(file: IO[bytes]) -> tuple[int, ...]:
+    """Shape of the uint8 array whose ``.npy`` begins here; the file is left at its first value. Raises ValueError for any other."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(file)
+    if fortran or dtype != np.uint8 or len(shape) < 3:
+        raise ValueError("not images of 8 bits")
+    return tuple(shape)
+
+
+@contextlib.contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """One line for a file that is cut, or holds something else."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path} is damaged or not {path.stem.split('_')[0]}'s file: delete it, and it is downloaded again") from None

@@ -17,6 +17,7 @@ CACHE = ".sources.json"
 MEDMNIST_SIDES = (28, 64, 128, 224)
 MEDMNIST_ROOT = Path("~/.medmnist")
 # A file changed within a clock tick of being read can keep its time stamp: only files at rest are remembered.
+_KINDS = {"dicom": "DICOM files", "nifti": "NIfTI volumes", "pictures": "pictures"}
 AT_REST_NS = 2_000_000_000
 
 
@@ -38,24 +39,49 @@ def source_digest(config: Config, run: Path) -> str:
         path = medmnist_file(ingest)
         [digest] = _digests({path.name: path}, run, key, secret=b"")
         return digest
-    root = dicom_folder(ingest)
+    if ingest.source == "dicomweb":
+        return _pacs_digest(ingest, run, key)
+    root = folder(ingest)
     names = dict(regular_files(root))
     if not names:
-        raise InputError(f"{root}: the folder holds no file: give the folder with the DICOM files as ingest.path")
+        raise InputError(f"{root}: the folder holds no file: give the folder with the {_KINDS[ingest.source]} as ingest.path")
     labels = root / ingest.labels
-    if not labels.is_file() or not labels.resolve().is_relative_to(root.resolve()):
+    needed = ingest.label_field is None and ingest.source != "pictures"
+    if (needed and not labels.is_file()) or (labels.exists() and not labels.resolve().is_relative_to(root.resolve())):
         raise InputError(f"no label table {ingest.labels} in {root}: put the CSV there, or name it in ingest.labels")
     digests = _digests(names, run, key, secret=key)
     return artifacts.keyed(key, "source", *(part for pair in zip(names, digests) for part in pair))
 
 
-def dicom_folder(ingest: IngestConfig) -> Path:
-    """The folder of a DICOM source. Raises InputError where there is none."""
+def folder(ingest: IngestConfig) -> Path:
+    """The folder of the files. Raises InputError where there is none."""
     assert ingest.path is not None
     root = ingest.path.expanduser()
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder: give the folder with the DICOM files as ingest.path")
+        raise InputError(f"{root}: no such folder: give the folder with the {_KINDS[ingest.source]} as ingest.path")
     return root
+
+
+def workers() -> int:
+    """Processes that read files: SYNTHCOHORT_WORKERS, or as many as there are usable cores. No result depends on it."""
+    from pipeline.ingest.isolate import usable_cores
+
+    value = os.environ.get("SYNTHCOHORT_WORKERS", "")
+    if value and (not value.isdigit() or int(value) < 1):
+        raise InputError(f"SYNTHCOHORT_WORKERS is {value!r}: give the number of processes that read files, such as 4")
+    return int(value) if value else usable_cores()
+
+
+def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:
+    """Digest of what the PACS has to the query, and of the label table."""
+    from pipeline.ingest import dicomweb
+
+    assert ingest.query is not None
+    table = ingest.path.expanduser() / ingest.labels if ingest.path else None
+    if table is not None and ingest.label_field is None and not table.is_file():
+        raise InputError(f"no label table {ingest.labels} in {table.parent}: put the CSV there, or name it in ingest.labels")
+    labels = _digests({ingest.labels: table}, run, key, secret=key) if table is not None and table.is_file() else []
+    return artifacts.keyed(key, "source", *labels, *dicomweb.find(ingest.query))
 
 
 def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
@@ -79,15 +105,19 @@ def symbolic_links(root: Path) -> list[str]:
     return sorted(found)
 
 
-def medmnist_side(size: int) -> int:
+def medmnist_side(size: int, volumes: bool = False) -> int:
     """Side of the published MedMNIST images that serve ``size``: the smallest that need at most an eighth of ``size`` as padding.
 
     Raises InputError where the largest are too small.
     """
-    for side in MEDMNIST_SIDES:
+    sides = MEDMNIST_SIDES[:2] if volumes else MEDMNIST_SIDES
+    for side in sides:
         if 8 * side >= 7 * size:
             return side
-    raise InputError(f"ingest.size {size} is too large for MedMNIST, whose largest images have side 224: choose at most 256")
+    raise InputError(
+        f"ingest.size {size} is too large for MedMNIST, whose largest {'volumes' if volumes else 'images'} have side {sides[-1]}: "
+        f"choose at most {8 * sides[-1] // 7}"
+    )
 
 
 def medmnist_file(ingest: IngestConfig) -> Path:
@@ -98,7 +128,7 @@ def medmnist_file(ingest: IngestConfig) -> Path:
     """
     assert ingest.dataset is not None
     root = (ingest.path or MEDMNIST_ROOT).expanduser()
-    side = medmnist_side(ingest.size)
+    side = medmnist_side(ingest.size, ingest.volumes)
     path = root / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
     if not path.is_file():
         from pipeline.ingest.medmnist import download

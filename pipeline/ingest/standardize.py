@@ -1,46 +1,147 @@
-"""From pixel values of any size to ``uint8 [C, size, size]``, without distortion."""
+"""From pixel values of any size and unit to square 8- or 16-bit images, without distortion, and with what leads back.
+
+A value v of the result means ``low + v / top * (high - low)`` in the source's units, top being 255 or 65535, and its pixels are square.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.ingest.display import percentiles
+from pipeline.ingest.reading import Unusable
 
-def standardize(pixels: NDArray[np.float32], low: float, high: float, size: int, aspect: float = 1.0) -> tuple[NDArray[np.uint8], float]:
+if TYPE_CHECKING:
+    from pipeline.ingest.reading import Reading
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+Scaling = Literal["header", "percentile"] | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What every image becomes.
+
+    Attributes:
+        size: side of the square or cube.
+        channels: 1 (colour becomes luminance) or 3 (grey is repeated).
+        bits: 8 or 16.
+        spacing: mm between pixels; None lets the longer physical side fill the square.
+        scaling: for a modality, the display range: that of its header (by default), the percentiles of its own values, or a fixed window in
+            the modality's units.
+    """
+
+    size: int
+    channels: int = 1
+    bits: int = 8
+    spacing: float | None = None
+    scaling: Mapping[str, Scaling] = field(default_factory=dict)
+
+    @property
+    def top(self) -> int:
+        """The value of white."""
+        return int((1 << self.bits) - 1)
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """Of the images."""
+        return np.uint8 if self.bits == 8 else np.uint16
+
+
+def window(reading: Reading, modality: str, scaling: Mapping[str, Scaling]) -> tuple[float, float]:
+    """The value that becomes black and the one that becomes white; the first is the greater one for an image that is displayed inverted.
+
+    Raises:
+        Unusable: a fixed window is asked for, and the values are not in the modality's units any more.
+    """
+    how = scaling.get(modality, "header")
+    if how == "header":
+        return reading.low, reading.high
+    if how == "percentile":
+        low, high = percentiles(reading.pixels)
+    elif reading.linear:
+        low, high = how
+    else:
+        raise Unusable("its VOI LUT has left the modality's units, in which ingest.scaling gives its window: use header or percentile")
+    return (high, low) if reading.low > reading.high else (low, high)
+
+
+def coloured(pixels: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+    """``[C, ...]`` with the wanted number of channels: colour becomes luminance (ITU-R BT.601), grey is repeated."""
+    if len(pixels) == channels:
+        return pixels
+    if channels == 1:
+        return np.asarray(np.tensordot(_LUMINANCE, pixels, 1), np.float32)[None]
+    return np.repeat(pixels, channels, axis=0)
+
+
+def standardize(
+    pixels: NDArray[np.float32],
+    low: float,
+    high: float,
+    target: Target,
+    aspect: float = 1.0,
+    height_mm: float | None = None,
+    overwrite: bool = False,
+) -> tuple[NDArray[Any], float]:
     """Window, resize and letterbox one image.
 
     The window is applied before the resize, so that saturated regions (markers, air) weigh no more than they do on a display. Reductions
-    average over the exact area that a new pixel covers, which damps aliases and cannot ring; enlargements are bilinear. The longer
-    physical side fills the square, and the rest is black.
+    average over the exact area that a new pixel covers, which damps aliases and cannot ring; enlargements are bilinear. What the image
+    does not fill is black, and so is padding (NaN).
 
     Args:
-        pixels: ``[H, W]`` in any unit.
+        pixels: ``[C, H, W]`` in any unit.
         low: the value that becomes 0; above ``high`` for an image that is displayed inverted.
-        high: the value that becomes 255.
-        size: side of the result.
+        high: the value that becomes white.
+        target: size, channels and bits of the result.
         aspect: height of a pixel over its width.
+        height_mm: height of a pixel, where ``target.spacing`` is to be met.
+        overwrite: whether ``pixels`` may be written over: large arrays cost their pages.
 
     Returns:
-        The image ``uint8 [1, size, size]``, and the number of source rows in one row of it.
+        The image ``[channels, size, size]``, and the number of source rows in one row of it.
 
     Raises:
         ValueError: ``low`` equals ``high``.
+        Unusable: ``target.spacing`` cannot be met.
     """
     if low == high:
         raise ValueError("the window is empty")
-    height, width = pixels.shape
+    size, (height, width) = target.size, pixels.shape[1:]
     longest = max(height * aspect, width)
-    rows = min(size, max(1, round(size * height * aspect / longest)))
-    columns = min(size, max(1, round(size * width / longest)))
-    shown = np.clip((pixels - np.float32(low)) * np.float32(255 / (high - low)), 0, 255).astype(np.float32)
-    small = resize(shown, rows, columns)
-    image = np.zeros((1, size, size), np.uint8)
+    scale = size / longest
+    if target.spacing is not None:
+        if height_mm is None:
+            raise Unusable("its pixel spacing is not known, and ingest.spacing asks for millimetres: leave ingest.spacing out")
+        scale = height_mm / aspect / target.spacing
+        if round(scale * longest) > size:
+            raise Unusable("larger than ingest.size pixels of ingest.spacing mm: raise one of them")
+    rows, columns = min(size, max(1, round(height * aspect * scale))), min(size, max(1, round(width * scale)))
+    image = np.zeros((target.channels, size, size), target.dtype)
     top, left = (size - rows) // 2, (size - columns) // 2
-    image[0, top : top + rows, left : left + columns] = np.clip(np.rint(small), 0, 255)
+    for plane, result in zip(coloured(pixels, target.channels), image):
+        small = resize(displayed(plane, low, high, target.top, plane if overwrite else None), rows, columns)
+        result[top : top + rows, left : left + columns] = np.clip(np.rint(small), 0, target.top)
     return image, height / rows
+
+
+def displayed(
+    pixels: NDArray[np.float32], low: float, high: float, top: int, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Values from ``low`` to ``high`` as 0 to ``top``, in ``out`` where it is given; those beside them are clipped, NaN is 0."""
+    shown = np.subtract(pixels, np.float32(low), out=out)
+    shown *= np.float32(top / (high - low))
+    np.clip(shown, 0, top, out=shown)
+    if np.isnan(shown.min()):  # looking for NaN everywhere takes as long as all the rest
+        np.nan_to_num(shown, copy=False)
+    return shown
 
 
 def resize(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
@@ -63,19 +164,24 @@ def _weights(before: int, after: int) -> NDArray[np.float32]:
     return np.asarray(np.clip(overlap, 0, None) * after / before, np.float32)
 
 
-def fit(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Square ready-made images ``[n, C, side, side]`` to ``[n, C, size, size]``.
+def fit(images: NDArray[Any], size: int) -> NDArray[Any]:
+    """Square or cubic ready-made images ``[n, C, (side,) side, side]`` to ``size``, in their own type.
 
     Images that are too small are padded, centred, by repeating their border (28 becomes 32): every pixel stays as published, a centred crop
-    gives the original back, and no artificial frame appears, as black padding makes around bright images. Larger ones are area-averaged.
+    gives the original back, and no artificial frame appears, as black padding makes around bright images. Larger ones are averaged over the
+    area, or volume, of each new pixel.
     """
-    side = images.shape[-1]
+    side, axes = images.shape[-1], images.ndim - 2
     if side <= size:
         before = (size - side) // 2
         after = size - side - before
-        return np.pad(images, ((0, 0), (0, 0), (before, after), (before, after)), mode="edge")
-    planes = images.reshape(-1, side, side)
-    fitted = np.empty((len(planes), size, size), np.uint8)
-    for plane, target in zip(planes, fitted):
-        target[:] = np.rint(resize(plane.astype(np.float32), size, size))
-    return fitted.reshape(*images.shape[:2], size, size)
+        return np.pad(images, ((0, 0), (0, 0), *[(before, after)] * axes), mode="edge")
+    fitted = np.empty((*images.shape[:2], *[size] * axes), images.dtype)
+    for image, result in zip(images.reshape(-1, *images.shape[2:]), fitted.reshape(-1, *fitted.shape[2:])):
+        small = image.astype(np.float32)
+        if axes == 3:
+            small = np.tensordot(_weights(side, size), small, 1).astype(np.float32)
+            result[:] = np.rint(np.stack([resize(plane, size, size) for plane in small]))
+        else:
+            result[:] = np.rint(resize(small, size, size))
+    return fitted

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.small import quick
 
 STAGES = ("ingest", "train", "generate", "audit", "evaluate", "stress", "release")
-MIDDLE = {"ingest": "ingest/partial-*/*.npy", "train": "train/checkpoint/*.safetensors", "generate": "generate/partial/*.npy"}
+MIDDLE = {"ingest": "ingest/partial-*/journal.jsonl", "train": "train/checkpoint/*.safetensors", "generate": "generate/partial/*.npy"}
 
 
 def kill_in(stage, config, run):

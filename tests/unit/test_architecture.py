@@ -43,7 +43,7 @@ def test_the_command_starts_without_heavy_imports():
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", [name for name in shipped() if name != "dicom_folder"])
+@pytest.mark.parametrize("name", [name for name in shipped() if name not in ("dicom_folder", "nifti_folder")])
 def test_every_shipped_configuration_loads_and_is_named_after_its_file(name):
     assert load_config(name).name == name
 

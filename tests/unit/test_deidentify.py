@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
+import numpy as np
 import pytest
 from dicom_folder import dataset, ramp
+from PIL import ImageFont
 from pydicom import Dataset
 from pydicom.datadict import keyword_dict
 
+from pipeline.ingest.burned_in import refuse, refuse_pixels
 from pipeline.ingest.deidentify import Fields, age_band, describe, keep
 
 KEY = b"0123456789abcdef"
@@ -73,3 +76,20 @@ def test_it_describes_every_field_that_it_keeps() -> None:
     text = " ".join(describe()).lower()
     for word in ("patient id", "sop instance uid", "institution", "modality", "view", "laterality", "sex", "age", "spacing", "date"):
         assert word in text
+
+
+def test_it_describes_what_the_text_guard_does_under_each_policy() -> None:
+    """The sentences follow the guard's own behaviour on a clean and on a written picture of a kind that often has text."""
+    ultrasound = Dataset()
+    ultrasound.Modality = "US"
+    clean = np.zeros((1, 96, 160), np.float32)
+    clean[0, 40:60] = 30
+    written = np.array(clean)
+    letters = np.asarray(ImageFont.load_default_imagefont().getmask("DOE^JANE 1948"), np.float32).reshape(-1, 78)
+    written[0, 10 : 10 + len(letters), 20:98] = letters
+    for policy in ("strict", "search", "declared"):
+        said = " ".join(describe(policy))
+        assert ("Ultrasound" in said) == (refuse(ultrasound, clean, policy) is not None)
+        assert ("is searched for burned-in text" in said) == (refuse_pixels(written, policy) is not None)
+        assert ("not searched for" in said) == (refuse_pixels(written, policy) is None)
+        assert "laterality marker" in said

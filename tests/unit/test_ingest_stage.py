@@ -19,7 +19,8 @@ from pipeline import artifacts
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
-from pipeline.ingest import stage
+from pipeline.ingest import cohort, collect, stage
+from pipeline.ingest.isolate import isolated
 from pipeline.ingest.source import CACHE, source_digest
 from pipeline.progress import Reporter
 from pipeline.stages import Context
@@ -68,25 +69,38 @@ def test_a_folder_becomes_a_cohort(tmp_path: Path) -> None:
 
 def test_an_interrupted_attempt_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = dicom_folder.cohort(tmp_path / "in", 40)
-    monkeypatch.setattr(stage, "CHUNK", 16)
+    (root / "readme.txt").write_text("x")
     ingest(config(root), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        real, calls = stage._read_one, iter(range(1000))
+        real = cohort.collect
 
         def dies(*arguments: Any) -> Any:
-            if next(calls) == 40:
-                raise KeyboardInterrupt
-            return real(*arguments)
+            def done(number: int) -> None:
+                if number == 37:
+                    raise KeyboardInterrupt
 
-        patch.setattr(stage, "_read_one", dies)
+            return real(*arguments[:-1], done)
+
+        patch.setattr(cohort, "collect", dies)
         with pytest.raises(KeyboardInterrupt):
             ingest(config(root), tmp_path / "cut")
-    read: list[str] = []
-    real = stage._read_one
-    monkeypatch.setattr(stage, "_read_one", lambda name, *rest: read.append(name) or real(name, *rest))
+    [partial] = (tmp_path / "cut" / "ingest").glob("partial-*")
+    for name in ("pixels.bin", "journal.jsonl"):  # what a kill leaves of an image and of a line that were being written
+        with (partial / name).open("ab") as file:
+            file.write(b'{"rows": [{"id"')
+    read: list[int] = []
+    monkeypatch.setattr(collect, "isolated", lambda work, items, **_: read.append(len(items)) or isolated(work, items))
     ingest(config(root), tmp_path / "cut")
-    assert len(read) == 80 - 32
+    assert read == [81 - 37]
     assert artifacts.folder_digests(tmp_path / "cut" / "ingest") == artifacts.folder_digests(tmp_path / "whole" / "ingest")
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = dicom_folder.cohort(tmp_path / "in", 40)
+    for workers in ("1", "3"):
+        monkeypatch.setenv("SYNTHCOHORT_WORKERS", workers)
+        ingest(config(root), tmp_path / workers)
+    assert artifacts.folder_digests(tmp_path / "1" / "ingest") == artifacts.folder_digests(tmp_path / "3" / "ingest")
 
 
 def test_quarantine_names_every_file_left_out_and_why(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from medmnist import INFO
 
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
@@ -42,9 +43,10 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reads_colour_sets_channels_first(tmp_path: Path) -> None:
     path = write(tmp_path, "bloodmnist", channels=3, top=8)
     found = medmnist.read(config(tmp_path, "bloodmnist"))
-    assert found.images.shape == (58, 3, 28, 28)
+    images = np.concatenate(list(found.blocks()))
+    assert images.shape == (58, 3, 28, 28)
     with np.load(path) as arrays:
-        np.testing.assert_array_equal(found.images[40, 2], arrays["val_images"][0, :, :, 2])
+        np.testing.assert_array_equal(images[40, 2], arrays["val_images"][0, :, :, 2])
     assert found.classes[6] == "neutrophil"
     assert list(np.unique(found.split, return_counts=True)[1]) == [10, 40, 8]
     assert found.facts["licence"] == "CC BY 4.0"
@@ -91,11 +93,50 @@ def test_an_absent_file_is_downloaded_by_the_package(tmp_path: Path, monkeypatch
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize(("flag", "why"), [("chestmnist", "one label"), ("adrenalmnist3d", "2-D"), ("catmnist", "is not a MedMNIST")])
-def test_other_sets_are_refused_with_the_choices(tmp_path: Path, flag: str, why: str) -> None:
-    with pytest.raises(InputError, match=why) as caught:
-        medmnist.read(config(tmp_path, flag))
+def test_an_unknown_set_is_refused_with_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a MedMNIST") as caught:
+        medmnist.read(config(tmp_path, "catmnist"))
     assert "breastmnist" in str(caught.value)
+
+
+SIDES = {flag: (28, 64) if flag.endswith("3d") else (28, 64, 128, 224) for flag in INFO}
+
+
+@pytest.mark.parametrize(("flag", "side"), [(flag, side) for flag, sides in SIDES.items() for side in sides])
+def test_every_set_at_every_published_size(tmp_path: Path, flag: str, side: int) -> None:
+    info = INFO[flag]
+    classes, channels = len(info["label"]), int(info["n_channels"])
+    rng = np.random.default_rng(0)
+    shape = (*[side] * (3 if flag.endswith("3d") else 2), *([3] if channels == 3 else []))
+    arrays: dict[str, Any] = {}
+    for name, count in (("train", 3), ("val", 1), ("test", 2)):
+        arrays[f"{name}_images"] = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+        several = info["task"].startswith("multi-label")
+        arrays[f"{name}_labels"] = rng.integers(0, 2, (count, classes)) if several else rng.integers(0, classes, (count, 1))
+    np.savez_compressed(tmp_path / f"{flag}{'' if side == 28 else f'_{side}'}.npz", **arrays)
+    found = medmnist.read(config(tmp_path, flag, side))
+    assert len(found.classes) == classes
+    assert found.modality
+    expected = np.concatenate([arrays[f"{name}_images"] for name in ("train", "val", "test")])
+    expected = np.moveaxis(expected, -1, 1) if channels == 3 else expected[:, None]
+    np.testing.assert_array_equal(medmnist.fitted(found, side, tmp_path / "partial", lambda _: None), expected)
+    labels = np.concatenate([arrays[f"{name}_labels"] for name in ("train", "val", "test")])
+    np.testing.assert_array_equal(found.findings, labels if flag == "chestmnist" else labels == np.arange(classes))
+    assert info[f"MD5{'' if side == 28 else f'_{side}'}"]  # the package knows the checksum that it verifies a download by
+
+
+def test_the_real_adrenalmnist3d(real_data: Path) -> None:
+    for size in (28, 64):
+        found = medmnist.read(config(real_data / "adrenalmnist3d", "adrenalmnist3d", size))
+        assert [int((found.split == name).sum()) for name in ("train", "val", "test")] == [1188, 98, 298]
+        assert found.shape == (1, size, size, size)
+        assert found.facts["checksum"] == "the official file"
+
+
+def test_blocks_are_small_whatever_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "breastmnist")
+    monkeypatch.setattr(medmnist, "BLOCK", 10 * 28 * 28)
+    assert [len(block) for block in medmnist.read(config(tmp_path, "breastmnist")).blocks()] == [10, 10, 10, 10, 8, 10]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.ingest import split
 from pipeline.ingest.phantom import draw_patients, phantom_arrays
-from pipeline.ingest.split import MIN_PATIENTS, assign, near_duplicates, tie
+from pipeline.ingest.split import MIN_PATIENTS, NEAR_DUPLICATE, assign, near_duplicates, tie
 
 SHARES = {"train": 0.44, "audit": 0.21, "val": 0.15, "test": 0.2}
 
@@ -123,3 +124,25 @@ def test_real_radiographs_only_repeats_are_near_duplicates() -> None:
     assert len(set(exact[clusters >= 0])) == clusters.max() + 1
     assert (clusters[:4708] >= 0).sum() >= 18
     assert len(set(clusters[:4708]) & set(clusters[4708:5232]) - {-1}) == 8
+
+
+def test_the_bound_loses_no_pair() -> None:
+    """Against every product: pairs of all degrees of likeness, some of them at the threshold."""
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=(60, 1, 40, 40))
+    blends = [base[i % 60] * a + np.sqrt(1 - a**2) * rng.normal(size=(1, 40, 40)) for i, a in enumerate(rng.uniform(0.85, 0.99, 300))]
+    images = np.clip(128 + 35 * np.stack([*base, *blends]), 0, 255).astype(np.uint8)
+    everything = np.arange(len(images))
+    details = split._details(images, everything)
+    naive = details @ details.T >= NEAR_DUPLICATE
+    found = np.eye(len(images), dtype=bool)
+    for one, two in split._twins(images, everything, NEAR_DUPLICATE):
+        found[one, two] = found[two, one] = True
+    np.testing.assert_array_equal(found, naive)
+    assert 60 < naive.sum() - len(images) < naive.size / 10
+
+
+def test_volumes_and_sixteen_bits_are_compared_too() -> None:
+    volumes = np.random.default_rng(0).integers(0, 65536, (6, 1, 8, 24, 24), dtype=np.uint16)
+    volumes[4] = volumes[1] // 2 + 4000
+    np.testing.assert_array_equal(near_duplicates(volumes), [-1, 0, -1, -1, 0, -1])

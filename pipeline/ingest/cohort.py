@@ -1,0 +1,191 @@
+"""From the configured source to one cohort: which files are read together, by which reader, with whose labels."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline import artifacts
+from pipeline.ingest import source
+from pipeline.ingest.collect import Left, Settings, Task, collect
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
+from pipeline.ingest.standardize import Target
+
+if TYPE_CHECKING:
+    from pipeline.config import IngestConfig
+    from pipeline.stages import Context
+
+PHANTOM_SIDE = 96
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Images with their rows, not yet free of near-duplicates across splits.
+
+    Attributes:
+        images: ``[n, C, (D,) size, size]``, memory-mapped.
+        rows: ``id``, ``patient``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`; ``split`` for a set with official splits.
+        left_out: file and reason of everything quarantined so far.
+        classes: class names.
+        unit: ``patient``, or ``image`` where patients are unknown.
+        facts: what ``cohort.json`` says of the source.
+    """
+
+    images: NDArray[Any]
+    rows: pd.DataFrame
+    left_out: Left
+    classes: tuple[str, ...]
+    unit: str
+    facts: dict[str, Any]
+
+    @functools.cached_property
+    def findings(self) -> NDArray[np.int8]:
+        """``int8 [n, classes]``: 1 present, 0 absent, -1 unknown."""
+        return np.array(self.rows["findings"].tolist(), np.int8).reshape(len(self.rows), len(self.classes))
+
+
+def _target(ingest: IngestConfig) -> Target:
+    return Target(ingest.size, 3 if ingest.colour else 1, ingest.bits, ingest.spacing, ingest.scaling)
+
+
+def _partial(ctx: Context, key: bytes) -> Path:
+    """Where images are collected. Pseudonyms made under another key would tear a patient apart: each key has its own place."""
+    return ctx.out / f"partial-{artifacts.keyed(key, 'store')[:8]}"
+
+
+def published(ctx: Context) -> Cohort:
+    """A MedMNIST set: images without patients."""
+    from pipeline.ingest import medmnist
+
+    ingest = ctx.config.ingest
+    found = medmnist.read(ingest)
+    key = artifacts.project_key(ctx.run)
+    with ctx.reporter.progress("reading images", len(found.split)) as done:
+        pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), done)
+    files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
+    ids = [artifacts.keyed(key, "image", str(ingest.dataset), file)[:16] for file in files]
+    empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band"), "")
+    rows = pd.DataFrame({"id": ids, "patient": ids, "findings": list(map(tuple, found.findings)), "file": files, "split": found.split})
+    rows = rows.assign(modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
+    facts = {"source": {"kind": "medmnist", "dataset": ingest.dataset, **found.facts}, "modality": found.modality}
+    return Cohort(pixels, rows, [], found.classes, "image", facts)
+
+
+def scanned(ctx: Context) -> Cohort:
+    """A folder of files, the phantom's own and what a PACS sent included."""
+    ingest, key = ctx.config.ingest, artifacts.project_key(ctx.run)
+    root, table, classes = _where(ctx)
+    labels = _labels(ingest, root, table, classes)
+    names = [name for name, path in source.regular_files(root) if path != table]
+    by_patient = ingest.source not in ("nifti", "pictures") or (isinstance(labels, Labels) and bool(labels.patients))
+    settings = Settings(
+        root,
+        reader(ingest, labels),
+        labels,
+        key,
+        _target(ingest),
+        dimensions=3 if ingest.volumes else 2,
+        patients=by_patient,
+        dicom=ingest.source not in ("nifti", "pictures"),
+        burned_in=ingest.burned_in,
+    )
+    tasks, left_out = _tasks(ctx, root, names)
+    with ctx.reporter.progress("reading images", len(tasks)) as done:
+        store = collect(_partial(ctx, key), settings, tasks, source.workers(), done)
+    rows = store.rows(tasks)
+    left_out += store.left_out(tasks) + _never_read(root, labels, set(names))
+    modalities = sorted(set(rows["modality"]))
+    facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities}
+    return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts)
+
+
+def _where(ctx: Context) -> tuple[Path, Path, tuple[str, ...]]:
+    """The folder of the files, the label table (which need not exist), and the class names."""
+    ingest = ctx.config.ingest
+    if ingest.source == "phantom":
+        from pipeline.ingest import phantom
+
+        root = _write_phantom(ctx)
+        return root, root / "labels.csv", phantom.CLASSES
+    assert ingest.classes is not None
+    if ingest.source == "dicomweb":
+        from pipeline.ingest import dicomweb
+
+        assert ingest.query is not None
+        folder = ctx.out / "dicomweb"
+        dicomweb.fetch(ingest.query, folder, ctx.reporter)
+        return folder, (ingest.path or folder) / ingest.labels, ingest.classes
+    root = source.folder(ingest)
+    return root, root / ingest.labels, ingest.classes
+
+
+def _labels(ingest: IngestConfig, root: Path, table: Path, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels:
+    if ingest.label_field is not None:
+        return FieldLabels(ingest.label_field, classes)
+    if ingest.source == "pictures" and not table.is_file():
+        return FolderLabels(classes)
+    return Labels.load(table, classes, ingest.several_findings)
+
+
+def reader(ingest: IngestConfig, labels: Labels | FieldLabels | FolderLabels) -> Any:
+    """The reader of the source's files, as :class:`~pipeline.ingest.collect.Settings` wants it."""
+    if ingest.source == "nifti":
+        from pipeline.ingest import nifti
+
+        return functools.partial(nifti.read, modality=ingest.modality, labels=labels, root=ingest.path)
+    if ingest.source == "pictures":
+        from pipeline.ingest import pictures
+
+        return functools.partial(pictures.read, modality=ingest.modality, labels=labels, root=ingest.path)
+    from pipeline.ingest import dicom, volumes
+
+    also = (ingest.label_field,) if ingest.label_field else ()
+    return functools.partial(volumes.read_series if ingest.volumes else dicom.read_each, also=also)
+
+
+def _tasks(ctx: Context, root: Path, names: Sequence[str]) -> tuple[list[Task], Left]:
+    """What is read together, in its order."""
+    if not ctx.config.ingest.volumes or ctx.config.ingest.source == "nifti":
+        return [Task((name,)) for name in names], []
+    from pipeline.ingest import volumes
+
+    with ctx.reporter.progress("finding series", len(names)) as done:
+        return volumes.series(root, names, source.workers(), done)
+
+
+def _never_read(root: Path, labels: Labels | FieldLabels | FolderLabels, present: set[str]) -> Left:
+    """Links, and what the label table names that is not there."""
+    left = [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
+    if isinstance(labels, Labels) and labels.column == "file":
+        outside = set(labels.outside())
+        left += [
+            (name, "a path out of the folder: refused" if name in outside else "named in the label table but not in the folder")
+            for name in sorted(labels.table)
+            if name not in present
+        ]
+    return left
+
+
+def _write_phantom(ctx: Context) -> Path:
+    """The phantom cohort as a folder of DICOM; one rename makes it whole, so that a part is never read."""
+    from pipeline.ingest import phantom, phantom_dicom
+
+    ingest = ctx.config.ingest
+    folder = ctx.out / "phantom"
+    if not folder.exists():
+        unfinished = ctx.out / "phantom-unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        ctx.reporter.console.print("  drawing the phantom cohort")
+        patients = phantom.draw_patients(ingest.phantom_patients, ctx.config.seed)
+        phantom_dicom.write_cohort(unfinished, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size))
+        unfinished.rename(folder)
+    return folder

@@ -1,0 +1,295 @@
+"""Run a reader over hostile files: in worker processes, each with a bound on its memory and on its time for a file.
+
+A file that crashes its decoder, never ends, or asks for more memory than there is, costs that file only. What a worker sends back is JSON
+and raw arrays: nothing that came out of a file's parser is unpickled. Results come in the order of the items, and are the same for any
+number of workers. On systems other than Linux the bound on memory is not enforced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+SECONDS = 5.0
+# Wall time for a second that a file is given: processor time decides, so that a busy machine does not quarantine what an idle one reads,
+# and wall time ends what only waits.
+WAIT = 3
+# Beyond what a worker needs before its first file; with that (about 150 MB resident) a worker stays under 1 GB.
+MEMORY = 768 << 20
+# Items a worker is given at once: waiting for the next ones costs about .1 ms, reading a file a few.
+BATCH = 16
+# Answers that may wait for an earlier item's, in batches a worker: bounds the memory behind a file that takes its time.
+AHEAD = 4
+
+# What decoders import at their first file, once for all workers; those that are not installed are passed over.
+CODECS = (
+    "pydicom.pixels.decoders",
+    "pylibjpeg",
+    "openjpeg",
+    "libjpeg",
+    "rle",
+    "PIL.PngImagePlugin",
+    "PIL.JpegImagePlugin",
+    "PIL.TiffImagePlugin",
+)
+
+Item = TypeVar("Item")
+Work = Callable[[Item], tuple[Any, Sequence[NDArray[Any]]]]
+Kind = Literal["slow", "memory", "crash", "error"]
+REASONS: dict[str, str] = {
+    "slow": "took longer than {seconds:g} s to read: check it in a viewer, and export it again without compression",
+    "memory": "needs more than {memory} MiB to read: it declares more than it holds, or must be cut into smaller images",
+    "crash": "crashed its decoder ({detail}): it is damaged, export it again",
+    "error": "damaged or not decodable ({detail}): export it again",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the work gave for one item: ``value`` as JSON brought it over, and the arrays."""
+
+    value: Any
+    arrays: tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An item that gave nothing: ``slow``, ``memory``, ``crash`` or ``error``, and the reason in words that hold nothing of its content."""
+
+    kind: Kind
+    reason: str
+
+
+def isolated(
+    work: Work[Item],
+    items: Sequence[Item],
+    *,
+    workers: int | None = None,
+    seconds: float | Callable[[Item], float] = SECONDS,
+    memory: int = MEMORY,
+) -> Iterator[Answer | Failed]:
+    """Results of ``work`` for every item, in their order.
+
+    Args:
+        work: a function at the top of a module, or a ``functools.partial`` of one: item to ``(value, arrays)``, ``value`` of what JSON can
+            hold and arrays of plain numbers.
+        items: what it is called with; anything that can be pickled, such as paths.
+        workers: how many processes; as many as there are usable cores by default.
+        seconds: processor time for an item, or a function of the item that gives it; what waits is ended after :data:`WAIT` times as long.
+        memory: bytes that a worker may allocate beyond those that it held before its first item.
+
+    Raises:
+        RuntimeError: workers cannot be started at all.
+    """
+    if not items:
+        return
+    count = min(workers or usable_cores(), -(-len(items) // BATCH))
+    limit = seconds if callable(seconds) else lambda _: seconds
+    pending = deque(range(len(items)))
+    done: dict[int, Answer | Failed] = {}
+    pool: list[_Worker] = []
+    try:
+        pool += [_Worker(work, memory) for _ in range(count)]
+        for position in range(len(items)):
+            while position not in done:
+                for worker in pool:
+                    if not worker.asked:
+                        worker.ask(_next(pending, position + AHEAD * BATCH * count), items, limit)
+                busy = {worker.pipe: number for number, worker in enumerate(pool) if worker.asked}
+                for pipe in connection.wait(list(busy)):
+                    number = busy[pipe]
+                    if not pool[number].collect(done, items, limit):
+                        left = list(pool[number].asked)
+                        pool[number] = _Worker(work, memory)
+                        pool[number].ask(left, items, limit)
+            yield done.pop(position)
+    finally:
+        for worker in pool:
+            worker.end()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _next(pending: deque[int], before: int) -> list[int]:
+    """The next numbers, a batch at most, all below ``before``."""
+    taken: list[int] = []
+    while pending and len(taken) < BATCH and pending[0] < before:
+        taken.append(pending.popleft())
+    return taken
+
+
+@dataclass
+class _Worker:
+    """One process, seen from the parent: ``asked`` are the numbers of the items that it has not answered, in their order."""
+
+    work: Work[Any]
+    memory: int
+    asked: deque[int] = field(default_factory=deque)
+    fresh: bool = True
+
+    def __post_init__(self) -> None:
+        context = _context(self.work)
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, self.work, self.memory), daemon=True)
+        self.process.start()
+        theirs.close()
+        try:
+            self.pipe.recv_bytes()
+        except (EOFError, OSError):
+            self.end()
+            raise RuntimeError("a worker process ended before its first file: is there memory for it?") from None
+
+    def ask(self, numbers: list[int], items: Sequence[Any], limit: Callable[[Any], float]) -> None:
+        """Send a batch. Only a worker that has answered all is asked, so that the two sides never both wait to write."""
+        self.asked.extend(numbers)
+        if numbers:
+            with contextlib.suppress(OSError):  # one that has died is found by `collect`
+                self.pipe.send([(items[number], limit(items[number])) for number in numbers])
+
+    def collect(self, done: dict[int, Answer | Failed], items: Sequence[Any], limit: Callable[[Any], float]) -> bool:
+        """Take one answer into ``done``; False where another worker has to go on with what is left in ``asked``.
+
+        An item that a worker fails which has read others before is tried again by the next one, so that no result depends on what was read
+        before it (leaks of a decoder, a fragmented heap).
+        """
+        try:
+            answer = _decode(self.pipe.recv_bytes(2 * self.memory), self.memory)
+        except (EOFError, OSError, ValueError, KeyError):
+            self.end()
+            answer = self._death(limit(items[self.asked[0]]))
+        failed = answer.kind if isinstance(answer, Failed) else ""
+        again = failed in ("memory", "crash") and not self.fresh
+        if not again:
+            done[self.asked.popleft()] = answer
+        self.fresh = False
+        if failed in ("memory", "crash", "slow"):
+            self.end()
+            return False
+        return True
+
+    def _death(self, seconds: float) -> Failed:
+        code = self.process.exitcode or 0
+        if code in (-signal.SIGPROF, -signal.SIGALRM):
+            return _failed("slow", seconds=seconds)
+        names = {-number.value: number.name for number in signal.Signals}
+        return _failed("crash", detail=names.get(code, f"exit {code}"))
+
+    def end(self) -> None:
+        """Kill the process and let go of it."""
+        if not self.pipe.closed:
+            self.process.kill()
+            self.process.join()
+            self.pipe.close()
+
+
+def _failed(kind: Kind, **facts: Any) -> Failed:
+    return Failed(kind, REASONS[kind].format(**facts))
+
+
+def _context(work: Work[Any]) -> Any:
+    """Processes forked from a small server that has imported what the work needs: cheap to start, and no thread, lock or secret of this
+    process goes with them."""
+    context = multiprocessing.get_context("forkserver")
+    function = work.func if isinstance(work, functools.partial) else work
+    readers = sorted(name for name in sys.modules if name.startswith("pipeline.ingest."))
+    context.set_forkserver_preload([__name__, function.__module__, *readers, *CODECS])
+    return context
+
+
+def _serve(pipe: Connection, work: Work[Any], memory: int) -> None:
+    """The worker: answers until the pipe closes. The kernel ends it where an item takes too long, whatever code is running."""
+    _quieten()
+    _limit_memory(memory)
+    pipe.send_bytes(b"ready")
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            for item, seconds in pipe.recv():
+                _give(seconds)
+                try:
+                    answer = _encode(*work(item))
+                except MemoryError:
+                    answer = _encode({"failed": "memory"}, ())
+                except Exception as error:
+                    # Only the kind of error: a parser's message may quote the patient's data.
+                    answer = _encode({"failed": type(error).__name__}, ())
+                _give(0)
+                pipe.send_bytes(answer)
+
+
+def _give(seconds: float) -> None:
+    """Let the kernel end this process after so much processor time, or :data:`WAIT` times as much wall time; 0 stops both clocks."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, WAIT * seconds)
+
+
+def _quieten() -> None:
+    """No output (decoders quote what they read), no threads of BLAS beside the other workers, no part in the terminal's Ctrl-C."""
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # for libraries loaded later
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+
+
+def _limit_memory(memory: int) -> None:
+    """Bound the address space (RLIMIT_AS), and keep freed memory from piling up in the heap."""
+    try:
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (now + memory, now + memory))
+    with contextlib.suppress(OSError, AttributeError):
+        # M_MMAP_THRESHOLD: large blocks go back to the system when freed, so that one file leaves no hole for the next.
+        ctypes.CDLL(None).mallopt(-3, 1 << 20)
+
+
+def _encode(value: Any, arrays: Sequence[NDArray[Any]]) -> bytes:
+    """``[4 bytes: length of the JSON] [JSON] [the arrays' bytes, one after the other]``."""
+    solid = [np.ascontiguousarray(array) for array in arrays]
+    head = json.dumps({"value": value, "arrays": [(array.dtype.str, array.shape) for array in solid]}).encode()
+    return b"".join([len(head).to_bytes(4, "big"), head, *(array.tobytes() for array in solid)])
+
+
+def _decode(data: bytes, memory: int) -> Answer | Failed:
+    """The inverse of :func:`_encode`; ValueError or KeyError where a worker sent anything else."""
+    start = 4 + int.from_bytes(data[:4], "big")
+    head = json.loads(data[4:start])
+    value = head["value"]
+    if isinstance(value, dict) and isinstance(detail := value.get("failed"), str):
+        return _failed("memory", memory=memory >> 20) if detail == "memory" else _failed("error", detail=detail)
+    arrays = []
+    for code, shape in head["arrays"]:
+        dtype = np.dtype(code)
+        if dtype.kind not in "biufc":
+            raise ValueError("not an array of numbers")
+        size = prod(shape) * dtype.itemsize
+        arrays.append(np.frombuffer(data, dtype, prod(shape), start).reshape(shape).copy())
+        start += size
+    return Answer(value, tuple(arrays))

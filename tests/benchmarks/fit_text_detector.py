@@ -1,0 +1,171 @@
+"""Fit the text detector of `pipeline.ingest.burned_in` to drawn text, and write its weights.
+
+    python -m tests.benchmarks.fit_text_detector --workers 2
+
+Every batch is drawn anew (:mod:`tests.benchmarks.text_pictures`). A cell of 8x8 pixels is positive where a line of three letters or more
+crosses it, and negative everywhere else, one- and two-letter markers included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import nn
+from torch.nn import functional
+
+from pipeline.ingest.burned_in import STRIDE, WEIGHTS, normalize
+from tests.benchmarks.text_pictures import FIT_FACES, Grey, background, burn, finish, ink, words
+
+SIDE = 96
+LAYERS = ((1, 24, 8, 4), (24, 32, 3, 2), (32, 32, 3, 1), (32, 32, 3, 1), (32, 1, 1, 1))
+"""Channels in and out, side of the kernel, stride."""
+Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def network() -> nn.Sequential:
+    """The convolutions, with a ReLU between them."""
+    layers: list[nn.Module] = []
+    for before, after, side, stride in LAYERS:
+        layers += [nn.Conv2d(before, after, side, stride, (side - stride + 1) // 2), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def draw(rng: np.random.Generator, photographs: list[Grey]) -> Sample:
+    """A normalised patch ``[SIDE, SIDE]`` and its cells ``[SIDE/8, SIDE/8]``: 1 text, 0 none, -1 left out."""
+    picture = background(rng, SIDE, SIDE, photographs)
+    cells = np.zeros((SIDE // STRIDE,) * 2, np.float32)
+    turns = int(rng.choice([0, 0, 0, 0, 0, 0, 1, 2, 3]))
+    picture = np.rot90(picture, -turns).copy()
+    for _ in range(rng.integers(1, 5) if rng.random() < 0.6 else 0):
+        size = int(np.exp(rng.uniform(np.log(8), np.log(26))))
+        text = words(rng, None if rng.random() < 0.6 else int(rng.integers(3, 7)))
+        covered = ink(text, str(rng.choice(FIT_FACES)), size, bool(rng.random() < 0.6))
+        covered = covered[:, : SIDE - 4]
+        letters = len(text.replace(" ", ""))
+        contrast = np.exp(rng.uniform(np.log(0.08), 0))
+        _, line = burn(picture, covered, 0.5, np.random.default_rng(seed := int(rng.integers(2**31))))
+        if line is None or letters < 3:
+            continue
+        top, left, bottom, right = line.box
+        under = picture[top:bottom, left:right]
+        level = float(under.mean())
+        up = rng.random() < 0.75
+        value = level + contrast * (1 if up else -1)
+        if not 0 <= value <= 1:
+            value = level - contrast * (1 if up else -1)
+        value = float(np.clip(value, 0, 1))
+        boxed = bool(rng.random() < 0.15)
+        picture, _ = burn(picture, covered, value, np.random.default_rng(seed), boxed)
+        seen = boxed or abs(value - level) >= max(0.06, 1.3 * float((under - under.mean(1, keepdims=True)).std()))
+        _mark(cells, line.box, 1.0 if seen else -1.0)
+    picture, cells = np.rot90(picture, turns), np.rot90(cells, turns)
+    picture = finish(np.ascontiguousarray(picture), rng)
+    picture = picture * np.float32(rng.choice([1.0, 255, 4096]))
+    # In a real image the range is that of the whole, never less than the patch's.
+    span = max(float(np.quantile(picture, 0.995) - np.quantile(picture, 0.005)), 0.1 * float(np.ptp(picture)), 1e-3)
+    return normalize(picture, span * float(rng.uniform(1, 2))), np.ascontiguousarray(cells)
+
+
+def _mark(cells: NDArray[np.float32], box: tuple[int, int, int, int], value: float) -> None:
+    """Cells that the box covers by 3 rows and 6 columns or more get ``value``; those that it only touches are left out."""
+    top, left, bottom, right = box
+    for row in range(top // STRIDE, min(-(-bottom // STRIDE), len(cells))):
+        for column in range(left // STRIDE, min(-(-right // STRIDE), len(cells))):
+            high = min(bottom, (row + 1) * STRIDE) - max(top, row * STRIDE)
+            wide = min(right, (column + 1) * STRIDE) - max(left, column * STRIDE)
+            covered = high >= 3 and wide >= 6
+            if covered and value > 0:
+                cells[row, column] = 1
+            elif cells[row, column] != 1:
+                cells[row, column] = -1
+
+
+def photographs() -> list[Grey]:
+    """Textures that scikit-image brings, and PneumoniaMNIST where SYNTHCOHORT_DATA has it: pictures without text to crop from."""
+    import os
+    from pathlib import Path
+
+    from skimage import data
+    from skimage.color import rgb2gray
+
+    found = [getattr(data, name)() for name in ("brick", "grass", "gravel", "cell", "coffee", "chelsea", "moon")]
+    grey = [np.asarray(rgb2gray(image) if image.ndim == 3 else image / 255, np.float32) for image in found]
+    folder = os.environ.get("SYNTHCOHORT_DATA")
+    if folder:
+        with np.load(Path(folder, "pneumoniamnist", "pneumoniamnist.npz")) as arrays:
+            grey += [image.astype(np.float32) / 255 for image in arrays["train_images"][::40]]
+    return grey
+
+
+def samples(seed: int, count: int) -> Sample:
+    """``count`` patches ``float16 [count, SIDE, SIDE]`` and their cells ``int8 [count, SIDE/8, SIDE/8]``."""
+    rng, pictures = np.random.default_rng(seed), photographs()
+    drawn = [draw(rng, pictures) for _ in range(count)]
+    return np.stack([one for one, _ in drawn]).astype(np.float16), np.stack([two for _, two in drawn]).astype(np.int8)
+
+
+def pool(seed: int, count: int, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`samples`, drawn by several processes; the result depends on neither their number nor their order."""
+    with multiprocessing.get_context("fork").Pool(workers) as processes:
+        parts = processes.starmap(samples, [(seed + number, 1000) for number in range(count // 1000)], chunksize=1)
+    images, cells = zip(*parts)
+    return torch.from_numpy(np.concatenate(images))[:, None], torch.from_numpy(np.concatenate(cells))[:, None]
+
+
+def epoch(images: torch.Tensor, cells: torch.Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Shuffled batches, each inverted or not."""
+    for index in torch.randperm(len(images), generator=generator).split(batch):
+        sign = 1 - 2 * torch.randint(0, 2, (len(index), 1, 1, 1), generator=generator)
+        yield images[index].float() * sign, cells[index].float()
+
+
+def loss_of(logits: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Mean over text, mean over the rest, and the worst cell of the rest in each patch: one false cell quarantines an image."""
+    each = functional.binary_cross_entropy_with_logits(logits, cells.clamp(min=0), reduction="none")
+    text, rest = cells == 1, cells == 0
+    worst = torch.where(rest, each, 0).flatten(1).max(1).values.mean()
+    return each[text].mean() + each[rest].mean() + 0.5 * worst
+
+
+def main() -> None:
+    """Fit, and write the weights beside the module that uses them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=40_000)
+    parser.add_argument("--epochs", type=int, default=13)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    started = time.time()
+    images, cells = pool(arguments.seed, arguments.pictures, arguments.workers)
+    print(f"{len(images)} patches drawn in {time.time() - started:.0f} s", flush=True)
+    torch.manual_seed(arguments.seed)
+    generator = torch.Generator().manual_seed(arguments.seed)
+    model = network().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), 4e-3, weight_decay=1e-3)
+    steps = arguments.epochs * -(-len(images) // arguments.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps, pct_start=0.1)
+    for number in range(arguments.epochs):
+        total, count = 0.0, 0
+        for patches, truth in epoch(images, cells, arguments.batch, generator):
+            loss = loss_of(model(patches.to(memory_format=torch.channels_last)), truth)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total, count = total + loss.item(), count + 1
+        print(f"epoch {number + 1}, {time.time() - started:.0f} s: loss {total / count:.4f}", flush=True)
+    arrays = {name: np.ascontiguousarray(value.detach().numpy().astype(np.float32)) for name, value in model.state_dict().items()}
+    save_file(arrays, WEIGHTS, {"made_by": "tests/benchmarks/fit_text_detector.py"})
+    WEIGHTS.chmod(0o644)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What the tests of `isolate` run in workers: one function a way to fail."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def work(item: str) -> tuple[Any, list[NDArray[Any]]]:
+    """``verb:argument``; a number is answered with its square and an array of that many elements."""
+    verb, _, argument = item.partition(":")
+    if verb == "hang":
+        while True:
+            pass
+    if verb == "sleep":
+        time.sleep(float(argument))
+    if verb == "late":
+        time.sleep(0.02)
+    if verb == "crash":
+        ctypes.string_at(0)
+    if verb == "leave":
+        os._exit(3)
+    if verb == "raise":
+        raise ValueError("SECRET^JANE " + argument)
+    if verb == "shout":
+        os.write(1, b"SECRET^JANE")
+        os.write(2, b"SECRET^JANE")
+    if verb == "allocate":
+        np.ones(int(argument) << 17).sum()
+    if verb == "recurse":
+        work(item)
+    if verb == "threads":
+        import threadpoolctl
+
+        return max(pool["num_threads"] for pool in threadpoolctl.threadpool_info()), []
+    if verb == "peak":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, []
+    if verb == "pid":
+        return os.getpid(), []
+    number = int(argument)
+    return {"square": number**2, "nan": None}, [np.arange(number, dtype=np.uint16), np.zeros((0, 3), np.float32)]
+
+
+_leak: list[bytes] = []
+
+
+def leaking(item: int) -> tuple[Any, list[NDArray[Any]]]:
+    """Keeps 30 MiB an item for ever, as a decoder with a leak does; a number above 1000 asks for that many MiB once."""
+    if item > 1000:
+        return len(bytes(item << 20)), []
+    _leak.append(bytes(30 << 20))
+    return item, []

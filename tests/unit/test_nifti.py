@@ -1,0 +1,222 @@
+"""NIfTI volumes: the real folder, every orientation and unit, and voxels in their place after resampling."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from nibabel.processing import resample_from_to
+from numpy.typing import NDArray
+
+from pipeline.ingest import nifti, volumes
+from pipeline.ingest.labels import Labels
+from pipeline.ingest.reading import Quarantined, Reading
+from pipeline.ingest.standardize import Target
+from pipeline.ingest.volumes import standardize_volume
+
+# Every volume of the real folder: its number of time points, and its size as (D, H, W).
+MUST = {
+    "MONAI_anatomical.nii": (1, (25, 41, 33)),  # big-endian
+    "MONAI_anatomical_label.nii.gz": (1, (25, 41, 33)),
+    "MONAI_reoriented_anat_moved.nii": (1, (22, 26, 21)),
+    "MONAI_reoriented_anat_moved_label.nii.gz": (1, (22, 26, 21)),
+    "nibabel_example4d.nii.gz": (2, (24, 96, 128)),  # oblique
+    "nibabel_example_nifti2.nii.gz": (2, (12, 20, 32)),  # NIfTI-2
+    "nibabel_functional.nii": (20, (3, 21, 17)),
+    "nibabel_standard.nii.gz": (1, (7, 5, 4)),
+    "nnUNet_example_ct_sm.nii.gz": (1, (30, 101, 122)),
+    "nnUNet_example_ct_sm_T300_output.nii.gz": (1, (30, 101, 122)),
+}
+NOT_NIFTI = ("MANIFEST.csv", "PROVENANCE.txt")
+
+
+def read(path: Path, **options: Any) -> list[Reading]:
+    found = list(nifti.read([path], **options))
+    assert all(isinstance(one, Reading) for one in found), found
+    return found  # type: ignore[return-value]
+
+
+def reason(path: Path) -> str:
+    [found] = nifti.read([path])
+    assert isinstance(found, Quarantined)
+    return found.reason
+
+
+def test_every_real_file_is_read_or_left_out_for_its_reason(real_data: Path) -> None:
+    paths = {path.name: path for path in (real_data / "nifti_small").iterdir()}
+    assert paths.keys() == {*MUST, *NOT_NIFTI}
+    for name, (count, shape) in MUST.items():
+        found = read(paths[name])
+        assert [one.frame for one in found] == ([None] if count == 1 else list(range(count)))
+        data = np.asanyarray(nibabel.load(paths[name]).dataobj)
+        for number, one in enumerate(found):
+            assert one.pixels.shape == (1, *shape)
+            volume = data[..., number] if data.ndim == 4 else data
+            np.testing.assert_array_equal(one.pixels[0], volume.transpose(2, 1, 0).astype(np.float32))
+    for name in NOT_NIFTI:
+        assert "not a NIfTI file" in reason(paths[name])
+
+
+@pytest.mark.parametrize("name", MUST)
+def test_real_voxels_lie_where_nibabel_resamples_them(real_data: Path, name: str) -> None:
+    path = real_data / "nifti_small" / name
+    found = read(path)[0]
+    assert found.spacing is not None
+    # Voxels no larger than the source's: nothing is smoothed, so both are the same linear interpolation.
+    low, high = float(found.pixels.min()), float(found.pixels.max())
+    finest = min(found.spacing)
+    size = int(1.5 * np.linalg.norm(np.multiply(found.spacing, found.pixels.shape[1:])) / finest)
+    image, spacing, affine = standardize_volume(found, low, high, Target(min(size, 160), bits=16, spacing=finest))
+    assert spacing == finest
+    source = nibabel.load(path)
+    volume = np.asanyarray(source.dataobj).astype(np.float32)
+    first = nibabel.Nifti1Image(volume[..., 0] if volume.ndim == 4 else volume, source.affine)
+    expected = resample_from_to(first, (image.shape[:0:-1], affine[:, [2, 1, 0, 3]]), order=1, mode="constant", cval=np.nan)
+    wanted = np.asarray(expected.dataobj).transpose(2, 1, 0)
+    inside = np.isfinite(wanted)
+    assert inside.mean() > 0.005
+    back = low + image[0] / 65535 * (high - low)
+    np.testing.assert_allclose(back[inside], wanted[inside], atol=(high - low) * 3e-4)
+
+
+@pytest.mark.slow
+def test_resampling_agrees_with_monai(real_data: Path) -> None:
+    from monai.data import MetaTensor
+    from monai.transforms import Spacing
+
+    [found, *_] = read(real_data / "nifti_small" / "nibabel_example4d.nii.gz")
+    assert found.affine is not None
+    tensor = MetaTensor(found.pixels.transpose(0, 3, 2, 1).copy(), affine=found.affine[:, [2, 1, 0, 3]])
+    resample = Spacing(pixdim=(2.0, 2.0, 2.0), diagonal=True, mode="bilinear", padding_mode="border", align_corners=True)
+    theirs = resample(tensor)
+    wanted = np.asarray(theirs)[0].transpose(2, 1, 0)
+    affine = np.asarray(theirs.affine)[:, [2, 1, 0, 3]]
+    matrix = np.linalg.inv(found.affine) @ affine
+    ours = volumes._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
+    ours = ours[tuple(map(slice, wanted.shape))]
+    inside = ours > 0  # beyond the volume MONAI repeats its border
+    assert inside.mean() > 0.2
+    assert np.quantile(np.abs(ours - wanted)[inside], 0.99) <= 1
+
+
+def linear(path: Path, affine: NDArray[np.float64], shape: tuple[int, int, int] = (21, 18, 24), unit: str = "mm", version: int = 1) -> Path:
+    """A volume whose values are ``x + 2 y + 3 z + 500`` of their place in mm."""
+    scale = {"mm": 1, "meter": 1000, "micron": 0.001}[unit]
+    index = np.stack([*np.meshgrid(*map(np.arange, shape), indexing="ij"), np.ones(shape)], axis=-1)
+    values = (index @ affine.T)[..., :3] @ [1, 2, 3] + 500
+    stored = affine.copy()
+    stored[:3] /= scale
+    image = {1: nibabel.Nifti1Image, 2: nibabel.Nifti2Image}[version](values.astype(np.float32), stored)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, path)
+    return path
+
+
+def rotation(angles: tuple[float, float, float]) -> NDArray[np.float64]:
+    (a, b, c), eye = angles, np.eye(3)
+    turns = []
+    for angle, (i, j) in zip((a, b, c), ((0, 1), (0, 2), (1, 2))):
+        turn = eye.copy()
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        turns.append(turn)
+    return np.asarray(turns[0] @ turns[1] @ turns[2])
+
+
+ORIENTATIONS = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in ((1, 1, 1), (-1, 1, -1), (-1, -1, 1))]
+
+
+@pytest.mark.parametrize(("axes", "signs"), ORIENTATIONS)
+@pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (0.3, -0.2, 0.1)])
+def test_every_orientation_becomes_ras(tmp_path: Path, axes: Any, signs: Any, angles: Any) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = (rotation(angles) @ np.eye(3)[:, axes]) * np.multiply(signs, [2.0, 2.5, 1.5])
+    affine[:3, 3] = [7, -20, 31]
+    [found] = read(linear(tmp_path / "a.nii.gz", affine))
+    image, spacing, grid = standardize_volume(found, 0, 1000, Target(24, bits=16))
+    np.testing.assert_allclose(grid[:3, :3], np.eye(3)[::-1] * spacing, atol=1e-9)
+    index = np.stack([*np.meshgrid(*[np.arange(24)] * 3, indexing="ij"), np.ones((24, 24, 24))], axis=-1)
+    assert found.affine is not None
+    points = (index @ (np.linalg.inv(found.affine) @ grid).T)[..., :3]
+    last = np.array(found.pixels.shape[1:]) - 1
+    inside = ((points >= 5) & (points <= last - 5)).all(axis=-1)
+    assert inside.sum() > 100
+    wanted = (index @ grid.T)[..., :3] @ [1, 2, 3] + 500
+    np.testing.assert_allclose(image[0][inside] / 65.535, wanted[inside], atol=0.2)
+
+
+@pytest.mark.parametrize("unit", ["mm", "meter", "micron"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_units_and_versions_give_the_same_volume(tmp_path: Path, unit: str, version: int) -> None:
+    affine = np.diag([2.0, 2.5, 1.5, 1])
+    [found] = read(linear(tmp_path / "a.nii", affine, unit=unit, version=version))
+    assert found.spacing == pytest.approx((1.5, 2.5, 2.0), rel=1e-6)
+
+
+def test_big_endian_scaled_integers(tmp_path: Path) -> None:
+    header = nibabel.Nifti1Header(endianness=">")
+    values = np.arange(4 * 5 * 6).reshape(4, 5, 6)
+    image = nibabel.Nifti1Image(values.astype(">i2"), np.eye(4), header)
+    image.header.set_slope_inter(0.5, -10)
+    image.header["cal_min"], image.header["cal_max"] = 3, 40
+    nibabel.save(image, tmp_path / "a.nii")
+    raw = nibabel.load(tmp_path / "a.nii")
+    assert raw.header.endianness == ">"
+    [found] = read(tmp_path / "a.nii")
+    np.testing.assert_allclose(found.pixels[0], values.transpose(2, 1, 0) * 0.5 - 10)
+    assert (found.low, found.high) == (3, 40)
+
+
+def test_colour_and_missing_values(tmp_path: Path) -> None:
+    colour = np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colour["G"][1, 2, 3] = 200
+    nibabel.save(nibabel.Nifti1Image(colour, np.eye(4)), tmp_path / "a.nii")
+    [found] = read(tmp_path / "a.nii")
+    assert found.pixels.shape == (3, 6, 5, 4)
+    assert found.pixels[1, 3, 2, 1] == 200
+    holes = np.ones((20, 20, 20), np.float32)
+    holes[:10], holes[10:15] = np.nan, 0
+    nibabel.save(nibabel.Nifti1Image(holes, np.eye(4)), tmp_path / "b.nii")
+    [found] = read(tmp_path / "b.nii")
+    image, _, _ = standardize_volume(found, 0, 1, Target(20))
+    assert image[0, :, :, :9].max() == 0  # missing values are black
+    assert image[0, :, :, 16:].min() == 255
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+    def save(name: str, values: NDArray[Any], affine: Any = None) -> Path:
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), tmp_path / name)
+        return tmp_path / name
+
+    assert "single slice" in reason(save("slice.nii", np.zeros((9, 9, 1), np.int16)))
+    assert "neither three" in reason(save("vector.nii", np.zeros((4, 4, 4, 1, 3), np.float32)))
+    assert "complex" in reason(save("complex.nii", np.zeros((4, 4, 4), np.complex64)))
+    assert "not finite" in reason(save("infinite.nii", np.full((4, 4, 4), np.inf, np.float32)))
+    whole = save("whole.nii", np.zeros((9, 9, 9), np.int16)).read_bytes()
+    (tmp_path / "cut.nii").write_bytes(whole[:-100])
+    assert "damaged" in reason(tmp_path / "cut.nii")
+    (tmp_path / "head.nii").write_bytes(whole[:200])
+    assert "damaged" in reason(tmp_path / "head.nii")
+    (tmp_path / "text.nii").write_text("hello")
+    assert "damaged" in reason(tmp_path / "text.nii")
+    huge = bytearray(whole)
+    huge[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()
+    (tmp_path / "huge.nii").write_bytes(huge)
+    assert "million voxels" in reason(tmp_path / "huge.nii")
+    singular = bytearray(whole)
+    singular[280:328] = bytes(48)  # srow_x, srow_y, srow_z
+    (tmp_path / "singular.nii").write_bytes(singular)
+    assert "singular" in reason(tmp_path / "singular.nii")
+    assert "permissions" in reason(tmp_path / "absent.nii")
+
+
+def test_the_label_table_names_the_patient(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,label,patient_id\nsub/a.nii,x,P7\n")
+    (tmp_path / "sub").mkdir()
+    path = linear(tmp_path / "sub" / "a.nii", np.eye(4))
+    [found] = read(path, modality="CT", labels=Labels.load(tmp_path / "labels.csv", ("x",)), root=tmp_path)
+    assert (found.header.PatientID, found.header.Modality, found.header.SOPInstanceUID) == ("P7", "CT", "sub/a.nii")
