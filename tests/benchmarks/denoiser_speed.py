@@ -81,7 +81,7 @@ class Worker:
 
     def __init__(self, case: Case, jobs: int, log: Path) -> None:
         self.case, self.log = case, log
-        threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+        threads = max(2, len(os.sched_getaffinity(0)) // jobs)
         environment = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
         command = [sys.executable, "-m", "tests.benchmarks.speed_cases", json.dumps(dataclasses.asdict(case))]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -233,27 +233,50 @@ def prepare(case: Case, device: str) -> Prepared:
         layout = torch.channels_last if case.compiled else torch.contiguous_format
         bare = Bare(network, shape, device, compiled=case.compiled, bf16=bf16, layout=layout)
         made = Prepared(facts, bare.train, bare.forward)
+    reason = ""
     try:
         warm_up(made, device)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
-        if case.ours or not case.compiled:
+        if case.ours or not case.compiled or isinstance(error, torch.OutOfMemoryError):
             raise
+        reason = first_line(error)
+    if reason:
         bare = Bare(build(case), shape, device, compiled=False, bf16=bf16, layout=torch.contiguous_format)
-        made = Prepared(facts | {"compiled": False, "compile_error": first_line(error)}, bare.train, bare.forward)
+        made = Prepared(facts | {"compiled": False, "compile_error": reason}, bare.train, bare.forward)
         warm_up(made, device)
     return made
 
 
-def warm_up(made: Prepared, device: str) -> None:
-    """Take enough steps to compile and capture, and give the memory back that other processes may need to do the same."""
+def warm_up(made: Prepared, device: str, tries: int = 15) -> None:
+    """Take enough steps to compile and capture, and give the memory back that other processes may need to do the same.
+
+    What does not fit beside them now is tried again: each needs its memory for seconds only.
+    """
     for steps in (made.train, made.forward):
-        if steps is not None:
-            steps(5)
-            wait(device)
+        if steps is None:
+            continue
+        while not _fits(steps, device):
+            tries -= 1
+            if not tries:
+                raise torch.OutOfMemoryError("no room beside the other processes")
+            time.sleep(2)
     if device == "cuda":
         torch.cuda.empty_cache()
+
+
+def _fits(steps: Steps, device: str) -> bool:
+    """Whether a few steps found the memory that they need."""
+    from pipeline.diffusion.training import BatchTooLarge
+
+    try:
+        steps(5)
+        wait(device)
+        return True
+    except (torch.OutOfMemoryError, BatchTooLarge):
+        fits = False
+    if device == "cuda":  # outside of the handler, whose traceback would keep the memory
+        torch.cuda.empty_cache()
+    return fits
 
 
 def timings(steps: Steps, batch: int, device: str, *, repeats: int, seconds: float) -> dict[str, float]:
@@ -295,17 +318,13 @@ def serve(case: Case) -> None:
 
     What did not fit into memory beside the others is prepared again when this case is alone.
     """
-    from pipeline.diffusion.training import BatchTooLarge
-
     runtime.limit_threads()
     device = runtime.device()
     began = time.perf_counter()
     try:
         made = prepare(case, device)
-    except (torch.OutOfMemoryError, BatchTooLarge):
+    except torch.OutOfMemoryError:
         made = None
-    if made is None and device == "cuda":
-        torch.cuda.empty_cache()
     print(READY, flush=True)
     took = time.perf_counter() - began
     sys.stdin.readline()

@@ -161,6 +161,23 @@ def test_a_case_is_counted_and_timed_and_refused_where_its_work_is_unequal():
         speed_cases.prepare(dataclasses.replace(case, check=True, size=64), "cpu")
 
 
+def test_what_finds_no_memory_beside_others_is_tried_again(monkeypatch):
+    monkeypatch.setattr(speed_cases.time, "sleep", lambda seconds: None)
+    left = [2, 0]
+
+    def crowded(count):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise torch.OutOfMemoryError("full")
+        left[1] += count
+
+    speed_cases.warm_up(speed_cases.Prepared({}, crowded, None), "cpu")
+    assert left == [-1, 5]
+    left[0] = 5
+    with pytest.raises(torch.OutOfMemoryError):
+        speed_cases.warm_up(speed_cases.Prepared({}, crowded, None), "cpu", tries=3)
+
+
 @pytest.mark.slow
 def test_a_case_that_fails_is_reported_and_the_others_stay(tmp_path):
     case = dataclasses.replace(TINY, check=False, seconds=0.01, repeats=1)

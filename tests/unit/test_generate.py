@@ -62,9 +62,7 @@ def store(folder: Path, denoiser) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"guidance_scale": 2.0}, *({"sampler": name} for name in SAMPLERS), {"sampler": "ddim", "eta": 0.5}]
-)
+@pytest.mark.parametrize("options", [*({"sampler": name} for name in SAMPLERS), {"sampler": "ddim", "eta": 0.5}, {"guidance_scale": 2.0}])
 def test_an_image_is_the_same_whatever_stands_beside_it(options):
     together = made(**options)
     backwards = made(LABELS[::-1], SEEDS[::-1], **options)[::-1]
@@ -163,7 +161,7 @@ def test_a_width_that_training_did_not_track_is_solved_from_what_it_stored(tmp_p
 
 def test_without_stored_averages_no_other_width_can_be_had(tmp_path):
     for model in (MODEL, {key: value for key, value in MODEL.items() if key != "ema"}):
-        with pytest.raises(InputError, match="generate.ema: training stored no averages"):
+        with pytest.raises(InputError, match=r"generate\.ema: training stored no averages"):
             average(DENOISER, tmp_path, model, 0.08)
 
 
