@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
+from pipeline.release.gate import MAX_COPY_RATE
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -286,6 +287,12 @@ class ReleaseConfig(Section):
     """Whom a user of the release may ask."""
     max_copy_rate: Annotated[float, Field(gt=0)] | None = None
     """A stricter upper bound on the share of copies than the gate's own; a laxer one is refused."""
+
+    @model_validator(mode="after")
+    def _only_tightens(self) -> ReleaseConfig:
+        if self.max_copy_rate is not None and self.max_copy_rate > MAX_COPY_RATE:
+            raise ValueError(f"release.max_copy_rate {self.max_copy_rate} is laxer than the gate's {MAX_COPY_RATE}: it may only be tightened")
+        return self
 
 
 class Config(Section):

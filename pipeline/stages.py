@@ -107,16 +107,28 @@ def identity(stage: Stage, config: Config, source: str | None, records: Mapping[
     inputs = {name: records[name]["digest"] for name in stage.needs}
     if stage.name == "ingest":
         inputs = {"source": source}
-    weights = {"train": config.train.start_from, "generate": config.generate.autoguidance}.get(stage.name)
-    if weights is not None:
-        from pipeline.warm_start import weights_file
-
-        inputs["other_weights"] = artifacts.file_digest(weights_file(weights))
+    if (weights := _other_weights(stage, config)) is not None:
+        inputs["other_weights"] = artifacts.file_digest(weights)
     return {"stage": stage.name, "version": stage.version, "seed": config.seed, "config": section, "inputs": inputs}
 
 
+def _other_weights(stage: Stage, config: Config) -> Path | None:
+    """The file of another run's weights that a stage starts from or is guided by."""
+    given = {"train": config.train.start_from, "generate": config.generate.autoguidance}.get(stage.name)
+    if given is None:
+        return None
+    from pipeline.warm_start import weights_file
+
+    return weights_file(given)
+
+
 def plan(config: Config, run: Path, source: str | None) -> list[Step]:
-    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits."""
+    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits.
+
+    Raises InputError where weights that the configuration names are not there: before any work, not after the stages ahead.
+    """
+    for stage in STAGES:
+        _other_weights(stage, config)
     steps: list[Step] = []
     records: dict[str, Mapping[str, Any]] = {}
     for stage in STAGES:

@@ -102,6 +102,14 @@ def test_shares_that_leave_nothing_to_train_on(command, tmp_path):
     refused(command("run", "quickstart", "--out", tmp_path / "run", "--set", "ingest.val_share=0.95"), "ingest.val_share")
 
 
+def test_a_gate_laxer_than_the_gate(command, tmp_path):
+    refused(command("run", "quickstart", "--out", tmp_path / "run", "--set", "release.max_copy_rate=0.5"), "release.max_copy_rate", "tightened")
+
+
+def test_weights_to_start_from_that_are_not_there(command, tmp_path):
+    refused(command("run", "quickstart", "--out", tmp_path / "run", "--set", f"train.start_from={tmp_path / 'none'}"), "model.safetensors")
+
+
 def test_show_and_verify_of_something_else(command, tmp_path):
     refused(command("show", tmp_path / "none"), "no run folder")
     refused(command("verify", tmp_path / "none"), "no release folder")
