@@ -291,7 +291,7 @@ class ReleaseConfig(Section):
     @model_validator(mode="after")
     def _only_tightens(self) -> ReleaseConfig:
         if self.max_copy_rate is not None and self.max_copy_rate > MAX_COPY_RATE:
-            raise ValueError(f"release.max_copy_rate {self.max_copy_rate} is laxer than the gate's {MAX_COPY_RATE}: it may only be tightened")
+            raise ValueError(f"release.max_copy_rate {self.max_copy_rate} is laxer than the gate's {MAX_COPY_RATE}: only tighten it")
         return self
 
 

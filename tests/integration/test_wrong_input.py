@@ -103,11 +103,13 @@ def test_shares_that_leave_nothing_to_train_on(command, tmp_path):
 
 
 def test_a_gate_laxer_than_the_gate(command, tmp_path):
-    refused(command("run", "quickstart", "--out", tmp_path / "run", "--set", "release.max_copy_rate=0.5"), "release.max_copy_rate", "tightened")
+    process = command("run", "quickstart", "--out", tmp_path / "run", "--set", "release.max_copy_rate=0.5")
+    refused(process, "release.max_copy_rate", "tighten")
 
 
 def test_weights_to_start_from_that_are_not_there(command, tmp_path):
-    refused(command("run", "quickstart", "--out", tmp_path / "run", "--set", f"train.start_from={tmp_path / 'none'}"), "model.safetensors")
+    process = command("run", "quickstart", "--out", tmp_path / "run", "--set", f"train.start_from={tmp_path / 'none'}")
+    refused(process, "model.safetensors")
 
 
 def test_show_and_verify_of_something_else(command, tmp_path):
