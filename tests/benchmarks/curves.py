@@ -23,7 +23,7 @@ from pipeline.images import ImageSet
 from tests.benchmarks import quality, report
 from tests.benchmarks.judge import TINY, Judge, Protocol
 from tests.benchmarks.quality import Images, Labels, Ours
-from tests.benchmarks.quality_table import Value, over_seeds
+from tests.benchmarks.quality_table import Value, over_seeds, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,6 +182,21 @@ def picture(panels: int) -> tuple[Figure, list[Axes]]:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, linewidth=0.6)
     return figure, axes
+
+
+def logarithmic(axis: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def cells(point: dict[str, Any]) -> list[str]:
+    """The measures of a point, with their interval where there are seeds enough for one of their mean."""
+    return [shown(point[name]) if point["seeds"] >= 3 else f"{middle(point[name]):.3f}" for name in PATHS]
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 from pipeline.config import GenerateConfig
 from pipeline.diffusion.objectives import Denoiser
 from tests.benchmarks import curves, report
-from tests.benchmarks.curves import COLOURS, Bench, middle
-from tests.benchmarks.quality_table import shown
+from tests.benchmarks.curves import COLOURS, PATHS, Bench, cells, middle
 
 BENCHMARK = "guidance_tradeoff"
 SCALES = (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -58,11 +57,9 @@ def lines_of(points: dict[tuple[Any, ...], Point]) -> dict[str, list[Point]]:
 
 def table(lines: dict[str, list[Point]]) -> str:
     """All points."""
-    header = ["guidance", "scale", "seeds", "FD", "FD ratio to floor", "precision", "recall", "label fidelity", "evaluations an image"]
+    header = ["guidance", "scale", "seeds", *PATHS, "evaluations an image"]
     rows = [
-        [kind, f"{point['scale']:g}", point["seeds"]]
-        + [shown(point[what]) for what in ("FD", "FD ratio", "precision", "recall", "label fidelity")]
-        + [f"{point['evaluations']:g}"]
+        [kind, f"{point['scale']:g}", point["seeds"], *cells(point), point["evaluations"]]
         for kind, found in lines.items()
         for point in found
     ]
@@ -91,13 +88,13 @@ def draw(lines: dict[str, list[Point]], options: argparse.Namespace) -> None:
         axes[0].plot(scales, [middle(point["FD"]) for point in points], **style)
         axes[1].plot(scales, [middle(point["label fidelity"]) for point in points], **style)
         axes[2].plot([middle(point["recall"]) for point in points], [middle(point["precision"]) for point in points], **style)
-        for point in points:
+        for point in (point for point in points if point["scale"] in (0, 1, 2, 4)):
             place = (middle(point["recall"]), middle(point["precision"]))
             axes[2].annotate(f"{point['scale']:g}", place, xytext=(4, 3), textcoords="offset points", fontsize=7, color=COLOURS[number])
     floor = middle(next(iter(lines.values()))[0]["floor"])
     axes[0].axhline(floor, color="#555555", linewidth=1, linestyle=":")
     axes[0].annotate("held-out against held-out", (0.99, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
-    axes[0].set_yscale("log")
+    curves.logarithmic(axes[0])
     axes[0].set(xlabel="guidance scale", ylabel="Fréchet distance to held-out images")
     axes[1].set(xlabel="guidance scale", ylabel="label fidelity")
     axes[2].set(xlabel="recall", ylabel="precision", title="numbers: scale")

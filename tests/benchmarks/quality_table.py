@@ -150,8 +150,8 @@ def print_tables(folder: Path, tiny: bool = False) -> None:
 def how(protocol: dict[str, Any]) -> str:
     """How the candidates were judged, in words."""
     text = (
-        f"judged on {protocol['halvings']} halvings of the held-out images in {protocol['encoders']} feature spaces; two-sample: mean of {protocol['tests']} tests in two folds by "
-        f"{protocol['kind']}, {protocol['images_seen']} images seen"
+        f"judged on {protocol['halvings']} halvings of the held-out images in {protocol['encoders']} feature spaces; two-sample: mean of "
+        f"{protocol['tests']} tests in two folds by {protocol['kind']}, {protocol['images_seen']} images seen"
     )
     return text + (f"; utility: {protocol['utility_seeds']} such classifiers on each side" if protocol["full"] else "; quick")
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from pipeline.config import GenerateConfig
 from tests.benchmarks import curves, report
-from tests.benchmarks.curves import COLOURS, Bench, middle
-from tests.benchmarks.quality_table import shown
+from tests.benchmarks.curves import COLOURS, PATHS, Bench, cells, middle
 
 BENCHMARK = "steps_vs_quality"
 SAMPLERS = ("ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
@@ -48,13 +47,12 @@ def measure(bench: Bench, options: argparse.Namespace, record: report.Record) ->
     """Generate and judge every point of one seed."""
     state = bench.run.snapshots[-1].state
     for sampler, schedule, counts in series(options, bench.config.generate):
-        for number, count in enumerate(counts):
+        for count in counts:
             steps = steps_for(sampler, count)
             settings = bench.config.generate.model_dump() | {"sampler": sampler, "noise_schedule": schedule, "steps": steps, "eta": 0.0}
             section = GenerateConfig(**settings)
             trained = bench.run.sampled(section)
-            if number == 0 or not options.cold:
-                trained.generate(state, bench.labels, bench.seeds)
+            trained.generate(state, bench.labels, bench.seeds)  # warm: compiled and captured
             point = bench.point(lambda labels, seeds, trained=trained: trained.generate(state, labels, seeds))
             evaluated = curves.evaluations(section, bench.run.denoiser.sigma_data)
             row = {"seed": bench.seed, "sampler": sampler, "schedule": schedule, "evaluations": evaluated}
@@ -107,11 +105,9 @@ def lines_of(points: dict[tuple[Any, ...], Point]) -> dict[Series, list[Point]]:
 
 def table(lines: dict[Series, list[Point]]) -> str:
     """All points."""
-    header = ["sampler", "evaluations", "seeds", "FD", "FD ratio to floor", "precision", "recall", "label fidelity", "seconds"]
+    header = ["sampler", "evaluations", "seeds", *PATHS, "seconds"]
     rows = [
-        [name(key), point["evaluations"], point["seeds"]]
-        + [shown(point[what]) for what in ("FD", "FD ratio", "precision", "recall", "label fidelity")]
-        + [f"{point['seconds']:.2f}"]
+        [name(key), point["evaluations"], point["seeds"], *cells(point), f"{point['seconds']:.2f}"]
         for key, found in lines.items()
         for point in found
     ]
@@ -124,15 +120,18 @@ def draw(lines: dict[Series, list[Point]], options: argparse.Namespace) -> None:
     panels = (("evaluations", "FD", "network evaluations"), ("seconds", "FD", "seconds"), ("evaluations", "recall", "network evaluations"))
     for number, (key, points) in enumerate(lines.items()):
         style = {"color": COLOURS[number % len(COLOURS)], "linestyle": "--" if key[1] == LINEAR else "-", "marker": "o", "markersize": 3.5}
+        style |= {"linewidth": 4.0, "alpha": 0.45} if key[0] == "ddim" and key[1] != LINEAR else {"linewidth": 1.4}  # euler lies on it
         for axis, (across, up, _) in zip(axes, panels):
-            axis.plot([p[across] for p in points], [middle(p[up]) for p in points], label=name(key), linewidth=1.4, **style)
+            axis.plot([p[across] for p in points], [middle(p[up]) for p in points], label=name(key), **style)
     floor = next(iter(lines.values()))[0]["floor"]
     for axis, (_, up, label) in zip(axes, panels):
         axis.set_xscale("log")
         axis.set_xlabel(label if label != "seconds" else f"seconds for {options.count} images")
         if up == "FD":
-            axis.set_yscale("log")
+            curves.logarithmic(axis)
             axis.set_ylabel("Fréchet distance to held-out images")
+            highest = max(middle(point["FD"]) for points in lines.values() for point in points)
+            axis.set_ylim(0.85 * middle(floor), min(1.2 * highest, 60 * middle(floor)))  # what is worse is noise
             axis.axhline(middle(floor), color="#555555", linewidth=1, linestyle=":")
             axis.annotate(
                 "held-out against held-out", (0.99, middle(floor)), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
@@ -150,7 +149,6 @@ def extra(parser: argparse.ArgumentParser) -> None:
     """This benchmark's own options."""
     parser.add_argument("--samplers", type=lambda text: tuple(text.split(",")), default=SAMPLERS)
     parser.add_argument("--evaluations", type=lambda text: tuple(int(part) for part in text.split(",")), default=EVALUATIONS)
-    parser.add_argument("--cold", action="store_true", help="warm up once a sampler instead of before every timing")
 
 
 def main() -> None:

