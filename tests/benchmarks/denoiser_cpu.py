@@ -33,11 +33,12 @@ from pipeline.images import ImageSet, finding_columns, to_unit
 from pipeline.ingest.phantom import CLASSES, phantom_arrays
 from tests.benchmarks import peer_training, quality, report
 from tests.benchmarks.peers import MonaiNetwork
-from tests.benchmarks.speed_cases import Bare, Steps, forward_work, real_training, timings
+from tests.benchmarks.speed_cases import Bare, Steps, forward_work, real_training
 
 MONAI = {"widths": (32, 64, 64), "attention": (False, False, True), "blocks": 1, "head": 64}
 """MONAI's smallest network of at least our parameters: 1.1 M. Group normalisation in 32 groups asks for multiples of 32 channels."""
 BENCHMARK = "denoiser_cpu"
+LOOP = "ours, training loop"
 COHORTS = {"train": 0, "held_out": 101, "floor": 102, "judge": 103}
 """Seeds of the cohorts; no two share a patient."""
 
@@ -91,14 +92,18 @@ def variants(config: Config, peers: bool, compiled: bool) -> list[Variant]:
     found = [Variant("ours", quickstart_network(config), low, layout=torch.channels_last)]
     if not peers:
         return found
-    monai = MonaiNetwork(1, len(CLASSES), **MONAI)
     for bf16 in (False, True) if low else (False,):
         name = "MONAI, bf16" if bf16 else "MONAI, fp32"
-        found.append(Variant(name, monai, bf16))
-        found.append(Variant(f"{name}, channels-last", monai, bf16, layout=torch.channels_last))
+        found.append(Variant(name, monai(), bf16))
+        found.append(Variant(f"{name}, channels-last", monai(), bf16, layout=torch.channels_last))
         if compiled:
-            found.append(Variant(f"{name}, channels-last, compiled", monai, bf16, True, torch.channels_last))
+            found.append(Variant(f"{name}, channels-last, compiled", monai(), bf16, True, torch.channels_last))
     return found
+
+
+def monai() -> MonaiNetwork:
+    """MONAI's untrained network."""
+    return MonaiNetwork(1, len(CLASSES), **MONAI)
 
 
 def quickstart_network(config: Config) -> nn.Module:
@@ -109,26 +114,38 @@ def quickstart_network(config: Config) -> nn.Module:
 
 def speeds(config: Config, options: argparse.Namespace, size: Size, record: report.Record) -> None:
     """Training step and forward pass of every network, and our training loop."""
-    how = {"repeats": options.repeats, "seconds": 0.05 if options.tiny else 3.0}
     shape = (size.batch, 1, config.ingest.size, config.ingest.size)
+    networks, kinds = {}, {}
     for one in variants(config, options.peers, options.compile_peers):
         bare = Bare(one.network, shape, "cpu", compiled=one.compiled, bf16=one.bf16, layout=one.layout)
-        kinds = {"train": bare.train, "forward": bare.forward}
-        _record_speed(one.name, one.network, kinds, shape, how, record)
-    network = quickstart_network(config)
-    _record_speed("ours, training loop", network, {"train": real_training(network, config.train, shape, "cpu")}, shape, how, record)
+        networks[one.name] = one.network
+        kinds |= {(one.name, "train"): bare.train, (one.name, "forward"): bare.forward}
+    networks[LOOP] = quickstart_network(config)
+    kinds[LOOP, "train"] = real_training(networks[LOOP], config.train, shape, "cpu")
+    rates = in_turn(kinds, size.batch, rounds=options.repeats, seconds=0.05 if options.tiny else 3.0)
+    for name, network in networks.items():
+        row: dict[str, Any] = {"kind": "speed", "recipe": name, "parameters": sum(p.numel() for p in network.parameters())}
+        row["gflop"] = forward_work(network, config.ingest.size) / 1e9
+        record.add(row | {kind: rates[name, kind] for kind in ("train", "forward") if (name, kind) in rates})
 
 
-def _record_speed(
-    name: str, network: nn.Module, kinds: dict[str, Steps], shape: tuple[int, ...], how: dict[str, Any], record: report.Record
-) -> None:
-    row: dict[str, Any] = {"kind": "speed", "recipe": name, "parameters": sum(p.numel() for p in network.parameters())}
-    row["gflop"] = forward_work(network, shape[-1]) / 1e9
-    for kind, steps in kinds.items():
+def in_turn(kinds: dict[Any, Steps], batch: int, *, rounds: int, seconds: float) -> dict[Any, list[float]]:
+    """Images a second of each, once in every round: what else the machine does in a round slows them all, and leaves their ratios."""
+
+    def timed(steps: Steps, count: int) -> float:
+        began = time.perf_counter()
+        steps(count)
+        return time.perf_counter() - began
+
+    counts = {}
+    for key, steps in kinds.items():
         steps(1)
-        row[kind] = timings(steps, shape[0], "cpu", **how)
-    record.add(row)
-    print(name + "".join(f", {kind} {row[kind]['median']:.1f} img/s" for kind in kinds), flush=True)
+        counts[key] = max(1, round(seconds / timed(steps, 1)))
+    rates: dict[Any, list[float]] = {key: [] for key in kinds}
+    for _ in range(rounds):
+        for key, steps in kinds.items():
+            rates[key].append(counts[key] * batch / timed(steps, counts[key]))
+    return rates
 
 
 def qualities(config: Config, options: argparse.Namespace, size: Size, record: report.Record) -> None:
@@ -198,7 +215,7 @@ def matched(data: Labelled, labels: NDArray[np.int64]) -> Labelled:
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Speeds and qualities, medians over the runs with their extremes; ratios are within a run, to the fastest MONAI of it."""
+    """Speeds and qualities, medians with extremes; speeds over all rounds, their ratios within a round, to the run's fastest MONAI."""
     lines = [f"{record['facts']['date']}, {record['facts']['hardware']}, torch {record['facts']['torch']}" for record in records]
     speed, judged = _by_recipe(records, "speed"), _by_recipe(records, "quality")
     rows = []
@@ -206,8 +223,8 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         cells: list[object] = [name, round(found[-1][1]["parameters"] / 1e6, 2), round(found[-1][1]["gflop"], 3)]
         for kind in ("train", "forward"):
             timed = [(record, row) for record, row in found if kind in row]
-            cells.append(_spread([row[kind]["median"] for _, row in timed], 0))
-            cells.append(_spread([row[kind]["median"] / best for record, row in timed if (best := _fastest(record, kind))], 2))
+            cells.append(_spread([rate for _, row in timed for rate in row[kind]], 0))
+            cells.append(_spread([ratio for record, row in timed for ratio in _ratios(row, record, kind)], 2))
         rows.append(cells)
     header = ["network", "M parameters", "GFLOP", "train img/s", "× MONAI", "forward img/s", "× MONAI"]
     lines += ["", report.markdown(header, rows), ""]
@@ -233,10 +250,11 @@ def _by_recipe(records: Sequence[dict[str, Any]], kind: str) -> dict[str, list[t
     return found
 
 
-def _fastest(record: dict[str, Any], kind: str) -> float | None:
-    """The speed of the run's fastest MONAI."""
-    rows = [row for row in record["rows"] if row["kind"] == "speed" and row["recipe"].startswith("MONAI")]
-    return max((row[kind]["median"] for row in rows if kind in row), default=None)
+def _ratios(row: dict[str, Any], record: dict[str, Any], kind: str) -> list[float]:
+    """A row's speed over that of the run's fastest MONAI, round by round."""
+    rivals = [one[kind] for one in record["rows"] if one["kind"] == "speed" and one["recipe"].startswith("MONAI") and kind in one]
+    fastest = max(rivals, key=np.median, default=[])
+    return [rate / other for rate, other in zip(row[kind], fastest)]
 
 
 def _spread(values: Sequence[float | None], digits: int) -> str | None:
@@ -255,7 +273,8 @@ def main(options: argparse.Namespace) -> None:
     config = load_config("quickstart", [*small, f"train.batch={size.batch}"])
     if not options.table:
         record = report.Record(options.out, BENCHMARK, report.facts() | {"seconds": options.seconds, "seed": options.seed})
-        speeds(config, options, size, record)
+        if not options.quality_only:
+            speeds(config, options, size, record)
         if not options.speed_only:
             qualities(config, options, size, record)
     print(table(report.load(options.out, BENCHMARK)))

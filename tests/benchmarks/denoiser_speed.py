@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=5 if runtime.device() == "cuda" else 1, help="networks that compile together")
     parser.add_argument("--cpu", action="store_true", help="compare the quickstart's denoiser on this CPU; done where there is no GPU")
     parser.add_argument("--speed-only", action="store_true", help="on a CPU: no quality")
+    parser.add_argument("--quality-only", action="store_true", help="on a CPU: no speed")
     parser.add_argument("--compile-peers", action="store_true", help="on a CPU: time MONAI compiled too; that takes minutes")
     parser.add_argument("--seed", type=int, default=0, help="on a CPU: of the cohorts and of the trainings")
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to see that everything runs")

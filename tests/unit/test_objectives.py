@@ -107,7 +107,7 @@ def test_at_the_end_of_flow_matching_all_but_epsilon_still_tell_the_image():
 
 def pairs_of_image_and_noise(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(images, noise, sigma), each ``float32 [n, 1, 1, 1]`` but sigma ``[n]``: evenly spread pairs at each level, where KNOTS reach."""
-    number = np.arange(15_000)
+    number = np.arange(30_000)
     images = torch.from_numpy(UNEVEN.quantile((number + 0.5) / len(number))).float().repeat(len(levels))
     noises = torch.special.ndtri(torch.from_numpy((number * (5**0.5 - 1) / 2 + 0.5) % 1)).float().repeat(len(levels))
     sigma = levels.repeat_interleave(len(number))
@@ -117,7 +117,7 @@ def pairs_of_image_and_noise(levels: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 def minimise(denoiser: Denoiser, parameters, images: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> None:
     """Full-batch L-BFGS on the denoiser's own loss."""
-    solver = torch.optim.LBFGS(list(parameters), max_iter=60, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(list(parameters), max_iter=100, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
     labels = torch.zeros(len(images), dtype=torch.long)
 
     def loss() -> torch.Tensor:
