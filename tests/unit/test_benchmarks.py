@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.diffusion.unet import UNet
-from tests.benchmarks import denoiser_speed, report, speed_cases
+from tests.benchmarks import denoiser_cpu, denoiser_speed, report, speed_cases
 from tests.benchmarks.speed_cases import EQUAL_WORK, Case, UnequalWork, build, check_work, forward_work, parse_spec
 
 TINY = Case("ours", 16, 4, speed_cases.TINY, tiny=True)
@@ -199,3 +199,20 @@ def test_the_benchmark_runs_through_at_tiny_size(tmp_path):
     expected = forward_work(build(TINY), 16) / 1e9
     assert all(one["gflop"] == pytest.approx(expected) for one in kept["rows"])
     assert kept["facts"]["ceiling"]["fp32"] > 0
+
+
+def test_cpu_speeds_are_taken_in_turn_and_compared_round_by_round():
+    order = []
+    kinds = {name: lambda count, name=name: order.append(name) for name in ("ours", "peer")}
+    rates = denoiser_cpu.in_turn(kinds, 8, rounds=3, seconds=0.0)
+    assert order == ["ours"] * 2 + ["peer"] * 2 + ["ours", "peer"] * 3  # warm-up and estimate of each, then the rounds
+    assert [len(rates[name]) for name in kinds] == [3, 3]
+
+    def speed(recipe, train):
+        return {"kind": "speed", "recipe": recipe, "parameters": 10**6, "gflop": 0.2, "train": train}
+
+    # The machine halves in the second round; the slower MONAI is no yardstick.
+    rows = [speed("ours", [400.0, 200.0, 420.0]), speed("MONAI, a", [100.0, 50.0, 100.0]), speed("MONAI, b", [10.0, 10.0, 10.0])]
+    printed = denoiser_cpu.table([{"facts": {"date": "1", "hardware": "a CPU", "torch": "2"}, "rows": rows}])
+    (line,) = [line for line in printed.splitlines() if line.startswith("| ours |")]
+    assert line == "| ours | 1 | 0.2 | 400 (200–420) | 4.00 (4.00–4.20) | – | – |"
