@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from pipeline import runtime, warm_start
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import TrainConfig
-from pipeline.diffusion.objectives import Denoiser
+from pipeline.diffusion.objectives import Denoiser, precondition
+from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
 from pipeline.errors import InputError, Stopped
 from pipeline.images import ImageSet, to_unit
@@ -28,6 +29,10 @@ from pipeline.stages import Context
 CHECKPOINT = "checkpoint/state.safetensors"
 NETWORK = ("widths", "blocks", "patch", "attention", "dropout")
 CHUNK = 1024
+LEARNS_IN = 200
+"""Steps after which a training has learned something, or never will."""
+LEARNED = 0.05
+"""Share of its target that a network must explain by then; the shipped configurations come to .6 and more."""
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -64,13 +69,23 @@ def run(ctx: Context) -> dict[str, Any]:
     if state.exists():
         training.load(load_file(state, device=device))
     loss = _train(ctx, training, state)
-    _replace(training.averaged(), ctx.out / "model.safetensors")
+    averaged = training.averaged()
+    denoiser.load_state_dict(averaged)
+    learned = explained(denoiser, training, runtime.derive_seed(ctx.config.seed, "explained"))
+    _replace(averaged, ctx.out / "model.safetensors")
     model["parameters"] = sum(p.numel() for p in denoiser.parameters())
     write_json(ctx.out / "model.json", model)
     state.unlink()
     state.parent.rmdir()
     seen, skipped = training.recipe.steps * section.batch, int(training.skipped)
-    return {"images_seen": seen, "parameters": model["parameters"], "loss": loss, "steps_skipped": skipped, "device": device}
+    return {
+        "images_seen": seen,
+        "parameters": model["parameters"],
+        "loss": loss,
+        "explained": round(learned, 3),
+        "steps_skipped": skipped,
+        "device": device,
+    }
 
 
 def _train(ctx: Context, training: Training, state: Path) -> float:
@@ -103,6 +118,37 @@ def _train(ctx: Context, training: Training, state: Path) -> float:
                 raise Stopped(f"training stopped at image {training.step * section.batch}; its checkpoint is written")
     last: float = json.loads(metrics.read_text().splitlines()[-1])["loss"]
     return last
+
+
+@torch.inference_mode()
+def explained(denoiser: Denoiser, training: Training, seed: int) -> float:
+    """How much of the network's target F it explains, on a batch of training images at the levels trained on.
+
+    1 − error / error of F = 0, which is what a network starts as: 0 for one that has learned nothing, below 0 for one that has gone astray.
+
+    Raises:
+        InputError: no more than :data:`LEARNED` after :data:`LEARNS_IN` steps.
+    """
+    device = training.device
+    stored, labels = training.batches.at(training.step)
+    few = slice(training.recipe.batch // training.recipe.accumulate)
+    images, labels = training.batches.to_unit(stored[few]), labels[few]
+    generator = torch.Generator(device=device).manual_seed(seed)
+    sigma = training_levels(training.recipe.noise_schedule, len(images), denoiser.sigma_data, generator, device)
+    level = sigma.reshape(-1, *[1] * (images.ndim - 1))
+    noisy = images + level * torch.randn(images.shape, generator=generator, device=device)
+    k = precondition(denoiser.objective, level, denoiser.sigma_data)
+    denoiser.eval()
+    with runtime.autocast(device):
+        answers = denoiser(noisy, sigma, labels), denoiser.mean + k.c_skip * (noisy - denoiser.mean)
+    error, nothing = (float(((answer - images) / k.c_out).square().mean(dtype=torch.float64)) for answer in answers)
+    share = 1 - error / nothing
+    if training.step >= LEARNS_IN and not share > LEARNED:
+        raise InputError(
+            f"after {training.step} steps the network predicts no better than one that never learned (it explains {share:.0%} of its "
+            "target): try another train.batch or a lower train.learning_rate, and on a GPU train.compile=false"
+        )
+    return share
 
 
 def snapshot_steps(section: TrainConfig) -> list[int]:

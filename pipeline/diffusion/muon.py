@@ -34,29 +34,38 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step with Nesterov momentum; matrices of one shape are orthogonalised together."""
+        """One step with Nesterov momentum; matrices of one shape are gathered and orthogonalised together, in few kernels."""
         for group in self.param_groups:
             on = torch.ones_like(group["lr"]) if self.found_inf is None else 1 - self.found_inf
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                weight.grad.copy_(torch.where(on > 0, weight.grad, 0.0))
-                state["momentum"].lerp_(weight.grad, (1 - MOMENTUM) * on)
-                by_shape[weight.flatten(1).shape].append(weight)
+                if weight.grad is not None:
+                    by_shape[weight.flatten(1).shape].append(weight)
             for shape, weights in by_shape.items():
-                updates = [
-                    torch.lerp(weight.grad, self.state[weight]["momentum"], MOMENTUM).flatten(1)
-                    for weight in weights
-                    if weight.grad is not None
-                ]
-                scale = 0.2 * max(shape) ** 0.5
-                for weight, update in zip(weights, orthogonalise(torch.stack(updates))):
-                    weight.mul_(1 - on * group["lr"] * group["weight_decay"])
-                    weight.sub_(on * group["lr"] * scale * update.reshape(weight.shape))
+                update = self._update(weights, on).mul_(on * group["lr"] * (0.2 * max(shape) ** 0.5))
+                torch._foreach_mul_(weights, 1 - on * group["lr"] * group["weight_decay"])
+                torch._foreach_sub_([_matrix(weight, weight) for weight in weights], list(update.unbind()))
+
+    def _update(self, weights: list[Tensor], on: Tensor) -> Tensor:
+        """Orthogonalised directions ``[n, rows, columns]`` of weights of one shape; their momentum moves on where ``on`` is 1."""
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta = [_matrix(self.state[weight]["momentum"], weight) for weight in weights]
+        gradients = torch.stack([_matrix(weight.grad, weight) for weight in weights if weight.grad is not None])
+        gradients = torch.where(on > 0, gradients, 0.0)
+        moved = torch.stack(momenta).lerp_(gradients, (1 - MOMENTUM) * on)
+        torch._foreach_copy_(momenta, list(moved.unbind()))
+        return orthogonalise(torch.lerp(gradients, moved, MOMENTUM))
+
+
+def _matrix(values: Tensor, weight: Tensor) -> Tensor:
+    """``values`` in the shape of ``weight`` as ``[rows, columns]``, the columns in the order in which ``weight`` lies in memory.
+
+    So the weight and its momentum are views, whatever their memory format; the order of columns changes no singular value.
+    """
+    last = weight.movedim(1, -1)
+    return (values.movedim(1, -1) if last.is_contiguous() else values).flatten(1)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ class Training:
         labels = torch.where(torch.rand(n, generator=g, device=self.device) < recipe.label_dropout, self.null, labels)
         parameters = None
         if recipe.augment > 0:
-            parameters = augment.draw(n, recipe.augment, g, self.device)
+            parameters = augment.draw(n, recipe.augment, (images.shape[-2], images.shape[-1]), g, self.device)
             images = augment.apply(images, parameters)
         sigma = training_levels(recipe.noise_schedule, n, self.denoiser.sigma_data, g, self.device)
         noise = torch.randn(images.shape, generator=g, device=self.device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-AUGMENTATIONS = 6
+AUGMENTATIONS = 7
 """Numbers that describe an image's augmentation to the network; all zero for an image as it is."""
 
 
@@ -126,7 +126,7 @@ class Condition(nn.Module):
         self.augmentation = nn.Linear(AUGMENTATIONS, hidden, bias=False)
         self.out = nn.Linear(hidden, hidden)
         nn.init.normal_(self.label.weight, std=0.5)
-        nn.init.zeros_(self.augmentation.weight)
+        nn.init.normal_(self.augmentation.weight, std=0.5)
 
     def forward(self, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None) -> Tensor:
         """``[n]``, ``int64 [n]`` and ``[n, AUGMENTATIONS]`` to ``[n, hidden]``."""

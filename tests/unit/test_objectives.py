@@ -11,6 +11,7 @@ from pipeline.diffusion import augment
 from pipeline.diffusion.muon import Muon, orthogonalise
 from pipeline.diffusion.objectives import OBJECTIVES, Denoiser, from_x0, precondition, to_x0
 from pipeline.diffusion.schedules import RANGE, SCHEDULES, alpha_sigma
+from pipeline.runtime import bf16_pays
 from tests.unit.mixture import UNEVEN
 
 KINDS = ("epsilon", "x0", "v", "flow")
@@ -225,17 +226,72 @@ def test_muon_solves_a_least_squares_problem():
     assert float((weight - target).square().mean()) < 1e-2
 
 
-def test_augmentation_with_zero_parameters_is_the_image_and_a_flip_is_a_flip():
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_muon_moves_each_weight_as_the_formula_says_in_any_memory_format(layout):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(24, 16, 3, 3), (16, 16, 3, 3), (24, 16, 3, 3), (16, 16, 1, 1)]
+    weights = [torch.randn(shape, generator=generator).to(memory_format=layout).requires_grad_() for shape in shapes]
+    expected = [weight.detach().clone() for weight in weights]
+    momenta = [torch.zeros_like(weight) for weight in expected]
+    optimiser = Muon(weights, lr=torch.tensor(0.02))
+    for _ in range(3):
+        for weight, known, momentum in zip(weights, expected, momenta):
+            weight.grad = torch.randn(weight.shape, generator=generator)
+            momentum.mul_(0.95).add_(0.05 * weight.grad)
+            direction = orthogonalise((0.05 * weight.grad + 0.95 * momentum).flatten(1)[None])[0]
+            step = 0.02 * 0.2 * max(direction.shape) ** 0.5 * direction
+            known.mul_(1 - 0.02 * 0.01).sub_(step.reshape(known.shape))
+        optimiser.step()
+    for weight, known in zip(weights, expected):
+        torch.testing.assert_close(weight.detach(), known.contiguous(memory_format=layout), atol=2e-3 if bf16_pays("cpu") else 1e-5, rtol=0)
+
+
+def test_augmentation_with_zero_parameters_is_the_image():
     images = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    parameters = torch.zeros(4, 6)
-    assert torch.equal(augment.apply(images, parameters), images)
-    parameters[:, 0] = 1
-    torch.testing.assert_close(augment.apply(images, parameters), images.flip(3), atol=1e-5, rtol=0)
+    assert torch.equal(augment.apply(images, torch.zeros(4, augment.AUGMENTATIONS)), images)
 
 
-def test_augmentation_is_drawn_as_often_as_asked():
-    parameters = augment.draw(20_000, 0.25, torch.Generator().manual_seed(0), "cpu")
-    assert float(parameters[:, 0].mean()) == pytest.approx(0.25, abs=0.02)
-    assert float(parameters[:, 5].ne(0).float().mean()) == pytest.approx(0.25, abs=0.02)
-    assert not augment.draw(100, 0.0, None, "cpu").any()
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (0, 1.0, lambda x: x.flip(3)),
+        (1, 1.0, lambda x: x.flip(2)),
+        (2, 1.0, lambda x: x.transpose(2, 3)),
+        (3, 2 / (augment.SHIFT * 16), lambda x: torch.cat([x[..., :1], x[..., :1], x[..., :-2]], dim=3)),
+        (4, -1 / (augment.SHIFT * 16), lambda x: torch.cat([x[:, :, 1:], x[:, :, -1:]], dim=2)),
+        (5, 1.0, lambda x: x * np.exp(augment.LOG_CONTRAST)),
+        (6, -1.0, lambda x: x - augment.BRIGHTNESS),
+    ],
+)
+def test_each_augmentation_is_what_it_is_called(kind, value, expected):
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    parameters = torch.zeros(2, augment.AUGMENTATIONS)
+    parameters[1, kind] = value
+    made = augment.apply(images, parameters)
+    assert torch.equal(made[0], images[0])
+    torch.testing.assert_close(made[1], expected(images)[1].float())
+
+
+def test_whole_pixels_are_moved_and_no_value_is_made_up():
+    images = torch.rand(64, 1, 12, 20, generator=torch.Generator().manual_seed(0))
+    parameters = augment.draw(64, 1.0, (12, 20), torch.Generator().manual_seed(1), "cpu")
+    parameters[:, 5:] = 0
+    assert not parameters[:, 2].any()  # not square, so never transposed
+    for before, after in zip(images, augment.apply(images, parameters)):
+        assert set(after.flatten().tolist()) <= set(before.flatten().tolist())
+
+
+def test_augmentation_is_drawn_as_often_as_asked_in_units_of_its_own_spread():
+    parameters = augment.draw(20_000, 0.25, (28, 28), torch.Generator().manual_seed(0), "cpu")
+    assert parameters[:, [0, 1, 2, 5, 6]].ne(0).double().mean(dim=0).tolist() == pytest.approx([0.25] * 5, abs=0.02)
+    assert parameters[:, 3:].square().sum(dim=0).div(20_000 * 0.25).tolist() == pytest.approx([1.0] * 4, abs=0.1)
+    assert not augment.draw(100, 0.0, (28, 28), None, "cpu").any()
     assert np.isfinite(parameters.numpy()).all()
+
+
+def test_volumes_are_augmented_slice_by_slice():
+    volumes = torch.rand(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    parameters = augment.draw(3, 1.0, (8, 8), torch.Generator().manual_seed(1), "cpu")
+    made = augment.apply(volumes, parameters)
+    for depth in range(4):
+        torch.testing.assert_close(made[:, :, depth], augment.apply(volumes[:, :, depth], parameters))

@@ -78,6 +78,27 @@ def test_a_request_to_stop_leaves_a_checkpoint_from_which_the_same_weights_follo
     assert sorted(path.name for path in stopped.out.iterdir()) == ["metrics.jsonl", "model.json", "model.safetensors"]
 
 
+def test_what_a_network_explains_is_nothing_at_first_and_most_of_a_simple_target_in_the_end(tmp_path):
+    found = []
+    for length in (16, 16 * 300):
+        ctx = context(tmp_path / str(length), cohort(), learning_rate=5e-3)
+        section = ctx.config.train.model_copy(update={"images": length})
+        found.append(train.run(dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": section})))["explained"])
+    assert abs(found[0]) < 0.1
+    assert found[1] > 0.4
+
+
+def test_a_training_that_learns_nothing_says_so_and_leaves_no_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "LEARNS_IN", 20)
+    right = Training.averaged
+    # Weights that have gone astray: what is left of them is noise.
+    monkeypatch.setattr(Training, "averaged", lambda self: {name: torch.randn_like(value) for name, value in right(self).items()})
+    ctx = context(tmp_path, cohort())
+    with pytest.raises(InputError, match=r"after 20 steps the network predicts no better than one that never learned"):
+        train.run(ctx)
+    assert not (ctx.out / "model.safetensors").exists()
+
+
 def test_averages_stored_while_training_give_the_width_that_generation_asks_for(tmp_path):
     ctx = context(tmp_path, cohort(), ema=0.1, ema_snapshots=5)
     train.run(ctx)
