@@ -213,10 +213,9 @@ def _context(work: Work[Any]) -> Any:
     process goes with them."""
     context = multiprocessing.get_context("forkserver")
     function = work.func if isinstance(work, functools.partial) else work
+    # The command's own modules too: every worker imports the program that started this process again.
     ours = sorted(name for name in sys.modules if name.startswith(("pipeline.ingest.", "pipeline.cli")))
-    # Every worker imports the program that started this process again: fast where the server has imported what that needs.
-    program = getattr(sys.modules["__main__"], "__spec__", None)
-    context.set_forkserver_preload([__name__, function.__module__, *ours, *([program.name] if program else []), *CODECS])
+    context.set_forkserver_preload([__name__, function.__module__, *ours, *CODECS])
     return context
 
 

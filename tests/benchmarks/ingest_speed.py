@@ -4,9 +4,9 @@
 
 Three ways to the same standardised images, each on one core: `ingest` (isolation, standardisation, de-identification, journal), with the
 text guard and without; a plain loop of pydicom's `dcmread` and `pixel_array` with the same window and resize; MONAI's `LoadImage` and
-`Resize`. The files are DX images of 12 bits, uncompressed, RLE and JPEG 2000. Starting the worker counts. Rounds alternate; ratios are given
-of the best rounds, because other work on the machine only ever slows one down, and as the median over rounds. Memory is the peak of the
-parent, each count of files in a process of its own.
+`Resize`. The files are DX images of 12 bits, uncompressed, RLE and JPEG 2000. Starting the worker counts. Rounds alternate; ratios are of
+the best rounds, because other work on the machine only ever slows one down, and the median over rounds. Memory is the peak of the parent,
+each count of files in a process of its own.
 """
 
 from __future__ import annotations
