@@ -196,11 +196,11 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
         raise Unusable(findings.reason)
     if min(reading.pixels.shape[-2:]) < MIN_SIDE:
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
-    if np.fmin.reduce(reading.pixels, axis=None) == np.fmax.reduce(reading.pixels, axis=None):
+    if _flat(reading.pixels):
         raise Unusable("the image has no contrast")
     if (why := burned_in.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
-    kept = dataclasses.asdict(deidentify.keep(reading.header, settings.key))
+    kept = dict(vars(deidentify.keep(reading.header, settings.key)))
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
@@ -223,6 +223,14 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
         "intensity_high": high if reading.linear else None,
     }
     return image, row
+
+
+def _flat(pixels: NDArray[np.float32]) -> bool:
+    """Whether all values but NaN are one. Of most images a few rows tell that they are not, in a fraction of the time."""
+    few = pixels[..., :: max(1, pixels.shape[-2] // 8), :]
+    if np.fmin.reduce(few, axis=None) < np.fmax.reduce(few, axis=None):
+        return False
+    return bool(np.fmin.reduce(pixels, axis=None) == np.fmax.reduce(pixels, axis=None))
 
 
 class Store:

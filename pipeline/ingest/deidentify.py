@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import keyed
 
@@ -88,17 +88,20 @@ def age_band(age: str) -> str:
 def text(header: Dataset, keyword: str) -> str:
     """An attribute's value as stripped text; the first of several, an empty string for none or for a damaged one."""
     try:
-        tag = _tag(keyword)
-        if tag not in header:  # ten times faster than asking by keyword, and most attributes are absent
-            return ""
-        value = header[tag].value
+        found = value(header, keyword)
     except Exception:  # values are parsed on first access, and may be anything
         return ""
-    if value is None:
+    if found is None:
         return ""
-    if not isinstance(value, str) and hasattr(value, "__getitem__"):
-        value = value[0] if len(value) else ""
-    return str(value).strip(" \0")
+    if not isinstance(found, str) and hasattr(found, "__getitem__"):
+        found = found[0] if len(found) else ""
+    return str(found).strip(" \0")
+
+
+def value(header: Dataset, keyword: str) -> Any:
+    """An attribute's value, None where it is absent: as ``header.get``, which takes ten times as long for one that is absent."""
+    tag = _tag(keyword)
+    return header[tag].value if tag in header else None
 
 
 @functools.cache

@@ -19,9 +19,16 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.pixels.utils import iter_pixels, pixel_array
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+)
 
-from pipeline.ingest.deidentify import text
+from pipeline.ingest.deidentify import text, value
 from pipeline.ingest.display import display
 from pipeline.ingest.reading import Quarantined, Reading, Refuse, Unusable, nothing
 
@@ -66,6 +73,8 @@ NOT_IMAGES = {
     "5.1.4.1.1.481.1": "",  # RT Image: a radiograph
     "5.1.4.1.1.481": "a radiotherapy plan, structure set or record, not an image",
 }
+# Transfer syntaxes whose pixels lie in the data set as they are, little-endian.
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 GROUPS = (
     *("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence", "FrameVOILUTSequence"),
     *("PixelValueTransformationSequence", "MRDiffusionSequence", "MREchoSequence"),
@@ -195,11 +204,11 @@ def _check(header: Dataset) -> int:
     """The number of frames, at least 1, of a file that holds an image."""
     if (why := not_an_image(header)) is not None:
         raise Unusable(why)
-    rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+    rows, columns = int(value(header, "Rows") or 0), int(value(header, "Columns") or 0)
     if not any(name in header for name in PIXELS) or not rows or not columns:
         raise Unusable(NO_PIXELS)
-    values = rows * columns * int(header.get("SamplesPerPixel") or 1)
-    frames = int(header.get("NumberOfFrames") or 1)
+    values = rows * columns * int(value(header, "SamplesPerPixel") or 1)
+    frames = int(value(header, "NumberOfFrames") or 1)
     if values > MAX_PIXELS or frames * values > MAX_VALUES:
         raise Unusable(f"declares more than {MAX_PIXELS >> 20} million pixels a frame, or {MAX_VALUES >> 20} million in all")
     return max(frames, 1)
@@ -217,7 +226,7 @@ def not_an_image(header: Dataset) -> str | None:
 
 def _unused_low_bits(header: Dataset) -> int:
     """Bits below the value where High Bit says that it is not at the low end (retired, PS3.5 8.1.1); the header is corrected for them."""
-    stored, high = int(header.get("BitsStored") or 0), header.get("HighBit")
+    stored, high = int(value(header, "BitsStored") or 0), value(header, "HighBit")
     if high is None or not stored or int(high) + 1 <= stored or header.file_meta.TransferSyntaxUID.is_encapsulated:
         return 0
     header.BitsStored = int(high) + 1
@@ -228,11 +237,35 @@ def _decoded(header: Dataset, frames: int) -> Iterator[NDArray[Any]]:
     """Each frame as stored, ``[H, W]`` or RGB ``[H, W, 3]``."""
     if header.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit):
         _mend(header, frames)
-    if frames == 1:
+    if (plain := _native(header)) is not None:
+        yield plain
+    elif frames == 1:
         stored = pixel_array(header, view_only=True)
-        yield stored[0] if int(header.get("NumberOfFrames") or 1) == 1 and stored.ndim == 4 else stored
+        yield stored[0] if int(value(header, "NumberOfFrames") or 1) == 1 and stored.ndim == 4 else stored
     else:
         yield from iter_pixels(header, view_only=True)
+
+
+def _native(header: Dataset) -> NDArray[Any] | None:
+    """The single grey frame of an uncompressed file ``[H, W]``, without a copy: what pydicom gives, in a twentieth of its time.
+
+    None where anything is out of the ordinary (colour, odd sizes, bits above those stored, a wrong length): pydicom decides on those.
+    """
+    if header.file_meta.TransferSyntaxUID not in NATIVE or value(header, "NumberOfFrames") not in (None, 1):
+        return None
+    if value(header, "SamplesPerPixel") != 1 or value(header, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        return None
+    names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
+    rows, columns, allocated, bits, signed = found = [value(header, name) for name in names]
+    data = value(header, "PixelData")
+    if not isinstance(data, bytes) or not all(type(one) is int for one in found):
+        return None
+    length = rows * columns * allocated // 8
+    if allocated not in (8, 16) or not 0 < bits <= allocated or signed not in (0, 1) or not length or len(data) != length + length % 2:
+        return None
+    values = np.frombuffer(data, f"<{'iu'[1 - signed]}{allocated // 8}", rows * columns).reshape(rows, columns)
+    bound = 1 << (bits - signed)
+    return values if bits == allocated or (values.max() < bound and (not signed or values.min() >= -bound)) else None
 
 
 def _mend(header: Dataset, frames: int) -> None:
@@ -250,7 +283,7 @@ def _mend(header: Dataset, frames: int) -> None:
 
 def flattened(header: Dataset, frame: int) -> Dataset:
     """The header of one frame: what the functional groups of an enhanced object say of it (PS3.3 C.7.6.16), at the top."""
-    shared, each = header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")
+    shared, each = value(header, "SharedFunctionalGroupsSequence"), value(header, "PerFrameFunctionalGroupsSequence")
     if not shared and not each:
         return header
     flat = header[:PIXEL_GROUP]
@@ -275,9 +308,9 @@ def _reading(header: Dataset, stored: NDArray[Any], frame: int | None) -> Readin
 def spacing(header: Dataset) -> tuple[tuple[float, float] | None, float]:
     """Mm between rows and between columns, None where it is not known; and the height of a pixel over its width."""
     for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        value = _numbers(header, name, 2)
-        if value is not None and min(value) > 0:
-            return (value[0], value[1]), value[0] / value[1]
+        mm = _numbers(header, name, 2)
+        if mm is not None and min(mm) > 0:
+            return (mm[0], mm[1]), mm[0] / mm[1]
     ratio = _numbers(header, "PixelAspectRatio", 2)
     return None, ratio[0] / ratio[1] if ratio is not None and min(ratio) > 0 else 1.0
 
@@ -301,7 +334,7 @@ def place(header: Dataset, mm: tuple[float, ...] | None) -> NDArray[np.float64] 
 
 def _numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
     try:
-        values = [float(part) for part in header.get(keyword)]
+        values = [float(part) for part in value(header, keyword)]
     except Exception:  # absent, or not numbers
         return None
     return values if len(values) == count and all(map(math.isfinite, values)) else None

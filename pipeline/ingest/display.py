@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.deidentify import text
+from pipeline.ingest.deidentify import text, value
 from pipeline.ingest.reading import Unusable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def display(header: Dataset, stored: NDArray[Any]) -> Shown:
     photometric = text(header, "PhotometricInterpretation")
     if photometric == "PALETTE COLOR":
         names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-        tables = [_table(header, header.get(f"{name}Descriptor"), _palette(header, name)) for name in names]
+        tables = [_table(header, value(header, f"{name}Descriptor"), _palette(header, name)) for name in names]
         return np.stack([look_up(stored, *table[:2]) for table in tables]).astype(np.float32), 0.0, float(tables[0][2]), False
     if stored.ndim == 3:
         # A colour's range is that of its bits: colour images have no window.
@@ -74,7 +74,7 @@ def _grey(header: Dataset, stored: NDArray[Any]) -> Shown:
     outside = _padding(header, stored)
     if outside is not None:
         values[outside] = np.nan
-    if header.get("VOILUTSequence"):
+    if value(header, "VOILUTSequence"):
         item = header.VOILUTSequence[0]
         first, table, top = _table(header, item.get("LUTDescriptor"), item.get("LUTData"))
         shown = look_up(np.rint(np.nan_to_num(values)), first, table).astype(np.float32)
@@ -97,7 +97,7 @@ def _grey(header: Dataset, stored: NDArray[Any]) -> Shown:
 
 def _modality(header: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
     """Values in the modality's units."""
-    if header.get("ModalityLUTSequence"):
+    if value(header, "ModalityLUTSequence"):
         item = header.ModalityLUTSequence[0]
         first, table, _ = _table(header, item.get("LUTDescriptor"), item.get("LUTData"))
         return look_up(stored, first, table).astype(np.float32)
@@ -115,22 +115,22 @@ def _modality(header: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
 
 def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Where the stored values are padding (C.7.5.1.1.2); None where nothing is, or everything would be."""
-    value = header.get("PixelPaddingValue")
-    if value is None:
+    padding = value(header, "PixelPaddingValue")
+    if padding is None:
         return None
-    other = header.get("PixelPaddingRangeLimit")
-    bounds = [_stored(header, bound) for bound in (value, value if other is None else other)]
+    other = value(header, "PixelPaddingRangeLimit")
+    bounds = [_stored(header, bound) for bound in (padding, padding if other is None else other)]
     outside: NDArray[np.bool_] = (stored >= min(bounds)) & (stored <= max(bounds))
     return outside if outside.any() and not outside.all() else None
 
 
-def _stored(header: Dataset, value: Any) -> int:
+def _stored(header: Dataset, bound: Any) -> int:
     """A stored value whose VR may have been written with the other signedness."""
-    if isinstance(value, bytes):
-        value = int.from_bytes(value[:2], "little")
+    if isinstance(bound, bytes):
+        bound = int.from_bytes(bound[:2], "little")
     bits = int(header.BitsAllocated)
-    number = int(value) % (1 << bits)
-    return number - (1 << bits) if int(header.get("PixelRepresentation") or 0) and number >> (bits - 1) else number
+    number = int(bound) % (1 << bits)
+    return number - (1 << bits) if int(value(header, "PixelRepresentation") or 0) and number >> (bits - 1) else number
 
 
 def _window(header: Dataset) -> tuple[float, float] | None:
@@ -152,7 +152,7 @@ def _table(header: Dataset, descriptor: Any, data: Any) -> tuple[int, NDArray[np
         raise Unusable("a look-up table is incomplete: export the image again, or with its values applied")
     count = int(descriptor[0]) & 0xFFFF or 1 << 16
     first, bits = int(descriptor[1]), int(descriptor[2])
-    if int(header.get("PixelRepresentation") or 0) and first > 0x7FFF:
+    if int(value(header, "PixelRepresentation") or 0) and first > 0x7FFF:
         first -= 1 << 16
     entries: NDArray[np.uint16]
     if not isinstance(data, bytes):
@@ -170,9 +170,9 @@ def _table(header: Dataset, descriptor: Any, data: Any) -> tuple[int, NDArray[np
 
 
 def _palette(header: Dataset, name: str) -> Any:
-    if (plain := header.get(f"{name}Data")) is not None:
+    if (plain := value(header, f"{name}Data")) is not None:
         return plain
-    segmented = header.get(f"Segmented{name}Data")
+    segmented = value(header, f"Segmented{name}Data")
     return None if segmented is None else _expanded(header, name, segmented)
 
 
@@ -180,7 +180,7 @@ def _expanded(header: Dataset, name: str, segmented: bytes) -> list[int]:
     """A segmented palette, written out (C.7.9.2)."""
     from pydicom.pixels.processing import _expand_segmented_lut
 
-    wide = int(header.get(f"{name}Descriptor")[2]) > 8
+    wide = int(value(header, f"{name}Descriptor")[2]) > 8
     order = "<" if header.original_encoding[1] is not False else ">"
     values = np.frombuffer(segmented, f"{order}u2" if wide else np.uint8)
     return list(_expand_segmented_lut(tuple(values.tolist()), f"{order}{len(values)}{'H' if wide else 'B'}"))

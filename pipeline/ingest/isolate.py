@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import json
 import multiprocessing
 import os
@@ -38,8 +39,9 @@ BATCH = 16
 # Answers that may wait for an earlier item's, in batches a worker: bounds the memory behind a file that takes its time.
 AHEAD = 4
 
-# What decoders import at their first file, once for all workers; those that are not installed are passed over.
+# What workers import before their first file and decoders at it, once for all workers; those that are not installed are passed over.
 CODECS = (
+    "threadpoolctl",
     "pydicom.pixels.decoders",
     "pylibjpeg",
     "openjpeg",
@@ -211,13 +213,15 @@ def _context(work: Work[Any]) -> Any:
     process goes with them."""
     context = multiprocessing.get_context("forkserver")
     function = work.func if isinstance(work, functools.partial) else work
-    readers = sorted(name for name in sys.modules if name.startswith("pipeline.ingest."))
-    context.set_forkserver_preload([__name__, function.__module__, *readers, *CODECS])
+    # The command's own modules too: every worker imports the program that started this process again.
+    ours = sorted(name for name in sys.modules if name.startswith(("pipeline.ingest.", "pipeline.cli")))
+    context.set_forkserver_preload([__name__, function.__module__, *ours, *CODECS])
     return context
 
 
 def _serve(pipe: Connection, work: Work[Any], memory: int) -> None:
     """The worker: answers until the pipe closes. The kernel ends it where an item takes too long, whatever code is running."""
+    gc.freeze()  # what was imported is no garbage: looking through it costs time, and its pages
     _quieten()
     _limit_memory(memory)
     pipe.send_bytes(b"ready")

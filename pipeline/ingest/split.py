@@ -43,38 +43,61 @@ def near_duplicates(images: NDArray[np.uint8] | NDArray[np.uint16], threshold: f
     Args:
         images: ``[n, C, H, H]``, or ``[n, C, D, H, H]``; may be a memory map.
     """
-    n = len(images)
-    first: dict[bytes, int] = {}
-    same = np.empty(n, np.int64)
-    for number, image in enumerate(images):
-        same[number] = first.setdefault(hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest(), number)
-    pairs = [(same, np.arange(n)), *_twins(images, np.flatnonzero(same == np.arange(n)), threshold)]
-    cluster = _components(n, *(np.concatenate(side) for side in zip(*pairs)))
+    cluster = _identical(images)
+    for left, right in _twins(images, np.flatnonzero(cluster == np.arange(len(images))), threshold, cluster):
+        cluster[:] = _components(len(images), cluster[left], cluster[right])[cluster]
     sizes = np.bincount(cluster)[cluster]
     return renumber(np.where(sizes > 1, cluster, -1))
 
 
-def _twins(images: NDArray[Any], which: NDArray[np.int64], threshold: float) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of the images ``which`` whose fine structure correlates by ``threshold`` or more, none missed.
+def _identical(images: NDArray[Any]) -> NDArray[np.int64]:
+    """Number of the first image with the same pixels, ``int64 [n]``."""
+    digests = np.empty((len(images), 2), np.uint64)
+    for digest, image in zip(digests, images):
+        digest[:] = np.frombuffer(hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest(), np.uint64)
+    _, first, inverse = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    return np.asarray(first[inverse.ravel()], np.int64)
+
+
+def _twins(
+    images: NDArray[Any], which: NDArray[np.int64], threshold: float, cluster: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of the images ``which`` whose fine structure correlates by ``threshold`` or more: none is missed that would join two clusters.
 
     With P the projection on a few principal axes and r the length of the rest, Cauchy and Schwarz give a.b <= Pa.Pb + r_a r_b: the bound is
-    one product of short vectors, and only pairs that pass it are multiplied out. The axes are those of an even sample.
+    one product of short vectors, and only pairs that pass it are multiplied out. The axes are those of an even sample. ``cluster [n]`` is
+    the caller's, who joins the clusters of every pair: those that are joined already need no further pair, and memory does not grow with
+    the number of twins.
     """
-    sample = _details(images, which[:: max(1, len(which) // SAMPLE)]).astype(np.float64)
-    values, vectors = np.linalg.eigh(sample @ sample.T)
-    chosen = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-12))[-AXES:]
-    basis = np.linalg.qr(sample.T @ vectors[:, chosen])[0].astype(np.float32)
-    short = np.concatenate([_bounding(_details(images, part), basis) for part in _parts(which, images)])
+    short = _bounds(images, which)
     for top in range(0, len(which), BLOCK):
         for left in range(top, len(which), BLOCK):
             rows, columns = np.nonzero(short[top : top + BLOCK] @ short[left : left + BLOCK].T >= threshold - 1e-4)
             ahead = rows + top < columns + left
             for pair in _parts(np.stack([which[rows[ahead] + top], which[columns[ahead] + left]], axis=1), images):
+                pair = pair[cluster[pair[:, 0]] != cluster[pair[:, 1]]]
+                if not len(pair):
+                    continue
                 used, place = np.unique(pair, return_inverse=True)
                 details = _details(images, used)
                 one, two = place.reshape(pair.shape).T
                 close = np.einsum("nd,nd->n", details[one], details[two]) >= threshold
                 yield pair[close, 0], pair[close, 1]
+
+
+def _bounds(images: NDArray[Any], which: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The short vectors of :func:`_twins`, ``[len(which), axes + 1]``."""
+    even = np.linspace(0, len(which) - 1, min(SAMPLE, len(which))).astype(np.int64)
+    sample = _details(images, which[even]).astype(np.float64)
+    values, vectors = np.linalg.eigh(sample @ sample.T)
+    chosen = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-12))[-AXES:]
+    basis = np.linalg.qr(sample.T @ vectors[:, chosen])[0].astype(np.float32)
+    short = np.empty((len(which), basis.shape[1] + 1), np.float32)
+    filled = 0
+    for part in _parts(which, images):
+        short[filled : filled + len(part)] = _bounding(_details(images, part), basis)
+        filled += len(part)
+    return short
 
 
 def _parts(index: NDArray[np.int64], images: NDArray[Any]) -> Iterator[NDArray[np.int64]]:

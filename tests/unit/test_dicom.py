@@ -148,6 +148,38 @@ def test_stored_values_of_every_width_and_sign(tmp_path: Path, bits: int, signed
     np.testing.assert_array_equal(found.pixels[0], values.astype(np.float32))
 
 
+@pytest.mark.parametrize(("allocated", "bits"), [(8, 8), (8, 6), (16, 8), (16, 12), (16, 16)])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_uncompressed_pixels_are_those_of_pydicoms_decoder(tmp_path: Path, allocated: int, bits: int, signed: int) -> None:
+    lowest, top = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    values = np.random.default_rng(bits).integers(lowest, top + 1, (17, 19))
+    data = values.astype(f"<{'ui'[signed]}{allocated // 8}").tobytes()
+    header = dataset(ramp(17, 19), BitsAllocated=allocated, BitsStored=bits, HighBit=bits - 1, PixelRepresentation=signed)
+    header.PixelData = data + bytes(len(data) % 2)
+    header["PixelData"].VR = "OB" if allocated == 8 else "OW"
+    written = pydicom.dcmread(write(tmp_path / "a", header))
+    found = dicom._native(written)
+    assert found is not None
+    assert found.dtype == written.pixel_array.dtype
+    np.testing.assert_array_equal(found, written.pixel_array)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"BitsStored": 11, "HighBit": 10},  # values above Bits Stored
+        {"PixelData": ramp().tobytes() + bytes(2)},
+        {"PixelData": ramp().tobytes()[:-2]},
+        {"NumberOfFrames": 2},
+        {"BitsAllocated": 32},
+        {"PhotometricInterpretation": "RGB"},
+        {"PixelRepresentation": None},
+    ],
+)
+def test_what_is_out_of_the_ordinary_is_left_to_pydicom(attributes: dict[str, Any]) -> None:
+    assert dicom._native(dataset(ramp(), **attributes)) is None
+
+
 def test_a_value_above_unused_low_bits(tmp_path: Path) -> None:
     found = read(write(tmp_path / "a", dataset((ramp() << 4 | 5).astype(np.uint16), HighBit=15)))
     assert isinstance(found, Reading)

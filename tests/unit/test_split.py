@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import InputError
 from pipeline.ingest import split
@@ -136,10 +137,26 @@ def test_the_bound_loses_no_pair() -> None:
     details = split._details(images, everything)
     naive = details @ details.T >= NEAR_DUPLICATE
     found = np.eye(len(images), dtype=bool)
-    for one, two in split._twins(images, everything, NEAR_DUPLICATE):
+    for one, two in split._twins(images, everything, NEAR_DUPLICATE, everything):  # none is joined, so that every pair comes
         found[one, two] = found[two, one] = True
     np.testing.assert_array_equal(found, naive)
     assert 60 < naive.sum() - len(images) < naive.size / 10
+    groups = connected_components(naive)[1]
+    sizes = np.bincount(groups)[groups]
+    np.testing.assert_array_equal(near_duplicates(images), split.renumber(np.where(sizes > 1, groups, -1)))
+
+
+def test_pairs_that_are_joined_already_are_passed_over() -> None:
+    """Copies with a little noise: all pairs of a group are twins, and a few of them join it."""
+    rng = np.random.default_rng(6)
+    base = rng.integers(0, 256, (4, 1, 32, 32))
+    images = np.clip(np.tile(base, (700, 1, 1, 1)) + rng.normal(0, 3, (2800, 1, 32, 32)), 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(near_duplicates(images), np.arange(2800) % 4)
+    cluster, pairs = np.arange(2800), 0
+    for one, two in split._twins(images, np.arange(2800), NEAR_DUPLICATE, cluster):
+        cluster[:] = split._components(2800, cluster[one], cluster[two])[cluster]
+        pairs += len(one)
+    assert pairs < 40 * 2800 < 4 * 700 * 699 / 2
 
 
 def test_volumes_and_sixteen_bits_are_compared_too() -> None:
