@@ -98,7 +98,7 @@ def _one_thread() -> None:
 def _write_patient(folder: Path, seed: int, size: int, patient: Patient) -> list[Row]:
     """A patient's files; their rows of the label table."""
     person = invented_identity(patient, seed)
-    rows = []
+    rows: list[Row] = []
     for number, (visit, place) in enumerate(zip(patient.visits, person.visits, strict=True)):
         path = _path(patient, person, place)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

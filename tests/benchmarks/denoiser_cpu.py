@@ -31,6 +31,7 @@ from pipeline.diffusion.unet import UNet
 from pipeline.evaluate import labelled
 from pipeline.images import ImageSet, finding_columns, to_unit
 from pipeline.ingest.phantom import CLASSES, phantom_arrays
+from pipeline.train import NETWORK
 from tests.benchmarks import peer_training, quality, report
 from tests.benchmarks.peers import MonaiNetwork
 from tests.benchmarks.speed_cases import Bare, Steps, forward_work, real_training
@@ -108,7 +109,7 @@ def monai() -> MonaiNetwork:
 
 def quickstart_network(config: Config) -> nn.Module:
     """The untrained network that the configuration describes."""
-    section = {key: getattr(config.train, key) for key in ("widths", "blocks", "patch", "attention", "dropout")}
+    section = {key: getattr(config.train, key) for key in (*NETWORK, "upsample")}
     return UNet(channels=1, classes=len(CLASSES), size=config.ingest.size, **section)
 
 
