@@ -41,6 +41,7 @@ def run(ctx: Context) -> dict[str, Any]:
         Stopped: the process was asked to end.
     """
     runtime.limit_threads()
+    runtime.reuse_memory()
     everyone = ImageSet.load(ctx.folder("ingest"))
     cohort = everyone.split("train")
     section, device = ctx.config.train, runtime.device()
