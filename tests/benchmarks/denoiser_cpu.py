@@ -114,7 +114,8 @@ def quickstart_network(config: Config) -> nn.Module:
 
 
 def speeds(config: Config, options: argparse.Namespace, size: Size, record: report.Record) -> None:
-    """Training step and forward pass of every network, and our training loop."""
+    """Training step and forward pass of every network, and our training loop, all with the memory settings of our train stage."""
+    runtime.reuse_memory()
     shape = (size.batch, 1, config.ingest.size, config.ingest.size)
     networks, kinds = {}, {}
     for one in variants(config, options.peers, options.compile_peers):
