@@ -20,6 +20,7 @@ from privacy import audit, power
 def run(ctx: Context) -> dict[str, Any]:
     """Search for copies, measure the search's power, attack the weights; writes ``audit.json`` and ``pairs.png``."""
     runtime.limit_threads()
+    runtime.reuse_memory()
     section, device, seed = ctx.config.audit, runtime.device(), ctx.config.seed
     everyone = ImageSet.load(ctx.folder("ingest"))
     synthetic = ImageSet.load(ctx.folder("generate"))

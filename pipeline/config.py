@@ -156,6 +156,8 @@ class TrainConfig(Section):
     """Residual blocks at each resolution."""
     patch: Literal[1, 2, 4] = 2
     """Side of the pixel-unshuffle at the input: the network works at size / patch."""
+    upsample: Literal["convolve", "shuffle"] = "convolve"
+    """How the decoder doubles its grid: nearest neighbour and a 3 x 3 convolution, or a 2 x 2 transposed one, which is cheaper."""
     attention: tuple[Positive, ...] = (8,)
     """Sides (in the network's own grid) at which self-attention follows each block."""
     objective: Literal["edm", "epsilon", "x0", "v", "flow"] = "edm"
@@ -197,9 +199,10 @@ class TrainConfig(Section):
     def _fits_together(self) -> TrainConfig:
         if self.batch % self.accumulate:
             raise ValueError(f"train.batch {self.batch} is not a multiple of train.accumulate {self.accumulate}")
-        if self.backbone == "monai" and (self.augment or self.dropout or self.checkpointing):
+        if self.backbone == "monai" and (self.augment or self.dropout or self.checkpointing or self.upsample != "convolve"):
             raise ValueError(
-                "train.backbone monai needs train.augment=0, train.dropout=0 and train.checkpointing=false: it knows none of them"
+                "train.backbone monai needs train.augment=0, train.dropout=0, train.checkpointing=false and train.upsample=convolve: "
+                "it knows none of them"
             )
         if (self.start_classes or self.frozen) and self.start_from is None:
             raise ValueError("train.start_classes and train.frozen belong to a warm start: give train.start_from too")

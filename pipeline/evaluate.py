@@ -43,6 +43,7 @@ def run(ctx: Context) -> dict[str, Any]:
     """Write ``evaluation.json`` and ``samples.png``; return the headline numbers."""
     config, where = ctx.config.evaluate, runtime.device()
     runtime.limit_threads()
+    runtime.reuse_memory()
     splits, made = load(ctx)
     train, audit, val, test, synthetic = (labelled(part) for part in (*splits.values(), made))
     names = made.classes

@@ -23,6 +23,7 @@ def run(ctx: Context) -> dict[str, Any]:
     """Write ``stress.json`` and ``failures.png``; return the headline numbers."""
     where = runtime.device()
     runtime.limit_threads()
+    runtime.reuse_memory()
     splits, made = load(ctx)
     train, val, test, synthetic = (labelled(part) for part in (splits["train"], splits["val"], splits["test"], made))
     names = made.classes

@@ -46,6 +46,7 @@ def run(ctx: Context) -> dict[str, Any]:
         Stopped: the process was asked to end.
     """
     runtime.limit_threads()
+    runtime.reuse_memory()
     everyone = ImageSet.load(ctx.folder("ingest"))
     cohort = everyone.split("train")
     section, device = ctx.config.train, runtime.device()
@@ -168,6 +169,7 @@ def describe(section: TrainConfig, cohort: ImageSet, spread: float) -> dict[str,
         "noise_schedule": section.noise_schedule,
         "network": {key: getattr(section, key) for key in NETWORK},
         "checkpointing": section.checkpointing,
+        "upsample": section.upsample,
         "images": section.images,
         "steps": recipe(section).steps,
         "ema": {"widths": list(SNAPSHOT_WIDTHS), "steps": snapshot_steps(section)},
@@ -185,7 +187,8 @@ def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None) -> Den
     else:
         from pipeline.diffusion.unet import UNet
 
-        network = UNet(**layout, **model["network"], checkpointing=model["checkpointing"])
+        more = {"checkpointing": model["checkpointing"], "upsample": model.get("upsample", "convolve")}
+        network = UNet(**layout, **model["network"], **more)
     centre = torch.zeros(model["shape"]) if mean is None else torch.from_numpy(mean)
     denoiser = Denoiser(network, centre, model["sigma_data"], model["objective"])
     return denoiser.to(memory_format=torch.channels_last if len(sides) == 2 else torch.channels_last_3d)

@@ -22,7 +22,7 @@ ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Optimiser of weights with two or more dimensions; convolution kernels count as ``[out, in · k · k]``.
+    """Optimiser of weights with two or more dimensions; convolution kernels count as ``[out, k · k · in]``.
 
     Like torch's fused optimisers it heeds ``found_inf``, a scalar on the device: where that is 1, a step changes nothing.
     """
@@ -73,12 +73,39 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
     Five steps of the quintic Newton–Schulz iteration X ← aX + (bA + cA²)X, A = XXᵀ.
     """
-    a, b, c = COEFFICIENTS
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.transpose(1, 2)
+    made = _by_gram_matrix(wide) if wide.device.type == "cpu" else _by_steps(wide)
+    return made if wide is matrices else made.transpose(1, 2)
+
+
+def _by_steps(wide: Tensor) -> Tensor:
+    """The iteration as it stands, in bfloat16 where that pays."""
+    a, b, c = COEFFICIENTS
     x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     x = x.to(torch.bfloat16) if bf16_pays(x.device.type) else x
     for _ in range(ITERATIONS):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    made: Tensor = x.to(matrices.dtype)
-    return made if matrices.shape[1] <= matrices.shape[2] else made.transpose(1, 2)
+    made: Tensor = x.to(wide.dtype)
+    return made
+
+
+def _by_gram_matrix(wide: Tensor) -> Tensor:
+    """The same in float32 with the long side in two products instead of ten: half the time on a CPU.
+
+    With Q = aI + bA + cA², a step is X ← QX and A ← QAQ, so that all five are the product of their Qs, which has ``rows²`` numbers.
+    """
+    a, b, c = COEFFICIENTS
+    gram = wide @ wide.transpose(1, 2)
+    norm = gram.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None].sqrt() + 1e-7
+    gram = gram / norm.square()
+    total = None
+    for step in range(ITERATIONS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        total = factor if total is None else factor @ total
+        if step + 1 < ITERATIONS:
+            gram = factor @ gram @ factor
+    assert total is not None
+    made: Tensor = (total / norm) @ wide
+    return made

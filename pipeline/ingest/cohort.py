@@ -186,6 +186,6 @@ def _write_phantom(ctx: Context) -> Path:
         shutil.rmtree(unfinished, ignore_errors=True)
         ctx.reporter.console.print("  drawing the phantom cohort")
         patients = phantom.draw_patients(ingest.phantom_patients, ctx.config.seed)
-        phantom_dicom.write_cohort(unfinished, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size))
+        phantom_dicom.write_cohort(unfinished, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size), workers=source.workers())
         unfinished.rename(folder)
     return folder

@@ -6,10 +6,13 @@ stored range back to the displayed one.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
+import multiprocessing
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +43,12 @@ BROKEN = {
 STORED = ((160, 3840), (240, 4000))
 """Least and greatest stored value that an image of each site uses."""
 RLE_SHARE, DEFLATED_SHARE = 0.02, 0.02
+FEW = 200
+"""Patients from which on starting processes pays."""
+Row = tuple[str, ...]
 
 
-def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 96) -> int:
+def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 96, workers: int = 1) -> int:
     """Write every image, ``labels.csv`` and a few broken files below ``folder``; byte-identical for the same arguments.
 
     The first image of the last patient is written without a row in ``labels.csv``; the files of :data:`BROKEN` have none
@@ -52,6 +58,7 @@ def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 9
         patients: any patients; their order gives the order of the rows.
         seed: of the invented identities and UIDs.
         size: side of the images in pixels.
+        workers: processes that draw; no byte depends on it.
 
     Returns:
         Number of images that have a label.
@@ -62,23 +69,43 @@ def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 9
     if not patients:
         raise ValueError("a cohort needs at least one patient")
     folder.mkdir(parents=True, exist_ok=True)
-    labelled = 0
+    write = functools.partial(_write_patient, folder, seed, size)
+    with contextlib.ExitStack() as stack:
+        each: Iterable[list[Row]]
+        if workers > 1 and len(patients) >= FEW:
+            # A fresh server forks them: no thread and no lock of this process goes with them.
+            pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), _one_thread))
+            each = pool.map(write, patients, chunksize=16)
+        else:
+            each = map(write, patients)
+        rows = [row for patient in each for row in patient]
+    unlabelled = len(rows) - len(patients[-1].visits)
+    del rows[unlabelled]
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
-        for patient in patients:
-            person = invented_identity(patient, seed)
-            for number, (visit, place) in enumerate(zip(patient.visits, person.visits, strict=True)):
-                path = _path(patient, person, place)
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes(_image_file(patient, person, number, seed, size))
-                if patient is patients[-1] and number == 0:
-                    continue
-                truth = (visit.finding, visit.side, f"{visit.size_mm:.1f}", f"{visit.severity:.3f}", visit.report)
-                table.writerow((path.as_posix(), person.patient_id, place.image_uid, *truth))
-                labelled += 1
-        _write_broken(folder, patients[0], seed, size)
-    return labelled
+        table.writerows(rows)
+    _write_broken(folder, patients[0], seed, size)
+    return len(rows)
+
+
+def _one_thread() -> None:
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1)
+
+
+def _write_patient(folder: Path, seed: int, size: int, patient: Patient) -> list[Row]:
+    """A patient's files; their rows of the label table."""
+    person = invented_identity(patient, seed)
+    rows: list[Row] = []
+    for number, (visit, place) in enumerate(zip(patient.visits, person.visits, strict=True)):
+        path = _path(patient, person, place)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(_image_file(patient, person, number, seed, size))
+        truth = (visit.finding, visit.side, f"{visit.size_mm:.1f}", f"{visit.severity:.3f}", visit.report)
+        rows.append((path.as_posix(), person.patient_id, place.image_uid, *truth))
+    return rows
 
 
 def planted_identities(patients: list[Patient], seed: int) -> set[str]:

@@ -31,6 +31,7 @@ from pipeline.diffusion.unet import UNet
 from pipeline.evaluate import labelled
 from pipeline.images import ImageSet, finding_columns, to_unit
 from pipeline.ingest.phantom import CLASSES, phantom_arrays
+from pipeline.train import NETWORK
 from tests.benchmarks import peer_training, quality, report
 from tests.benchmarks.peers import MonaiNetwork
 from tests.benchmarks.speed_cases import Bare, Steps, forward_work, real_training
@@ -108,12 +109,13 @@ def monai() -> MonaiNetwork:
 
 def quickstart_network(config: Config) -> nn.Module:
     """The untrained network that the configuration describes."""
-    section = {key: getattr(config.train, key) for key in ("widths", "blocks", "patch", "attention", "dropout")}
+    section = {key: getattr(config.train, key) for key in (*NETWORK, "upsample")}
     return UNet(channels=1, classes=len(CLASSES), size=config.ingest.size, **section)
 
 
 def speeds(config: Config, options: argparse.Namespace, size: Size, record: report.Record) -> None:
-    """Training step and forward pass of every network, and our training loop."""
+    """Training step and forward pass of every network, and our training loop, all with the memory settings of our train stage."""
+    runtime.reuse_memory()
     shape = (size.batch, 1, config.ingest.size, config.ingest.size)
     networks, kinds = {}, {}
     for one in variants(config, options.peers, options.compile_peers):

@@ -95,8 +95,12 @@ def test_labels_name_the_files_but_for_one(cohort: Path) -> None:
         assert (row["patient_id"], row["sop_instance_uid"]) == (dataset.PatientID, dataset.SOPInstanceUID)
 
 
-def test_the_same_arguments_give_the_same_bytes(cohort: Path, patients: list[Patient], tmp_path: Path) -> None:
-    write_cohort(tmp_path, patients, SEED, SIZE)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_arguments_give_the_same_bytes_on_any_number_of_processes(
+    workers: int, cohort: Path, patients: list[Patient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.ingest.phantom_dicom.FEW", len(patients))
+    write_cohort(tmp_path, patients, SEED, SIZE, workers)
     names = sorted(path.relative_to(cohort) for path in cohort.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert all((cohort / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)

@@ -123,6 +123,24 @@ def test_monais_network_trains_and_generates_like_our_own(tmp_path, objective):
     assert ImageSet.load(tmp_path / "generate").images.shape == (6, 1, 18, 18)
 
 
+@pytest.mark.parametrize("upsample", ["convolve", "shuffle"])
+def test_weights_are_read_into_the_network_that_was_trained(tmp_path, upsample):
+    ctx = context(tmp_path, cohort(), upsample=upsample)
+    train.run(ctx)
+    denoiser, model = train.load_denoiser(ctx.out, "cpu")
+    assert model["upsample"] == upsample
+    weights = load_file(ctx.out / "model.safetensors")
+    assert all(torch.equal(value, weights[name]) for name, value in denoiser.state_dict().items())
+
+
+def test_a_model_from_before_the_decoder_had_a_choice_is_still_read(tmp_path):
+    ctx = context(tmp_path, cohort())
+    train.run(ctx)
+    path = ctx.out / "model.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "upsample"}))
+    train.load_denoiser(ctx.out, "cpu")
+
+
 def test_monais_network_is_told_the_time_steps_of_its_schedule():
     from pipeline.diffusion.monai_unet import MonaiUNet
     from pipeline.diffusion.schedules import level

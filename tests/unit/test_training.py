@@ -9,7 +9,7 @@ import torch
 from pipeline.diffusion.batches import Batches, class_balanced_cdf
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import PERSISTENT, BatchTooLarge, Recipe, Training, learning_rate_factor
-from pipeline.diffusion.unet import UNet, shuffle, unshuffle
+from pipeline.diffusion.unet import Expand, UNet, shuffle, unshuffle
 
 RECIPE = Recipe(images=16 * 24, batch=16, learning_rate=2e-3, label_dropout=0.1, augment=0.2, balance=0.5, ema=0.1, snapshots=2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 1, 16, 16), dtype=np.uint8)
@@ -155,9 +155,11 @@ def test_what_is_frozen_stays_and_is_part_of_the_result():
     assert averaged.keys() == training.denoiser.state_dict().keys()
 
 
+@pytest.mark.parametrize("upsample", ["convolve", "shuffle"])
 @pytest.mark.parametrize(("dims", "size"), [(2, 28), (2, 30), (3, 12), (3, 14)])
-def test_the_network_takes_images_and_volumes_of_any_size(dims, size):
-    network = UNet(channels=3, classes=2, size=size, widths=(16, 32), blocks=2, attention=(6, 8), patch=2, dropout=0.0, dims=dims)
+def test_the_network_takes_images_and_volumes_of_any_size(dims, size, upsample):
+    layout = {"channels": 3, "classes": 2, "size": size, "dims": dims, "patch": 2}
+    network = UNet(**layout, widths=(16, 32), blocks=2, attention=(6, 8), dropout=0.0, upsample=upsample)
     x = torch.randn(2, 3, *(size - axis for axis in range(dims)))
     assert network(x, torch.zeros(2), torch.tensor([0, 2])).shape == x.shape
 
@@ -181,6 +183,16 @@ def in_the_middle_slice(weight: torch.Tensor) -> torch.Tensor:
         return weight
     before = weight.shape[-1] // 2
     return torch.nn.functional.pad(weight[:, :, None], (0, 0, 0, 0, before, before))
+
+
+@pytest.mark.parametrize(("dims", "transposed"), [(2, torch.nn.functional.conv_transpose2d), (3, torch.nn.functional.conv_transpose3d)])
+def test_expanding_the_grid_is_a_transposed_convolution_of_stride_two(dims, transposed):
+    torch.manual_seed(0)
+    expand = Expand(dims, 6, 5)
+    x = torch.randn(2, 6, *[4, 3, 2][:dims])
+    kernel = expand.conv.weight.reshape(5, *[2] * dims, 6).movedim(-1, 0)
+    expected = transposed(x, kernel, stride=2) + expand.conv.bias.reshape(5, *[2] * dims).repeat(1, *x.shape[2:])
+    torch.testing.assert_close(expand(x), expected)
 
 
 def test_shuffling_a_volume_back_gives_it_again_and_keeps_neighbours_together():
