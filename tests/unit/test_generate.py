@@ -63,7 +63,7 @@ def store(folder: Path, denoiser) -> Path:
 
 
 @pytest.mark.parametrize("options", [*({"sampler": name} for name in SAMPLERS), {"sampler": "ddim", "eta": 0.5}, {"guidance_scale": 2.0}])
-def test_an_image_is_the_same_whatever_stands_beside_it(options):
+def test_an_image_is_the_same_whatever_stands_beside_it(options, float32):
     together = made(**options)
     backwards = made(LABELS[::-1], SEEDS[::-1], **options)[::-1]
     np.testing.assert_array_equal(backwards, together)

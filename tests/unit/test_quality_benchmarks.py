@@ -71,8 +71,8 @@ def test_the_captured_training_of_a_classifier_is_that_of_the_evaluation() -> No
     learners = [Learner(Task(images, labels, seed, 2, val), "small", 640, "cpu") for seed in (3, 4)]
     lockstep(learners)
     found, other = (learner.classifier().predict(images) for learner in learners)
-    assert np.abs(found - expected.predict(images)).max() < 1e-4
-    assert np.abs(other - found).max() > 1e-3
+    assert np.abs(found - expected.predict(images)).max() < 5e-4  # in bfloat16, where the CPU has it
+    assert np.abs(other - found).max() > 2e-3
 
 
 @pytest.fixture(scope="module")

@@ -34,13 +34,6 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
         assert torch.equal(one[name], other[name]), name
 
 
-@pytest.fixture
-def float32(monkeypatch):
-    """No bfloat16 on any machine: it turns differences in the last bit of a float32 into visible ones."""
-    for module in ("pipeline.runtime", "pipeline.diffusion.muon"):
-        monkeypatch.setattr(f"{module}.bf16_pays", lambda where: False)
-
-
 @pytest.mark.parametrize("stop", [1, 7, 23])
 def test_stopped_and_resumed_anywhere_gives_the_same_bits(stop):
     straight = make()
