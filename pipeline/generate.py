@@ -75,7 +75,7 @@ class Sampling:
     """The configured sampling of a trained denoiser: classes and seeds to images, ``uint8 [n, C, ...]``.
 
     Image i is a function of its class and its seed alone. What else is in the batch, and in which order, changes how a library's kernels
-    round sums, and so may move a pixel by one grey level (in 1 of about 10⁴ pixels in float32; in bfloat16 in 1 of about 50 on a CPU, and on
+    round sums, and so may move a pixel by one grey level (in 1 of about 10⁴ pixels in float32; in bfloat16 in 1 of 50 on a CPU, and on
     a GPU by a few levels); batches of equal size give the same bits wherever an image stands in them on a CPU.
 
     Args:
