@@ -187,8 +187,6 @@ class Ours:
 
         sampling = Sampling(self.denoiser, self.model, section, self.device, guide)
 
-        sampling = Sampling(self.denoiser, self.model, section, self.device, guide)
-
         def generate(state: State, labels: Labels, seeds: list[int]) -> Images:
             self.use(state)
             return in_batches(sampling, labels, seeds, even_batch(section.batch))
