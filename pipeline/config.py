@@ -165,7 +165,7 @@ class TrainConfig(Section):
     noise_schedule: Literal["edm", "ddpm_linear", "ddpm_cosine", "sigmoid", "flow"] = "edm"
     """Which noise levels are trained on."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Dropout inside the residual blocks."""
+    """Dropout inside the residual blocks, the finest of several resolutions left out."""
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability, for each image, that its label is replaced by the learned null class (classifier-free guidance)."""
     augment: Annotated[float, Field(ge=0, le=1)] = 0.12

@@ -32,7 +32,8 @@ class UNet(nn.Module):
         attention: sides of the grid at which attention follows a block.
         size: side of the images; any size works, since the network pads inside and crops.
         patch: side of the pixel-unshuffle.
-        dropout: inside the residual blocks.
+        dropout: inside the residual blocks, except for those of the finest of several resolutions, where it costs detail and guards
+            against little (simple diffusion, Hoogeboom et al. 2023, arXiv:2301.11093).
         dims: 2 for images, 3 for volumes.
         checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, a third more work.
         upsample: how the decoder doubles the grid: ``convolve`` (see :class:`Double`), or ``shuffle`` (see :class:`Expand`), which costs
@@ -65,18 +66,19 @@ class UNet(nn.Module):
         self.stem = conv(dims, channels * patch**dims, widths[0], 3)
         side = math.ceil(size / self.multiple) * self.multiple // patch
         attends = [side // 2**level in attention for level in range(len(widths))]
+        dropouts = [dropout if level or len(widths) == 1 else 0.0 for level in range(len(widths))]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
         for level, wide in enumerate(widths):
             for number in range(blocks):
                 halve = level > 0 and number == 0
-                self.down.append(Block(dims, width, wide, hidden, dropout, attends[level], halve))
+                self.down.append(Block(dims, width, wide, hidden, dropouts[level], attends[level], halve))
                 width = wide
         self.middle = Block(dims, width, width, hidden, dropout, attends[-1])
         for level, wide in reversed(list(enumerate(widths))):
             for number in range(blocks):
                 inputs = width + wide if number == 0 else wide
-                self.up.append(Block(dims, inputs, wide, hidden, dropout, attends[level]))
+                self.up.append(Block(dims, inputs, wide, hidden, dropouts[level], attends[level]))
                 width = wide
             if level and upsample == "shuffle":
                 self.up.append(Expand(dims, width, widths[level - 1]))

@@ -138,10 +138,12 @@ def draw(lines: dict[Series, list[Point]], options: argparse.Namespace) -> None:
             )
         else:
             axis.set_ylabel(up)
-    for axis in (axes[0], axes[2]):
-        axis.set_xticks([5, 10, 20, 50, 100, 250, 1000], ["5", "10", "20", "50", "100", "250", "1000"])
-        axis.minorticks_off()
-    axes[0].legend(fontsize=8, frameon=False)
+    most = max(point["evaluations"] for points in lines.values() for point in points)
+    curves.ticks((axes[0], axes[2]), [count for count in (5, 10, 20, 50, 100, 250, 1000) if count <= most])
+    times = [point["seconds"] for points in lines.values() for point in points]
+    marks = [digit * 10**power for power in range(-3, 5) for digit in (1, 2, 5)]
+    curves.ticks(axes[1:2], [mark for mark in marks if min(times) <= mark <= max(times)])
+    axes[2].legend(fontsize=8, frameon=False, loc="lower right")
     curves.save(figure, options.out, BENCHMARK)
 
 

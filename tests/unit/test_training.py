@@ -60,7 +60,7 @@ def test_sixteen_bits_train_like_the_eight_that_they_repeat_and_keep_what_eight_
     assert_same(resident, streamed)
     narrow = trained(make())
     for name, value in narrow.items():
-        torch.testing.assert_close(resident[name], value, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(resident[name], value, atol=5e-5, rtol=1e-4)  # v / 65535 rounds otherwise than v / 255
     batches = Batches(torch.from_numpy(np.full((1, 1, 1, 2), [0, 40_001], np.uint16)), np.zeros(1, np.int64), 1, 0.0, 0, "cpu")
     expected = torch.tensor([-1.0, 40_001 / 32767.5 - 1])
     torch.testing.assert_close(batches.to_unit(batches.at(0)[0]).flatten(), expected)
