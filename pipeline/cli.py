@@ -1,7 +1,7 @@
 """The command line; each command is a few lines that call the stages.
 
 Exit codes: 0 done, 2 the user's input is wrong (one line says what and how to mend it), 3 the gate says ``fail``, 4 the gate says
-``inconclusive``, 143 stopped by SIGTERM with a checkpoint, 1 a bug.
+``inconclusive``, 143 stopped by SIGTERM with a checkpoint, 1 a bug. ``torchrun`` turns all but 0 into its own 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline import artifacts
+from pipeline import artifacts, ranks
 from pipeline.config import load_config
 from pipeline.errors import InputError, Stopped
 from pipeline.progress import Reporter
@@ -138,7 +138,9 @@ def _check_folder(folder: Path) -> None:
 def main() -> None:
     """The entry point: :class:`InputError` becomes one line and exit code 2."""
     try:
-        app()
+        with ranks.joined() as driving:
+            if driving:
+                app()
     except InputError as error:
         message = " ".join(str(error).split())
         print(f"synthcohort: {message}", file=sys.stderr)

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import runtime
+from pipeline import ranks, runtime
+from pipeline.artifacts import read_json
 from pipeline.config import GenerateConfig
 from pipeline.diffusion import ema
 from pipeline.diffusion.guidance import guided
@@ -22,40 +23,25 @@ from pipeline.diffusion.samplers import SAMPLERS, Sampler, ddim
 from pipeline.diffusion.schedules import RANGE, sampling_levels
 from pipeline.errors import InputError
 from pipeline.images import ImageSet, finding_columns
+from pipeline.ranks import Report, Share
 from pipeline.stages import Context
 from pipeline.train import load_denoiser
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Generate ``per_class`` images of each class from ``train``'s weights; resumable by batches."""
+    """Generate ``per_class`` images of each class from ``train``'s weights; resumable by batches, of which every rank makes a share."""
     import pandas as pd
 
-    runtime.limit_threads()
-    section, device = ctx.config.generate, runtime.device()
-    denoiser, model = load_denoiser(ctx.folder("train"), device)
-    if section.ema is not None:
-        average(denoiser, ctx.folder("train"), model, section.ema)
-    guide = None if section.autoguidance is None else load_guide(section.autoguidance, denoiser, model, device)
+    section, model = ctx.config.generate, read_json(ctx.folder("train") / "model.json")
     classes = model["classes"]
     # Classes take turns, so that any leading part of the set is balanced too.
     labels = np.tile(np.arange(len(classes)), section.per_class)
     seeds = [runtime.derive_seed(ctx.config.seed, "image", number) for number in range(len(labels))]
-    sampling = Sampling(denoiser, model, section, device, guide)
     parts = ctx.out / "partial"
     parts.mkdir(exist_ok=True)
-    images = []
     with ctx.reporter.progress("generating images", len(labels)) as advance:
-        for start in range(0, len(labels), section.batch):
-            part = parts / f"{start:07d}.npy"
-            if not part.exists():
-                chosen = slice(start, start + section.batch)
-                made = sampling(labels[chosen], seeds[chosen])
-                temporary = part.with_suffix(".tmp")
-                with temporary.open("wb") as file:
-                    np.save(file, made, allow_pickle=False)
-                temporary.replace(part)
-            images.append(np.load(part, allow_pickle=False))
-            advance(min(start + section.batch, len(labels)))
+        ranks.together(make_parts, section, ctx.folder("train"), parts, labels, seeds, report=advance)
+    images = [np.load(part, allow_pickle=False) for part in sorted(parts.glob("*.npy"))]
     rows = pd.DataFrame(
         {
             "id": [f"synthetic-{number:06d}" for number in range(len(labels))],
@@ -69,6 +55,43 @@ def run(ctx: Context) -> dict[str, Any]:
         part.unlink()
     parts.rmdir()
     return {"images": len(labels), "per_class": section.per_class, "sampler": section.sampler, "steps": section.steps}
+
+
+def make_parts(
+    share: Share, section: GenerateConfig, trained: Path, parts: Path, labels: NDArray[np.int64], seeds: list[int], *, report: Report
+) -> None:
+    """Make a rank's share of the batches, and leave each in ``parts`` as ``<first image>.npy``; those that are there stand.
+
+    Args:
+        share: which batches.
+        section: how images are sampled.
+        trained: the train stage's folder.
+        parts: an existing folder.
+        labels: class of every image of all batches.
+        seeds: as many.
+        report: told how many images all ranks have made, taking the others to be as fast as this one.
+
+    Raises:
+        InputError: as :class:`Sampling`, :func:`average` and :func:`load_guide`.
+    """
+    runtime.limit_threads()
+    device = runtime.device()
+    denoiser, model = load_denoiser(trained, device)
+    if section.ema is not None:
+        average(denoiser, trained, model, section.ema)
+    guide = None if section.autoguidance is None else load_guide(section.autoguidance, denoiser, model, device)
+    sampling = Sampling(denoiser, model, section, device, guide)
+    starts = range(0, len(labels), section.batch)
+    for done, number in enumerate(share.places(len(starts)), start=1):
+        part = parts / f"{starts[number]:07d}.npy"
+        if not part.exists():
+            chosen = slice(starts[number], starts[number] + section.batch)
+            made = sampling(labels[chosen], seeds[chosen])
+            temporary = part.with_suffix(".tmp")
+            with temporary.open("wb") as file:
+                np.save(file, made, allow_pickle=False)
+            temporary.replace(part)
+        report(min(len(labels), share.of * done * section.batch))
 
 
 class Sampling:

@@ -6,7 +6,7 @@ import functools
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import artifacts
+from pipeline import artifacts, ranks
 from pipeline.ingest import source
-from pipeline.ingest.collect import Left, Settings, Task, collect
+from pipeline.ingest.collect import BLOCKS, Left, Settings, Task, collect, read_blocks
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
 from pipeline.ingest.standardize import Target
 
@@ -99,8 +99,11 @@ def scanned(ctx: Context) -> Cohort:
         burned_in=ingest.burned_in,
     )
     tasks, left_out = _tasks(ctx, root, names)
+    folder, workers = _partial(ctx, key), source.workers()
     with ctx.reporter.progress("reading images", len(tasks)) as done:
-        store = collect(_partial(ctx, key), settings, tasks, source.workers(), done)
+        if ranks.count() > 1 or (folder / BLOCKS).exists():
+            ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
+        store = collect(folder, settings, tasks, workers, done)
     rows = store.rows(tasks)
     left_out += store.left_out(tasks) + _never_read(root, labels, set(names))
     modalities = sorted(set(rows["modality"]))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import keyed
+from pipeline.artifacts import keyed, project_key
 from pipeline.ingest import burned_in, deidentify
 from pipeline.ingest.isolate import MEMORY, SECONDS, Answer, Failed, isolated
 from pipeline.ingest.reading import Quarantined, Reading, Unusable
 from pipeline.ingest.standardize import Target, standardize, window
+from pipeline.ranks import Report, Share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 MIN_SIDE = 16
 # Bytes that are always read within SECONDS beyond the first.
 SLOWEST = 16 << 20
+# Where ranks leave what they read, in blocks of so many tasks: starting a block's workers costs a tenth of reading it, or less.
+BLOCKS = "blocks"
+BLOCK = 512
 FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "spacing_mm", "intensity_low", "intensity_high")
 Left = list[tuple[str, str]]
 
@@ -90,8 +96,8 @@ def collect(
 ) -> Store:
     """Read every task and append what it gives to the store in ``folder``; tasks that an earlier attempt finished are taken over.
 
-    The store is the same for any number of workers and interruptions. Memory does not grow with the number of tasks, but for a few numbers
-    for each of them.
+    The store is the same for any number of workers and interruptions, and whether or not ranks have read the files before
+    (:func:`read_blocks`). Memory does not grow with the number of tasks, but for a few numbers for each of them.
 
     Args:
         folder: where the store grows; made if absent. It holds patient data.
@@ -103,15 +109,20 @@ def collect(
     store = Store(folder, settings.target, settings.dimensions)
     finished = store.open()
     seen = {row["id"] for line in store.lines() for row in line["rows"]}
-    left = tasks[finished:]
-    with store.appending() as (pixels, journal):
+    blocks = sorted((folder / BLOCKS).iterdir()) if (folder / BLOCKS).exists() else []
+    answers: Iterator[Answer | Failed]
+    if blocks:
+        stores = (Store(block, settings.target, settings.dimensions) for block in blocks)
+        answers = itertools.islice(itertools.chain.from_iterable(one.answers() for one in stores), finished, None)
+    else:
         answers = isolated(
             functools.partial(work, settings=settings),
-            left,
+            tasks[finished:],
             workers=workers,
             seconds=functools.partial(_seconds, root=settings.root),
             memory=settings.memory,
         )
+    with store.appending() as (pixels, journal):
         for number, answer in enumerate(answers, finished + 1):
             if isinstance(answer, Failed):
                 line: dict[str, Any] = {"rows": [], "left_out": [answer.reason]}
@@ -123,7 +134,31 @@ def collect(
             journal.write(json.dumps(line).encode() + b"\n")
             journal.flush()
             done(number)
+    shutil.rmtree(folder / BLOCKS, ignore_errors=True)
     return store
+
+
+def read_blocks(share: Share, run: Path, folder: Path, settings: Settings, tasks: Sequence[Task], workers: int, *, report: Report) -> None:
+    """Read a rank's share of the tasks, each block of :data:`BLOCK` into a store of its own, from which :func:`collect` makes the whole.
+
+    Args:
+        share: which blocks.
+        run: the run folder, where the key of the pseudonyms is found: it does not travel between ranks with the ``settings``.
+        folder: of the store that ``collect`` is going to make.
+        settings, tasks: as for ``collect``, but for the key.
+        workers: processes of this rank.
+        report: told how many tasks all ranks have read, taking the others to be as fast as this one.
+    """
+    settings = dataclasses.replace(settings, key=project_key(run))
+    before = 0
+    for number in share.places(-(-len(tasks) // BLOCK)):
+        block = tasks[number * BLOCK : (number + 1) * BLOCK]
+
+        def done(count: int, before: int = before) -> None:
+            report(min(len(tasks), share.of * (before + count)))
+
+        collect(folder / BLOCKS / f"{number:08d}", settings, block, workers, done)
+        before += len(block)
 
 
 def _seconds(task: Task, root: Path) -> float:
@@ -279,6 +314,14 @@ class Store:
         if not count:
             return np.zeros((0, *self.shape), self.stored)
         return np.memmap(path, self.stored, "r", shape=(count, *self.shape))
+
+    def answers(self) -> Iterator[Answer]:
+        """What every finished task gave, as its worker did."""
+        images, start = self.images(), 0
+        for line in self.lines():
+            end = start + len(line["rows"])
+            yield Answer(line, tuple(images[start:end]))
+            start = end
 
     def rows(self, tasks: Sequence[Task]) -> pd.DataFrame:
         """One row an image: ``id``, ``patient``, ``file``, ``findings`` (a tuple) and :data:`FIELDS`."""

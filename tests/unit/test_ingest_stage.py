@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import stat
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 from dicom_folder import dataset, ramp, write
 from rich.console import Console
 
-from pipeline import artifacts
+from pipeline import artifacts, ranks
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
@@ -50,6 +51,28 @@ def context(settings: Config, run: Path) -> Context:
 def ingest(settings: Config, run: Path) -> tuple[dict[str, Any], ImageSet]:
     found = context(settings, run)
     return stage.run(found), ImageSet.load(found.out)
+
+
+def test_what_ranks_read_in_blocks_is_what_one_process_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = dicom_folder.cohort(tmp_path / "in", 20)
+    (root / "p001" / "i0.dcm").write_bytes(b"damaged")
+    shutil.copy(root / "p000" / "i0.dcm", root / "p019" / "copy.dcm")  # in a block far behind that of its original
+    with (root / "labels.csv").open("a") as file:
+        file.write("\np019/copy.dcm,normal\n")
+    ingest(config(root), tmp_path / "one")
+
+    def in_turn(function: Any, *args: Any, report: Any) -> None:
+        assert b"a key of the tests" not in pickle.dumps(args)
+        for rank in (2, 0, 1):
+            function(ranks.Share(rank, 3), *args, report=report)
+
+    monkeypatch.setattr(collect, "BLOCK", 7)
+    monkeypatch.setattr(ranks, "count", lambda: 3)
+    monkeypatch.setattr(ranks, "on_this_machine", lambda: 3)
+    monkeypatch.setattr(ranks, "together", in_turn)
+    ingest(config(root), tmp_path / "three")
+    assert artifacts.folder_digests(tmp_path / "one" / "ingest") == artifacts.folder_digests(tmp_path / "three" / "ingest")
+    assert not list((tmp_path / "three" / "ingest").glob("partial*"))
 
 
 def test_a_folder_becomes_a_cohort(tmp_path: Path) -> None:
