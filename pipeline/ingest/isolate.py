@@ -233,7 +233,7 @@ def _serve(pipe: Connection, work: Work[Any], memory: int) -> None:
                     answer = _encode(*work(item))
                 except MemoryError:
                     answer = _encode({"failed": "memory"}, ())
-                except Exception as error:
+                except BaseException as error:  # a panic in a decoder's Rust is no Exception
                     # Only the kind of error: a parser's message may quote the patient's data.
                     answer = _encode({"failed": type(error).__name__}, ())
                 _give(0)

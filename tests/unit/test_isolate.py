@@ -11,7 +11,7 @@ from isolated_work import leaking, work
 
 from pipeline.ingest.isolate import BATCH, Answer, Failed, isolated
 
-HOSTILE = ["hang:", "crash:", "leave:", "raise:x", "allocate:4000", "recurse:", "sleep:60"]
+HOSTILE = ["hang:", "crash:", "leave:", "raise:x", "panic:", "allocate:4000", "recurse:", "sleep:60"]
 
 
 def test_answers_come_in_order_with_their_arrays() -> None:
@@ -33,7 +33,7 @@ def test_hostile_items_cost_themselves_only(workers: int) -> None:
     kinds = {item: answer.kind for item, answer in found.items() if isinstance(answer, Failed)}
     assert kinds == {
         **{"hang:": "slow", "sleep:60": "slow", "crash:": "crash", "leave:": "crash"},
-        **{"raise:x": "error", "recurse:": "error", "allocate:4000": "memory"},
+        **{"raise:x": "error", "panic:": "error", "recurse:": "error", "allocate:4000": "memory"},
     }
     assert all(isinstance(found[f"square:{n}"], Answer) for n in range(2 * BATCH))
 
