@@ -262,7 +262,7 @@ def _quieten() -> None:
 
 
 def _limit_memory(memory: int) -> None:
-    """Bound the address space (RLIMIT_AS), and keep freed memory from piling up in the heap."""
+    """Bound the address space (RLIMIT_AS), and let images be made in memory that an earlier one was made in."""
     try:
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
@@ -270,8 +270,11 @@ def _limit_memory(memory: int) -> None:
         return
     resource.setrlimit(resource.RLIMIT_AS, (now + memory, now + memory))
     with contextlib.suppress(OSError, AttributeError):
-        # M_MMAP_THRESHOLD: large blocks go back to the system when freed, so that one file leaves no hole for the next.
-        ctypes.CDLL(None).mallopt(-3, 1 << 20)
+        # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD: fresh pages for each array of an image take a sixth of the time that a file takes.
+        # Where what is kept leaves a large file no room, `_Worker.collect` has it tried again by a fresh worker.
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 32 << 20)
+        mallopt(-1, 128 << 20)
 
 
 def _encode(value: Any, arrays: Sequence[NDArray[Any]]) -> bytes:

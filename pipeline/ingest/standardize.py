@@ -147,21 +147,35 @@ def displayed(
 def resize(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
     """``[H, W]`` to ``[rows, columns]``: the mean over exactly the covered area along a shrinking axis, bilinear along a growing one.
 
-    (Pillow's BOX weighs every pixel that it touches alike, which distorts at ratios near one; hence the two small matrices.)
+    (Pillow's BOX weighs every pixel that it touches alike, which distorts at ratios near one.)
     """
     height, width = image.shape
-    small = np.asarray(_weights(height, min(rows, height)) @ image @ _weights(width, min(columns, width)).T, np.float32)
+    small = shrink(np.ascontiguousarray(shrink(image, min(rows, height)).T), min(columns, width)).T
     if small.shape == (rows, columns):
         return small
-    return np.asarray(Image.fromarray(small).resize((columns, rows), Image.Resampling.BILINEAR), np.float32)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(small)).resize((columns, rows), Image.Resampling.BILINEAR), np.float32)
+
+
+def shrink(values: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """``[n, ...]`` to ``[length, ...]``, ``length`` at most n: the mean over exactly what each entry covers of the first axis."""
+    places, weights = _covered(len(values), length)
+    total = np.zeros((length, *values.shape[1:]), np.float32)
+    part = np.empty_like(total)
+    for place, weight in zip(places, weights):
+        np.take(values, place, axis=0, out=part, mode="clip")  # the mode that needs no copy of its own
+        part *= weight.reshape(-1, *[1] * (values.ndim - 1))
+        total += part
+    return total
 
 
 @functools.lru_cache(maxsize=64)
-def _weights(before: int, after: int) -> NDArray[np.float32]:
-    """``[after, before]``: the share of each new pixel that each old one covers."""
-    edges = np.linspace(0, before, after + 1)[:, None]
-    overlap = np.minimum(edges[1:], np.arange(1, before + 1)) - np.maximum(edges[:-1], np.arange(before))
-    return np.asarray(np.clip(overlap, 0, None) * after / before, np.float32)
+def _covered(before: int, after: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The old places that each new one touches, first to last, and their shares of it: both ``[most touched, after]``."""
+    edges = np.linspace(0, before, after + 1)
+    first, last = np.floor(edges[:-1]).astype(np.intp), np.ceil(edges[1:]).astype(np.intp)
+    places = first + np.arange((last - first).max())[:, None]
+    overlap = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)
+    return np.minimum(places, before - 1), np.asarray(np.clip(overlap, 0, None) * after / before, np.float32)
 
 
 def fit(images: NDArray[Any], size: int) -> NDArray[Any]:
@@ -180,8 +194,7 @@ def fit(images: NDArray[Any], size: int) -> NDArray[Any]:
     for image, result in zip(images.reshape(-1, *images.shape[2:]), fitted.reshape(-1, *fitted.shape[2:])):
         small = image.astype(np.float32)
         if axes == 3:
-            small = np.tensordot(_weights(side, size), small, 1).astype(np.float32)
-            result[:] = np.rint(np.stack([resize(plane, size, size) for plane in small]))
+            result[:] = np.rint(np.stack([resize(plane, size, size) for plane in shrink(small, size)]))
         else:
             result[:] = np.rint(resize(small, size, size))
     return fitted

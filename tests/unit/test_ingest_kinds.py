@@ -227,7 +227,7 @@ def test_the_store_names_no_file_beside_a_pseudonym(tmp_path: Path, monkeypatch:
         write(tmp_path / "in" / f"jane-{number}.dcm", dataset(frames[0], PixelData=frames.tobytes(), **what))
         lines.append(f"jane-{number}.dcm,{('normal', 'effusion')[number % 2]}")
     (tmp_path / "in" / "labels.csv").write_text("\n".join(lines))
-    monkeypatch.setattr("shutil.rmtree", lambda *_: None)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
     summary, _ = ingest(config(tmp_path / "in", "dicom", burned_in="declared"), tmp_path / "run")
     assert (summary["images"], summary["quarantined"]) == (20, 20)
     [journal] = (tmp_path / "run" / "ingest").glob("partial-*/journal.jsonl")
