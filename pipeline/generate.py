@@ -41,7 +41,7 @@ def run(ctx: Context) -> dict[str, Any]:
     parts.mkdir(exist_ok=True)
     with ctx.reporter.progress("generating images", len(labels)) as advance:
         ranks.together(make_parts, section, ctx.folder("train"), parts, labels, seeds, report=advance)
-    images = [np.load(part, allow_pickle=False) for part in sorted(parts.glob("*.npy"))]
+    images = [np.load(_part(parts, start), allow_pickle=False) for start in range(0, len(labels), section.batch)]
     rows = pd.DataFrame(
         {
             "id": [f"synthetic-{number:06d}" for number in range(len(labels))],
@@ -83,7 +83,7 @@ def make_parts(
     sampling = Sampling(denoiser, model, section, device, guide)
     starts = range(0, len(labels), section.batch)
     for done, number in enumerate(share.places(len(starts)), start=1):
-        part = parts / f"{starts[number]:07d}.npy"
+        part = _part(parts, starts[number])
         if not part.exists():
             chosen = slice(starts[number], starts[number] + section.batch)
             made = sampling(labels[chosen], seeds[chosen])
@@ -92,6 +92,10 @@ def make_parts(
                 np.save(file, made, allow_pickle=False)
             temporary.replace(part)
         report(min(len(labels), share.of * done * section.batch))
+
+
+def _part(parts: Path, start: int) -> Path:
+    return parts / f"{start:07d}.npy"
 
 
 class Sampling:

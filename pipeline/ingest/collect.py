@@ -109,11 +109,10 @@ def collect(
     store = Store(folder, settings.target, settings.dimensions)
     finished = store.open()
     seen = {row["id"] for line in store.lines() for row in line["rows"]}
-    blocks = sorted((folder / BLOCKS).iterdir()) if (folder / BLOCKS).exists() else []
     answers: Iterator[Answer | Failed]
-    if blocks:
-        stores = (Store(block, settings.target, settings.dimensions) for block in blocks)
-        answers = itertools.islice(itertools.chain.from_iterable(one.answers() for one in stores), finished, None)
+    if (folder / BLOCKS).exists():
+        blocks = (Store(_block(folder, number), settings.target, settings.dimensions) for number in range(-(-len(tasks) // BLOCK)))
+        answers = itertools.islice(itertools.chain.from_iterable(block.answers() for block in blocks), finished, None)
     else:
         answers = isolated(
             functools.partial(work, settings=settings),
@@ -157,8 +156,12 @@ def read_blocks(share: Share, run: Path, folder: Path, settings: Settings, tasks
         def done(count: int, before: int = before) -> None:
             report(min(len(tasks), share.of * (before + count)))
 
-        collect(folder / BLOCKS / f"{number:08d}", settings, block, workers, done)
+        collect(_block(folder, number), settings, block, workers, done)
         before += len(block)
+
+
+def _block(folder: Path, number: int) -> Path:
+    return folder / BLOCKS / f"{number:08d}"
 
 
 def _seconds(task: Task, root: Path) -> float:
