@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.fit_text_detector --workers 2
     python -m tests.benchmarks.fit_text_detector --workers 2 --go-on --seed 1000 --pictures 40000 --epochs 4
+    python -m tests.benchmarks.fit_text_detector --workers 2 --go-on --seed 2000 --pictures 30000 --epochs 4
 
-The second command goes on from the first one's weights with new pictures; the weights that are there came of both, the first with phantoms
-of 50 patients among its pictures, not yet of 100.
+The second and the third command go on from the weights before with new pictures; the weights that are there came of all three, the first
+with phantoms of 50 patients among its pictures, not yet of 100.
 
 Every batch is drawn anew (:mod:`tests.benchmarks.text_pictures`). A cell of 8x8 pixels is positive where a line of three letters or more
 crosses it, and negative everywhere else, one- and two-letter markers included.
