@@ -24,7 +24,7 @@ from pipeline.ingest.phantom import phantom_arrays
 FOLDER = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 FIT_FACES = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSans-Oblique", "cmss10", "cmr10"),
-    *("STIXGeneral", "bitmap"),
+    *("DejaVuSans-BoldOblique", "cmb10", "STIXGeneralItalic", "STIXGeneral", "bitmap"),
 )
 HELD_OUT_FACES = ("cmtt10", "DejaVuSerif-Bold", "DejaVuSansMono-Oblique", "STIXGeneralBol", "DejaVuSerif-Italic", "bitmap")
 Grey = NDArray[np.float32]

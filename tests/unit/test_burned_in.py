@@ -94,7 +94,7 @@ def test_the_network_is_what_its_weights_say() -> None:
     arrays = load_file(burned_in.WEIGHTS)
     picture = chest()[:64, :72]
     values = burned_in.normalize(picture, 200.0)[None]
-    names = sorted(name for name in arrays if name.endswith("weight"))
+    names = sorted((name for name in arrays if name.endswith("weight")), key=lambda name: int(name.split(".")[0]))
     for name in names:
         weight, bias = arrays[name], arrays[name.replace("weight", "bias")]
         side = weight.shape[-1]
