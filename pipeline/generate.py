@@ -16,6 +16,7 @@ from pipeline import ranks, runtime
 from pipeline.artifacts import read_json
 from pipeline.config import GenerateConfig
 from pipeline.diffusion import ema
+from pipeline.diffusion.gaussian import Gaussian
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.noise import StepNoise
 from pipeline.diffusion.objectives import Denoiser
@@ -25,7 +26,7 @@ from pipeline.errors import InputError
 from pipeline.images import ImageSet, finding_columns
 from pipeline.ranks import Report, Share
 from pipeline.stages import Context
-from pipeline.train import load_denoiser
+from pipeline.train import GAUSSIAN, load_denoiser
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -80,7 +81,8 @@ def make_parts(
     if section.ema is not None:
         average(denoiser, trained, model, section.ema)
     guide = None if section.autoguidance is None else load_guide(section.autoguidance, denoiser, model, device)
-    sampling = Sampling(denoiser, model, section, device, guide)
+    gaussian = load_gaussian(trained) if starts_on_gaussian(section) else None
+    sampling = Sampling(denoiser, model, section, device, guide, gaussian)
     starts = range(0, len(labels), section.batch)
     for done, number in enumerate(share.places(len(starts)), start=1):
         part = _part(parts, starts[number])
@@ -111,15 +113,23 @@ class Sampling:
         section: sampler, levels and guidance.
         device: where it is.
         guide: the model to lead away from (autoguidance).
+        gaussian: of the training images, where sampling starts on it (:func:`starts_on_gaussian`).
 
     Raises:
         InputError: ``section.negative_class`` is none of the model's classes.
     """
 
     def __init__(
-        self, denoiser: Denoiser, model: dict[str, Any], section: GenerateConfig, device: str, guide: Denoiser | None = None
+        self,
+        denoiser: Denoiser,
+        model: dict[str, Any],
+        section: GenerateConfig,
+        device: str,
+        guide: Denoiser | None = None,
+        gaussian: Gaussian | None = None,
     ) -> None:
         self.denoiser, self.section, self.device = denoiser, section, device
+        self.gaussian = None if gaussian is None else gaussian.to(device)
         self.null = len(model["classes"])
         self.negative = negative_class(section, model)
         self.compiled = section.compile and device == "cuda"
@@ -141,7 +151,7 @@ class Sampling:
         """Work of the device alone, from start to end."""
         section, spread = self.section, self.denoiser.sigma_data
         noise = StepNoise(seeds, self.denoiser.mean.shape, self.device)
-        levels = sampling_levels(section.noise_schedule, section.steps, spread, highest=RANGE[1] * spread)
+        levels = levels_of(section, spread)
         denoise = guided(
             self.networks[0],
             labels,
@@ -151,8 +161,10 @@ class Sampling:
             negative=self.negative,
             guide=self.networks[1],
         )
+        first = noise()
+        x = self.denoiser.mean + levels[0] * first if self.gaussian is None else self.gaussian.noisy(first, labels, levels[0])
         with runtime.autocast(self.device):
-            images = sampler_of(section)(denoise, self.denoiser.mean + levels[0] * noise(), levels, noise)
+            images = sampler_of(section)(denoise, x, levels, noise)
         # As pipeline.images.from_unit, on the device: a quarter of the bytes leave it.
         return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
@@ -175,6 +187,17 @@ class Sampling:
             return images
 
         return replay
+
+
+def levels_of(section: GenerateConfig, spread: float) -> list[float]:
+    """The noise levels that a configuration visits, for data of standard deviation ``spread``."""
+    lowest, highest = (bound * spread for bound in section.levels)
+    return sampling_levels(section.noise_schedule, section.steps, spread, highest, lowest)
+
+
+def starts_on_gaussian(section: GenerateConfig) -> bool:
+    """Whether the first level is low enough for the images to be told from noise there."""
+    return section.levels[1] < RANGE[1]
 
 
 def sampler_of(section: GenerateConfig) -> Sampler:
@@ -200,6 +223,13 @@ def load_guide(folder: Path, denoiser: Denoiser, model: dict[str, Any], device: 
     if its["classes"] != model["classes"] or guide.mean.shape != denoiser.mean.shape:
         raise InputError(f"generate.autoguidance: the model in {folder} has other classes or another image size than this run's")
     return guide
+
+
+def load_gaussian(folder: Path) -> Gaussian:
+    """The Gaussian of the training images, of a train folder."""
+    from safetensors.torch import load_file
+
+    return Gaussian(**load_file(folder / GAUSSIAN))
 
 
 def average(denoiser: Denoiser, folder: Path, model: dict[str, Any], width: float) -> None:

@@ -99,7 +99,7 @@ def _minus_log_alpha2(name: str) -> Floats:
     return np.concatenate([[0.0], np.cumsum(-np.log1p(-beta))])
 
 
-def sampling_levels(name: str, steps: int, sigma_data: float, highest: float = RANGE[1]) -> list[float]:
+def sampling_levels(name: str, steps: int, sigma_data: float, highest: float = RANGE[1], lowest: float | None = None) -> list[float]:
     """The ``steps + 1`` decreasing levels that a sampler visits, the last one 0.
 
     Times are evenly spaced and include the schedule's noisy end (Lin et al. 2023, arXiv:2305.08891): with 1000 steps
@@ -109,7 +109,8 @@ def sampling_levels(name: str, steps: int, sigma_data: float, highest: float = R
         name: one of SCHEDULES.
         steps: network evaluations, at least 1.
         sigma_data: standard deviation of the data, which scales ``edm``.
-        highest: start no higher than at this level; ``edm`` starts at RANGE[1] · sigma_data in any case.
+        highest: start no higher than at this level; ``edm`` starts at RANGE[1] · sigma_data unless that is higher.
+        lowest: of ``edm``, the last level before 0; RANGE[0] · sigma_data by default.
 
     Raises:
         ValueError: no such schedule, or fewer than one step.
@@ -117,7 +118,7 @@ def sampling_levels(name: str, steps: int, sigma_data: float, highest: float = R
     if steps < 1:
         raise ValueError(f"need at least 1 step, got {steps}")
     if name == "edm":
-        return [float(value) for value in karras_sigmas(steps, *(bound * sigma_data for bound in RANGE))]
+        return [float(value) for value in karras_sigmas(steps, lowest or RANGE[0] * sigma_data, min(RANGE[1] * sigma_data, highest))]
     start = min(1.0, float(time(name, highest)))
     return [float(value) for value in level(name, start * np.arange(steps, -1, -1) / steps)]
 

@@ -17,8 +17,7 @@ from torch import Tensor
 from pipeline import runtime
 from pipeline.config import Config, GenerateConfig
 from pipeline.diffusion.guidance import guided
-from pipeline.diffusion.schedules import RANGE, sampling_levels
-from pipeline.generate import sampler_of
+from pipeline.generate import levels_of, sampler_of
 from pipeline.images import ImageSet
 from tests.benchmarks import quality, report
 from tests.benchmarks.judge import TINY, Judge, Protocol
@@ -121,7 +120,7 @@ def evaluations(section: GenerateConfig, sigma_data: float, guide: bool = False)
     interval = (section.guidance_interval[0] * sigma_data, section.guidance_interval[1] * sigma_data)
     label = torch.zeros(1, dtype=torch.int64)
     denoise = guided(counting, label, null=1, scale=section.guidance_scale, interval=interval, guide=counting if guide else None)
-    levels = sampling_levels(section.noise_schedule, section.steps, sigma_data, highest=RANGE[1] * sigma_data)
+    levels = levels_of(section, sigma_data)
     sampler_of(section)(denoise, torch.zeros(1, 1, 2, 2), levels, lambda: torch.zeros(1, 1, 2, 2))
     return count
 

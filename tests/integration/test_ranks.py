@@ -15,7 +15,7 @@ CONFIG = """
 name: ranks
 ingest: {{source: dicom, path: {root}, classes: [normal, effusion], burned_in: declared, size: 16}}
 train: {{images: 256, batch: 32, widths: [8], blocks: 1}}
-generate: {{per_class: 25, batch: 8, steps: 4}}
+generate: {{per_class: 25, batch: 8, steps: 4, levels: [0.02, 8]}}
 """
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "SYNTHCOHORT_WORKERS": "1"}
