@@ -73,9 +73,11 @@ def test_a_request_to_stop_leaves_a_checkpoint_from_which_the_same_weights_follo
             train.run(stopped)
     assert signal.getsignal(signal.SIGTERM) == before
     train.run(stopped)
-    for name in ("model.safetensors", "model.json"):
+    for name in ("model.safetensors", "model.json", "gaussian.safetensors"):
         assert (stopped.out / name).read_bytes() == (straight.out / name).read_bytes()
-    assert sorted(path.name for path in stopped.out.iterdir()) == ["metrics.jsonl", "model.json", "model.safetensors"]
+    assert sorted(path.name for path in stopped.out.iterdir()) == [
+        *("gaussian.safetensors", "metrics.jsonl", "model.json", "model.safetensors")
+    ]
 
 
 def test_what_a_network_explains_is_nothing_at_first_and_most_of_a_simple_target_in_the_end(tmp_path):
