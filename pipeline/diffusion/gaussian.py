@@ -18,8 +18,8 @@ from torch import Tensor
 
 COMPONENTS = 128
 """Directions that are kept at most; in all others the data vary less, by one mean deviation."""
-VALUES = 1 << 27
-"""Pixels that the directions are found from at most: 512 MiB of them."""
+VALUES = 1 << 26
+"""Pixels that the directions are found from at most: 256 MiB of them."""
 
 
 @dataclass(frozen=True)
