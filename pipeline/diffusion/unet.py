@@ -32,8 +32,8 @@ class UNet(nn.Module):
         attention: sides of the grid at which attention follows a block.
         size: side of the images; any size works, since the network pads inside and crops.
         patch: side of the pixel-unshuffle.
-        dropout: inside the residual blocks, except for those of the finest of several resolutions, where it costs detail and guards
-            against little (simple diffusion, Hoogeboom et al. 2023, arXiv:2301.11093).
+        dropout: inside the residual blocks, except for those of the finest of several resolutions (as in simple diffusion, Hoogeboom et
+            al. 2023, arXiv:2301.11093).
         dims: 2 for images, 3 for volumes.
         checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, a third more work.
         upsample: how the decoder doubles the grid: ``convolve`` (see :class:`Double`), or ``shuffle`` (see :class:`Expand`), which costs

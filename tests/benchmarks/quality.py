@@ -180,7 +180,7 @@ class Ours:
     snapshots: list[Snapshot]
     facts: dict[str, Any]
     device: str
-    gaussian: Gaussian | None = None
+    gaussian: Gaussian
     loaded: list[State] = field(default_factory=list)
     """The snapshot's state that the denoiser has now."""
 
@@ -206,8 +206,7 @@ class Ours:
         """Keep the snapshots' weights: ``weights_seed<seed>_<seconds>.safetensors``, beside the model's description."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"weights_seed{seed}.json").write_text(json.dumps(self.model))
-        if self.gaussian is not None:
-            save_file({name: value.cpu() for name, value in self.gaussian.state().items()}, folder / f"gaussian_seed{seed}.safetensors")
+        save_file(self.gaussian.state(), folder / f"gaussian_seed{seed}.safetensors")
         for one in self.snapshots:
             state = {name: value.cpu().contiguous() for name, value in one.state.items()}
             about = {"asked": f"{one.asked}", "seconds": f"{one.seconds}", "images": f"{one.images}"}

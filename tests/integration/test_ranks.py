@@ -1,10 +1,12 @@
 """A run on several ranks of ``torchrun`` gives the bytes of a run on one, also after it was killed."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,15 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "SYNTHCOHORT_WORKERS": "1"}
 def start(launcher, config, run, *words):
     command = [*launcher, "pipeline", "run", str(config), "--out", str(run), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ONE_THREAD, start_new_session=True)
+
+
+def alive(run):
+    """Whether a process that was started on this run folder is there."""
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            commands.append(path.read_bytes())
+    return any(str(run).encode() in command for command in commands)
 
 
 def blocks_begun(run):
@@ -59,8 +70,12 @@ def test_killed_on_two_ranks_it_goes_on_with_one(tmp_path, config):
     deadline = time.time() + 120
     while process.poll() is None and time.time() < deadline and sum(path.stat().st_size > 0 for path in blocks_begun(tmp_path / "cut")) < 2:
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)  # torchrun alone: its ranks must not outlive it
     process.wait()
+    deadline = time.time() + 10
+    while alive(tmp_path / "cut") and time.time() < deadline:
+        time.sleep(0.05)
+    assert not alive(tmp_path / "cut")
     assert len(blocks_begun(tmp_path / "cut")) == 2  # both ranks were reading
     assert not (tmp_path / "cut" / "ingest" / "record.json").exists()
     process = start([sys.executable, "-m"], config, tmp_path / "cut", "--until", "ingest")

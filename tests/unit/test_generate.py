@@ -100,7 +100,7 @@ def test_the_shipped_configurations_sample_as_the_formulas(config, float32):
     assert np.abs(made.astype(int) - from_unit(images.numpy())).max() == 0
 
 
-def test_a_start_on_the_gaussian_needs_fewer_steps_to_the_same_images(float32):
+def test_a_start_on_the_gaussian_leads_to_images_of_its_own_at_any_number_of_steps(float32):
     """The network's answers are random here, but smooth: what differs is where the path is entered, and how finely it is followed."""
     finely = made(levels=(0.004, 20.0), steps=40)
     for steps, bound in ((12, 8), (20, 3)):
