@@ -133,8 +133,8 @@ class Sampling:
         self.null = len(model["classes"])
         self.negative = negative_class(section, model)
         self.compiled = section.compile and device == "cuda"
-        compiled = torch.compile if self.compiled else lambda network: network
-        self.networks = compiled(denoiser), None if guide is None else compiled(guide)
+        ready = runtime.compiled if self.compiled else lambda network: network
+        self.networks = ready(denoiser), None if guide is None else ready(guide)
         self.graphs: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
 
     @torch.inference_mode()

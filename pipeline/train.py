@@ -152,7 +152,7 @@ def explained(denoiser: Denoiser, training: Training, seed: int) -> float:
     if training.step >= LEARNS_IN and not share > LEARNED:
         raise InputError(
             f"after {training.step} steps the network predicts no better than one that never learned (it explains {share:.0%} of its "
-            "target): try another train.batch or a lower train.learning_rate, and on a GPU train.compile=false or train.dropout=0"
+            "target): try another train.batch or a lower train.learning_rate, and on a GPU train.compile=false"
         )
     return share
 

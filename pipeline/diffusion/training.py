@@ -23,7 +23,7 @@ from pipeline.diffusion.muon import Muon
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.unet import AUGMENTATIONS
-from pipeline.runtime import autocast
+from pipeline.runtime import autocast, compiled
 
 SNAPSHOT_WIDTHS = (0.05, 0.1)
 """Widths of the two averages that snapshots hold; from them any other is solved after training (EDM2, section 3.2)."""
@@ -95,7 +95,7 @@ class Training:
             optimiser.found_inf = self.unusable  # type: ignore[attr-defined]
         self.null = int(denoiser.network.classes)  # type: ignore[arg-type]
         self.generator = torch.Generator(device=self.device)
-        self.loss: Callable[..., Tensor] = torch.compile(denoiser.loss) if recipe.compile else denoiser.loss
+        self.loss: Callable[..., Tensor] = compiled(denoiser.loss) if recipe.compile else denoiser.loss
         self._replay: Callable[[Tensor, Tensor], Tensor] | None = None
         if self.device == "cuda":
             torch.backends.cudnn.benchmark = True
