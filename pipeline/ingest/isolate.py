@@ -17,6 +17,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +35,11 @@ SECONDS = 5.0
 WAIT = 3
 # Beyond what a worker needs before its first file; with that (about 150 MB resident) a worker stays under 1 GB.
 MEMORY = 768 << 20
-# Items a worker is given at once: waiting for the next ones costs about .1 ms, reading a file a few.
+# Items a worker is given at once, and answers that it sends together: each message costs both sides a few tenths of a millisecond to be
+# woken up, a quick file takes one to read. What took longer than HELD seconds, or more than SENT bytes, does not wait for the others.
 BATCH = 16
+HELD = 0.02
+SENT = 1 << 20
 # Answers that may wait for an earlier item's, in batches a worker: bounds the memory behind a file that takes its time.
 AHEAD = 4
 
@@ -111,16 +115,16 @@ def isolated(
         pool += [_Worker(work, memory) for _ in range(count)]
         for position in range(len(items)):
             while position not in done:
-                for worker in pool:
-                    if not worker.asked:
-                        worker.ask(_next(pending, position + AHEAD * BATCH * count), items, limit)
+                _feed(pool, pending, position + AHEAD * BATCH * count, items, limit)
                 busy = {worker.pipe: number for number, worker in enumerate(pool) if worker.asked}
                 for pipe in connection.wait(list(busy)):
                     number = busy[pipe]
                     if not pool[number].collect(done, items, limit):
-                        left = list(pool[number].asked)
+                        left = pool[number].left
                         pool[number] = _Worker(work, memory)
-                        pool[number].ask(left, items, limit)
+                        pool[number].ask(left, items, limit, together=False)
+                # Before the answers are looked at, so that nobody waits meanwhile.
+                _feed(pool, pending, position + AHEAD * BATCH * count, items, limit)
             yield done.pop(position)
     finally:
         for worker in pool:
@@ -132,27 +136,40 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _next(pending: deque[int], before: int) -> list[int]:
-    """The next numbers, a batch at most, all below ``before``."""
-    taken: list[int] = []
-    while pending and len(taken) < BATCH and pending[0] < before:
-        taken.append(pending.popleft())
-    return taken
+def _feed(pool: Sequence[_Worker], pending: deque[int], before: int, items: Sequence[Any], limit: Callable[[Any], float]) -> None:
+    """Give every worker that has answered all a batch of the next items, all of them below ``before``."""
+    for worker in pool:
+        if not worker.asked:
+            taken: list[int] = []
+            while pending and len(taken) < BATCH and pending[0] < before:
+                taken.append(pending.popleft())
+            worker.ask(taken, items, limit)
 
 
 @dataclass
 class _Worker:
-    """One process, seen from the parent: ``asked`` are the numbers of the items that it has not answered, in their order."""
+    """One process, seen from the parent.
+
+    Attributes:
+        asked: numbers of the items that it has not answered, in their order.
+        left: what another worker has to read where this one has ended.
+        fresh: whether it has answered nothing yet.
+        size: how many items its batch had.
+    """
 
     work: Work[Any]
     memory: int
     asked: deque[int] = field(default_factory=deque)
+    left: list[int] = field(default_factory=list)
     fresh: bool = True
+    size: int = 0
 
     def __post_init__(self) -> None:
         context = _context(self.work)
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.work, self.memory), daemon=True)
+        # How many items of its batch the worker has begun to read: where it dies, the last of them is the one that it died of.
+        self.begun = context.RawValue("i", 0)
+        self.process = context.Process(target=_serve, args=(theirs, self.begun, self.work, self.memory), daemon=True)
         self.process.start()
         theirs.close()
         try:
@@ -161,33 +178,48 @@ class _Worker:
             self.end()
             raise RuntimeError("a worker process ended before its first file: is there memory for it?") from None
 
-    def ask(self, numbers: list[int], items: Sequence[Any], limit: Callable[[Any], float]) -> None:
-        """Send a batch. Only a worker that has answered all is asked, so that the two sides never both wait to write."""
+    def ask(self, numbers: list[int], items: Sequence[Any], limit: Callable[[Any], float], together: bool = True) -> None:
+        """Send a batch, to be answered together or one by one. Only a worker that has answered all is asked, so that the two sides never
+        both wait to write."""
         self.asked.extend(numbers)
+        self.size = len(numbers)
+        self.begun.value = 0
         if numbers:
             with contextlib.suppress(OSError):  # one that has died is found by `collect`
-                self.pipe.send([(items[number], limit(items[number])) for number in numbers])
+                self.pipe.send((together, [(items[number], limit(items[number])) for number in numbers]))
 
     def collect(self, done: dict[int, Answer | Failed], items: Sequence[Any], limit: Callable[[Any], float]) -> bool:
-        """Take one answer into ``done``; False where another worker has to go on with what is left in ``asked``.
+        """Take what it has answered into ``done``; False where another worker has to go on with :attr:`left`.
 
         An item that a worker fails which has read others before is tried again by the next one, so that no result depends on what was read
         before it (leaks of a decoder, a fragmented heap).
         """
         try:
-            answer = _decode(self.pipe.recv_bytes(2 * self.memory), self.memory)
-        except (EOFError, OSError, ValueError, KeyError):
+            for data in _parts(self.pipe.recv_bytes(2 * self.memory)):
+                answer = _decode(data, self.memory)
+                if isinstance(answer, Failed) and answer.kind == "memory":
+                    return self._replaced(0, answer, done)
+                done[self.asked.popleft()] = answer
+                self.fresh = False
+        except (EOFError, OSError, ValueError, KeyError, IndexError):
             self.end()
-            answer = self._death(limit(items[self.asked[0]]))
-        failed = answer.kind if isinstance(answer, Failed) else ""
-        again = failed in ("memory", "crash") and not self.fresh
-        if not again:
-            done[self.asked.popleft()] = answer
-        self.fresh = False
-        if failed in ("memory", "crash", "slow"):
-            self.end()
-            return False
+            if not self.asked:  # it sent more than it was asked
+                return False
+            place = min(max(0, self.begun.value - 1 - (self.size - len(self.asked))), len(self.asked) - 1)
+            self.fresh = self.fresh and place == 0
+            return self._replaced(place, self._death(limit(items[self.asked[place]])), done)
         return True
+
+    def _replaced(self, place: int, failed: Failed, done: dict[int, Answer | Failed]) -> bool:
+        """End the process, which failed at a place among what it was asked. What it had read before and not sent is read once more."""
+        self.end()
+        self.left = list(self.asked)
+        number = self.left.pop(place)
+        if self.fresh or failed.kind == "slow":
+            done[number] = failed
+        else:
+            self.left.insert(0, number)
+        return False
 
     def _death(self, seconds: float) -> Failed:
         code = self.process.exitcode or 0
@@ -219,7 +251,7 @@ def _context(work: Work[Any]) -> Any:
     return context
 
 
-def _serve(pipe: Connection, work: Work[Any], memory: int) -> None:
+def _serve(pipe: Connection, begun: Any, work: Work[Any], memory: int) -> None:
     """The worker: answers until the pipe closes. The kernel ends it where an item takes too long, whatever code is running."""
     gc.freeze()  # what was imported is no garbage: looking through it costs time, and its pages
     _quieten()
@@ -227,17 +259,29 @@ def _serve(pipe: Connection, work: Work[Any], memory: int) -> None:
     pipe.send_bytes(b"ready")
     with contextlib.suppress(EOFError, OSError):
         while True:
-            for item, seconds in pipe.recv():
+            together, batch = pipe.recv()
+            held: list[bytes] = []
+            since = time.monotonic()
+            for number, (item, seconds) in enumerate(batch, start=1):
+                begun.value = number
                 _give(seconds)
+                full = False
                 try:
                     answer = _encode(*work(item))
                 except MemoryError:
+                    full = True
                     answer = _encode({"failed": "memory"}, ())
                 except BaseException as error:  # a panic in a decoder's Rust is no Exception
                     # Only the kind of error: a parser's message may quote the patient's data.
                     answer = _encode({"failed": type(error).__name__}, ())
                 _give(0)
-                pipe.send_bytes(answer)
+                held += [len(answer).to_bytes(8, "big"), answer]
+                late = time.monotonic() - since > HELD
+                if not together or full or late or number == len(batch) or sum(map(len, held)) > SENT:
+                    pipe.send_bytes(b"".join(held))
+                    held, since = [], time.monotonic()
+                if full:
+                    return  # what is read after this would depend on it
 
 
 def _give(seconds: float) -> None:
@@ -284,10 +328,21 @@ def _encode(value: Any, arrays: Sequence[NDArray[Any]]) -> bytes:
     return b"".join([len(head).to_bytes(4, "big"), head, *(array.tobytes() for array in solid)])
 
 
-def _decode(data: bytes, memory: int) -> Answer | Failed:
+def _parts(data: bytes) -> Iterator[memoryview]:
+    """The answers of one message, each ``[8 bytes: its length] [answer]``; ValueError where a worker sent anything else."""
+    view = memoryview(data)
+    while len(view):
+        end = 8 + int.from_bytes(view[:8], "big")
+        if end > len(view):
+            raise ValueError("not an answer")
+        yield view[8:end]
+        view = view[end:]
+
+
+def _decode(data: memoryview, memory: int) -> Answer | Failed:
     """The inverse of :func:`_encode`; ValueError or KeyError where a worker sent anything else."""
     start = 4 + int.from_bytes(data[:4], "big")
-    head = json.loads(data[4:start])
+    head = json.loads(bytes(data[4:start]))
     value = head["value"]
     if isinstance(value, dict) and isinstance(detail := value.get("failed"), str):
         return _failed("memory", memory=memory >> 20) if detail == "memory" else _failed("error", detail=detail)

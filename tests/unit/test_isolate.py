@@ -67,6 +67,12 @@ def test_a_worker_stays_below_its_memory_and_alone_on_its_core() -> None:
     assert answers[2].value == 1
 
 
+def test_what_a_worker_had_read_and_not_sent_before_it_died_is_read_once_more() -> None:
+    items = ["square:1", "square:2", "crash:", "square:3", "hang:", "square:4"]
+    found = list(isolated(work, items, workers=1, seconds=0.5))
+    assert [one.kind if isinstance(one, Failed) else one.value["square"] for one in found] == [1, 4, "crash", 9, "slow", 16]
+
+
 def test_each_item_may_have_its_own_time() -> None:
     found = list(isolated(work, ["sleep:0.4", "sleep:0.4"], seconds=0.1))
     assert [getattr(answer, "kind", "") for answer in found] == ["slow", "slow"]
@@ -76,7 +82,7 @@ def test_each_item_may_have_its_own_time() -> None:
 
 
 def test_workers_are_gone_when_the_caller_stops_early() -> None:
-    results = isolated(work, ["pid:", *["sleep:30"] * 50], workers=2)
+    results = isolated(work, ["pid:", *["sleep:30"] * 50], workers=2, seconds=0.5)
     first = next(results)
     assert isinstance(first, Answer)
     results.close()  # type: ignore[attr-defined]
