@@ -149,10 +149,14 @@ def _images(path: Path, refuse: Refuse, also: tuple[str, ...]) -> Iterator[Readi
     if (why := refuse(header)) is not None:
         raise Unusable(why)
     shift = _unused_low_bits(header)
-    bare = header[:PIXEL_GROUP]
+    bare = header[:PIXEL_GROUP] if frames > 1 else header
     number = 0
     try:
         for number, stored in enumerate(_decoded(header, frames)):
+            if bare is header:  # in a tenth of the time that leaving them out of a copy takes
+                for name in PIXELS:
+                    if name in header:
+                        del header[name]
             try:
                 yield _reading(flattened(bare, number), stored >> shift if shift else stored, number if frames > 1 else None)
             except Unusable as error:

@@ -37,8 +37,8 @@ WAIT = 3
 MEMORY = 768 << 20
 # Items a worker is given at once, and answers that it sends together: each message costs both sides a few tenths of a millisecond to be
 # woken up, a quick file takes one to read. What took longer than HELD seconds, or more than SENT bytes, does not wait for the others.
-BATCH = 16
-HELD = 0.02
+BATCH = 32
+HELD = 0.04
 SENT = 1 << 20
 # Answers that may wait for an earlier item's, in batches a worker: bounds the memory behind a file that takes its time.
 AHEAD = 4

@@ -150,14 +150,28 @@ def resize(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.fl
     (Pillow's BOX weighs every pixel that it touches alike, which distorts at ratios near one.)
     """
     height, width = image.shape
-    small = shrink(np.ascontiguousarray(shrink(image, min(rows, height)).T), min(columns, width)).T
+    small = shrink(shrink(image, min(rows, height)), min(columns, width), axis=1)
     if small.shape == (rows, columns):
         return small
     return np.asarray(Image.fromarray(np.ascontiguousarray(small)).resize((columns, rows), Image.Resampling.BILINEAR), np.float32)
 
 
-def shrink(values: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """``[n, ...]`` to ``[length, ...]``, ``length`` at most n: the mean over exactly what each entry covers of the first axis."""
+def shrink(values: NDArray[np.float32], length: int, axis: int = 0) -> NDArray[np.float32]:
+    """``values`` with one axis, of length n, brought to ``length``, at most n: the mean over exactly what each new entry covers of it."""
+    moved = np.moveaxis(values, axis, 0)
+    many, rest = divmod(len(moved), length)
+    if rest:
+        total = _shrink_unevenly(np.ascontiguousarray(moved), length)
+    else:
+        total = moved[::many].copy(order="K")
+        for start in range(1, many):
+            total += moved[start::many]
+        total *= np.float32(1 / many)
+    return np.moveaxis(total, 0, axis)
+
+
+def _shrink_unevenly(values: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """``[n, ...]`` to ``[length, ...]``, where new entries share old ones."""
     places, weights = _covered(len(values), length)
     total = np.zeros((length, *values.shape[1:]), np.float32)
     part = np.empty_like(total)

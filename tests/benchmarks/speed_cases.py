@@ -148,17 +148,24 @@ class Bare:
     Args:
         network: F(x, c_noise, labels).
         shape: of the batch, ``[n, C, H, W]``.
-        compiled: whether to compile the network.
+        compiled: what compiles the network; nothing does where None.
         bf16: whether to run under autocast to bfloat16.
         layout: memory format of the network and of the batch.
     """
 
     def __init__(
-        self, network: nn.Module, shape: tuple[int, ...], device: str, *, compiled: bool, bf16: bool, layout: torch.memory_format
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        device: str,
+        *,
+        compiled: Callable[..., Any] | None,
+        bf16: bool,
+        layout: torch.memory_format,
     ) -> None:
         self.network = network.to(device).to(memory_format=layout)
         self.autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=bf16)
-        self.call: Callable[..., Tensor] = torch.compile(self.network) if compiled else self.network
+        self.call: Callable[..., Tensor] = compiled(self.network) if compiled else self.network
         self.x = torch.randn(shape, device=device).contiguous(memory_format=layout)
         self.target = torch.randn(shape, device=device)
         self.inputs = torch.randn(shape[0], device=device), torch.randint(CLASSES, shape[:1], device=device)
@@ -231,7 +238,8 @@ def prepare(case: Case, device: str) -> Prepared:
     else:
         # Channels-last memory is faster compiled, and slower as it is.
         layout = torch.channels_last if case.compiled else torch.contiguous_format
-        bare = Bare(network, shape, device, compiled=case.compiled, bf16=bf16, layout=layout)
+        compiled = (runtime.compiled if case.ours else torch.compile) if case.compiled else None  # ours as the pipeline does
+        bare = Bare(network, shape, device, compiled=compiled, bf16=bf16, layout=layout)
         made = Prepared(facts, bare.train, bare.forward)
     reason = ""
     try:
@@ -241,7 +249,7 @@ def prepare(case: Case, device: str) -> Prepared:
             raise
         reason = first_line(error)
     if reason:
-        bare = Bare(build(case), shape, device, compiled=False, bf16=bf16, layout=torch.contiguous_format)
+        bare = Bare(build(case), shape, device, compiled=None, bf16=bf16, layout=torch.contiguous_format)
         made = Prepared(facts | {"compiled": False, "compile_error": reason}, bare.train, bare.forward)
         warm_up(made, device)
     return made
