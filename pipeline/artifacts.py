@@ -161,11 +161,8 @@ def project_key(run: Path) -> bytes:
 
 def keyed(key: bytes, *parts: str | bytes) -> str:
     """HMAC-SHA-256 of the parts, as 64 hexadecimal digits; lengths are bound, so that ('a', 'bc') is not ('ab', 'c')."""
-    code = hmac.new(key, digestmod="sha256")
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        code.update(len(data).to_bytes(8, "big") + data)
-    return code.hexdigest()
+    encoded = [part.encode() if isinstance(part, str) else part for part in parts]
+    return hmac.digest(key, b"".join(len(data).to_bytes(8, "big") + data for data in encoded), "sha256").hex()
 
 
 def _versions() -> dict[str, str]:

@@ -127,21 +127,25 @@ def standardize(
     image = np.zeros((target.channels, size, size), target.dtype)
     top, left = (size - rows) // 2, (size - columns) // 2
     for plane, result in zip(coloured(pixels, target.channels), image):
-        small = resize(displayed(plane, low, high, target.top, plane if overwrite else None), rows, columns)
-        result[top : top + rows, left : left + columns] = np.clip(np.rint(small), 0, target.top)
+        shown = clipped(plane, low, high, plane if overwrite else None)
+        small = resize(shown, rows, columns)
+        if np.isnan(small.min()):  # looked for here, where there are few values: it shows wherever it was averaged in
+            small = resize(np.nan_to_num(shown, copy=False), rows, columns)
+        result[top : top + rows, left : left + columns] = np.clip(np.rint(small * (target.top / (high - low))), 0, target.top)
     return image, height / rows
 
 
-def displayed(
-    pixels: NDArray[np.float32], low: float, high: float, top: int, out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """Values from ``low`` to ``high`` as 0 to ``top``, in ``out`` where it is given; those beside them are clipped, NaN is 0."""
-    shown = np.subtract(pixels, np.float32(low), out=out)
+def displayed(pixels: NDArray[np.float32], low: float, high: float, top: int) -> NDArray[np.float32]:
+    """Values from ``low`` to ``high`` as 0 to ``top``; those beside them are clipped, NaN is 0."""
+    shown = np.nan_to_num(clipped(pixels, low, high), copy=False)
     shown *= np.float32(top / (high - low))
-    np.clip(shown, 0, top, out=shown)
-    if np.isnan(shown.min()):  # looking for NaN everywhere takes as long as all the rest
-        np.nan_to_num(shown, copy=False)
     return shown
+
+
+def clipped(pixels: NDArray[np.float32], low: float, high: float, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """What the values are above ``low``, clipped to lie between it and ``high``, in ``out`` where it is given; NaN stays."""
+    above = np.subtract(pixels, np.float32(low), out=out)
+    return np.clip(above, min(0, high - low), max(0, high - low), out=above)
 
 
 def resize(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
@@ -163,9 +167,12 @@ def shrink(values: NDArray[np.float32], length: int, axis: int = 0) -> NDArray[n
     if rest:
         total = _shrink_unevenly(np.ascontiguousarray(moved), length)
     else:
-        total = moved[::many].copy(order="K")
-        for start in range(1, many):
-            total += moved[start::many]
+        if axis == 0:
+            total = values.reshape(length, many, *values.shape[1:]).sum(axis=1)
+        else:  # numpy is slow in sums of a few neighbours
+            total = moved[::many].copy(order="K")
+            for start in range(1, many):
+                total += moved[start::many]
         total *= np.float32(1 / many)
     return np.moveaxis(total, 0, axis)
 
