@@ -53,7 +53,8 @@ READ = (
     *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 )
-_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in READ]
+# As numbers: pydicom's tags compare more slowly.
+_TAGS: list[BaseTag | int] = [int(Tag(keyword)) for keyword in READ]
 PIXEL_GROUP = 0x7FE00000
 NO_PIXELS = "holds no pixel data: a header without its image; export it again with its pixels"
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -144,7 +145,7 @@ def quiet() -> Iterator[None]:
 
 
 def _images(path: Path, refuse: Refuse, also: tuple[str, ...]) -> Iterator[Reading | Quarantined]:
-    header = _open(path, [*_TAGS, *map(Tag, also)])
+    header = _open(path, [*_TAGS, *(int(Tag(keyword)) for keyword in also)])
     frames = _check(header)
     if (why := refuse(header)) is not None:
         raise Unusable(why)

@@ -81,7 +81,7 @@ def _grey(header: Dataset, stored: NDArray[Any]) -> Shown:
         if outside is not None:
             shown[outside] = np.nan
         return shown, 0.0, float(top), False
-    lowest, highest = (values.min(), values.max()) if outside is None else (np.nanmin(values), np.nanmax(values))
+    lowest, highest = _ends(header, stored) if outside is None else (np.nanmin(values), np.nanmax(values))
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise Unusable("holds values that are not finite")
     bounds = _window(header)
@@ -111,6 +111,14 @@ def _modality(header: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
     if float(intercept) != 0:
         values += float(intercept)
     return values.astype(np.float32, copy=False)
+
+
+def _ends(header: Dataset, stored: NDArray[Any]) -> tuple[np.float32, np.float32]:
+    """The lowest and the highest of the values, NaN where one of them is NaN."""
+    if not value(header, "ModalityLUTSequence"):  # they follow the stored ones, whose ends are found in half the time
+        stored = np.array([stored.min(), stored.max()])
+    values = _modality(header, stored)
+    return values.min(), values.max()
 
 
 def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:

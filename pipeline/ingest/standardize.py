@@ -92,9 +92,9 @@ def standardize(
 ) -> tuple[NDArray[Any], float]:
     """Window, resize and letterbox one image.
 
-    The window is applied before the resize, so that saturated regions (markers, air) weigh no more than they do on a display. Reductions
-    average over the exact area that a new pixel covers, which damps aliases and cannot ring; enlargements are bilinear. What the image
-    does not fill is black, and so is padding (NaN).
+    Values are clipped to the window before the resize, so that saturated regions (markers, air) weigh no more than they do on a display.
+    Reductions average over the exact area that a new pixel covers, which damps aliases and cannot ring; enlargements are bilinear. What the
+    image does not fill is black, and so is padding (NaN).
 
     Args:
         pixels: ``[C, H, W]`` in any unit.
@@ -130,22 +130,26 @@ def standardize(
         shown = clipped(plane, low, high, plane if overwrite else None)
         small = resize(shown, rows, columns)
         if np.isnan(small.min()):  # looked for here, where there are few values: it shows wherever it was averaged in
-            small = resize(np.nan_to_num(shown, copy=False), rows, columns)
-        result[top : top + rows, left : left + columns] = np.clip(np.rint(small * (target.top / (high - low))), 0, target.top)
+            small = resize(np.nan_to_num(shown, copy=False, nan=low), rows, columns)
+        result[top : top + rows, left : left + columns] = np.clip(np.rint(above(small, low, high, target.top)), 0, target.top)
     return image, height / rows
 
 
 def displayed(pixels: NDArray[np.float32], low: float, high: float, top: int) -> NDArray[np.float32]:
     """Values from ``low`` to ``high`` as 0 to ``top``; those beside them are clipped, NaN is 0."""
-    shown = np.nan_to_num(clipped(pixels, low, high), copy=False)
-    shown *= np.float32(top / (high - low))
-    return shown
+    return above(np.nan_to_num(clipped(pixels, low, high), copy=False, nan=low), low, high, top)
 
 
 def clipped(pixels: NDArray[np.float32], low: float, high: float, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """What the values are above ``low``, clipped to lie between it and ``high``, in ``out`` where it is given; NaN stays."""
-    above = np.subtract(pixels, np.float32(low), out=out)
-    return np.clip(above, min(0, high - low), max(0, high - low), out=above)
+    """The values, kept between ``low`` and ``high``, whichever is greater, in ``out`` where it is given; NaN stays."""
+    return np.clip(pixels, np.float32(min(low, high)), np.float32(max(low, high)), out=out)
+
+
+def above(values: NDArray[np.float32], low: float, high: float, top: int) -> NDArray[np.float32]:
+    """How far the values lie from ``low`` towards ``high``, as 0 to ``top``; in place."""
+    values -= np.float32(low)
+    values *= np.float32(top / (high - low))
+    return values
 
 
 def resize(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
@@ -157,7 +161,7 @@ def resize(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.fl
     small = shrink(shrink(image, min(rows, height)), min(columns, width), axis=1)
     if small.shape == (rows, columns):
         return small
-    return np.asarray(Image.fromarray(np.ascontiguousarray(small)).resize((columns, rows), Image.Resampling.BILINEAR), np.float32)
+    return np.array(Image.fromarray(np.ascontiguousarray(small)).resize((columns, rows), Image.Resampling.BILINEAR), np.float32)
 
 
 def shrink(values: NDArray[np.float32], length: int, axis: int = 0) -> NDArray[np.float32]:

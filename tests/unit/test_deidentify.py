@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ from dicom_folder import dataset, ramp
 from PIL import ImageFont
 from pydicom import Dataset
 from pydicom.datadict import keyword_dict
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipeline.ingest.burned_in import refuse, refuse_pixels
-from pipeline.ingest.deidentify import Fields, age_band, describe, keep
+from pipeline.ingest.deidentify import Fields, age_band, describe, keep, value
 
 KEY = b"0123456789abcdef"
 SECRET = "ZYXSECRET"
@@ -55,6 +60,21 @@ def test_pseudonyms_are_stable_keyed_and_not_a_plain_hash() -> None:
     assert len(first.patient) == 16
     for digest in (hashlib.sha256, hashlib.md5, hashlib.sha1):
         assert first.patient not in digest(b"A7").hexdigest()
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_values_are_what_pydicom_says_in_any_byte_order(syntax: UID) -> None:
+    header = Dataset()
+    header.Rows, header.Columns, header.BitsStored, header.PixelAspectRatio = 0x1234, None, 0xFF00, ["3", "4"]
+    header.add_new("RedPaletteColorLookupTableDescriptor", "US", [256, 0, 16])  # several numbers of two bytes
+    written = DicomBytesIO()
+    written.is_implicit_VR, written.is_little_endian = syntax.is_implicit_VR, syntax.is_little_endian
+    write_dataset(written, header)
+    keywords = [element.keyword for element in header]
+    found = read_dataset(BytesIO(written.getvalue()), syntax.is_implicit_VR, syntax.is_little_endian)
+    assert [value(found, keyword) for keyword in keywords] == [found[keyword].value for keyword in keywords]
+    assert (value(found, "Rows"), value(found, "Columns"), value(found, "BitsStored")) == (0x1234, None, 0xFF00)
+    assert value(found, "BitsAllocated") is None
 
 
 def test_one_patient_of_two_issuers_stays_one() -> None:

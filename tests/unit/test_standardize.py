@@ -143,3 +143,21 @@ def test_the_pixels_stay_as_they_were_unless_they_may_be_overwritten() -> None:
     np.testing.assert_array_equal(values, before)
     again, _ = standardize(values, 2, 7, Target(16), overwrite=True)
     np.testing.assert_array_equal(kept, again)
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (67, 45)])
+def test_a_narrow_window_far_from_zero_is_averaged_as_in_double_precision(shape: tuple[int, int]) -> None:
+    values = np.random.default_rng(2).uniform(29_990, 30_030, shape).astype(np.float32)
+    image, _ = standardize(values[None], 30_000, 30_020, Target(16))
+    shown = (np.clip(values.astype(np.float64), 30_000, 30_020) - 30_000) / 20 * 255
+    rows, columns = (area(length, after) for length, after in zip(shape, (16, round(16 * shape[1] / shape[0]))))
+    expected = rows @ shown @ columns.T
+    left = (16 - len(columns)) // 2
+    assert np.abs(image[0, :, left : left + len(columns)] - expected).max() <= 0.55
+
+
+def area(before: int, after: int) -> NDArray[np.float64]:
+    """``[after, before]``: the share of every old pixel in each new one."""
+    edges = np.linspace(0, before, after + 1)
+    overlap = np.minimum(edges[1:, None], np.arange(1, before + 1)) - np.maximum(edges[:-1, None], np.arange(before))
+    return np.clip(overlap, 0, None) * after / before
