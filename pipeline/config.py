@@ -221,8 +221,8 @@ class GenerateConfig(Section):
     noise_schedule: Literal["edm", "ddpm_linear", "ddpm_cosine", "sigmoid", "flow"] = "edm"
     """Schedule of the noise levels that the sampler visits, up to 160 times the data's standard deviation."""
     levels: tuple[float, float] = (0.004, 160.0)
-    """Lowest and highest noise level that sampling visits, in units of the data's standard deviation. A highest one below 160 starts on the
-    training images' class means and principal components under so much noise: [0.02, 8] saves half of the steps on 8-bit images. The lowest
+    """Lowest and highest noise level that sampling visits, in units of the data's standard deviation. A highest one below 160 starts on a
+    mixture of Gaussians of each class's training images under so much noise: [0.02, 8] saves half of the steps on 8-bit images. The lowest
     one counts for the schedule ``edm`` alone."""
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     """ddim: how much of each step's noise is drawn anew; 0 is deterministic, 1 is ddpm."""

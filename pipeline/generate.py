@@ -16,8 +16,8 @@ from pipeline import ranks, runtime
 from pipeline.artifacts import read_json
 from pipeline.config import GenerateConfig
 from pipeline.diffusion import ema
-from pipeline.diffusion.gaussian import Gaussian
 from pipeline.diffusion.guidance import guided
+from pipeline.diffusion.mixture import Mixture
 from pipeline.diffusion.noise import StepNoise
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.samplers import SAMPLERS, Sampler, ddim
@@ -26,7 +26,7 @@ from pipeline.errors import InputError
 from pipeline.images import ImageSet, finding_columns
 from pipeline.ranks import Report, Share
 from pipeline.stages import Context
-from pipeline.train import GAUSSIAN, load_denoiser
+from pipeline.train import MIXTURE, load_denoiser
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def make_parts(
     if section.ema is not None:
         average(denoiser, trained, model, section.ema)
     guide = None if section.autoguidance is None else load_guide(section.autoguidance, denoiser, model, device)
-    gaussian = load_gaussian(trained) if starts_on_gaussian(section) else None
-    sampling = Sampling(denoiser, model, section, device, guide, gaussian)
+    mixture = load_mixture(trained) if starts_on_mixture(section) else None
+    sampling = Sampling(denoiser, model, section, device, guide, mixture)
     starts = range(0, len(labels), section.batch)
     for done, number in enumerate(share.places(len(starts)), start=1):
         part = _part(parts, starts[number])
@@ -113,7 +113,7 @@ class Sampling:
         section: sampler, levels and guidance.
         device: where it is.
         guide: the model to lead away from (autoguidance).
-        gaussian: of the training images, where sampling starts on it (:func:`starts_on_gaussian`).
+        mixture: of the training images, where sampling starts on it (:func:`starts_on_mixture`).
 
     Raises:
         InputError: ``section.negative_class`` is none of the model's classes.
@@ -126,10 +126,10 @@ class Sampling:
         section: GenerateConfig,
         device: str,
         guide: Denoiser | None = None,
-        gaussian: Gaussian | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         self.denoiser, self.section, self.device = denoiser, section, device
-        self.gaussian = None if gaussian is None else gaussian.to(device)
+        self.mixture = None if mixture is None else mixture.to(device)
         self.null = len(model["classes"])
         self.negative = negative_class(section, model)
         self.compiled = section.compile and device == "cuda"
@@ -162,7 +162,10 @@ class Sampling:
             guide=self.networks[1],
         )
         first = noise()
-        x = self.denoiser.mean + levels[0] * first if self.gaussian is None else self.gaussian.noisy(first, labels, levels[0])
+        if self.mixture is None:
+            x = self.denoiser.mean + levels[0] * first
+        else:
+            x = self.mixture.noisy(first, self.mixture.parts(labels, noise.uniform()), levels[0])
         with runtime.autocast(self.device):
             images = sampler_of(section)(denoise, x, levels, noise)
         # As pipeline.images.from_unit, on the device: a quarter of the bytes leave it.
@@ -195,7 +198,7 @@ def levels_of(section: GenerateConfig, spread: float) -> list[float]:
     return sampling_levels(section.noise_schedule, section.steps, spread, highest, lowest)
 
 
-def starts_on_gaussian(section: GenerateConfig) -> bool:
+def starts_on_mixture(section: GenerateConfig) -> bool:
     """Whether the first level is low enough for the images to be told from noise there."""
     return section.levels[1] < RANGE[1]
 
@@ -225,11 +228,11 @@ def load_guide(folder: Path, denoiser: Denoiser, model: dict[str, Any], device: 
     return guide
 
 
-def load_gaussian(folder: Path) -> Gaussian:
-    """The Gaussian of the training images, of a train folder."""
+def load_mixture(folder: Path) -> Mixture:
+    """The Gaussians of the training images, of a train folder."""
     from safetensors.torch import load_file
 
-    return Gaussian(**load_file(folder / GAUSSIAN))
+    return Mixture(**load_file(folder / MIXTURE))
 
 
 def average(denoiser: Denoiser, folder: Path, model: dict[str, Any], width: float) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import runtime, warm_start
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import TrainConfig
-from pipeline.diffusion import gaussian
+from pipeline.diffusion import mixture
 from pipeline.diffusion.objectives import Denoiser, precondition
 from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
@@ -29,7 +29,7 @@ from pipeline.images import ImageSet, to_unit
 from pipeline.stages import Context
 
 CHECKPOINT = "checkpoint/state.safetensors"
-GAUSSIAN = "gaussian.safetensors"
+MIXTURE = "mixture.safetensors"
 NETWORK = ("widths", "blocks", "patch", "attention", "dropout")
 CHUNK = 1024
 LEARNS_IN = 200
@@ -39,7 +39,7 @@ LEARNED = 0.05
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Train on ``ingest``'s train split; writes ``model.safetensors``, ``model.json``, ``gaussian.safetensors``, ``metrics.jsonl`` and
+    """Train on ``ingest``'s train split; writes ``model.safetensors``, ``model.json``, ``mixture.safetensors``, ``metrics.jsonl`` and
     ``ema/``.
 
     The set lives on the device where it takes at most half of the free memory, and streams from the host otherwise. On SIGTERM a checkpoint
@@ -77,7 +77,7 @@ def run(ctx: Context) -> dict[str, Any]:
     averaged = training.averaged()
     denoiser.load_state_dict(averaged)
     learned = explained(denoiser, training, runtime.derive_seed(ctx.config.seed, "explained"))
-    _replace(gaussian_of(cohort, runtime.derive_seed(ctx.config.seed, "gaussian") % 2**32).state(), ctx.out / GAUSSIAN)
+    _replace(mixture_of(cohort, runtime.derive_seed(ctx.config.seed, "mixture") % 2**32).state(), ctx.out / MIXTURE)
     _replace(averaged, ctx.out / "model.safetensors")
     model["parameters"] = sum(p.numel() for p in denoiser.parameters())
     write_json(ctx.out / "model.json", model)
@@ -234,10 +234,10 @@ def mean_and_spread(images: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
     return mean, float(np.sqrt(squares / images.size))
 
 
-def gaussian_of(cohort: ImageSet, seed: int) -> gaussian.Gaussian:
-    """The Gaussian of a set's images, from which sampling may start."""
-    chosen = gaussian.few(len(cohort), math.prod(cohort.images.shape[1:]), seed)
-    return gaussian.fit(to_unit(cohort.images[chosen]), cohort.labels[chosen], len(cohort.classes), seed)
+def mixture_of(cohort: ImageSet, seed: int) -> mixture.Mixture:
+    """The Gaussians of a set's images, on which sampling may start."""
+    chosen = mixture.few(len(cohort), math.prod(cohort.images.shape[1:]), seed)
+    return mixture.fit(to_unit(cohort.images[chosen]), cohort.labels[chosen], len(cohort.classes), seed)
 
 
 def _too_large(error: BatchTooLarge, section: TrainConfig) -> str:

@@ -46,6 +46,12 @@ class StepNoise:
         self.shape = tuple(shape)
         self.calls = 0
 
+    def uniform(self) -> Tensor:
+        """One number an image in [0, 1), ``float32 [n]``: the same at every call, and independent of every draw."""
+        zero = torch.zeros_like(self.seeds)
+        word = philox((zero, zero, zero + 1, zero), (self.seeds & MASK, self.seeds >> 32))[0]
+        return (word >> 8).float() / 2**24
+
     def __call__(self) -> Tensor:
         """The next ``float32 [n, *shape]``, by Box and Muller's transform; the same on every device up to its rounding of log and cos."""
         size = math.prod(self.shape)

@@ -26,14 +26,14 @@ from torch import Tensor
 
 from pipeline import runtime
 from pipeline.config import Config, GenerateConfig, load_config
-from pipeline.diffusion.gaussian import Gaussian
+from pipeline.diffusion.mixture import Mixture
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import Training
-from pipeline.generate import Sampling, starts_on_gaussian
+from pipeline.generate import Sampling, starts_on_mixture
 from pipeline.images import ImageSet
 from pipeline.progress import Reporter
 from pipeline.stages import run_stages
-from pipeline.train import build_denoiser, describe, gaussian_of, mean_and_spread, recipe
+from pipeline.train import build_denoiser, describe, mean_and_spread, mixture_of, recipe
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -180,14 +180,14 @@ class Ours:
     snapshots: list[Snapshot]
     facts: dict[str, Any]
     device: str
-    gaussian: Gaussian
+    mixture: Mixture
     loaded: list[State] = field(default_factory=list)
     """The snapshot's state that the denoiser has now."""
 
     def sampled(self, section: GenerateConfig, guide: Denoiser | None = None) -> Trained:
         """With the generate stage's own sampling under a configuration, in its batches; away from ``guide`` where there is one."""
 
-        sampling = Sampling(self.denoiser, self.model, section, self.device, guide, self.gaussian if starts_on_gaussian(section) else None)
+        sampling = Sampling(self.denoiser, self.model, section, self.device, guide, self.mixture if starts_on_mixture(section) else None)
 
         def generate(state: State, labels: Labels, seeds: list[int]) -> Images:
             self.use(state)
@@ -206,7 +206,7 @@ class Ours:
         """Keep the snapshots' weights: ``weights_seed<seed>_<seconds>.safetensors``, beside the model's description."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"weights_seed{seed}.json").write_text(json.dumps(self.model))
-        save_file(self.gaussian.state(), folder / f"gaussian_seed{seed}.safetensors")
+        save_file(self.mixture.state(), folder / f"mixture_seed{seed}.safetensors")
         for one in self.snapshots:
             state = {name: value.cpu().contiguous() for name, value in one.state.items()}
             about = {"asked": f"{one.asked}", "seconds": f"{one.seconds}", "images": f"{one.images}"}
@@ -223,8 +223,8 @@ class Ours:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             snapshots.append(Snapshot(float(about["asked"]), float(about["seconds"]), int(about["images"]), state))
         denoiser = build_denoiser(model).to(device).eval().requires_grad_(False)
-        gaussian = Gaussian(**load_file(folder / f"gaussian_seed{seed}.safetensors", device=device))
-        return cls(denoiser, model, sorted(snapshots, key=lambda one: one.asked), {"weights": str(folder)}, device, gaussian)
+        mixture = Mixture(**load_file(folder / f"mixture_seed{seed}.safetensors", device=device))
+        return cls(denoiser, model, sorted(snapshots, key=lambda one: one.asked), {"weights": str(folder)}, device, mixture)
 
 
 def train_ours(config: Config, train: ImageSet, at: Sequence[float], seed: int, device: str, warm: tuple[int, int] = (12, 20)) -> Ours:
@@ -252,7 +252,7 @@ def train_ours(config: Config, train: ImageSet, at: Sequence[float], seed: int, 
     snapshots, rate = take_snapshots(advance, training.averaged, at, batch=batch, device=device, plan=plan, warm=warm)
     denoiser.eval().requires_grad_(False)
     facts = {"parameters": sum(p.numel() for p in denoiser.parameters()), "images_per_second": rate}
-    return Ours(denoiser, model, snapshots, facts, device, gaussian_of(train, seed))
+    return Ours(denoiser, model, snapshots, facts, device, mixture_of(train, seed))
 
 
 def even_batch(most: int) -> int:

@@ -1,8 +1,8 @@
 """How good are the images after so many network evaluations, with every sampler? And how long do they take?
 
 One trained model, the same seeds everywhere: the deterministic samplers start each image from the same noise. ``ddpm`` and ``ddim`` also
-run on the levels of the linear schedule that they were published with, and the configuration's sampler from the data's Gaussian where
-its levels start there.
+run on the levels of the linear schedule that they were published with, and the configuration's sampler from the data's mixture of
+Gaussians where its levels start there.
 
     python -m tests.benchmarks.steps_vs_quality --data FOLDER --weights WEIGHTS --out results
 """
@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from pipeline.config import GenerateConfig
-from pipeline.generate import starts_on_gaussian
+from pipeline.generate import starts_on_mixture
 from tests.benchmarks import curves, report
 from tests.benchmarks.curves import COLOURS, PATHS, Bench, cells, middle
 
@@ -22,7 +22,7 @@ BENCHMARK = "steps_vs_quality"
 SAMPLERS = ("ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
 EVALUATIONS = (5, 8, 10, 12, 16, 20, 35, 50, 100, 250)
 LINEAR = "ddpm_linear"
-GAUSSIAN = "edm, from the data's Gaussian"
+MIXTURE = "edm, from a mixture of Gaussians"
 FROM_NOISE = GenerateConfig.model_fields["levels"].default
 CLASSIC = {("ddpm", LINEAR): 1000, ("ddim", LINEAR): 50}
 """What sampling took when these were published, and what the others' speed is compared with."""
@@ -43,8 +43,8 @@ def series(options: argparse.Namespace, config: GenerateConfig) -> list[tuple[st
     for sampler in ("ddpm", "ddim"):
         if sampler in options.samplers and config.noise_schedule != LINEAR:
             lines.append((sampler, LINEAR, list(options.evaluations)))
-    if config.sampler in options.samplers and starts_on_gaussian(config):
-        lines.append((config.sampler, GAUSSIAN, list(options.evaluations)))
+    if config.sampler in options.samplers and starts_on_mixture(config):
+        lines.append((config.sampler, MIXTURE, list(options.evaluations)))
     most = max(options.evaluations)
     return [(name, schedule, [*counts, 1000] if name == "ddpm" and most == 250 else counts) for name, schedule, counts in lines]
 
@@ -54,7 +54,7 @@ def measure(bench: Bench, options: argparse.Namespace, record: report.Record) ->
     state = bench.run.snapshots[-1].state
     config = bench.config.generate
     for sampler, schedule, counts in series(options, config):
-        where = {} if schedule == GAUSSIAN else {"noise_schedule": schedule, "levels": FROM_NOISE}
+        where = {} if schedule == MIXTURE else {"noise_schedule": schedule, "levels": FROM_NOISE}
         for count in counts:
             settings = config.model_dump() | where | {"sampler": sampler, "steps": steps_for(sampler, count), "eta": 0.0}
             section = GenerateConfig(**settings)
@@ -99,7 +99,7 @@ def findings(lines: dict[Series, list[Point]]) -> list[str]:
 
 def name(key: Series) -> str:
     """A line's name."""
-    return key[0] + {LINEAR: ", linear schedule", GAUSSIAN: ", from the data's Gaussian"}.get(key[1], "")
+    return key[0] + {LINEAR: ", linear schedule", MIXTURE: ", from a mixture of Gaussians"}.get(key[1], "")
 
 
 def lines_of(points: dict[tuple[Any, ...], Point]) -> dict[Series, list[Point]]:
@@ -126,7 +126,7 @@ def draw(lines: dict[Series, list[Point]], options: argparse.Namespace) -> None:
     figure, axes = curves.picture(3)
     panels = (("evaluations", "FD", "network evaluations"), ("seconds", "FD", "seconds"), ("evaluations", "recall", "network evaluations"))
     for number, (key, points) in enumerate(lines.items()):
-        dashes = {LINEAR: "--", GAUSSIAN: "-."}.get(key[1], "-")
+        dashes = {LINEAR: "--", MIXTURE: "-."}.get(key[1], "-")
         style = {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes, "marker": "o", "markersize": 3.5}
         style |= {"linewidth": 4.0, "alpha": 0.45} if key[0] == "ddim" and key[1] != LINEAR else {"linewidth": 1.4}  # euler lies on it
         for axis, (across, up, _) in zip(axes, panels):

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from pipeline.config import GenerateConfig, load_config
 from pipeline.diffusion import ema
-from pipeline.diffusion.gaussian import fit
 from pipeline.diffusion.guidance import guided
+from pipeline.diffusion.mixture import fit
 from pipeline.diffusion.noise import StepNoise
 from pipeline.diffusion.samplers import SAMPLERS
 from pipeline.diffusion.schedules import RANGE, SCHEDULES, karras_sigmas
@@ -51,12 +51,12 @@ def denoiser_of(seed: int, size: int = 16):
 DENOISER = denoiser_of(0)
 
 
-GAUSSIAN = fit(0.4 * np.random.default_rng(0).normal(size=(300, 1, 16, 16)).astype(np.float32), np.arange(300) % 2, 2, seed=0)
+MIXTURE = fit(0.4 * np.random.default_rng(0).normal(size=(500, 1, 16, 16)).astype(np.float32), np.arange(500) % 2, 2, seed=0)
 
 
 def made(labels=LABELS, seeds=SEEDS, guide=None, **options) -> np.ndarray:
     section = GenerateConfig(per_class=1, **({"steps": 4} | options))
-    return Sampling(DENOISER, MODEL, section, "cpu", guide, GAUSSIAN if section.levels[1] < RANGE[1] else None)(
+    return Sampling(DENOISER, MODEL, section, "cpu", guide, MIXTURE if section.levels[1] < RANGE[1] else None)(
         np.asarray(labels), list(seeds)
     )
 
@@ -92,15 +92,16 @@ def test_the_shipped_configurations_sample_as_the_formulas(config, float32):
     low, high = (bound * 0.4 for bound in section.guidance_interval)
     denoise = guided(DENOISER, labels, null=2, scale=section.guidance_scale, interval=(low, high))
     levels = karras_sigmas(section.steps, *(bound * 0.4 for bound in section.levels)).tolist()
-    noise = StepNoise(SEEDS, (1, 16, 16), "cpu")()
-    x = DENOISER.mean + levels[0] * noise if section.levels[1] == RANGE[1] else GAUSSIAN.noisy(noise, labels, levels[0])
+    stream = StepNoise(SEEDS, (1, 16, 16), "cpu")
+    noise, parts = stream(), MIXTURE.parts(labels, stream.uniform())
+    x = DENOISER.mean + levels[0] * noise if section.levels[1] == RANGE[1] else MIXTURE.noisy(noise, parts, levels[0])
     with torch.inference_mode():
         images = SAMPLERS[section.sampler](denoise, x, levels)
-    made = Sampling(DENOISER, MODEL, section, "cpu", gaussian=GAUSSIAN if section.levels[1] < RANGE[1] else None)(LABELS, SEEDS)
+    made = Sampling(DENOISER, MODEL, section, "cpu", mixture=MIXTURE if section.levels[1] < RANGE[1] else None)(LABELS, SEEDS)
     assert np.abs(made.astype(int) - from_unit(images.numpy())).max() == 0
 
 
-def test_a_start_on_the_gaussian_leads_to_images_of_its_own_at_any_number_of_steps(float32):
+def test_a_start_on_the_mixture_leads_to_images_of_its_own_at_any_number_of_steps(float32):
     """The network's answers are random here, but smooth: what differs is where the path is entered, and how finely it is followed."""
     finely = made(levels=(0.004, 20.0), steps=40)
     for steps, bound in ((12, 8), (20, 3)):

@@ -35,6 +35,19 @@ def test_the_noise_is_standard_normal_and_uncorrelated():
     assert abs(squares) < 4 / math.sqrt(n / 2)
 
 
+def test_the_uniform_numbers_are_uniform_and_an_images_own():
+    noise = StepNoise(range(4000), (1, 2, 2), "cpu")
+    drawn = noise.uniform()
+    assert float(drawn.min()) >= 0
+    assert float(drawn.max()) < 1
+    assert stats.kstest(drawn.numpy(), "uniform").pvalue > 1e-3
+    assert torch.equal(StepNoise([7, 2**62 + 9], (3,), "cpu").uniform()[:1], drawn[7:8])
+    first = noise()
+    assert torch.equal(noise.uniform(), drawn)
+    for number in range(4):
+        assert abs(np.corrcoef(first.flatten(1)[:, number].numpy(), drawn.numpy())[0, 1]) < 4 / math.sqrt(4000)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 7), (1, 3, 3, 3)])
 def test_an_images_noise_depends_on_its_own_seed_alone(shape):
     seeds = [7, 2**62 + 9, 8]

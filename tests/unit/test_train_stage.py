@@ -73,10 +73,10 @@ def test_a_request_to_stop_leaves_a_checkpoint_from_which_the_same_weights_follo
             train.run(stopped)
     assert signal.getsignal(signal.SIGTERM) == before
     train.run(stopped)
-    for name in ("model.safetensors", "model.json", "gaussian.safetensors"):
+    for name in ("model.safetensors", "model.json", "mixture.safetensors"):
         assert (stopped.out / name).read_bytes() == (straight.out / name).read_bytes()
     assert sorted(path.name for path in stopped.out.iterdir()) == [
-        *("gaussian.safetensors", "metrics.jsonl", "model.json", "model.safetensors")
+        *("metrics.jsonl", "mixture.safetensors", "model.json", "model.safetensors")
     ]
 
 
