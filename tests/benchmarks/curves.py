@@ -35,8 +35,8 @@ PATHS = {
     "recall": ("prdc", "recall", "synthetic"),
     "label fidelity": ("label_fidelity",),
 }
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#8c510a")
-"""Told apart by readers who see few colours (Okabe & Ito 2008), and two more."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#8c510a", "#5e3c99")
+"""Told apart by readers who see few colours (Okabe & Ito 2008), and three more."""
 
 
 def options_of(

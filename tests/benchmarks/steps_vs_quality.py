@@ -141,9 +141,7 @@ def draw(lines: dict[Series, list[Point]], options: argparse.Namespace) -> None:
             highest = max(middle(point["FD"]) for points in lines.values() for point in points)
             axis.set_ylim(0.85 * middle(floor), min(1.2 * highest, 60 * middle(floor)))  # what is worse is noise
             axis.axhline(middle(floor), color="#555555", linewidth=1, linestyle=":")
-            axis.annotate(
-                "held-out against held-out", (0.99, middle(floor)), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-            )
+            axis.annotate("held-out against held-out", (0.01, middle(floor)), xycoords=("axes fraction", "data"), va="top", fontsize=8)
         else:
             axis.set_ylabel(up)
     most = max(point["evaluations"] for points in lines.values() for point in points)
