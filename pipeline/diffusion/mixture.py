@@ -24,7 +24,7 @@ VALUES = 1 << 26
 PARTS = 16
 """Gaussians that a class has at most."""
 EACH = 100
-"""Images that a class has for each of its Gaussians; and at least a fifth of them belong to any, so that no mean shows one patient."""
+"""Images that a class has for each of its Gaussians; at least a fifth of them make up any, so that no mean shows a few images."""
 APART = 16
 """Directions along which images are told apart."""
 

@@ -81,7 +81,7 @@ def _grey(header: Dataset, stored: NDArray[Any]) -> Shown:
         if outside is not None:
             shown[outside] = np.nan
         return shown, 0.0, float(top), False
-    lowest, highest = _ends(header, stored) if outside is None else (np.nanmin(values), np.nanmax(values))
+    lowest, highest = _ends(header, stored, values) if outside is None else (np.nanmin(values), np.nanmax(values))
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise Unusable("holds values that are not finite")
     bounds = _window(header)
@@ -113,11 +113,10 @@ def _modality(header: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
     return values.astype(np.float32, copy=False)
 
 
-def _ends(header: Dataset, stored: NDArray[Any]) -> tuple[np.float32, np.float32]:
+def _ends(header: Dataset, stored: NDArray[Any], values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
     """The lowest and the highest of the values, NaN where one of them is NaN."""
     if not value(header, "ModalityLUTSequence"):  # they follow the stored ones, whose ends are found in half the time
-        stored = np.array([stored.min(), stored.max()])
-    values = _modality(header, stored)
+        values = _modality(header, np.array([stored.min(), stored.max()]))
     return values.min(), values.max()
 
 
