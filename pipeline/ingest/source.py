@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import artifacts, ranks
+from pipeline import artifacts, ranks, system
 from pipeline.config import Config, IngestConfig
 from pipeline.errors import InputError
 
@@ -64,12 +64,10 @@ def folder(ingest: IngestConfig) -> Path:
 
 def workers() -> int:
     """Processes of this rank that read files: SYNTHCOHORT_WORKERS, or its share of the usable cores. No result depends on it."""
-    from pipeline.ingest.isolate import usable_cores
-
     value = os.environ.get("SYNTHCOHORT_WORKERS", "")
     if value and (not value.isdigit() or int(value) < 1):
         raise InputError(f"SYNTHCOHORT_WORKERS is {value!r}: give the number of processes that read files, such as 4")
-    return int(value) if value else max(1, usable_cores() // ranks.on_this_machine())
+    return int(value) if value else max(1, system.usable_cores() // ranks.on_this_machine())
 
 
 def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:
