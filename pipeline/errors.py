@@ -90,7 +90,10 @@ def _where(error: BaseException, place: Path) -> str:
     name = getattr(error, "filename", None)
     if not isinstance(name, str | bytes):
         return place.name or str(place)
-    given, here = Path(os.path.abspath(os.fsdecode(name))), Path(os.path.abspath(place))
+    try:
+        given, here = Path(os.path.abspath(os.fsdecode(name))), Path(os.path.abspath(place))
+    except OSError:  # the current folder is gone
+        return str(place)
     if given.is_relative_to(here):
         return str(Path(here.name, *given.relative_to(here).parts[:1]))
     return str(place) if here.is_relative_to(given) else f"{here.name}, at a path outside of it"

@@ -86,14 +86,8 @@ def _checks(checks: list[Mapping[str, Any]]) -> Table:
     for check in checks:
         verdict = str(check.get("verdict"))
         name = str(check.get("name", "")).replace("_", " ")
-        cells = (
-            escape(name),
-            escape(str(check.get("subject", ""))),
-            escape(interval(check)),
-            number(check.get("n")),
-            number(check.get("threshold")),
-        )
-        table.add_row(*cells, f"[{COLOURS.get(verdict, 'white')}]{escape(verdict)}[/]")
+        cells = (name, str(check.get("subject", "")), interval(check), number(check.get("n")), number(check.get("threshold")))
+        table.add_row(*map(escape, cells), f"[{COLOURS.get(verdict, 'white')}]{escape(verdict)}[/]")
     return table
 
 

@@ -58,10 +58,11 @@ def worker_processes(preload: Sequence[str] = ()) -> Any:
 
     Neither the server nor a worker hears the terminal's Ctrl-C, from its first instruction on: whoever started them ends them.
     """
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload])
+    resource_tracker.ensure_running()  # which the server would start, unblocking the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -72,5 +73,5 @@ def worker_processes(preload: Sequence[str] = ()) -> Any:
 
 def end_with_parent() -> None:
     """Let the kernel kill this process when the one that forked it ends, however it does. On systems other than Linux it does not."""
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -125,7 +125,7 @@ def _chosen(config: Config | str | Path, settings: Sequence[str], out: Path | No
     if "\0" in str(folder):
         raise InputError(f"{folder}: a name with a zero byte: give --out another")
     with system_refusals(folder):
-        if not folder.name:
+        if folder.name in ("", ".."):
             folder = folder.resolve()
         if os.path.lexists(folder) and not folder.is_dir():
             raise InputError(f"{folder.name} is no folder, but a file or a link that leads to none: give --out a folder")

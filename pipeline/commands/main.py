@@ -25,7 +25,9 @@ def main() -> NoReturn:
         signal.signal(signal.SIGINT, _interrupt)
     terminal.open_streams()
     warnings.formatwarning = _formatted
-    raise SystemExit(_outcome())
+    code = _outcome()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is decided: another Ctrl-C while Python lets go of all would change the exit code
+    raise SystemExit(code)
 
 
 def _outcome() -> int | str | None:
