@@ -27,7 +27,7 @@ def fits(size: int, where: str) -> bool:
 def limit_threads() -> None:
     """Use the cores that this process may run on (in a container fewer than the machine's), or as many as OMP_NUM_THREADS says."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) > 0 else system.usable_cores())
+    torch.set_num_threads(int(wanted) if wanted.isdecimal() and len(wanted) <= 4 and int(wanted) > 0 else system.usable_cores())
 
 
 def reuse_memory() -> bool:

@@ -41,7 +41,7 @@ Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
 class QueryConfig(Section):
     """What is asked of a PACS over DICOMweb; every criterion narrows the answer."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/[^\s]*)?$")]
+    url: Annotated[str, Field(pattern=r"^[^@\s]+$")]
     """Root of the DICOMweb service, such as ``https://pacs.example.org/dicom-web``. A user and a password come from the environment
     (SYNTHCOHORT_DICOMWEB_USER, SYNTHCOHORT_DICOMWEB_PASSWORD), never from here."""
     modality: Code

@@ -17,6 +17,7 @@ import pytest
 
 from pipeline import api, artifacts, progress, runtime, secret, system
 from pipeline.errors import InputError, Notice, system_refusals
+from pipeline.ingest.source import workers
 from tests.unit.command import refused, run_main
 
 ROOT = Path(__file__).parents[2]
@@ -337,8 +338,6 @@ def test_a_system_without_sysconf(monkeypatch):
 def test_a_system_that_does_not_tell_which_cores_are_ours(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    from pipeline.ingest.source import workers
-
     monkeypatch.delenv("SYNTHCOHORT_WORKERS", raising=False)
     assert system.usable_cores() == workers() == 1
     runtime.limit_threads()
@@ -354,6 +353,16 @@ def test_a_system_whose_library_has_no_such_calls(monkeypatch, library):
     monkeypatch.setattr(ctypes, "CDLL", none)
     system.end_with_parent()
     assert runtime.reuse_memory() is False
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "four", "²", "1e3", " 4", "99999", 5000 * "9", "\udcff", "\x1b[31m"])
+def test_a_number_of_workers_that_is_none(monkeypatch, value):
+    monkeypatch.setenv("SYNTHCOHORT_WORKERS", value)
+    with pytest.raises(InputError, match="SYNTHCOHORT_WORKERS") as error:
+        workers()
+    assert len(str(error.value)) < 250
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    runtime.limit_threads()
 
 
 @pytest.mark.parametrize("missing", ["fcntl", "resource"])

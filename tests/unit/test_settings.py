@@ -169,7 +169,6 @@ def test_what_a_card_cannot_show(field, value):
         "ingest.modality=ct scan of the chest",
         "ingest.scaling={ct: header}",
         "ingest.labels=''",
-        "ingest.query={url: 'ftp://pacs', modality: DX}",
         "ingest.query={url: 'https://user:password@pacs/x', modality: DX}",
         "ingest.query={url: 'https://pacs', modality: '*'}",
         "name=../x",
