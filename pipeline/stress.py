@@ -9,7 +9,8 @@ import numpy as np
 
 from evaluation import stress
 from evaluation.encoder import train_classifier
-from evaluation.intervals import Floats, to_json
+from evaluation.intervals import to_json
+from evaluation.metrics import Floats
 from pipeline import runtime
 from pipeline.artifacts import write_json
 from pipeline.evaluate import headline, labelled, load, sheet
