@@ -11,8 +11,9 @@ from unicodedata import normalize
 
 from pipeline.errors import InputError
 from pipeline.ingest import matching, patients, table
-from pipeline.ingest.deidentify import LATERALITIES, SEXES, VIEWS, text
-from pipeline.ingest.reading import Quarantined
+from pipeline.ingest.deidentify.allow_list import LATERALITIES, SEXES, VIEWS
+from pipeline.ingest.readers.header import text
+from pipeline.ingest.readers.reading import Quarantined
 
 if TYPE_CHECKING:
     from pydicom import Dataset
