@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from unicodedata import normalize
 
 from pipeline.errors import InputError
-from pipeline.ingest import matching, patients, table
-from pipeline.ingest.deidentify.allow_list import LATERALITIES, SEXES, VIEWS
+from pipeline.ingest import facts, matching, patients, table
 from pipeline.ingest.readers.header import text
 from pipeline.ingest.readers.reading import Quarantined
 
@@ -23,8 +21,7 @@ Findings = tuple[int, ...]
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
 _KEYWORD = {"sop_instance_uid": "SOPInstanceUID", "series_instance_uid": "SeriesInstanceUID", "patient_id": "PatientID"}
 _MARKS = {"": -1} | {f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", ".0", ",0")}
-_SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O"}
-_SIDES = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
+Use = Literal["needed", "optional", "elsewhere"]
 CONTRADICTORY = "contradictory labels for its {column} in the label table"
 SEVERAL_PATIENTS = "several patients for its {column} in the label table"
 
@@ -57,6 +54,8 @@ class Labels:
         table: what it says of every key; a reason where a file has several.
         unmatched: entries for which there is no file, by their key.
         unpadded: keys without the leading zeros of their numbers.
+        labelled: whether it has labels.
+        rows: how many it has.
         notes: what was assumed, with counts.
     """
 
@@ -64,14 +63,16 @@ class Labels:
     table: dict[str, Entry | str] = field(repr=False)
     unmatched: dict[str, Entry] = field(default_factory=dict, repr=False)
     unpadded: frozenset[str] = field(default_factory=frozenset, repr=False)
+    labelled: bool = True
+    rows: int = 0
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, path: Path, classes: Sequence[str], several: bool = False, needed: bool = True) -> Labels:
+    def load(cls, path: Path, classes: Sequence[str], several: bool = False, use: Use = "needed") -> Labels:
         """Read the table: the first of :data:`KEYS` that it has, and a column ``label``, or with ``several`` a column for each class.
 
-        In the column of a class 1 is present, 0 absent, -1 or nothing unknown. ``patient_id``, ``sex``, ``age`` (years), ``site``, ``view``,
-        ``laterality`` and ``acquisition`` are read where they are there, and win over the header. Without ``needed`` labels are optional.
+        In the column of a class 1 is present, 0 absent, -1 or nothing unknown. The columns of :data:`pipeline.ingest.facts.FACTS` are
+        read where they are there, and win over the header. ``use`` says whether labels must be there, may be there, or come from elsewhere.
 
         Raises:
             InputError: it cannot be read, can be read in several ways, lacks a column, or holds labels that are no class.
@@ -79,15 +80,16 @@ class Labels:
         found = table.read(path, classes if several else ())
         column = next((name for name in KEYS if name in found.columns), None)
         wanted = [table.folded(name) for name in classes] if several else ["label"]
-        labelled = set(wanted) <= set(found.columns)
-        if column is None or not (labelled or (not needed and set(_FACTS) & set(found.columns) - {column})):
+        labelled = use != "elsewhere" and set(wanted) <= set(found.columns)
+        others = facts.FACTS.keys() & set(found.columns) - {column}
+        if column is None or not (labelled or use == "elsewhere" or (use == "optional" and others)):
             asked = f"a column for each class ({', '.join(classes)})" if several else "a column 'label'"
             raise InputError(f"{path.name} needs {asked} and one of {', '.join(KEYS)}: name them in its first line")
         for name in {column, "patient_id"}:
-            _refuse_shortened(found, name)
+            facts.refuse_shortened(found, name)
         values = [found.values(name) for name in wanted] if labelled else []
         to_findings = _marks(path, classes) if several else _class(path, classes, values[0] if values else [])
-        stated, notes = _facts(found, column)
+        stated, notes = facts.stated(found, column)
         entries: dict[str, Entry | str] = {}
         for number, (line, key) in enumerate(zip(found.lines, found.values(column))):
             said = tuple(column_values[number] for column_values in values)
@@ -97,7 +99,7 @@ class Labels:
                 entries[form] = _merged(entries[form], entry, column) if form in entries else entry
         without = sum(not key for key in found.values(column))
         notes += [f"{path.name}: {without} rows have no {column} and were passed over"] if without else []
-        return cls(column, entries, {}, _unpadded(column, entries), (*found.notes, *notes))
+        return cls(column, entries, {}, _unpadded(column, entries), labelled, len(found.rows), (*found.notes, *notes))
 
     def matched(self, names: Sequence[str]) -> Labels:
         """The table by the files that there are, where it is one by file; names are relative POSIX paths."""
@@ -117,24 +119,30 @@ class Labels:
                     entries[name] = entry if before is None else _merged(before, entry, self.column)
         return replace(self, table=entries, unmatched=unmatched, unpadded=_unpadded("file", unmatched))
 
-    def entry(self, file: str, header: Dataset | Any) -> Entry | Quarantined:
-        """What the table says of an image, given its file's relative POSIX path and its header."""
-        key = file if self.column == "file" else matching.identifier(self.column, text(header, _KEYWORD[self.column]))
+    def entry(self, file: str, header: Dataset | Any) -> Entry | str | None:
+        """What the table says of an image, given its file's path and its header: nothing, or the reason why it is unclear."""
+        key = self._key(file, header)
         found = self.table.get(key)
-        if isinstance(found, Entry):
-            return Quarantined(found.why) if found.why else found
-        if found is not None:
-            return Quarantined(found)
-        if key and _bare(self.column, key) in self.unpadded:
-            return Quarantined(matching.UNPADDED.format(column=self.column))
-        return Quarantined(f"no label: its {self.column} is not in the label table")
+        if found is None and key and _bare(self.column, key) in self.unpadded:
+            return matching.UNPADDED.format(column=self.column)
+        return (found.why or found) if isinstance(found, Entry) else found
 
     def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
         """Findings of an image, given its file's relative POSIX path and its header."""
         found = self.entry(file, header)
-        if isinstance(found, Quarantined):
-            return found
+        if isinstance(found, str):
+            return Quarantined(found)
+        if found is None:
+            return Quarantined(f"no label: its {self.column} is not in the label table")
         return found.findings or Quarantined(f"no label: the label table leaves it empty for its {self.column}")
+
+    def line(self, header: Dataset | Any) -> int | None:
+        """The line that an image's header leads to, in a table by UID or patient."""
+        found = self.table.get(self._key("", header)) if self.column != "file" else None
+        return found.line if isinstance(found, Entry) else None
+
+    def _key(self, file: str, header: Dataset | Any) -> str:
+        return file if self.column == "file" else matching.identifier(self.column, text(header, _KEYWORD[self.column]))
 
     def names_patients(self) -> bool:
         """Whether any row says whose image it is."""
@@ -208,59 +216,6 @@ def _unpadded(column: str, entries: dict[str, Any]) -> frozenset[str]:
 
 def _bare(column: str, key: str) -> str:
     return matching.unpadded(matching.stem(table.folded(matching.readable(key))) if column == "file" else key)
-
-
-def _refuse_shortened(found: table.Table, column: str) -> None:
-    for line, value in zip(found.lines, found.values(column)):
-        if matching.shortened(value):
-            raise InputError(
-                f"{found.name} line {line}: column {column!r} holds a number that a spreadsheet has rounded, as 1.2E+10 is, and with it the "
-                f"id's digits are lost: format the column as text, and save the table from its source again"
-            )
-
-
-def _facts(found: table.Table, key: str) -> tuple[list[dict[str, str]], list[str]]:
-    """What each row states beside its label, under DICOM keywords; and how many values say nothing."""
-    stated: list[dict[str, str]] = [{} for _ in found.rows]
-    notes = []
-    for column, (keyword, convert) in _FACTS.items():
-        odd = 0
-        for facts, value in zip(stated, found.values(column) if column != key else ()):
-            if value and (told := convert(value)):
-                facts[keyword] = told
-            odd += bool(value and not told)
-        notes += [f"{found.name}: {odd} values of its column {column!r} say nothing that is known, and were left out"] if odd else []
-    return stated, notes
-
-
-def _age(value: str) -> str:
-    """Years, ``45`` or ``45,5``, as DICOM writes them (PS3.5 6.2); ``045Y`` and ``11M`` too. An empty string for anything else."""
-    if (number := re.fullmatch(r"(\d{1,3})(?:[.,]\d*)?", value)) is not None:
-        value = f"{int(number[1]):03d}Y"
-    return value.upper() if re.fullmatch(r"\d{1,3}[DWMY]", value.upper()) else ""
-
-
-def _one_of(terms: frozenset[str], words: dict[str, str]) -> Callable[[str], str]:
-    def term(value: str) -> str:
-        value = words.get(value.upper(), value.upper())
-        return value if value in terms else ""
-
-    return term
-
-
-def _id(value: str) -> str:
-    return value if patients.canonical(value) else ""
-
-
-_FACTS: dict[str, tuple[str, Callable[[str], str]]] = {
-    "patient_id": ("PatientID", _id),
-    "sex": ("PatientSex", _one_of(SEXES, _SEXES)),
-    "age": ("PatientAge", _age),
-    "site": ("InstitutionName", str),
-    "view": ("ViewPosition", _one_of(VIEWS, {})),
-    "laterality": ("ImageLaterality", _one_of(LATERALITIES, _SIDES)),
-    "acquisition": ("AcquisitionProtocolName", str),
-}
 
 
 def _class(path: Path, classes: Sequence[str], labels: Sequence[str]) -> Any:

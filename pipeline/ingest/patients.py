@@ -20,7 +20,8 @@ def canonical(patient_id: str) -> str:
     """An id without case, spaces and punctuation: ``Pat 001``, ``PAT-001`` and ``pat001`` are one patient.
 
     Letters, digits and combining marks stay; an empty string for an id that has none. A number that a spreadsheet made of an id
-    (``12345.0``) is the id. To join two patients by mistake (``1-23``, ``12-3``) keeps both in one split, which is safe; to tear one is not.
+    (``12345.0``) is the id. To join two patients by mistake (``1-23``, ``12-3``) keeps both in one split, which is safe; to tear one apart
+    is not.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", patient_id).casefold())
     if (number := re.fullmatch(r"\s*(\d+)[.,]0+\s*", folded)) is not None:

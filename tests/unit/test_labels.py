@@ -34,7 +34,6 @@ def test_labels_by_file_uid_or_patient(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("file,label\na,healthy\nb,tumour\n", "'healthy', 'tumour'; ingest.classes names normal, effusion"),
-        ("file;label\na;normal\n", "needs a column 'label'"),
         ("name,label\na,normal\n", "needs a column 'label' and one of file"),
         ("", "needs a column"),
     ],
@@ -56,7 +55,7 @@ def test_a_series_and_a_patient_column_beside_the_file(tmp_path: Path) -> None:
     header = dataset(ramp(), SeriesInstanceUID="1.5")
     assert labels(tmp_path, "series_instance_uid,label\n1.5,effusion\n").find("x", header) == (0, 1)
     table = labels(tmp_path, "file,label,patient_id\na.png,normal,P1\nb.png,normal,P2\nb.png,normal,P3\n")
-    assert table.patients["a.png"] == "P1"
+    assert table.table["a.png"].stated == {"PatientID": "P1"}
     assert table.find("a.png", header) == (1, 0)
     assert isinstance(table.find("b.png", header), Quarantined)
 
