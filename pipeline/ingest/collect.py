@@ -192,7 +192,8 @@ class Store:
                 for name, values in columns.items():
                     value = task.files[0] if name == "file" else tuple(row[name]) if name == "findings" else row[name]
                     values.append(shared.setdefault(value, value))
-        return pd.DataFrame(columns)
+        # Names that are not UTF-8 cannot be held but as objects.
+        return pd.DataFrame({**columns, "file": pd.Series(columns["file"], dtype=object)})
 
     def left_out(self, tasks: Sequence[Task]) -> Left:
         """File and reason of everything that was left out."""

@@ -13,6 +13,8 @@ from pipeline.ingest import matching, patients
 from pipeline.ingest.deidentify.allow_list import LATERALITIES, SEXES, VIEWS
 from pipeline.ingest.table import Table
 
+# Years above which a number is no age but a code for one that is missing.
+OLDEST = 130
 _SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O"}
 _SIDES = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
 
@@ -44,9 +46,11 @@ def stated(found: Table, key: str) -> tuple[list[dict[str, str]], list[str]]:
 
 def _age(value: str) -> str:
     """Years, ``45`` or ``45,5``, as DICOM writes them (PS3.5 6.2); ``045Y`` and ``11M`` too. An empty string for anything else."""
-    if (number := re.fullmatch(r"(\d{1,3})(?:[.,]\d*)?", value)) is not None:
-        value = f"{int(number[1]):03d}Y"
-    return value.upper() if re.fullmatch(r"\d{1,3}[DWMY]", value.upper()) else ""
+    found = re.fullmatch(r"(\d{1,3})(?:[.,]\d*)?()|(\d{1,3})([DWMY])", value.upper())
+    if found is None:
+        return ""
+    number, unit = int(found[1] or found[3]), found[4] or "Y"
+    return "" if unit == "Y" and number > OLDEST else f"{number:03d}{unit}"
 
 
 def _one_of(terms: frozenset[str], words: dict[str, str]) -> Callable[[str], str]:

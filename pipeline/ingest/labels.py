@@ -53,7 +53,7 @@ class Labels:
         column: one of :data:`KEYS`: what ``table`` is keyed by.
         table: what it says of every key; a reason where a file has several.
         unmatched: entries for which there is no file, by their key.
-        unpadded: keys without the leading zeros of their numbers.
+        unpadded: keys, without their suffix, by what they are without the leading zeros of their numbers.
         labelled: whether it has labels.
         rows: how many it has.
         notes: what was assumed, with counts.
@@ -62,7 +62,7 @@ class Labels:
     column: str
     table: dict[str, Entry | str] = field(repr=False)
     unmatched: dict[str, Entry] = field(default_factory=dict, repr=False)
-    unpadded: frozenset[str] = field(default_factory=frozenset, repr=False)
+    unpadded: dict[str, str] = field(default_factory=dict, repr=False)
     labelled: bool = True
     rows: int = 0
     notes: tuple[str, ...] = ()
@@ -123,8 +123,9 @@ class Labels:
         """What the table says of an image, given its file's path and its header: nothing, or the reason why it is unclear."""
         key = self._key(file, header)
         found = self.table.get(key)
-        if found is None and key and _bare(self.column, key) in self.unpadded:
-            return matching.UNPADDED.format(column=self.column)
+        if found is None and key:
+            bare = _bare(self.column, key)
+            return matching.UNPADDED.format(column=self.column) if self.unpadded.get(matching.unpadded(bare), bare) != bare else None
         return (found.why or found) if isinstance(found, Entry) else found
 
     def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
@@ -210,12 +211,13 @@ def _merged(first: Entry | str, second: Entry, column: str) -> Entry:
     return Entry(min(first.line, second.line), first.rows + second.rows, first.findings or second.findings, stated, why)
 
 
-def _unpadded(column: str, entries: dict[str, Any]) -> frozenset[str]:
-    return frozenset(_bare(column, key) for key in entries) if column in ("file", "patient_id") else frozenset()
+def _unpadded(column: str, entries: dict[str, Any]) -> dict[str, str]:
+    bare = [_bare(column, key) for key in entries] if column in ("file", "patient_id") else []
+    return {matching.unpadded(key): key for key in bare}
 
 
 def _bare(column: str, key: str) -> str:
-    return matching.unpadded(matching.stem(table.folded(matching.readable(key))) if column == "file" else key)
+    return matching.stem(table.folded(matching.readable(key))) if column == "file" else key
 
 
 def _class(path: Path, classes: Sequence[str], labels: Sequence[str]) -> Any:

@@ -19,19 +19,19 @@ from pipeline.ingest.intensity import window
 from pipeline.ingest.isolate import MEMORY
 from pipeline.ingest.readers.header import text
 from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
-from pipeline.ingest.standardize import Target, standardize, standardize_volume
+from pipeline.ingest.standardize import Target, clipped, standardize, standardize_volume
 from pipeline.ingest.tasks import Task
 
 if TYPE_CHECKING:
     from pipeline.ingest.labels import Findings, Labels
 
 MIN_SIDE = 16
-# Share of the values that may differ in a blank image, and how far the others may: noise of one step either way.
+# Share of the values, at either end, that may differ in a blank image, and how far the others may: noise of one step either way.
 STRAY = 0.01
 STEPS = 2.0
 # Modalities whose images may show a few bright points and nothing else.
 SPARSE = ("NM", "PT")
-# Standard deviation of a displayed image, as a share of white, below which it shows nothing.
+# Standard deviation of the values as displayed, as a share of the display range, below which it shows nothing.
 FAINT = 0.002
 # What is needed of an image to judge the cohort, and does not stay in it.
 PASSING = ("spelling", "issued", "in_header", "intent")
@@ -172,6 +172,8 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
     if not settings.patients:
         kept["patient"] = kept["id"]
     low, high = window(reading, kept["modality"], settings.target.scaling)
+    if _faint(reading.pixels, low, high) and kept["modality"] not in SPARSE:
+        raise Unusable(BLANK)
     spacing: float | None
     if reading.kind == "volume":
         image, spacing, _ = standardize_volume(reading, low, high, settings.target)
@@ -179,8 +181,6 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
         mm = reading.spacing[0] if reading.spacing else None
         image, ratio = standardize(reading.pixels, low, high, settings.target, reading.aspect, mm, overwrite=True)
         spacing = mm * ratio if mm else None
-    if image.std() < FAINT * settings.target.top and kept["modality"] not in SPARSE:
-        raise Unusable(BLANK)
     row = {
         **kept,
         "findings": findings,
@@ -209,17 +209,23 @@ def _passing(header: Any, stated: Mapping[str, str], settings: Settings) -> dict
 
 
 def _blank(pixels: NDArray[np.float32], sparse: bool) -> bool:
-    """Whether all values are one, or all but :data:`STRAY` of them, or differ by no more than whole :data:`STEPS`; NaN does not count.
-
-    Of most images a thousand values tell that they are not blank, in a fraction of the time. ``sparse`` images are blank only where all
-    values are one.
-    """
-    few = pixels[..., :: max(1, pixels.shape[-2] // 32), :: max(1, pixels.shape[-1] // 32)]
-    for values in (few, pixels):
-        known = values[~np.isnan(values)]
-        stray = 0 if sparse else int(STRAY / 2 * known.size)
-        low, high = (np.partition(known, [stray, known.size - 1 - stray])[[stray, -1 - stray]]) if known.size else (0, 0)
+    """Whether all values are one, or all but :data:`STRAY` of them at either end, or differ by no more than whole :data:`STEPS`; NaN does
+    not count. ``sparse`` images are blank only where all values are one."""
+    for known in _few_then_all(pixels):
+        stray = 0 if sparse else int(STRAY * known.size)
+        low, high = np.partition(known, [stray, known.size - 1 - stray])[[stray, -1 - stray]] if known.size else (0, 0)
         whole = bool(low == np.rint(low) and high == np.rint(high)) and not sparse
         if high - low > (STEPS if whole else 0):
             return False
     return True
+
+
+def _faint(pixels: NDArray[np.float32], low: float, high: float) -> bool:
+    """Whether the display range leaves nothing to be seen."""
+    return all(clipped(known, low, high).std() < FAINT * abs(high - low) for known in _few_then_all(pixels) if known.size)
+
+
+def _few_then_all(pixels: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """A thousand of the values, which tell of most images that they are not blank in a fraction of the time, and then all; without NaN."""
+    for values in (pixels[..., :: max(1, pixels.shape[-2] // 32), :: max(1, pixels.shape[-1] // 32)], pixels):
+        yield values[~np.isnan(values)]
