@@ -39,8 +39,8 @@ class IngestConfig(Section):
     """medmnist: the data set's flag, such as ``breastmnist``."""
     labels: str = "labels.csv"
     """A table inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
-    ``label``. It is text separated by comma, semicolon, tab or bar, in UTF-8, UTF-16 with its mark, or Windows-1252. Columns ``patient_id``,
-    ``sex``, ``age`` (years), ``site``, ``view``, ``laterality`` and ``acquisition`` are read too, for every source, and win over the header;
+    ``label``: text separated by comma, semicolon, tab or bar, in UTF-8, UTF-16 with its mark, or Windows-1252. ``patient_id``,
+    ``sex``, ``age`` (years), ``site``, ``view``, ``laterality`` and ``acquisition`` are read for every source and win over the header;
     ``PatientID``, ``Patient ID``, ``FileName`` and the like are understood. pictures: where there is none, or it has no ``label``, the
     folder of a picture names its class."""
     label_field: str | None = None

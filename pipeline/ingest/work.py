@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MIN_SIDE = 16
 # Share of the values, at either end, that may differ in a blank image, and how far the others may: noise of one step either way.
-STRAY = 0.01
+STRAY = 0.005
 STEPS = 2.0
 # Modalities whose images may show a few bright points and nothing else.
 SPARSE = ("NM", "PT")

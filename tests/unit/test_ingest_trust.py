@@ -360,7 +360,7 @@ BLANK = {
     "white": grey(4095),
     "one dead pixel": np.where(np.arange(64 * 48).reshape(64, 48) == 1000, 4000, grey()).astype(np.uint16),
     "one step of noise": grey(noise=1),
-    "a small marker": grey(rows=8),
+    "a small marker": grey(rows=4),
     "beyond the window": grey(step=900),
 }
 FAINT = {
