@@ -12,7 +12,8 @@ import pytest
 from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
-from pipeline.ingest.readers import nifti, series
+from pipeline.ingest import standardize as standardizing
+from pipeline.ingest.readers import nifti
 from pipeline.ingest.readers.reading import Quarantined, Reading
 from pipeline.ingest.standardize import Target, standardize_volume
 
@@ -94,7 +95,7 @@ def test_resampling_agrees_with_monai(real_data: Path) -> None:
     wanted = np.asarray(theirs)[0].transpose(2, 1, 0)
     affine = np.asarray(theirs.affine)[:, [2, 1, 0, 3]]
     matrix = np.linalg.inv(found.affine) @ affine
-    ours = series._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
+    ours = standardizing._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
     ours = ours[tuple(map(slice, wanted.shape))]
     inside = ours > 0  # beyond the volume MONAI repeats its border
     assert inside.mean() > 0.2
