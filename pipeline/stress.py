@@ -17,7 +17,7 @@ from pipeline.evaluate import headline, labelled, load, sheet
 from pipeline.images import ImageSet
 from pipeline.stages import Context
 
-SUBGROUPS = ("site", "sex", "age_band")
+SUBGROUPS = ("site", "sex", "age_band", "acquisition")
 
 
 def run(ctx: Context) -> dict[str, Any]:
