@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rich.console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -46,6 +47,11 @@ class Reporter:
         with self._log.open("a", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(line + "\n")
+
+    def note(self, sentence: str) -> None:
+        """What a person should know: on the console and in the log."""
+        self.console.print(f"  [bold yellow]! {escape(sentence)}[/]")
+        self.log("note", text=sentence)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:

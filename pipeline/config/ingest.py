@@ -66,10 +66,13 @@ class IngestConfig(Section):
     dataset: Annotated[str, Field(pattern=r"^[a-z0-9]{1,40}$")] | None = None
     """medmnist: the data set's flag, such as ``breastmnist``."""
     labels: Annotated[str, Field(min_length=1, max_length=255)] = "labels.csv"
-    """A CSV inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
-    ``label``; a table by file may have ``patient_id`` too. pictures: where there is none, the folder of a picture names its class."""
+    """A table inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
+    ``label``: text separated by comma, semicolon, tab or bar, in UTF-8, UTF-16 with its mark, or Windows-1252. ``patient_id``,
+    ``sex``, ``age`` (years), ``site``, ``view``, ``laterality`` and ``acquisition`` are read for every source and win over the header;
+    ``PatientID``, ``Patient ID``, ``FileName`` and the like are understood. pictures: where there is none, or it has no ``label``, the
+    folder of a picture names its class."""
     label_field: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
-    """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of a table."""
+    """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of the table's ``label``."""
     several_findings: bool = False
     """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown)."""
     classes: Annotated[tuple[ClassName, ...], AfterValidator(_distinct)] | None = None
