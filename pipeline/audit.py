@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from pipeline import runtime
 from pipeline.artifacts import read_json, write_json
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
-from pipeline.stages import Context
 from pipeline.train import load_denoiser
 from privacy import audit, power
 

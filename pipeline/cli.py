@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline import artifacts, ranks
+from pipeline import ranks
 from pipeline.config import load_config
 from pipeline.errors import InputError, Stopped
 from pipeline.progress import Reporter
@@ -44,32 +44,30 @@ def run(
 ) -> None:
     """Run every stage that is not up to date: ingest, train, generate, audit, evaluate, stress, release."""
     from pipeline.show import show as show_run
-    from pipeline.stages import BY_NAME, run_stages
+    from pipeline.stages import BY_NAME, run_stages, verdict
 
     if until is not None and until not in BY_NAME:
         raise InputError(f"--until {until}: no such stage; the stages are {', '.join(BY_NAME)}")
     settings = load_config(config, set_ or ())
     folder = out or Path("runs") / settings.name
-    _check_folder(folder)
-    with artifacts.lock(folder):
-        steps = run_stages(settings, folder, Reporter(folder / "log.jsonl", console), until=until, redo=redo)
+    steps = run_stages(settings, folder, Reporter(folder / "log.jsonl", console), until=until, redo=redo, keep=[Path(config)])
     if all(step.reason is None for step in steps):
         console.print(f"Nothing to do: all {len(steps)} stages of {escape(settings.name)} are up to date.")
     show_run(folder, console)
     if until in (None, "release"):
-        gate = artifacts.read_json(folder / "release" / "gate.json")
-        raise typer.Exit(EXIT[gate["verdict"]])
+        raise typer.Exit(EXIT[verdict(folder)])
 
 
 @app.command()
 def plan(config: ConfigArgument, out: Out = None, set_: Set = None) -> None:
     """Say which stages would run, and why, without running anything."""
     from pipeline.ingest.source import source_digest
+    from pipeline.stages import check
     from pipeline.stages import plan as plan_stages
 
     settings = load_config(config, set_ or ())
     folder = out or Path("runs") / settings.name
-    _check_folder(folder)
+    check(settings, folder, [Path(config)])
     if folder.exists():
         steps = plan_stages(settings, folder, source_digest(settings, folder))
         for step in steps:
@@ -128,11 +126,6 @@ def phantom(
         raise InputError(f"{out.name} exists: give a folder that does not")
     count = write_cohort(out, draw_patients(patients, seed), seed, size)
     console.print(f"{count} images of {patients} invented patients in {escape(str(out))}")
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder.name} is a file: give --out a folder")
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from evaluation.intervals import to_json
 from evaluation.utility import label_fidelity, train_arms, utility
 from pipeline import runtime
 from pipeline.artifacts import read_json, write_json
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet, to_unit
-from pipeline.stages import Context
 
 ENCODER_IMAGES = 8_000
 """Images seen in training the encoder of the feature space."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline import ranks, runtime
 from pipeline.artifacts import read_json
 from pipeline.config import GenerateConfig
+from pipeline.context import Context
 from pipeline.diffusion import ema
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.mixture import Mixture
@@ -25,7 +26,6 @@ from pipeline.diffusion.schedules import RANGE, sampling_levels
 from pipeline.errors import InputError
 from pipeline.images import ImageSet, finding_columns
 from pipeline.ranks import Report, Share
-from pipeline.stages import Context
 from pipeline.train import MIXTURE, load_denoiser
 
 

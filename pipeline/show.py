@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from pipeline.artifacts import read_json, read_record
+from pipeline.artifacts import RECORD, UNFINISHED, Checked, read_json, read_record
 from pipeline.errors import InputError
-from pipeline.release.results import dig, interval, number, read_results
-from pipeline.stages import STAGES
+from pipeline.release.results import FILES, dig, interval, number, read_results
+from pipeline.stages import BY_NAME, STAGES
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 NEXT = {
@@ -30,16 +30,17 @@ def show(run: Path, console: Console) -> None:
     Raises:
         InputError: the folder is not a run.
     """
-    records = {stage.name: record for stage in STAGES if (record := read_record(run / stage.name)) is not None}
-    if not any((run / stage.name).is_dir() for stage in STAGES):
+    if not any((run / name / stage.name).is_dir() for stage in STAGES for name in ("", UNFINISHED)):
         raise InputError(f"{run.name} is not a run folder: give the folder that synthcohort run wrote, such as runs/quickstart")
-    gate = read_json(run / "release" / "gate.json") if "release" in records else None
-    gate = gate if isinstance(gate, dict) else {}
-    results = read_results(run)
+    records = {stage.name: record for stage in STAGES if (record := read_record(run / stage.name)) is not None}
+    results = read_results(lambda stage: run / stage)
     finished = {
-        key: results[key] if stage in records else {}
-        for key, stage in (("audit", "audit"), ("evaluation", "evaluate"), ("stress", "stress"))
+        key: results[key] if stage in records and _untouched(run / stage, records[stage], file) else {}
+        for key, (stage, file) in FILES.items()
     }
+    gate = read_json(run / "release" / "gate.json")
+    if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
+        gate = {}
     console.print(_stages(run, records))
     for title, rows in (
         ("Privacy", _privacy(finished["audit"])),
@@ -55,7 +56,18 @@ def show(run: Path, console: Console) -> None:
     verdict = str(dig(gate, "images.verdict"))
     for line in NEXT.get(verdict, ("The run is not finished: the same synthcohort run command goes on where it stopped.",)):
         console.print(f"  → {line}", highlight=False)
+    if (run / UNFINISHED).is_dir():
+        console.print(f"  → {UNFINISHED}/: what an interrupted attempt left; its command goes on from there", highlight=False)
     console.print(f"  in {run}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _untouched(folder: Path, record: Mapping[str, Any], file: str) -> bool:
+    """Whether a small file of a finished stage is still as its record says: figures that somebody edited are not shown."""
+    try:
+        Checked().consume(folder, record, only=(file,))
+    except InputError:
+        return False
+    return True
 
 
 def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -64,12 +76,21 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
     for stage in STAGES:
         record = records.get(stage.name)
         if record is None:
-            begun = (run / stage.name).is_dir()
-            table.add_row(stage.name, "[yellow]unfinished[/]" if begun else "[dim]to do[/]", "", "")
+            table.add_row(stage.name, _state(run, stage.name), "", "")
             continue
         summary = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in record.get("summary", {}).items())
-        table.add_row(stage.name, "[green]done[/]", number(record.get("seconds"), 1), escape(summary))
+        inputs = [(name, digest) for name, digest in record["identity"].get("inputs", {}).items() if name in BY_NAME]
+        fits = all(records.get(name, {}).get("digest") == digest for name, digest in inputs)
+        state = "[green]done[/]" if fits else "[yellow]of other inputs[/]"
+        table.add_row(stage.name, state, number(record.get("seconds"), 1), escape(summary))
     return table
+
+
+def _state(run: Path, stage: str) -> str:
+    """What is said of a stage that is not finished, or not as it was."""
+    if (run / stage / RECORD).exists():
+        return "[red]damaged[/]"
+    return "[yellow]unfinished[/]" if (run / UNFINISHED / stage).is_dir() or (run / stage).is_dir() else "[dim]to do[/]"
 
 
 def _figures(title: str, rows: list[tuple[str, Any]]) -> Table:

@@ -12,9 +12,9 @@ from evaluation.encoder import train_classifier
 from evaluation.intervals import Floats, to_json
 from pipeline import runtime
 from pipeline.artifacts import write_json
+from pipeline.context import Context
 from pipeline.evaluate import headline, labelled, load, sheet
 from pipeline.images import ImageSet
-from pipeline.stages import Context
 
 SUBGROUPS = ("site", "sex", "age_band")
 

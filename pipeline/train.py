@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from pipeline import runtime, warm_start
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import TrainConfig
+from pipeline.context import Context
 from pipeline.diffusion import mixture
 from pipeline.diffusion.objectives import Denoiser, precondition
 from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
 from pipeline.errors import InputError, Stopped
 from pipeline.images import ImageSet, to_unit
-from pipeline.stages import Context
 
 CHECKPOINT = "checkpoint/state.safetensors"
 MIXTURE = "mixture.safetensors"

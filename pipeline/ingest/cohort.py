@@ -22,7 +22,7 @@ from pipeline.ingest.standardize import Target
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
-    from pipeline.stages import Context
+    from pipeline.context import Context
 
 PHANTOM_SIDE = 96
 

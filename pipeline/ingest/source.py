@@ -62,6 +62,22 @@ def folder(ingest: IngestConfig) -> Path:
     return root
 
 
+def locations(ingest: IngestConfig) -> dict[str, Path]:
+    """What ingest reads from the disk, by the setting that names it: a folder with all below it, or a file, which need not exist."""
+    found = {}
+    if ingest.source == "medmnist":
+        side = medmnist_side(ingest.size, ingest.volumes)
+        found["ingest.path"] = (ingest.path or MEDMNIST_ROOT).expanduser() / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
+    elif ingest.source == "dicomweb":
+        found |= {"ingest.labels": ingest.path.expanduser() / ingest.labels} if ingest.path else {}
+    elif ingest.path is not None:
+        found["ingest.path"] = ingest.path.expanduser()
+        found["ingest.labels"] = found["ingest.path"] / ingest.labels
+    if key := os.environ.get("SYNTHCOHORT_KEY_FILE"):
+        found["SYNTHCOHORT_KEY_FILE"] = Path(key)
+    return found
+
+
 def workers() -> int:
     """Processes of this rank that read files: SYNTHCOHORT_WORKERS, or its share of the usable cores. No result depends on it."""
     from pipeline.ingest.isolate import usable_cores
@@ -127,13 +143,11 @@ def medmnist_file(ingest: IngestConfig) -> Path:
         InputError: no such data set, or it is absent and cannot be downloaded.
     """
     assert ingest.dataset is not None
-    root = (ingest.path or MEDMNIST_ROOT).expanduser()
-    side = medmnist_side(ingest.size, ingest.volumes)
-    path = root / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
+    path = locations(ingest)["ingest.path"]
     if not path.is_file():
         from pipeline.ingest.medmnist import download
 
-        download(ingest.dataset, side, path)
+        download(ingest.dataset, medmnist_side(ingest.size, ingest.volumes), path)
     return path
 
 

@@ -21,7 +21,7 @@ from pipeline.ingest.collect import FIELDS, Left
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
-    from pipeline.stages import Context
+    from pipeline.context import Context
 
 
 def run(ctx: Context) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.artifacts import PARTIAL, file_digest, read_json, write_json
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
 from pipeline.release import gate
@@ -23,7 +24,6 @@ from pipeline.release.cards import data_card, render_card
 from pipeline.release.dicom_export import write_secondary_capture
 from pipeline.release.report import render_report
 from pipeline.release.results import CHECKSUMS, Results, pixel_digest
-from pipeline.stages import Context
 
 ATTEMPTS = "attempts.json"
 PLAIN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,55}$")
@@ -41,7 +41,7 @@ def run(ctx: Context) -> dict[str, Any]:
     """
     audit = read_json(ctx.folder("audit") / "audit.json")
     if not isinstance(audit, dict):
-        raise InputError("audit/audit.json is missing or damaged: remove the audit folder of this run to measure it again")
+        raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again")
     generated = _judged_images(ctx)
     verdict = gate.decide(audit, ctx.config.release.max_copy_rate)
     verdict["digests"] = {
@@ -50,7 +50,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "pixels": pixel_digest(generated.images),
     }
     verdict["attempt"] = count_attempt(ctx, verdict["images"]["verdict"])
-    results = Results.load(ctx.config, ctx.run, verdict, ctx.records)
+    results = Results.load(ctx.config, ctx.folder, verdict, ctx.records)
     passed = verdict["images"]["verdict"] == "pass"
     if passed:
         _write_cohort(ctx, generated)
@@ -109,12 +109,12 @@ def _judged_images(ctx: Context) -> ImageSet:
     """The generated images, after checking that they are still those that the audit read."""
     judged, record = ctx.records["audit"]["identity"]["inputs"], ctx.records["generate"]
     if judged["generate"] != record["digest"] or judged["train"] != ctx.records["train"]["digest"]:
-        raise InputError("the audit judged other images or weights than this run holds: remove the audit folder of this run to repeat it")
+        raise InputError("the audit judged other images or weights than this run holds: delete the audit folder of this run to repeat it")
     folder = ctx.folder("generate")
     changed = [name for name, digest in record["files"].items() if file_digest(folder / name) != digest]
     if changed:
         raise InputError(
-            f"generate/{changed[0]} has changed since it was judged: remove the generate folder of this run to make and judge it anew"
+            f"generate/{changed[0]} has changed since it was judged: delete the generate folder of this run to make and judge it anew"
         )
     images = ImageSet.load(folder)
     if not all(PLAIN_ID.match(str(name)) for name in images.rows["id"]) or images.rows["id"].duplicated().any():
