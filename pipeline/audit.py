@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline import runtime
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import write_json
 from pipeline.context import Context
 from pipeline.errors import InputError
-from pipeline.images import ImageSet
+from pipeline.images import ImageSet, unit_of
 from pipeline.train import load_denoiser
 from privacy import audit, power
 
@@ -53,7 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
             rng=np.random.default_rng(runtime.derive_seed(seed, "membership")),
             device=device,
         )
-    unit = read_json(ctx.folder("ingest") / "cohort.json")["unit"]
+    unit = unit_of(ctx.folder("ingest"))
     report = audit.summarise(
         found,
         attacked,

@@ -189,7 +189,11 @@ class TrainConfig(Section):
     checkpoint_images: Positive = 20_000
     """Images between two checkpoints."""
     start_from: Path | None = None
-    """Warm start: another run's ``train`` folder, or a ``.safetensors`` file of the same network (MONAI's own for its backbone)."""
+    """Warm start: another run's ``train`` folder, or a ``.safetensors`` file of the same network (MONAI's own for its backbone). The run
+    must show, under the same project key, that it was trained on patients of this run's train split alone, or on none of this cohort."""
+    start_trained_on: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{8,300}$")] | None = None
+    """Warm start from weights without a run, such as published ones: on what they were trained, in a sentence. Giving it declares that none
+    of this cohort's patients was among it; nobody can verify that, and the release says so."""
     start_classes: dict[str, str] = {}
     """Warm start: this run's class to the earlier run's, where the names differ; equal names need no entry."""
     frozen: tuple[str, ...] = ()
@@ -204,8 +208,8 @@ class TrainConfig(Section):
                 "train.backbone monai needs train.augment=0, train.dropout=0, train.checkpointing=false and train.upsample=convolve: "
                 "it knows none of them"
             )
-        if (self.start_classes or self.frozen) and self.start_from is None:
-            raise ValueError("train.start_classes and train.frozen belong to a warm start: give train.start_from too")
+        if (self.start_classes or self.frozen or self.start_trained_on) and self.start_from is None:
+            raise ValueError("train.start_classes, start_trained_on and frozen belong to a warm start: give train.start_from too")
         return self
 
 
@@ -233,7 +237,7 @@ class GenerateConfig(Section):
     negative_class: str | None = None
     """Class to lead away from, instead of the unconditional model (images of that class itself are left unguided)."""
     autoguidance: Path | None = None
-    """Train folder of another run, such as an earlier or smaller model of the same classes, to lead away from (autoguidance)."""
+    """Train folder of another run on the same ingest, such as a shorter or smaller training, to lead away from (autoguidance)."""
     ema: Annotated[float, Field(gt=0, lt=0.28)] | None = None
     """Width of the weights' average, solved from the averages that training stored; by default the weights as trained."""
     batch: Positive = 100
@@ -253,6 +257,8 @@ class GenerateConfig(Section):
             raise ValueError("generate.negative_class and generate.autoguidance exclude each other: guidance leads away from one of them")
         if self.guidance_scale == 1 and (self.negative_class is not None or self.autoguidance is not None):
             raise ValueError("generate.guidance_scale is 1, which is no guidance: set it above 1 to lead away from anything")
+        if self.guidance_scale < 1 and self.autoguidance is not None:
+            raise ValueError("generate.guidance_scale below 1 makes images of the other run's model: autoguidance needs one above 1")
         return self
 
 

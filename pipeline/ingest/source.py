@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline import artifacts, ranks
 from pipeline.config import Config, IngestConfig
@@ -19,6 +20,8 @@ MEDMNIST_ROOT = Path("~/.medmnist")
 # A file changed within a clock tick of being read can keep its time stamp: only files at rest are remembered.
 _KINDS = {"dicom": "DICOM files", "nifti": "NIfTI volumes", "pictures": "pictures"}
 AT_REST_NS = 2_000_000_000
+CACHE_BYTES = 512
+"""More than the cache takes for a file."""
 
 
 def source_digest(config: Config, run: Path) -> str:
@@ -153,8 +156,8 @@ def medmnist_file(ingest: IngestConfig) -> Path:
 
 def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes) -> list[str]:
     """Content digest of every file: an HMAC under ``secret``, or plain SHA-256 where it is empty."""
-    cache = artifacts.read_json(run / CACHE)
-    known: dict[str, str] = cache if isinstance(cache, dict) else {}
+    cache = artifacts.read_json(run / CACHE, largest=CACHE_BYTES * (len(files) + 1))
+    known: dict[str, str] = cache["files"] if isinstance(cache, dict) and cache == _sealed(cache.get("files"), key) else {}
     fresh: dict[str, str] = {}
     digests = []
     now = time.time_ns()
@@ -171,9 +174,14 @@ def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes) -> li
             fresh[mark] = digest
         digests.append(digest)
     if fresh != known:
-        artifacts.write_json(run / CACHE, fresh)
+        artifacts.write_json(run / CACHE, _sealed(fresh, key))
         (run / CACHE).chmod(0o600)
     return digests
+
+
+def _sealed(files: Any, key: bytes) -> dict[str, Any]:
+    """What is remembered of files, with an HMAC: what was damaged or edited is not believed."""
+    return {"files": files, "seal": artifacts.keyed(key, "cache", artifacts.fingerprint({"files": files}))}
 
 
 def _content_digest(path: Path, secret: bytes) -> str:

@@ -153,6 +153,7 @@ def _write_facts(ctx: Context, cohort: Cohort, cleaned: ImageSet, clusters: NDAr
         {
             "classes": list(cleaned.classes),
             "unit": cohort.unit,
+            "key_mark": artifacts.key_mark(artifacts.project_key(ctx.run)),
             **cohort.facts,
             "size": int(cleaned.images.shape[-1]),
             "channels": int(cleaned.images.shape[1]),

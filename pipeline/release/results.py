@@ -128,6 +128,8 @@ def limitations(results: Results) -> list[str]:
     ]
     if (results.gate.get("unit") or results.audit.get("unit")) == "image":
         found.append("The source has no patient identifiers: splits, figures and the verdict are by image, not by patient.")
+    if isinstance(patients := dig(results.model, "warm_start.patients"), str):
+        found.append(f"Training began from earlier weights: {patients}.")
     for row in results.audit.get("power") or []:
         recall = dig(row, "recall.low")
         if isinstance(recall, float | int) and recall < 0.8:
