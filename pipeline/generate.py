@@ -28,7 +28,7 @@ from pipeline.errors import InputError
 from pipeline.images import ImageSet, finding_columns
 from pipeline.ranks import Report, Share
 from pipeline.train import MIXTURE, load_denoiser
-from pipeline.warm_start import TAKE, trained_on, weights_file
+from pipeline.warm_start import TAKE, began_from, trained_on, weights_file
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def run(ctx: Context) -> dict[str, Any]:
     parts = ctx.out / "partial"
     parts.mkdir(exist_ok=True)
     if section.autoguidance is not None:
-        _check_guide(section.autoguidance, ctx.records.get("train", {}))
+        _check_guide(section.autoguidance, ctx.folder("train"), ctx.records.get("train", {}))
     with ctx.reporter.progress("generating images", len(labels)) as advance:
         ranks.together(make_parts, section, ctx.folder("train"), parts, labels, seeds, report=advance)
     paths = [_part(parts, start) for start in range(0, len(labels), section.batch)]
@@ -222,11 +222,13 @@ def negative_class(section: GenerateConfig, model: dict[str, Any]) -> int | None
     return int(model["classes"].index(section.negative_class))
 
 
-def _check_guide(given: Path, record: Mapping[str, Any]) -> None:
+def _check_guide(given: Path, trained: Path, record: Mapping[str, Any]) -> None:
     """Raise InputError where a guide was trained on other images than the model: the audit, and so the gate, would not know of them."""
     path, name = weights_file(given), "generate.autoguidance"
     if trained_on(path.parent, name, path) != record.get("identity", {}).get("inputs", {}).get("ingest"):
         raise InputError(f"{name}: its model was trained on another ingest than this run's, whose patients the audit does not know: {TAKE}")
+    if began_from(path.parent) not in (None, began_from(trained)):
+        raise InputError(f"{name}: its training began from weights of whose patients this run's audit does not know: {TAKE}")
 
 
 def load_guide(given: Path, denoiser: Denoiser, model: dict[str, Any], device: str) -> Denoiser:

@@ -100,15 +100,18 @@ def check_patients(section: TrainConfig, run: Path, ingest: Path, record: Mappin
     if not (earlier / RECORD).is_file():
         if section.start_trained_on is None:
             raise InputError(
-                f"{name} {path.name}: weights without their run do not show on whom they were trained: give the run's train folder, or, for "
-                "published weights, say in train.start_trained_on on what; the release then states it as your word"
+                f"{name} {path.name}: weights without their run do not show on whom they were trained: give the run's train folder, or "
+                "say in train.start_trained_on on what published weights were trained, which the release states as your word"
             )
         return f"declared, not verified: {section.start_trained_on}"
     if section.start_trained_on is not None:
         raise InputError(f"train.start_trained_on is for weights without a run, and {name} has its run: leave it out")
     trained = trained_on(earlier, name, path)
+    before = began_from(earlier)
     if trained == record.get("digest"):
-        return SAME
+        return before or SAME
+    if before is not None:
+        raise InputError(f"{name}: that run began itself from weights {before}, which shows nothing about this run's patients: {TAKE}")
     other = earlier.parent / "ingest"
     found = load_record(other) if other.is_dir() else None
     if found is None or found["digest"] != trained:
@@ -127,8 +130,15 @@ def trained_on(folder: Path, name: str, weights: Path) -> str:
     if record is None:
         raise InputError(f"{name}: {folder.name} is not the train folder of a finished run: {TAKE}")
     described = {"model.json"} & record["files"].keys()
-    Checked().consume(folder, record, only=(weights.relative_to(folder).as_posix(), *described))
+    Checked().consume(folder, record, only=(weights.name, *described))
     return str(record["identity"].get("inputs", {}).get("ingest"))
+
+
+def began_from(folder: Path) -> str | None:
+    """What a train folder's own warm start says of other patients than its train split's; None where there were none."""
+    described = folder / "model.json"
+    patients = dig(read_object(described), "warm_start.patients") if described.is_file() else None
+    return None if patients in (None, SAME) else str(patients)
 
 
 def _compare(name: str, other: Path, mine: Path, mark: str) -> str:

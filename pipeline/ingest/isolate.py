@@ -86,7 +86,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failed:
-    """An item that gave nothing: ``slow``, ``memory``, ``crash``, ``error`` or ``killed``, and the reason in words that hold nothing of its content."""
+    """An item that gave nothing: of which kind, and the reason in words that hold nothing of its content."""
 
     kind: Kind
     reason: str
@@ -163,9 +163,7 @@ def _start(work: Work[Any], memory: int, killed: Counter[int]) -> _Worker:
             return _Worker(work, memory, killed)
         except (EOFError, OSError):
             time.sleep(PAUSE * 2**attempt)
-    raise InputError(
-        f"the processes that read files ended {TRIES} times before their first: free some memory, or set SYNTHCOHORT_WORKERS=1"
-    )
+    raise InputError(f"a process that reads files ended {TRIES} times before its first: free some memory, or set SYNTHCOHORT_WORKERS=1")
 
 
 @dataclass
