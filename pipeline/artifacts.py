@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import hmac
 import json
@@ -345,6 +346,7 @@ def _is_below(name: str) -> bool:
     return not path.is_absolute() and path.as_posix() == name and ".." not in path.parts and "\0" not in name
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:

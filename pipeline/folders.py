@@ -129,6 +129,8 @@ def open_stage(folder: Path, identity: Mapping[str, Any], *, resumable: bool, pr
     if folder.exists() and not resumes:
         discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(".*.json.*"):  # what a kill left of write_json
+        path.unlink()
     folder.chmod(0o700 if private else 0o755)
     (folder / RECORD).unlink(missing_ok=True)
     artifacts.write_json(folder / PARTIAL, mark)
@@ -185,10 +187,12 @@ def recover(run: Path, stages: Sequence[str]) -> None:
                 place.rename(old)
             elif place.is_dir():
                 _clear(place)
+            (new / PARTIAL).unlink(missing_ok=True)  # a kill may have left it beside the record
             new.rename(place)
         elif old.is_dir() and not place.is_dir():
             old.rename(place)
         discard(old)
-    (draft / SWAP).unlink(missing_ok=True)
+    for path in (draft / SWAP, *draft.glob(f".{SWAP}.*")):
+        path.unlink(missing_ok=True)
     if not any(draft.iterdir()):
         draft.rmdir()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts import damage
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write(tensors: Mapping[str, Tensor], path: Path) -> None:

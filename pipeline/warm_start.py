@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from pipeline import tensors
 from pipeline.artifacts import RECORD, Checked, damage, key_mark, load_record, project_key, read_object
 from pipeline.errors import InputError
 from pipeline.release.results import dig
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from pipeline.config import TrainConfig
     from pipeline.diffusion.objectives import Denoiser
 
@@ -52,6 +52,8 @@ def start(denoiser: Denoiser, start_from: Path, classes: Sequence[str], renamed:
     Raises:
         InputError: fewer than half of the parameters fit, or a renamed class or a frozen part does not exist.
     """
+    import torch
+
     path = weights_file(start_from)
     try:
         earlier = tensors.read(path)
