@@ -45,6 +45,8 @@ LARGEST = 64 << 20
 CONTAINERS = 1 << 20
 """Lists and mappings in one JSON file, which take far more memory than bytes."""
 LONGEST_NUMBER = 32
+SEAL = "seal"
+"""The record's entry that is the fingerprint of all others."""
 HEX = re.compile(r"[0-9a-f]{64}")
 LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -250,6 +252,7 @@ def publish(folder: Path, identity: Mapping[str, Any], checked: Checked | None =
         "hardware": _hardware(),
         **facts,
     }
+    record[SEAL] = fingerprint(record)
     write_json(folder / RECORD, record)
     (folder / PARTIAL).unlink(missing_ok=True)
     return record
@@ -331,6 +334,7 @@ def _fits_itself(value: Any) -> bool:
     parts = [identity.get(name, {}) for name in ("config", "inputs")] + [value.get("summary", {})]
     return (
         all(isinstance(part, dict) for part in parts)
+        and value.get(SEAL) == fingerprint({name: entry for name, entry in value.items() if name != SEAL})
         and value.get("fingerprint") == fingerprint(identity)
         and value.get("digest") == fingerprint(files)
         and sizes.keys() == files.keys()
