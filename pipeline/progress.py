@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
@@ -26,6 +27,11 @@ class Reporter:
         with self._log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def note(self, sentence: str) -> None:
+        """What a person should know: on the console and in the log."""
+        self.console.print(f"  [bold yellow]! {escape(sentence)}[/]")
+        self.log("note", text=sentence)
+
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """A progress bar; the yielded function sets how many of ``total`` are done."""
@@ -39,3 +45,8 @@ class Reporter:
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
+
+
+def silent() -> Console:
+    """A console that shows nothing."""
+    return Console(quiet=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from rich.table import Table
 
 from pipeline.artifacts import RECORD, UNFINISHED, Checked, read_json, read_record
 from pipeline.errors import InputError
+from pipeline.ingest import quarantine
 from pipeline.release.results import FILES, dig, interval, number, read_results
 from pipeline.stages import BY_NAME, STAGES
 
+# Reasons for leaving files out that are listed one by one.
+REASONS = 10
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 NEXT = {
     "pass": ("release/report.html: the report to read first", "release/: images, cards and checksums, ready to leave"),
@@ -42,6 +46,10 @@ def show(run: Path, console: Console) -> None:
     if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
         gate = {}
     console.print(_stages(run, records))
+    if (reasons := quarantine.reasons(run / "ingest")).total():
+        console.print(_left_out(reasons))
+    for note in notes if isinstance(notes := dig(results.get("cohort") or {}, "notes"), list) else []:
+        console.print(f"  ! {note}", markup=False, highlight=False)
     for title, rows in (
         ("Privacy", _privacy(finished["audit"])),
         ("Evaluation", _evaluation(finished["evaluation"])),
@@ -91,6 +99,18 @@ def _state(run: Path, stage: str) -> str:
     if (run / stage / RECORD).exists():
         return "[red]damaged[/]"
     return "[yellow]unfinished[/]" if (run / UNFINISHED / stage).is_dir() or (run / stage).is_dir() else "[dim]to do[/]"
+
+
+def _left_out(reasons: Counter[str]) -> Table:
+    table = Table("left out", "files", title_justify="left")
+    table.columns[1].justify = "right"
+    for reason, count in reasons.most_common(REASONS):
+        table.add_row(escape(reason), number(count))
+    others = reasons.total() - sum(count for _, count in reasons.most_common(REASONS))
+    if others:
+        table.add_row("other reasons", number(others))
+    table.caption = "ingest/quarantine.csv lists them"
+    return table
 
 
 def _figures(title: str, rows: list[tuple[str, Any]]) -> Table:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from pipeline import artifacts, folders
 from pipeline.config import Config
@@ -48,7 +48,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("ingest", 6, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.parquet, deidentification.json"),
+    Stage("ingest", 7, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
     Stage("train", 4, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage("audit", 1, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
@@ -283,11 +283,14 @@ def _run_stage(stage: Stage, work: Work, wanted: Mapping[str, Any]) -> dict[str,
     return record
 
 
-def verdict(run: Path) -> str:
+def verdict(run: Path) -> Literal["pass", "fail", "inconclusive"]:
     """The verdict of a finished release. Raises InputError where its ``gate.json`` is not as the release stage left it."""
     folder = run / "release"
     record = artifacts.load_record(folder)
     if record is None:
         raise InputError(f"{run.name} holds no finished release")
     artifacts.Checked().consume(folder, record, only=("gate.json",))
-    return str(artifacts.read_object(folder / "gate.json").get("verdict"))
+    found = artifacts.read_object(folder / "gate.json").get("verdict")
+    if found not in ("pass", "fail", "inconclusive"):
+        raise InputError(artifacts.damage("release", "gate.json"))
+    return cast('Literal["pass", "fail", "inconclusive"]', found)

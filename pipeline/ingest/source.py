@@ -93,7 +93,7 @@ def workers() -> int:
 
 def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:
     """Digest of what the PACS has to the query, and of the label table."""
-    from pipeline.ingest import dicomweb
+    from pipeline.ingest.readers import dicomweb
 
     assert ingest.query is not None
     table = ingest.path.expanduser() / ingest.labels if ingest.path else None
@@ -148,7 +148,7 @@ def medmnist_file(ingest: IngestConfig) -> Path:
     assert ingest.dataset is not None
     path = locations(ingest)["ingest.path"]
     if not path.is_file():
-        from pipeline.ingest.medmnist import download
+        from pipeline.ingest.readers.medmnist import download
 
         download(ingest.dataset, medmnist_side(ingest.size, ingest.volumes), path)
     return path

@@ -1,0 +1,127 @@
+"""De-identification by allow-list: what is not named here does not leave the source file.
+
+Kept values are never copied as text: each is looked up in the terms that DICOM defines for its attribute, parsed as a number, or
+replaced by an HMAC. A name typed into the wrong attribute therefore does not pass either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts import keyed
+from pipeline.ingest.patients import canonical
+from pipeline.ingest.readers.header import text
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+# Defined terms of planar images, PS3.3 C.7.3.1.1.1.
+MODALITIES = frozenset({"CR", "CT", "DX", "ES", "IO", "MG", "MR", "NM", "OP", "OPT", "OT", "PT", "PX", "RF", "RG", "US", "XA", "XC"})
+# Defined terms of View Position, PS3.3 C.8.11.5 (DX), C.8.1.1 (CR) and C.8.11.7 (MG).
+VIEWS = frozenset(
+    {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LAT", "LATERAL", "OBLIQUE"}
+    | {"CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "FB", "SIO", "ISO", "CV", "AT"}
+)
+LATERALITIES = frozenset({"L", "R", "B", "U"})
+SEXES = frozenset({"M", "F", "O"})
+OLDEST_BAND = 90
+_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What is kept of one header; an empty string where it is absent or not a defined term.
+
+    Attributes:
+        id: pseudonym of the image, 16 hexadecimal digits.
+        patient: pseudonym of the patient, 16 hexadecimal digits.
+        modality: one of :data:`MODALITIES`.
+        view: one of :data:`VIEWS`.
+        laterality: one of :data:`LATERALITIES`.
+        site: pseudonym of the institution, such as ``site-3f2a``.
+        sex: one of :data:`SEXES`.
+        age_band: ten years, such as ``40-49``; ``90+`` holds all older ones.
+        acquisition: pseudonym of what a label table calls its acquisition (a scanner, a protocol), such as ``acquisition-81c0``.
+    """
+
+    id: str
+    patient: str
+    modality: str
+    view: str
+    laterality: str
+    site: str
+    sex: str
+    age_band: str
+    acquisition: str
+
+
+def keep(header: Dataset, key: bytes, stated: Mapping[str, str] = MappingProxyType({})) -> Fields:
+    """The fields that stay of a header with Patient ID and SOP Instance UID; pseudonyms are HMACs under ``key``.
+
+    The patient is the Patient ID without case, spaces and punctuation. Its issuer is not part of the pseudonym
+    (:func:`pipeline.ingest.patients.by_issuer` keeps issuers apart).
+
+    Args:
+        header: the source's attributes.
+        key: of the pseudonyms.
+        stated: what a label table says under the same keywords; it wins.
+    """
+
+    def said(keyword: str) -> str:
+        return stated.get(keyword) or text(header, keyword)
+
+    def term(keyword: str, terms: frozenset[str]) -> str:
+        value = said(keyword).upper()
+        return value if value in terms else ""
+
+    def group(name: str, value: str) -> str:
+        return f"{name}-{keyed(key, name, value)[:4]}" if value else ""
+
+    return Fields(
+        id=keyed(key, "image", text(header, "SOPInstanceUID"))[:16],
+        patient=keyed(key, "patient", canonical(said("PatientID")))[:16],
+        modality=term("Modality", MODALITIES),
+        view=term("ViewPosition", VIEWS),
+        laterality=term("ImageLaterality", LATERALITIES) or term("Laterality", LATERALITIES),
+        site=group("site", said("InstitutionName").casefold()),
+        sex=term("PatientSex", SEXES),
+        age_band=age_band(said("PatientAge")),
+        acquisition=group("acquisition", stated.get("AcquisitionProtocolName", "").casefold()),
+    )
+
+
+def age_band(age: str) -> str:
+    """Ten-year band of a DICOM age string (PS3.5 6.2, ``045Y``, ``011M``); ages of 90 and above are pooled, as HIPAA's safe harbour
+    (45 CFR 164.514(b)(2)(i)(C)) asks. An empty string for anything else."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY])", age)
+    if match is None:
+        return ""
+    years = int(match[1]) * _YEARS[match[2]]
+    decade = int(years // 10) * 10
+    return f"{OLDEST_BAND}+" if decade >= OLDEST_BAND else f"{decade}-{decade + 9}"
+
+
+def describe(burned_in: str = "strict") -> list[str]:
+    """What de-identification does, one sentence an action, for the cards and for a reviewer; ``burned_in`` is ``ingest.burned_in``."""
+    kinds = "Ultrasound, photographs, secondary captures and digitised films that do not deny burned-in text are quarantined."
+    search = "Every image is searched for burned-in text of three letters or more, 10 px high or higher, and quarantined where it is found."
+    return [
+        "Only the attributes named here are kept; every other one, private ones, nested sequences and overlays included, is left behind.",
+        "Patient ID and SOP Instance UID are replaced by HMAC-SHA-256 pseudonyms under a secret key that is in no output.",
+        "Institution Name is replaced by a pseudonymous site index made with the same key, and so is a label table's acquisition.",
+        "What a label table says of patient, sex, age, site, view and side wins over the header and is treated like it.",
+        "Modality, view position, laterality and sex are kept where they equal a term that DICOM defines, and are emptied otherwise.",
+        "Patient's Age is kept as a ten-year band; 90 years and above are one band.",
+        "No date and no time is kept, not even shifted.",
+        "No free text is kept: descriptions, comments, names and addresses are left behind.",
+        "Pixel spacing is kept; pixel values are windowed to 8 or 16 bits, MONOCHROME1 is inverted, colour becomes luminance by default.",
+        "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
+        *([kinds] if burned_in == "strict" else []),
+        *([search] if burned_in != "declared" else ["Text burned into the pixels without being declared is not searched for."]),
+        "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
+        "No table from identities to pseudonyms is written anywhere.",
+    ]
