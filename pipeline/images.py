@@ -95,19 +95,7 @@ class ImageSet:
             file = "rows.parquet"
             rows = _rows(folder / file, sum(map(len, shards)))
             return cls(shards[0] if len(shards) == 1 else cast("NDArray[Any]", Shards(shards)), rows)
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            OverflowError,
-            SyntaxError,
-            MemoryError,
-        ) as error:
-            # What numpy and pyarrow raise on damaged files; pyarrow's own errors are of these.
+        except Exception as error:  # numpy's and pyarrow's parsers raise anything on damaged files
             raise InputError(damage(folder.name, file)) from error
 
 

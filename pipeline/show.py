@@ -46,7 +46,7 @@ def show(run: Path, console: Console) -> None:
     if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
         gate = {}
     console.print(_stages(run, records))
-    if (reasons := quarantine.reasons(run / "ingest")).total():
+    if (reasons := _reasons(run, records.get("ingest"))).total():
         console.print(_left_out(reasons))
     for note in notes if isinstance(notes := dig(results.get("cohort") or {}, "notes"), list) else []:
         console.print(f"  ! {note}", markup=False, highlight=False)
@@ -101,6 +101,14 @@ def _state(run: Path, stage: str) -> str:
     return "[yellow]unfinished[/]" if (run / UNFINISHED / stage).is_dir() or (run / stage).is_dir() else "[dim]to do[/]"
 
 
+def _reasons(run: Path, record: Mapping[str, Any] | None) -> Counter[str]:
+    """Why files were left out of the cohort, or of one that could not be ingested."""
+    if record is None:
+        return quarantine.reasons(run / UNFINISHED / "ingest")
+    whole = "quarantine.csv" not in record["files"] or _untouched(run / "ingest", record, "quarantine.csv")
+    return quarantine.reasons(run / "ingest") if whole else Counter()
+
+
 def _left_out(reasons: Counter[str]) -> Table:
     table = Table("left out", "files", title_justify="left")
     table.columns[1].justify = "right"
@@ -109,7 +117,7 @@ def _left_out(reasons: Counter[str]) -> Table:
     others = reasons.total() - sum(count for _, count in reasons.most_common(REASONS))
     if others:
         table.add_row("other reasons", number(others))
-    table.caption = "ingest/quarantine.csv lists them"
+    table.caption = "quarantine.csv lists them"
     return table
 
 
