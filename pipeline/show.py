@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.errors import MarkupError
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
@@ -45,22 +47,17 @@ def show(run: Path, console: Console) -> None:
     gate = read_json(run / "release" / "gate.json")
     if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
         gate = {}
-    console.print(_stages(run, records))
+    _print(console, "the records", lambda: _stages(run, records))
     if (reasons := _reasons(run, records.get("ingest"))).total():
         console.print(_left_out(reasons))
-    for note in notes if isinstance(notes := dig(results.get("cohort") or {}, "notes"), list) else []:
+    for note in notes if isinstance(notes := finished["cohort"].get("notes"), list) else []:
         console.print(f"  ! {note}", markup=False, highlight=False)
-    for title, rows in (
-        ("Privacy", _privacy(finished["audit"])),
-        ("Evaluation", _evaluation(finished["evaluation"])),
-        ("Stress test", _stress(finished["stress"])),
-    ):
-        if any(value is not None for _, value in rows):
-            console.print(_figures(title, rows))
+    for title, rows, key in (("Privacy", _privacy, "audit"), ("Evaluation", _evaluation, "evaluation"), ("Stress test", _stress, "stress")):
+        _print(console, title.lower(), functools.partial(_figures, title, rows, finished[key]))
     if gate.get("checks"):
-        console.print(_checks(gate["checks"]))
+        _print(console, "the gate's checks", lambda: _checks(gate["checks"]))
     if gate:
-        console.print(_verdict(gate))
+        _print(console, "the verdict", lambda: _verdict(gate))
     verdict = str(dig(gate, "images.verdict"))
     for line in NEXT.get(verdict, ("The run is not finished: the same synthcohort run command goes on where it stopped.",)):
         console.print(f"  → {line}", highlight=False)
@@ -90,7 +87,7 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
         inputs = [(name, digest) for name, digest in record["identity"].get("inputs", {}).items() if name in BY_NAME]
         fits = all(records.get(name, {}).get("digest") == digest for name, digest in inputs)
         state = "[green]done[/]" if fits else "[yellow]of other inputs[/]"
-        table.add_row(stage.name, state, number(record.get("seconds"), 1), escape(summary))
+        table.add_row(stage.name, state, escape(number(record.get("seconds"), 1)), escape(summary))
     return table
 
 
@@ -121,12 +118,24 @@ def _left_out(reasons: Counter[str]) -> Table:
     return table
 
 
-def _figures(title: str, rows: list[tuple[str, Any]]) -> Table:
+def _print(console: Console, what: str, make: Callable[[], RenderableType | None]) -> None:
+    """Print a table, if there is one; a line where the figures are of a form that this version does not write, so that none can be made."""
+    try:
+        if (made := make()) is not None:
+            console.print(made)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MarkupError):
+        console.print(f"  ! {what}: the figures are damaged, or of another version", markup=False, highlight=False)
+
+
+def _figures(title: str, read: Callable[[Mapping[str, Any]], list[tuple[str, Any]]], found: Mapping[str, Any]) -> Table | None:
+    rows = read(found)
+    if all(value is None for _, value in rows):
+        return None
     table = Table(title.lower(), "value (95 % interval)", "n")
     table.columns[2].justify = "right"
     for name, measure in rows:
         if measure is not None:
-            table.add_row(escape(name), interval(measure), number(measure.get("n")) if isinstance(measure, Mapping) else "")
+            table.add_row(escape(name), escape(interval(measure)), escape(number(measure.get("n"))) if isinstance(measure, Mapping) else "")
     return table
 
 

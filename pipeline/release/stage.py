@@ -7,6 +7,7 @@ without any raster image.
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def count_attempt(ctx: Context, verdict: str) -> int:
     """
     path = ctx.run / ATTEMPTS
     ledger = read_json(path)
-    if ledger is None and path.exists():
+    if os.path.lexists(path) and not _counts_attempts(ledger):
         raise InputError(f"{ATTEMPTS} of this run is damaged: restore it from a backup, since it counts the attempts on this cohort")
     ledger = ledger or {}
     entries = ledger.setdefault(ctx.records["ingest"]["digest"], [])
@@ -89,6 +90,12 @@ def count_attempt(ctx: Context, verdict: str) -> int:
     entries[place : place + 1] = [{"digest": digest, "verdict": verdict, "date": date}]
     write_json(path, ledger)
     return place + 1
+
+
+def _counts_attempts(ledger: Any) -> bool:
+    """Whether this is what :func:`count_attempt` writes."""
+    lists = list(ledger.values()) if isinstance(ledger, dict) else [None]
+    return all(isinstance(one, list) and all(isinstance(entry, dict) and "digest" in entry for entry in one) for one in lists)
 
 
 def class_counts(images: ImageSet) -> dict[str, int]:

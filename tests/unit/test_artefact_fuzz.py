@@ -216,3 +216,53 @@ def test_what_is_shown_of_results_that_were_edited_with_their_record(run: Path, 
         show(run, Console(file=io.StringIO(), width=150))
 
     fuzz(run / stage / file, look, 60, 8)
+
+
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    10**30,
+    1e308,
+    "",
+    "x" * 500,
+    "[bold",
+    "[/]",
+    "\x1b[2J",
+    [],
+    {},
+    [None],
+    [[]],
+    {"value": []},
+    {"low": "x"},
+]
+
+
+def places(tree: Any) -> list[tuple[Any, Any]]:
+    """Every container and key of a JSON value."""
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else []
+    return [(tree, key) for key in keys] + [place for key in keys for place in places(tree[key])]
+
+
+@pytest.mark.parametrize(
+    "name", ["audit/audit.json", "evaluate/evaluation.json", "stress/stress.json", "ingest/cohort.json", "train/record.json"]
+)
+def test_what_is_shown_of_values_of_the_wrong_kind(run: Path, name: str) -> None:
+    stage, file = name.split("/")
+    record = json.loads((run / stage / "record.json").read_text())
+    rng = np.random.default_rng(9)
+    original = (run / stage / file).read_text() if file != "record.json" else json.dumps({"summary": record["summary"], "seconds": 1.5})
+    for _ in range(80):
+        tree = json.loads(original)
+        for _ in range(int(rng.integers(1, 4))):
+            found = places(tree)
+            if found:
+                container, key = found[int(rng.integers(len(found)))]
+                container[key] = VALUES[int(rng.integers(len(VALUES)))]
+        facts = tree if file == "record.json" else {"summary": record["summary"], "seconds": 1.5}
+        if file != "record.json":
+            (run / stage / file).write_text(json.dumps(tree))
+        artifacts.publish(run / stage, record["identity"], **facts)
+        with bounded():
+            assert "\n" not in refusal(functools.partial(show, run, Console(file=io.StringIO(), width=150)))

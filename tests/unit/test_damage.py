@@ -383,3 +383,53 @@ def test_the_list_of_what_takes_its_place_is_not_trusted(damaged: Path, damage: 
     else:
         assert "unfinished" in said
         assert "\n" not in said
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": {}}', '{"a": [1]}', '{"a": [{}]}', "[" * 90_000, "\udc00"])
+def test_a_damaged_count_of_attempts_is_refused(damaged: Path, content: str) -> None:
+    (damaged / "attempts.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(InputError, match=r"attempts\.json"):
+        again(damaged)
+    assert not (damaged / "release").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"files": 3, "seal": ""}', '{"files": {"a": []}, "seal": "x"}', "\ud800", "[" * 90_000])
+def test_a_damaged_memory_of_the_sources_is_not_believed(tmp_path: Path, content: str) -> None:
+    root = tmp_path / "pictures"
+    root.mkdir()
+    (root / "one.png").write_bytes(b"x")
+    os.utime(root / "one.png", (1, 1))
+    settings = Config.model_validate(
+        config().model_dump() | {"ingest": {"source": "pictures", "path": root, "classes": ["a"], "labels": "labels.csv"}}
+    )
+    whole = source.source_digest(settings, tmp_path)
+    cache = tmp_path / source.CACHE
+    remembered = json.loads(cache.read_text())
+    cache.write_bytes(content.encode("utf-8", "surrogatepass"))
+    assert source.source_digest(settings, tmp_path) == whole
+    assert json.loads(cache.read_text()) == remembered
+    # An edited digest would hide that a file has changed.
+    remembered["files"] = dict.fromkeys(remembered["files"], "0" * 64)
+    cache.write_text(json.dumps(remembered))
+    assert source.source_digest(settings, tmp_path) == whole
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("file", ["pixels.bin", "journal.jsonl"])
+def test_what_an_interrupted_ingest_read_is_read_again_where_it_was_damaged(tmp_path: Path, file: str, place: float) -> None:
+    from pipeline.ingest.collect import Store, _check
+    from pipeline.ingest.standardize import Target
+
+    store = Store(tmp_path, Target(4, 1, 8, None, {}), 2)
+    assert store.open() == 0
+    with store.appending() as (pixels, journal):
+        for number in range(10):
+            line, image = {"rows": [{"id": str(number)}], "left_out": []}, bytes([number] * 16)
+            pixels.write(image)
+            journal.write(json.dumps(line | {"check": _check(line, [image])}).encode() + b"\n")
+    assert Store(tmp_path, Target(4, 1, 8, None, {}), 2).open() == 10
+    flip(tmp_path / file, place)
+    left = store.open()
+    assert 0 < left + 1 <= 10
+    assert abs(left - 10 * place) <= 1
+    assert [line["rows"][0]["id"] for line in store.lines()] == [str(number) for number in range(left)]
