@@ -14,7 +14,6 @@ import hmac
 import json
 import os
 import platform
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -137,26 +136,6 @@ def lock(run: Path) -> Iterator[None]:
         except OSError:
             raise InputError(f"{run.name}: another process is using this run folder: wait for it, or give another --out") from None
         yield
-
-
-def project_key(run: Path) -> bytes:
-    """The key of the pseudonyms: SYNTHCOHORT_KEY, or the file SYNTHCOHORT_KEY_FILE, or a file made in the run folder with mode 0600.
-
-    It is in no configuration, log or record. Whoever holds it can recompute a pseudonym from a patient's id.
-    """
-    if value := os.environ.get("SYNTHCOHORT_KEY"):
-        if len(value) < 16:
-            raise InputError("SYNTHCOHORT_KEY is shorter than 16 characters: use a long random string")
-        return value.encode()
-    path = Path(os.environ.get("SYNTHCOHORT_KEY_FILE") or run / "pseudonym.key")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_hex(32).encode())
-    key = path.read_bytes().strip()
-    if len(key) < 16:
-        raise InputError(f"the key file {path.name} holds fewer than 16 bytes: use a long random string")
-    return key
 
 
 def keyed(key: bytes, *parts: str | bytes) -> str:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from pipeline import runtime
 from pipeline.artifacts import read_json, write_json
+from pipeline.cohorts.ledger import count_attempt
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.stages import Context
@@ -62,6 +63,7 @@ def run(ctx: Context) -> dict[str, Any]:
         n_audit=len(audited.images),
         holdout_units=len(np.unique(audited.patients)),
     )
+    count_attempt(ctx)  # before anybody can read what came of it
     write_json(ctx.out / "audit.json", report)
     pair_sheet(images, train.images, found, ctx.out / "pairs.png")
     return {

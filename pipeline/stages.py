@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts
+from pipeline.cohorts.ledger import restore
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
@@ -47,7 +48,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("ingest", 5, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.parquet, deidentification.json"),
+    Stage("ingest", 6, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.parquet, deidentification.json"),
     Stage("train", 4, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage("audit", 1, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
@@ -191,6 +192,9 @@ def run_stages(config: Config, run: Path, reporter: Reporter, *, until: str | No
             f"{run.name} was finished with another configuration ({first.reason}): {names} would be redone; "
             f"add --redo to replace them, or --out for a new folder"
         )
+    ingest = steps[0]
+    if any(step.reason is not None for step in steps) and (ingest.reason is None or ingest.replaces):
+        restore(run, stands=ingest.reason is None)
     records: dict[str, Mapping[str, Any]] = {}
     for step in steps:
         stage, out = step.stage, run / step.stage.name

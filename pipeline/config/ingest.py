@@ -74,6 +74,9 @@ class IngestConfig(Section):
     """Share of all patients used to select and to fit encoders (a data set's official split wins)."""
     test_share: Fraction = 0.2
     """Share of all patients that is reported once (a data set's official split wins)."""
+    replication: bool = False
+    """Draw splits of this run's own, whatever is settled for the cohort, to see how far a result hangs on the split. Nothing of it is kept
+    with the cohort: it counts as no attempt, and is never released."""
 
     @property
     def volumes(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import shutil
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import keyed, project_key
+from pipeline.artifacts import keyed
+from pipeline.cohorts.key import project_key
 from pipeline.ingest.deidentify import allow_list, text_guard
 from pipeline.ingest.intensity import window
 from pipeline.ingest.isolate import MEMORY, SECONDS, Answer, Failed, isolated
@@ -232,11 +234,13 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
         raise Unusable("the image has no contrast")
     if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
+    # Before the pixels are standardised in place: what an image shows does not hang on the size that is asked for.
+    content = None if settings.dicom else _content(reading.pixels, settings.key)
     kept = dict(vars(allow_list.keep(reading.header, settings.key)))
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
-        kept["patient"] = kept["id"]
+        kept["patient"] = content
     low, high = window(reading, kept["modality"], settings.target.scaling)
     spacing: float | None
     if reading.kind == "volume":
@@ -247,12 +251,19 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
         spacing = mm * ratio if mm else None
     row = {
         **kept,
+        "content": content or kept["id"],
         "findings": findings,
         "spacing_mm": spacing,
         "intensity_low": low if reading.linear else None,
         "intensity_high": high if reading.linear else None,
     }
     return image, row
+
+
+def _content(pixels: NDArray[np.float32], key: bytes) -> str:
+    """Pseudonym of an image that has no identifier: the same wherever its file lies, and whatever its name, labels and metadata are."""
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data.cast("B")).digest()
+    return keyed(key, "content", str(pixels.shape), digest)[:16]
 
 
 def _flat(pixels: NDArray[np.float32]) -> bool:
@@ -319,10 +330,10 @@ class Store:
             start = end
 
     def rows(self, tasks: Sequence[Task]) -> pd.DataFrame:
-        """One row an image: ``id``, ``patient``, ``file``, ``findings`` (a tuple) and :data:`FIELDS`."""
+        """One row an image: ``id``, ``patient``, ``content``, ``file``, ``findings`` (a tuple) and :data:`FIELDS`."""
         import pandas as pd
 
-        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "findings", "file", *FIELDS)}
+        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "content", "findings", "file", *FIELDS)}
         shared: dict[Any, Any] = {}  # equal values are kept once: most columns hold few different ones
         for task, line in zip(tasks, self.lines()):
             for row in line["rows"]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import artifacts, ranks
+from pipeline.cohorts.key import project_key
 from pipeline.config import Config, IngestConfig
 from pipeline.errors import InputError
 
@@ -34,7 +35,7 @@ def source_digest(config: Config, run: Path) -> str:
     ingest = config.ingest
     if ingest.source == "phantom":
         return artifacts.fingerprint({"phantom_patients": ingest.phantom_patients, "seed": config.seed})
-    key = artifacts.project_key(run)
+    key = project_key(run)
     if ingest.source == "medmnist":
         path = medmnist_file(ingest)
         [digest] = _digests({path.name: path}, run, key, secret=b"")

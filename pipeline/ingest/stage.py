@@ -13,6 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import artifacts, images
+from pipeline.cohorts.cohort import Cohort as Settled
+from pipeline.cohorts.key import mark, project_key
+from pipeline.cohorts.ledger import find
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
 from pipeline.ingest import ledger, split
@@ -24,6 +27,10 @@ from pipeline.ingest.tasks import Left
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
     from pipeline.stages import Context
+
+TWIN = "near-duplicate of an image in the official val or test split"
+# From how far off the shares of settled splits are mentioned.
+OFF = 0.05
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -42,16 +49,9 @@ def run(ctx: Context) -> dict[str, Any]:
         common = "; ".join(f"{count} x {reason}" for reason, count in Counter(reason for _, reason in cohort.left_out).most_common(3))
         raise InputError(f"no usable image among {len(cohort.left_out)} files ({common}): ingest/quarantine.parquet lists them")
     clusters = split.near_duplicates(cohort.images)
-    rng = np.random.default_rng((ctx.config.seed, 1))
-    why = "near-duplicate of an image in the official val or test split"
-    if "split" in cohort.rows:
-        splits, kept = _split_published(cohort, clusters, ingest, rng)
-    elif cohort.unit == "patient":
-        splits, kept = _split_patients(ctx, cohort, clusters, rng)
-        why = ledger.TIES
-    else:
-        splits, kept = _split_images(cohort, clusters, ingest, rng), np.ones(len(clusters), bool)
-    dropped: Left = [(str(file), why) for file in cohort.rows["file"][~kept]]
+    splits, why = _split(ctx, cohort, clusters)
+    kept = why == ""
+    dropped: Left = list(zip(cohort.rows["file"][~kept].astype(str), why[~kept]))
     left_out = cohort.left_out + dropped
     table = {
         **{name: cohort.rows[name] for name in ("id", "patient")},
@@ -94,48 +94,61 @@ def _shares(ingest: IngestConfig) -> dict[str, float]:
     }
 
 
-def _split_patients(
-    ctx: Context, cohort: Cohort, clusters: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """The whole cohort by patient, those of earlier ingests where they are; patients that share a near-duplicate count as one.
+def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[NDArray[np.str_], NDArray[np.object_]]:
+    """Split of every image, and why it is left out: an empty string where it is not. What earlier runs settled of the cohort stays."""
+    ingest, rng = ctx.config.ingest, np.random.default_rng((ctx.config.seed, 1))
+    draw = _split_published if "split" in cohort.rows else _split_drawn
+    if ingest.replication:
+        return draw(Settled(), cohort, clusters, ingest, rng)
+    content, patients = cohort.rows["content"], cohort.rows["patient"] if cohort.unit == "patient" else pd.Series([], dtype=str)
+    with find(ctx.run, patients, content) as found:
+        settled = found.cohort
+        splits, why = draw(settled, cohort, clusters, ingest, rng)
+        kept = why == ""
+        by_patient = dict(zip(patients[kept], splits[kept].tolist())) if cohort.unit == "patient" else {}
+        found.save(settled.with_splits(by_patient, dict(zip(content[kept], splits[kept].tolist()))))
+    if settled.images and (told := _off(splits[kept], ingest)) is not None:
+        ctx.reporter.console.print(f"  {told}")
+    return splits, why
 
-    False in the second result for an image that would tie two splits together.
-    """
-    path, shares = ctx.run / ledger.NAME, _shares(ctx.config.ingest)
-    earlier = ledger.Ledger.load(path, artifacts.project_key(ctx.run), shares)
-    ids, patients = cohort.rows["id"].tolist(), cohort.rows["patient"].tolist()
+
+def _off(splits: NDArray[np.str_], ingest: IngestConfig) -> str | None:
+    """What to say where a split that was drawn earlier is far from the shares that are asked for now; None where it is not."""
+    asked = _shares(ingest)
+    had = {name: float((splits == name).mean()) for name in asked}
+    if max(abs(had[name] - share) for name, share in asked.items()) <= OFF:
+        return None
+    shares = ", ".join(f"{name} {had[name]:.2f} ({share:.2f})" for name, share in asked.items())
+    return f"earlier runs settled this cohort's splits, and they stay; shares of the images (and asked for): {shares}"
+
+
+def _split_drawn(
+    settled: Settled, cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.str_], NDArray[np.object_]]:
+    """The whole cohort by patient, or by image where nothing says whose they are; those that share a near-duplicate count as one."""
+    content, patients = cohort.rows["content"].tolist(), cohort.rows["patient"].tolist()
     labels, names = strata(cohort.findings, cohort.classes)
-    splits, kept = ledger.place(earlier, ids, patients, clusters, labels, names, rng)
-    chosen = np.flatnonzero(kept)
-    earlier.save(path, [ids[row] for row in chosen], [patients[row] for row in chosen], splits[kept].tolist())
-    return splits, kept
-
-
-def _split_images(cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator) -> NDArray[np.str_]:
-    """The whole cohort by image, where nothing says whose they are; near-duplicates count as one."""
-    units = split.tie(cohort.rows["patient"].tolist(), clusters)
-    labels, names = strata(cohort.findings, cohort.classes)
-    return split.assign(units, labels, _shares(ingest), names, rng, noun="images")
+    return ledger.place(settled, content, patients, clusters, labels, names, _shares(ingest), rng, noun=f"{cohort.unit}s")
 
 
 def _split_published(
-    cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator
-) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """The official splits, with audit drawn from train; False in the second result for images that have a twin in a later split.
+    settled: Settled, cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.str_], NDArray[np.object_]]:
+    """The official splits, with audit drawn from train; images that have a twin in a later split are left out.
 
     An official test set stays whole, so that results compare with published ones.
     """
     splits = cohort.rows["split"].to_numpy().astype("<U5")
-    kept = np.ones(len(splits), bool)
+    why = np.full(len(splits), "", object)
     for earlier, later in (("train", ("val", "test")), ("val", ("test",))):
         there = set(clusters[np.isin(splits, later) & (clusters >= 0)].tolist())
-        kept &= ~((splits == earlier) & np.isin(clusters, list(there)))
-    pool = np.flatnonzero(kept & (splits == "train"))
-    units = split.tie(cohort.rows["patient"].iloc[pool].tolist(), clusters[pool])
+        why[(splits == earlier) & np.isin(clusters, list(there))] = TWIN
+    pool = np.flatnonzero((why == "") & (splits == "train"))
     shares = {"train": 1 - ingest.audit_share, "audit": ingest.audit_share}
     labels, names = strata(cohort.findings[pool], cohort.classes)
-    splits[pool] = split.assign(units, labels, shares, names, rng, noun="images")
-    return splits, kept
+    content = cohort.rows["content"].iloc[pool].tolist()
+    splits[pool], why[pool] = ledger.place(settled, content, content, clusters[pool], labels, names, shares, rng, noun="images")
+    return splits, why
 
 
 def _write_quarantine(out: Path, left_out: Left) -> None:
@@ -155,6 +168,8 @@ def _write_facts(ctx: Context, cohort: Cohort, cleaned: ImageSet, clusters: NDAr
         {
             "classes": list(cleaned.classes),
             "unit": cohort.unit,
+            "key": mark(project_key(ctx.run)),
+            "replication": ctx.config.ingest.replication,
             **cohort.facts,
             "size": int(cleaned.images.shape[-1]),
             "channels": int(cleaned.images.shape[1]),

@@ -1,0 +1,98 @@
+"""The key of the pseudonyms: one for all cohorts of a folder, since patients are compared by their pseudonyms."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from pipeline import artifacts
+from pipeline.cohorts import folder
+from pipeline.errors import InputError
+
+NAME = "pseudonym.key"
+SHORTEST, LONGEST = 16, 1 << 16
+
+
+def project_key(run: Path) -> bytes:
+    """The key of the pseudonyms: SYNTHCOHORT_KEY, or the file SYNTHCOHORT_KEY_FILE, or a file in the folder of the cohorts.
+
+    A key file that is absent is made, with mode 0600. One that an earlier version made in the run folder becomes that of the cohorts. The
+    key is in no configuration, log or record.
+
+    Raises:
+        InputError: the key cannot be read or is too short, or is not the one under which the cohorts or this run were made.
+    """
+    if value := os.environ.get("SYNTHCOHORT_KEY"):
+        if len(value) < SHORTEST:
+            raise InputError(f"SYNTHCOHORT_KEY is shorter than {SHORTEST} characters: use a long random string")
+        key = value.encode("utf-8", "surrogateescape")
+    elif given := os.environ.get("SYNTHCOHORT_KEY_FILE"):
+        key = _given(Path(given).expanduser())
+    else:
+        key = _of_the_cohorts(run)
+    made = _key_of(run)
+    if made is not None and made != mark(key):
+        raise InputError(
+            f"{run.name} was ingested under another key of the pseudonyms: give that key (SYNTHCOHORT_KEY, or as SYNTHCOHORT_COHORTS the "
+            f"folder that holds it), or remove the ingest folder of this run to ingest it anew"
+        )
+    return key
+
+
+def mark(key: bytes) -> str:
+    """What tells one key from another, and nothing else about it: 16 hexadecimal digits."""
+    return artifacts.keyed(key, "cohorts")[:16]
+
+
+def _of_the_cohorts(run: Path) -> bytes:
+    home, own = folder.folder() / NAME, run / NAME
+    with folder.held(), folder.usable():
+        if not home.exists():
+            if not own.is_file() and (folder.files() or _key_of(run) is not None):
+                raise InputError(
+                    f"{home} is missing, and pseudonyms were made under it: restore it from a backup, give the key as SYNTHCOHORT_KEY, or "
+                    f"the folder that holds it as SYNTHCOHORT_COHORTS"
+                )
+            folder.replace(home, _read(own) if own.is_file() else _new())
+        key = _read(home)
+        if own.is_file():
+            if _read(own) != key:
+                raise InputError(
+                    f"{run.name} has a key of its own ({NAME}), and {home.parent} another: give a folder for this run alone as "
+                    f"SYNTHCOHORT_COHORTS, or remove {NAME} and the ingest folder of this run to ingest it anew"
+                )
+            own.unlink()
+    return key
+
+
+def _given(path: Path) -> bytes:
+    if not os.path.lexists(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.replace(path, _new())
+        except OSError as error:
+            raise InputError(f"SYNTHCOHORT_KEY_FILE {path.name} cannot be made ({error.strerror}): give a file that can") from None
+    return _read(path)
+
+
+def _new() -> bytes:
+    return secrets.token_hex(32).encode()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            key = file.read(LONGEST + 1).strip()
+    except OSError as error:
+        raise InputError(f"the key file {path.name} cannot be read ({error.strerror}): give a file with a long random string") from None
+    if not SHORTEST <= len(key) <= LONGEST:
+        raise InputError(f"the key file {path.name} holds fewer than {SHORTEST} bytes, or too many: use a long random string")
+    return key
+
+
+def _key_of(run: Path) -> str | None:
+    """Mark of the key that a run was ingested under; None where it was not, or by a version that did not note it."""
+    facts = artifacts.read_json(run / "ingest" / "cohort.json")
+    made = facts.get("key") if isinstance(facts, dict) else None
+    return made if isinstance(made, str) else None
