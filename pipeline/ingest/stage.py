@@ -107,7 +107,7 @@ def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[N
         kept = why == ""
         by_patient = dict(zip(patients[kept], splits[kept].tolist())) if cohort.unit == "patient" else {}
         found.save(settled.with_splits(by_patient, dict(zip(content[kept], splits[kept].tolist()))))
-    if settled.images and (told := _off(splits[kept], ingest)) is not None:
+    if settled.images and "split" not in cohort.rows and (told := _off(splits[kept], ingest)) is not None:
         ctx.reporter.console.print(f"  {told}")
     return splits, why
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import io
 import json
 import os
 import shutil
@@ -391,6 +392,27 @@ def test_an_image_stays_in_its_split_whatever_is_asked_for(earlier: Any, tmp_pat
     again = ingest(root, tmp_path / "other", **changes)["split"]
     assert set(first.index) & set(again.index)
     pd.testing.assert_series_equal(again[again.index.isin(first.index)].sort_index(), first[first.index.isin(again.index)].sort_index())
+
+
+def test_shares_that_earlier_runs_leave_no_room_for_are_told(earlier: Any, tmp_path: Path) -> None:
+    for run, shares in (("same", {}), ("more", {"audit_share": 0.6})):
+        console = Console(file=io.StringIO(), width=300)
+        run_stages(settings(earlier[0], **shares), tmp_path / run, Reporter(tmp_path / "log.jsonl", console), until="ingest")
+        assert ("earlier runs settled this cohort's splits" in console.file.getvalue()) == (run == "more")  # type: ignore[attr-defined]
+    assert "train 0.45 (0.26), audit 0.20 (0.39), val 0.15 (0.15), test 0.20 (0.20)" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("kind", "unit", "known"), [("medmnist", "image", 2), ("dicom", "patient", 2), ("pictures", "image", 0)])
+def test_what_an_earlier_version_ingested_is_known_by_identifiers_alone(
+    tmp_path: Path, cohorts: Path, kind: str, unit: str, known: int
+) -> None:
+    artifacts.write_json(tmp_path / "ingest" / "cohort.json", {"unit": unit, "source": {"kind": kind}})
+    rows = pd.DataFrame({"id": ["i", "j"], "patient": ["i", "j"], "split": ["train", "audit"]})
+    rows.to_parquet(tmp_path / "ingest" / "rows.parquet")
+    ledger.restore(tmp_path, stands=False)
+    found = [Cohort.from_json(path.read_bytes())[1] for path in files(cohorts)]
+    assert [dict(cohort.images) for cohort in found] == ([{"i": "train", "j": "audit"}] if known else [])
+    assert not any(cohort.patients for cohort in found)
 
 
 def renamed(root: Path) -> None:
