@@ -138,6 +138,11 @@ def lock(run: Path) -> Iterator[None]:
         yield
 
 
+def key_mark(key: bytes) -> str:
+    """A check value, 16 hexadecimal digits, that tells whether pseudonyms of two runs were made under one key, and nothing of the key."""
+    return keyed(key, "check value of the project key")[:16]
+
+
 def keyed(key: bytes, *parts: str | bytes) -> str:
     """HMAC-SHA-256 of the parts, as 64 hexadecimal digits; lengths are bound, so that ('a', 'bc') is not ('ab', 'c')."""
     encoded = [part.encode() if isinstance(part, str) else part for part in parts]

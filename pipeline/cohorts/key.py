@@ -32,17 +32,12 @@ def project_key(run: Path) -> bytes:
     else:
         key = _of_the_cohorts(run)
     made = _key_of(run)
-    if made is not None and made != mark(key):
+    if made is not None and made != artifacts.key_mark(key):
         raise InputError(
             f"{run.name} was ingested under another key of the pseudonyms: give that key (SYNTHCOHORT_KEY, or as SYNTHCOHORT_COHORTS the "
             f"folder that holds it), or remove the ingest folder of this run to ingest it anew"
         )
     return key
-
-
-def mark(key: bytes) -> str:
-    """What tells one key from another, and nothing else about it: 16 hexadecimal digits."""
-    return artifacts.keyed(key, "cohorts")[:16]
 
 
 def _of_the_cohorts(run: Path) -> bytes:
@@ -94,5 +89,5 @@ def _read(path: Path) -> bytes:
 def _key_of(run: Path) -> str | None:
     """Mark of the key that a run was ingested under; None where it was not, or by a version that did not note it."""
     facts = artifacts.read_json(run / "ingest" / "cohort.json")
-    made = facts.get("key") if isinstance(facts, dict) else None
+    made = facts.get("key_mark") if isinstance(facts, dict) else None
     return made if isinstance(made, str) else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import artifacts
 from pipeline.cohorts import folder
 from pipeline.cohorts.cohort import SPLITS, Attempt, Cohort
-from pipeline.cohorts.key import mark, project_key
+from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ def find(run: Path, patients: Iterable[str], images: Iterable[str]) -> Iterator[
         cohort = Cohort()
         files: list[Path] = []
         for path in folder.files():
-            other = _load(path, mark(key))
+            other = _load(path, artifacts.key_mark(key))
             if not people.isdisjoint(other.patients) or not pictures.isdisjoint(other.images):
                 cohort, files = cohort.joined(other), [*files, path]
         old = [path for path in (run / OLD_SPLITS, run / OLD_ATTEMPTS) if path.is_file()]
-        yield Found(cohort.joined(_left_in(run, old, key)), mark(key), files, old)
+        yield Found(cohort.joined(_left_in(run, old, key)), artifacts.key_mark(key), files, old)
 
 
 def restore(run: Path, *, stands: bool) -> None:
@@ -138,7 +138,7 @@ def _assigned(ingest: Path) -> tuple[Splits, Splits] | None:
         return None
     patients, images = (dict(zip(rows[column], rows["split"])) for column in ("patient", "id"))
     # An earlier version made other pseudonyms of patients, and of images without an identifier.
-    if "key" not in facts:
+    if "key_mark" not in facts:
         return ({}, images) if identified else None
     if facts.get("unit") != "patient":
         return {}, patients

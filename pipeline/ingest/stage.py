@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import artifacts, images
 from pipeline.cohorts.cohort import Cohort as Settled
-from pipeline.cohorts.key import mark, project_key
+from pipeline.cohorts.key import project_key
 from pipeline.cohorts.ledger import find
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
@@ -168,7 +168,7 @@ def _write_facts(ctx: Context, cohort: Cohort, cleaned: ImageSet, clusters: NDAr
         {
             "classes": list(cleaned.classes),
             "unit": cohort.unit,
-            "key": mark(project_key(ctx.run)),
+            "key_mark": artifacts.key_mark(project_key(ctx.run)),
             "replication": ctx.config.ingest.replication,
             **cohort.facts,
             "size": int(cleaned.images.shape[-1]),
