@@ -171,7 +171,8 @@ def _left_in(run: Path, files: Iterable[Path], key: bytes) -> Cohort:
                 entries = [Attempt(entry["digest"], entry["verdict"], entry["date"]) for judged in value.values() for entry in judged]
                 cohort = cohort.joined(Cohort(attempts=tuple(entries)))
                 continue
-            same, patients = value["key"] == artifacts.keyed(key, "ledger")[:16], dict(value["patients"])
+            marks = [artifacts.keyed(key, "ledger", *spelling)[:16] for spelling in ((), ("canonical",))]
+            same, patients = value["key"] in marks, dict(value["patients"])
         except (AttributeError, KeyError, TypeError, ValueError):
             same, patients = False, {}
         if not same or not {*patients.values()} <= {*SPLITS}:

@@ -38,10 +38,13 @@ class IngestConfig(Section):
     dataset: str | None = None
     """medmnist: the data set's flag, such as ``breastmnist``."""
     labels: str = "labels.csv"
-    """A CSV inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
-    ``label``; a table by file may have ``patient_id`` too. pictures: where there is none, the folder of a picture names its class."""
+    """A table inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
+    ``label``: text separated by comma, semicolon, tab or bar, in UTF-8, UTF-16 with its mark, or Windows-1252. ``patient_id``,
+    ``sex``, ``age`` (years), ``site``, ``view``, ``laterality`` and ``acquisition`` are read for every source and win over the header;
+    ``PatientID``, ``Patient ID``, ``FileName`` and the like are understood. pictures: where there is none, or it has no ``label``, the
+    folder of a picture names its class."""
     label_field: str | None = None
-    """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of a table."""
+    """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of the table's ``label``."""
     several_findings: bool = False
     """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown)."""
     classes: tuple[str, ...] | None = None
