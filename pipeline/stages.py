@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 from rich.markup import escape
 
 from pipeline import artifacts, folders
+from pipeline.cohorts.ledger import restore
 from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.errors import InputError
@@ -192,6 +193,9 @@ def run_stages(
                 f"add --redo to replace them, or --out for a new folder"
             )
         _refuse_strangers(run, replaced)
+        ingest = steps[0]
+        if any(step.reason is not None for step in steps) and (ingest.reason is None or ingest.replaces):
+            restore(run, stands=ingest.reason is None)
         _bring_up_to_date(config, run, reporter, source, steps)
         return steps
 

@@ -7,7 +7,6 @@ without any raster image.
 from __future__ import annotations
 
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.artifacts import PARTIAL, file_digest, read_json, write_json
+from pipeline.cohorts.ledger import count_attempt
 from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
@@ -26,7 +26,6 @@ from pipeline.release.dicom_export import write_secondary_capture
 from pipeline.release.report import render_report
 from pipeline.release.results import CHECKSUMS, Results, pixel_digest
 
-ATTEMPTS = "attempts.json"
 PLAIN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,55}$")
 SAMPLES = 12
 
@@ -35,7 +34,7 @@ def run(ctx: Context) -> dict[str, Any]:
     """Judge, then write the release that the verdict allows.
 
     Returns:
-        ``verdict`` and ``weights`` (pass, fail or inconclusive), ``images`` released, and ``attempt``.
+        ``verdict`` and ``weights`` (pass, fail or inconclusive), ``images`` released, and ``attempt`` (none for a replication).
 
     Raises:
         InputError: the generated images are not those that were judged, or the configuration would loosen the gate.
@@ -45,6 +44,8 @@ def run(ctx: Context) -> dict[str, Any]:
         raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again")
     generated = _judged_images(ctx)
     verdict = gate.decide(audit, ctx.config.release.max_copy_rate)
+    if ctx.config.ingest.replication:
+        verdict = gate.withheld(verdict)
     verdict["digests"] = {
         "images": {name: digest for name, digest in ctx.records["generate"]["files"].items() if name.endswith((".npy", ".parquet"))},
         "weights": {name: digest for name, digest in ctx.records["train"]["files"].items() if name.endswith(".safetensors")},
@@ -71,31 +72,6 @@ def run(ctx: Context) -> dict[str, Any]:
         "images": released,
         "attempt": verdict["attempt"],
     }
-
-
-def count_attempt(ctx: Context, verdict: str) -> int:
-    """Which attempt on this cohort this is, from 1; kept in ``attempts.json`` beside the cohort, so that trying until it passes is visible.
-
-    The ledger maps the cohort's digest to one entry for each distinct generated set; judging the same set again does not count twice.
-    """
-    path = ctx.run / ATTEMPTS
-    ledger = read_json(path)
-    if os.path.lexists(path) and not _counts_attempts(ledger):
-        raise InputError(f"{ATTEMPTS} of this run is damaged: restore it from a backup, since it counts the attempts on this cohort")
-    ledger = ledger or {}
-    entries = ledger.setdefault(ctx.records["ingest"]["digest"], [])
-    digest = ctx.records["generate"]["digest"]
-    place = next((index for index, entry in enumerate(entries) if entry["digest"] == digest), len(entries))
-    date = str(ctx.records["audit"].get("finished", ""))[:10]
-    entries[place : place + 1] = [{"digest": digest, "verdict": verdict, "date": date}]
-    write_json(path, ledger)
-    return place + 1
-
-
-def _counts_attempts(ledger: Any) -> bool:
-    """Whether this is what :func:`count_attempt` writes."""
-    lists = list(ledger.values()) if isinstance(ledger, dict) else [None]
-    return all(isinstance(one, list) and all(isinstance(entry, dict) and "digest" in entry for entry in one) for one in lists)
 
 
 def class_counts(images: ImageSet) -> dict[str, int]:
