@@ -21,6 +21,7 @@ from pipeline import artifacts
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
+from privacy import gate
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ STAGES = (
     Stage("stress", 1, ("ingest", "generate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"),
     Stage(
         "release",
-        1,
+        2,
         ("ingest", "train", "generate", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,
@@ -103,7 +104,9 @@ class Step:
 
 def identity(stage: Stage, config: Config, source: str | None, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The identity of a stage's output, in which files are named by content; ``source`` is the content digest of what ingest reads."""
-    section = getattr(config, stage.name).model_dump(mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images"})
+    section = getattr(config, stage.name).model_dump(
+        mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images", "sign"}
+    )
     inputs = {name: records[name]["digest"] for name in stage.needs}
     if stage.name == "ingest":
         inputs = {"source": source}
@@ -122,13 +125,30 @@ def _other_weights(stage: Stage, config: Config) -> Path | None:
     return weights_file(given)
 
 
-def plan(config: Config, run: Path, source: str | None) -> list[Step]:
-    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits.
+def check_settings(config: Config) -> None:
+    """Refuse what would stop a stage far into the run: before any work, not after the stages ahead.
 
-    Raises InputError where weights that the configuration names are not there: before any work, not after the stages ahead.
+    Raises:
+        InputError: weights or the signing key that the configuration names are not there, or it would loosen the gate.
     """
     for stage in STAGES:
         _other_weights(stage, config)
+    try:
+        gate.copy_bound(config.release.max_copy_rate)
+    except ValueError as error:
+        raise InputError(f"release.max_copy_rate: {error}") from None
+    if config.release.sign is not None:
+        from pipeline.release.sign import private_key
+
+        private_key(config.release.sign)
+
+
+def plan(config: Config, run: Path, source: str | None) -> list[Step]:
+    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits.
+
+    Raises InputError as :func:`check_settings`.
+    """
+    check_settings(config)
     steps: list[Step] = []
     records: dict[str, Mapping[str, Any]] = {}
     for stage in STAGES:
@@ -177,6 +197,7 @@ def run_stages(config: Config, run: Path, reporter: Reporter, *, until: str | No
     """
     from pipeline.ingest.source import source_digest
 
+    check_settings(config)
     if until != "ingest" and (why := config.ingest.not_trainable()) is not None:
         raise InputError(f"{why}: add --until ingest to ingest them")
     source = source_digest(config, run)

@@ -81,10 +81,11 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
         InputError: what was given cannot be used.
     """
     from pipeline.ingest.source import source_digest
-    from pipeline.stages import STAGES, Step
+    from pipeline.stages import STAGES, Step, check_settings
     from pipeline.stages import plan as plan_stages
 
     chosen, folder = _chosen(config, settings, out)
+    check_settings(chosen)
     if folder.exists():
         return plan_stages(chosen, folder, source_digest(chosen, folder))
     return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in STAGES]
