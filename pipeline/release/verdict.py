@@ -18,9 +18,9 @@ def read_gate(path: Path) -> dict[str, Any]:
     gate = json_value(path)
     if not isinstance(gate, dict) or tuple(gate) != contents.GATE_KEYS:
         raise Damage("has other keys than a verdict")
+    if not isinstance(gate["checks"], list) or not isinstance(gate["replication"], bool):
+        raise Damage("holds no checks, or does not say whether the run is a replication")
     try:
-        if not isinstance(gate["checks"], list) or not isinstance(gate["replication"], bool):
-            raise Damage("holds no checks, or does not say whether the run is a replication")
         decided = privacy_gate.decide(gate["checks"], replication=gate["replication"])
         contradictions = privacy_gate.contradictions(gate["checks"])
     except ValueError as error:
