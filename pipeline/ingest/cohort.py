@@ -67,13 +67,14 @@ def published(ctx: Context) -> Cohort:
     from pipeline.ingest.readers import medmnist
 
     ingest = ctx.config.ingest
-    found = medmnist.read(ingest)
+    found = medmnist.read(ingest, source.medmnist_file(ingest))
+    medmnist.check_classes(found)
     key = artifacts.project_key(ctx.run)
     with ctx.reporter.progress("reading images", len(found.split)) as done:
         pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), done)
     files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
     ids = [artifacts.keyed(key, "image", str(ingest.dataset), file)[:16] for file in files]
-    empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band"), "")
+    empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band", "turned"), "")
     rows = pd.DataFrame({"id": ids, "patient": ids, "findings": list(map(tuple, found.findings)), "file": files, "split": found.split})
     rows = rows.assign(modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
     facts = {"source": {"kind": "medmnist", "dataset": ingest.dataset, **found.facts}, "modality": found.modality}
@@ -89,7 +90,7 @@ def scanned(ctx: Context) -> Cohort:
     by_patient = ingest.source not in ("nifti", "pictures") or (isinstance(labels, Labels) and bool(labels.patients))
     settings = Settings(
         root,
-        reader(ingest, labels),
+        reader(ingest),
         labels,
         key,
         _target(ingest),
@@ -139,16 +140,16 @@ def _labels(ingest: IngestConfig, root: Path, table: Path, classes: tuple[str, .
     return Labels.load(table, classes, ingest.several_findings)
 
 
-def reader(ingest: IngestConfig, labels: Labels | FieldLabels | FolderLabels) -> Any:
+def reader(ingest: IngestConfig) -> Any:
     """The reader of the source's files, as :class:`~pipeline.ingest.collect.Settings` wants it."""
     if ingest.source == "nifti":
         from pipeline.ingest.readers import nifti
 
-        return functools.partial(nifti.read, modality=ingest.modality, labels=labels, root=ingest.path)
+        return functools.partial(nifti.read, modality=ingest.modality, root=ingest.path)
     if ingest.source == "pictures":
         from pipeline.ingest.readers import pictures
 
-        return functools.partial(pictures.read, modality=ingest.modality, labels=labels, root=ingest.path)
+        return functools.partial(pictures.read, modality=ingest.modality, root=ingest.path)
     from pipeline.ingest.readers import dicom, series
 
     also = (ingest.label_field,) if ingest.label_field else ()

@@ -20,7 +20,8 @@ from pipeline.artifacts import keyed, project_key
 from pipeline.ingest.deidentify import allow_list, text_guard
 from pipeline.ingest.intensity import window
 from pipeline.ingest.isolate import MEMORY, SECONDS, Answer, Failed, isolated
-from pipeline.ingest.readers.header import text
+from pipeline.ingest.labels import Labels
+from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
 from pipeline.ingest.standardize import Target, standardize, standardize_volume
 from pipeline.ingest.tasks import Left, Task
@@ -37,20 +38,20 @@ SLOWEST = 16 << 20
 # Where ranks leave what they read, in blocks of so many tasks: starting a block's workers costs a tenth of reading it, or less.
 BLOCKS = "blocks"
 BLOCK = 512
-FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "spacing_mm", "intensity_low", "intensity_high")
+FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "turned", "spacing_mm", "intensity_low", "intensity_high")
 
 
 class Reader(Protocol):
     """``read`` of one of the readers: the images of these files, one for each that the files hold."""
 
-    def __call__(self, paths: Sequence[Path], refuse: Callable[[Any], str | None]) -> Iterator[Reading | Quarantined]:
+    def __call__(self, paths: Sequence[Path], refuse: Callable[[Header], str | None]) -> Iterator[Reading | Quarantined]:
         """Read."""
 
 
 class Labeller(Protocol):
     """Which findings an image has."""
 
-    def find(self, file: str, header: Any) -> Findings | Quarantined:
+    def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings by the file's relative path and its header."""
 
 
@@ -181,12 +182,13 @@ def _first_of_its_kind(answer: Answer, seen: set[str]) -> tuple[list[NDArray[Any
 def work(task: Task, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """One task's images and their rows, and why others were left out of it: past this point there is no identity."""
     images, rows, left_out = [], [], []
-    refuse = functools.partial(_refuse, task=task, settings=settings)
+    labelled: dict[str, Findings] = {}
+    refuse = functools.partial(_refuse, task=task, settings=settings, labelled=labelled)
     for found in settings.read([settings.root / file for file in task.files], refuse):
         try:
             if isinstance(found, Quarantined):
                 raise Unusable(found.reason)
-            image, row = _standard(found, task, settings)
+            image, row = _standard(found, labelled[found.header.sop_instance_uid], task, settings)
         except Unusable as error:
             left_out.append(str(error))
             continue
@@ -196,7 +198,14 @@ def work(task: Task, settings: Settings) -> tuple[dict[str, Any], list[NDArray[A
     return {"rows": rows, "left_out": list(dict.fromkeys(left_out))}, images
 
 
-def _findings(header: Any, task: Task, settings: Settings) -> Findings | Quarantined:
+def _patient(header: Header, task: Task, settings: Settings) -> str:
+    """Whose image it is: what the label table says, for a source whose files do not say it."""
+    if not settings.dicom and isinstance(settings.labels, Labels):
+        return next((settings.labels.patients[name] for name in task.files if name in settings.labels.patients), "")
+    return header.patient_id
+
+
+def _findings(header: Header, task: Task, settings: Settings) -> Findings | Quarantined:
     """What the labels say of an image; a volume's files must not contradict each other."""
     found = [settings.labels.find(name, header) for name in task.files]
     known = {one for one in found if not isinstance(one, Quarantined)}
@@ -205,34 +214,34 @@ def _findings(header: Any, task: Task, settings: Settings) -> Findings | Quarant
     return known.pop() if known else found[0]
 
 
-def _refuse(header: Any, task: Task, settings: Settings) -> str | None:
-    """Why an image is not wanted, told by its header alone."""
-    if not text(header, "SOPInstanceUID"):
+def _refuse(header: Header, task: Task, settings: Settings, labelled: dict[str, Findings]) -> str | None:
+    """Why an image is not wanted, told by its header alone; otherwise its findings are put under its SOP Instance UID."""
+    if not header.sop_instance_uid:
         return "no SOP Instance UID: give it one, or export it again"
-    modality = text(header, "Modality").upper()
-    if settings.dicom and modality not in allow_list.MODALITIES:
-        if not modality:
+    if settings.dicom and header.modality not in allow_list.MODALITIES:
+        if not header.modality:
             return "its header has no Modality: set it to what it is (CT, MR, DX, ...)"
         return "its Modality is not that of an image of the body (a whole slide, a segmentation, a report, ...): keep such files elsewhere"
-    if settings.patients and not text(header, "PatientID"):
+    if settings.patients and not _patient(header, task, settings):
         return "no Patient ID: it could not be kept on the same side of the split as the patient's other images; give it one"
     if (why := text_guard.refuse_header(header, settings.burned_in)) is not None:
         return why
     found = _findings(header, task, settings)
-    return found.reason if isinstance(found, Quarantined) else None
+    if isinstance(found, Quarantined):
+        return found.reason
+    labelled[header.sop_instance_uid] = found
+    return None
 
 
-def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
-    findings = _findings(reading.header, task, settings)
-    if isinstance(findings, Quarantined):
-        raise Unusable(findings.reason)
+def _standard(reading: Reading, findings: Findings, task: Task, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
     if min(reading.pixels.shape[-2:]) < MIN_SIDE:
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
     if _flat(reading.pixels):
         raise Unusable("the image has no contrast")
     if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
-    kept = dict(vars(allow_list.keep(reading.header, settings.key)))
+    header = dataclasses.replace(reading.header, patient_id=_patient(reading.header, task, settings))
+    kept = dict(vars(allow_list.keep(header, settings.key)))
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
@@ -248,6 +257,7 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
     row = {
         **kept,
         "findings": findings,
+        "turned": reading.turned,
         "spacing_mm": spacing,
         "intensity_low": low if reading.linear else None,
         "intensity_high": high if reading.linear else None,

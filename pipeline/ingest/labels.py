@@ -9,16 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
-from pipeline.ingest.readers.header import text
 from pipeline.ingest.readers.reading import Quarantined
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pipeline.ingest.readers.header import Header
 
 # 1 present, 0 absent, -1 unknown, for each class in order.
 Findings = tuple[int, ...]
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
-_KEYWORD = {"sop_instance_uid": "SOPInstanceUID", "series_instance_uid": "SeriesInstanceUID", "patient_id": "PatientID"}
 _MARKS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": -1}
 
 
@@ -65,9 +63,9 @@ class Labels:
                 table[name] = None
         return cls(column, table, patients)
 
-    def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
+    def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings of an image, given its file's relative POSIX path and its header."""
-        key = file if self.column == "file" else text(header, _KEYWORD[self.column])
+        key = file if self.column == "file" else getattr(header, self.column)
         if key not in self.table:
             return Quarantined(f"no label: its {self.column} is not in the label table")
         return self.table[key] or Quarantined(f"contradictory labels for its {self.column} in the label table")
@@ -85,9 +83,9 @@ class FieldLabels:
     keyword: str
     classes: tuple[str, ...]
 
-    def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
+    def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings of an image, given its header."""
-        value = text(header, self.keyword).casefold()
+        value = header.also.get(self.keyword, "").casefold()
         if not value:
             return Quarantined(f"no label: its header has no {self.keyword}")
         if value not in [name.casefold() for name in self.classes]:
@@ -101,7 +99,7 @@ class FolderLabels:
 
     classes: tuple[str, ...]
 
-    def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
+    def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings of an image, given its file's relative POSIX path."""
         folder = PurePosixPath(file).parts[0]
         if folder not in self.classes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dicom_folder import dataset, ramp
 
 from pipeline.errors import InputError
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
+from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined
 
 
@@ -18,7 +18,7 @@ def labels(tmp_path: Path, text: str) -> Labels:
 
 
 def test_labels_by_file_uid_or_patient(tmp_path: Path) -> None:
-    header = dataset(ramp(), SOPInstanceUID="1.2.3", PatientID="A7")
+    header = Header(sop_instance_uid="1.2.3", patient_id="A7")
     assert labels(tmp_path, "file,label\n./a\\b.dcm,effusion\n").find("a/b.dcm", header) == (0, 1)
     assert labels(tmp_path, "Label,SOP_Instance_UID\neffusion,1.2.3\n").find("x", header) == (0, 1)
     assert labels(tmp_path, "patient_id,label\n A7 , normal \n").find("x", header) == (1, 0)
@@ -53,7 +53,7 @@ def test_many_unknown_labels_are_cut_short(tmp_path: Path) -> None:
 
 
 def test_a_series_and_a_patient_column_beside_the_file(tmp_path: Path) -> None:
-    header = dataset(ramp(), SeriesInstanceUID="1.5")
+    header = Header(series_instance_uid="1.5")
     assert labels(tmp_path, "series_instance_uid,label\n1.5,effusion\n").find("x", header) == (0, 1)
     table = labels(tmp_path, "file,label,patient_id\na.png,normal,P1\nb.png,normal,P2\nb.png,normal,P3\n")
     assert table.patients["a.png"] == "P1"
@@ -65,7 +65,7 @@ def test_several_findings_have_a_column_each(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("file,Normal,effusion\na,0,1\nb,1,1\nc,0,0\nd,-1,\ne,,\n")
     table = Labels.load(path, ("normal", "effusion"), several=True)
-    header = dataset(ramp())
+    header = Header()
     assert [table.find(name, header) for name in "abcd"] == [(0, 1), (1, 1), (0, 0), (-1, -1)]
     assert isinstance(table.find("e", header), Quarantined)
     path.write_text("file,normal,effusion\na,no,1\n")
@@ -83,9 +83,9 @@ def test_paths_out_of_the_folder_are_named(tmp_path: Path) -> None:
 
 def test_an_attribute_of_the_header_names_the_class() -> None:
     found = FieldLabels("BodyPartExamined", ("Chest", "Hand"))
-    assert found.find("x", dataset(ramp(), BodyPartExamined="CHEST ")) == (1, 0)
-    for value, expected in (("SKULL", "none of ingest.classes"), (None, "has no BodyPartExamined")):
-        header = dataset(ramp(), **({"BodyPartExamined": value} if value else {}))
+    assert found.find("x", Header(also={"BodyPartExamined": "CHEST"})) == (1, 0)
+    for value, expected in (("SKULL", "none of ingest.classes"), ("", "has no BodyPartExamined")):
+        header = Header(also={"BodyPartExamined": value})
         missing = found.find("x", header)
         assert isinstance(missing, Quarantined)
         assert expected in missing.reason

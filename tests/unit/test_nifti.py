@@ -12,10 +12,9 @@ import pytest
 from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
-from pipeline.ingest.labels import Labels
-from pipeline.ingest.readers import nifti, series
+from pipeline.ingest.readers import nifti
 from pipeline.ingest.readers.reading import Quarantined, Reading
-from pipeline.ingest.standardize import Target, standardize_volume
+from pipeline.ingest.standardize import Target, _sampled, standardize_volume
 
 # Every volume of the real folder: its number of time points, and its size as (D, H, W).
 MUST = {
@@ -95,7 +94,7 @@ def test_resampling_agrees_with_monai(real_data: Path) -> None:
     wanted = np.asarray(theirs)[0].transpose(2, 1, 0)
     affine = np.asarray(theirs.affine)[:, [2, 1, 0, 3]]
     matrix = np.linalg.inv(found.affine) @ affine
-    ours = series._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
+    ours = _sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
     ours = ours[tuple(map(slice, wanted.shape))]
     inside = ours > 0  # beyond the volume MONAI repeats its border
     assert inside.mean() > 0.2
@@ -197,11 +196,11 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "not finite" in reason(save("infinite.nii", np.full((4, 4, 4), np.inf, np.float32)))
     whole = save("whole.nii", np.zeros((9, 9, 9), np.int16)).read_bytes()
     (tmp_path / "cut.nii").write_bytes(whole[:-100])
-    assert "damaged" in reason(tmp_path / "cut.nii")
+    assert "cut short" in reason(tmp_path / "cut.nii")
     (tmp_path / "head.nii").write_bytes(whole[:200])
-    assert "damaged" in reason(tmp_path / "head.nii")
+    assert "cut short" in reason(tmp_path / "head.nii")
     (tmp_path / "text.nii").write_text("hello")
-    assert "damaged" in reason(tmp_path / "text.nii")
+    assert reason(tmp_path / "text.nii") == "not a NIfTI volume"
     huge = bytearray(whole)
     huge[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()
     (tmp_path / "huge.nii").write_bytes(huge)
@@ -213,9 +212,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "permissions" in reason(tmp_path / "absent.nii")
 
 
-def test_the_label_table_names_the_patient(tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text("file,label,patient_id\nsub/a.nii,x,P7\n")
+def test_the_path_takes_the_place_of_a_uid(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    path = linear(tmp_path / "sub" / "a.nii", np.eye(4))
-    [found] = read(path, modality="CT", labels=Labels.load(tmp_path / "labels.csv", ("x",)), root=tmp_path)
-    assert (found.header.PatientID, found.header.Modality, found.header.SOPInstanceUID) == ("P7", "CT", "sub/a.nii")
+    [found] = read(linear(tmp_path / "sub" / "a.nii", np.eye(4)), modality="ct", root=tmp_path)
+    assert (found.header.sop_instance_uid, found.header.modality, found.header.patient_id) == ("sub/a.nii", "CT", "")

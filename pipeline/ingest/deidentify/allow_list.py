@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.artifacts import keyed
-from pipeline.ingest.readers.header import text
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
+from pipeline.ingest.readers.header import Header
 
 # Defined terms of planar images, PS3.3 C.7.3.1.1.1.
 MODALITIES = frozenset({"CR", "CT", "DX", "ES", "IO", "MG", "MR", "NM", "OP", "OPT", "OT", "PT", "PX", "RF", "RG", "US", "XA", "XC"})
@@ -54,22 +50,22 @@ class Fields:
     age_band: str
 
 
-def keep(header: Dataset, key: bytes) -> Fields:
+def keep(header: Header, key: bytes) -> Fields:
     """The fields that stay of a header with Patient ID and SOP Instance UID; pseudonyms are HMACs under ``key``.
 
     The issuer of the Patient ID is left out on purpose: two patients that share an id end up in one split, which is safe, while one patient
     whose files name the issuer only now and then would be torn apart.
     """
-    institution = text(header, "InstitutionName").casefold()
+    institution = header.institution_name.casefold()
     return Fields(
-        id=keyed(key, "image", text(header, "SOPInstanceUID"))[:16],
-        patient=keyed(key, "patient", text(header, "PatientID"))[:16],
-        modality=_term(header, "Modality", MODALITIES),
-        view=_term(header, "ViewPosition", VIEWS),
-        laterality=_term(header, "ImageLaterality", LATERALITIES) or _term(header, "Laterality", LATERALITIES),
+        id=keyed(key, "image", header.sop_instance_uid)[:16],
+        patient=keyed(key, "patient", header.patient_id)[:16],
+        modality=_term(header.modality, MODALITIES),
+        view=_term(header.view_position, VIEWS),
+        laterality=_term(header.image_laterality, LATERALITIES) or _term(header.laterality, LATERALITIES),
         site=f"site-{keyed(key, 'site', institution)[:4]}" if institution else "",
-        sex=_term(header, "PatientSex", SEXES),
-        age_band=age_band(text(header, "PatientAge")),
+        sex=_term(header.patient_sex, SEXES),
+        age_band=age_band(header.patient_age),
     )
 
 
@@ -105,6 +101,5 @@ def describe(burned_in: str = "strict") -> list[str]:
     ]
 
 
-def _term(header: Dataset, keyword: str, terms: frozenset[str]) -> str:
-    value = text(header, keyword).upper()
-    return value if value in terms else ""
+def _term(written: str, terms: frozenset[str]) -> str:
+    return written.upper() if written.upper() in terms else ""

@@ -1,0 +1,416 @@
+"""From a pydicom data set to a :class:`~pipeline.ingest.readers.header.Header`: no damaged value raises, and none is printed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import re
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pipeline.ingest.readers.header import Acquisition, Geometry, Header, Origin, PixelFormat, Region, Table, Transform
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.tag import BaseTag
+
+# What tells slices at one position apart by its value, in the order in which it is tried.
+PHASES = (
+    *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "TemporalPositionIndex", "DiffusionBValue", "ImageType"),
+    *("EchoTime", "EffectiveEchoTime", "InversionTime", "FrameReferenceTime", "NominalCardiacTriggerDelayTime", "TriggerTime"),
+)
+COLOURS = ("Red", "Green", "Blue")
+# The only attributes that are parsed at all.
+READ = (
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "InstitutionName"),
+    *("PatientID", "IssuerOfPatientID", "PatientSex", "PatientAge", "BodyPartExamined", "PresentationIntentType"),
+    *("ViewPosition", "ImageLaterality", "Laterality", "PatientOrientation"),
+    *("BurnedInAnnotation", "RecognizableVisualFeatures", "Manufacturer", "ManufacturerModelName", "ConversionType"),
+    *("SecondaryCaptureDeviceManufacturer", "SequenceOfUltrasoundRegions", "DirectoryRecordSequence"),
+    *PHASES,
+    *("AcquisitionTime", "AcquisitionDateTime", "NumberOfSlices", "ImagesInAcquisition", "SpacingBetweenSlices"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("LossyImageCompression", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "RescaleType", "PresentationLUTShape"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in COLOURS),
+    *(f"{colour}PaletteColorLookupTableData" for colour in COLOURS),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in COLOURS),
+)
+# b-values where makers keep them for themselves: the creator of the block, its number of the group, and the element in the block.
+B_VALUES = (("SIEMENS MR HEADER", 0x0019, 0x0C), ("GEMS_PARM_01", 0x0043, 0x39), ("Philips Imaging DD 001", 0x2001, 0x03))
+# Siemens: how many slices lie side by side in a mosaic, and the CSA header, which says it too.
+MOSAIC_COUNT, CSA_IMAGE = ("SIEMENS MR HEADER", 0x0019, 0x0A), ("SIEMENS CSA HEADER", 0x0029, 0x10)
+# Makers reserve block 10 hexadecimal for the first creator of a group; the others are rare.
+BLOCKS = range(0x10, 0x14)
+PRIVATE = tuple(
+    tag
+    for _, group, element in (*B_VALUES, MOSAIC_COUNT, CSA_IMAGE)
+    for block in BLOCKS
+    for tag in (group << 16 | block, group << 16 | block << 8 | element)
+)
+# Value representations whose values are ASCII, separated by backslashes.
+PLAIN = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"})
+GROUPS = (
+    *("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence", "FrameVOILUTSequence", "FrameContentSequence"),
+    *(
+        "PixelValueTransformationSequence",
+        "MRDiffusionSequence",
+        "MREchoSequence",
+        "CardiacSynchronizationSequence",
+        "FrameAnatomySequence",
+    ),
+)
+FUNCTIONAL = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+PIXEL_GROUP = 0x7FE00000
+DIRECTORY = "1.2.840.10008.1.3.10"
+
+
+def parsed(dataset: Dataset, also: Sequence[str] = ()) -> Header:
+    """The header of a data set; ``also`` names further keywords whose texts are wanted."""
+    return _Attributes(dataset).header(also)
+
+
+def framed(dataset: Dataset, frame: int, also: Sequence[str] = ()) -> Header:
+    """The header of one frame: what the functional groups of an enhanced object say of it (PS3.3 C.7.6.16), at the top."""
+    flat = dataset[:PIXEL_GROUP]
+    shared, each = ([*_items(flat, name)] for name in FUNCTIONAL)
+    for name in FUNCTIONAL:
+        if name in flat:
+            del flat[name]
+    for groups in (*shared[:1], *each[frame : frame + 1]):
+        for name in GROUPS:
+            for item in _items(groups, name)[:1]:
+                flat.update(item)
+    return parsed(flat, also)
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """An attribute's value as stripped text; the first of several, an empty string for none or for a damaged one."""
+    found = texts(dataset, keyword)
+    return found[0] if found else ""
+
+
+def texts(dataset: Dataset, keyword: str | int) -> tuple[str, ...]:
+    """All values of an attribute as stripped texts; none where it is absent or damaged."""
+    try:
+        tag, vr = _tag(keyword)
+        found: Any = dataset.get_item(tag)
+        if found is None:
+            return ()
+        # What pydicom has not parsed yet: most texts are plain, and parsing those that every image is asked for takes a tenth of its time.
+        raw: Any = found if isinstance(found, tuple) else None
+        if raw and isinstance(raw.value, bytes) and (raw.VR or vr) in PLAIN and raw.value.isascii() and b"\x1b" not in raw.value:
+            return tuple(part.strip(" \0") for part in raw.value.decode("ascii").split("\\"))
+        value = dataset[tag].value
+    except Exception:  # values are parsed on first access, and may be anything
+        return ()
+    if value is None:
+        return ()
+    several = value if not isinstance(value, str | bytes) and hasattr(value, "__iter__") and hasattr(value, "__len__") else [value]
+    return tuple(str(part).strip(" \0") for part in several)
+
+
+def number(written: str) -> float | None:
+    """A number as DS and IS write it (PS3.5 6.2), with a decimal comma too; None where it is none, or not finite."""
+    if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", written):
+        written = written.replace(",", ".")
+    try:
+        found = float(written)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) and "_" not in written else None
+
+
+def seconds(written: str) -> float | None:
+    """Seconds since midnight of a TM or the time of a DT (PS3.5 6.2), None where there is none."""
+    match = re.fullmatch(r"(?:\d{8})?(\d\d):?(\d\d):?(\d\d(?:\.\d+)?)(?:[+-]\d{4})?", written)
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
+
+
+@functools.cache
+def _tag(keyword: str | int) -> tuple[BaseTag, str]:
+    from pydicom.datadict import dictionary_VR
+    from pydicom.tag import Tag
+
+    tag = Tag(keyword)
+    return tag, "" if tag.is_private else dictionary_VR(tag)
+
+
+def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is absent or damaged."""
+    try:
+        found: Any = dataset.get_item(_tag(keyword)[0])
+        return [] if found is None else list(dataset[_tag(keyword)[0]].value or ())
+    except Exception:
+        return []
+
+
+class _Attributes:
+    """Values of one data set, and what was found damaged among them."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.damaged: set[str] = set()
+
+    def header(self, also: Sequence[str]) -> Header:
+        said = functools.partial(text, self.dataset)
+        sop_class = DIRECTORY if "DirectoryRecordSequence" in self.dataset else said("SOPClassUID")
+        if not sop_class:
+            meta: Any = getattr(self.dataset, "file_meta", None) or {}
+            sop_class = str(meta.get("MediaStorageSOPClassUID") or "")
+        pixels = self._pixels()
+        return Header(
+            sop_class_uid=sop_class,
+            sop_instance_uid=said("SOPInstanceUID"),
+            series_instance_uid=said("SeriesInstanceUID"),
+            study_instance_uid=said("StudyInstanceUID"),
+            patient_id=said("PatientID"),
+            issuer_of_patient_id=said("IssuerOfPatientID"),
+            patient_sex=said("PatientSex"),
+            patient_age=said("PatientAge"),
+            institution_name=said("InstitutionName"),
+            body_part_examined=said("BodyPartExamined"),
+            modality=said("Modality").upper(),
+            view_position=said("ViewPosition"),
+            image_laterality=said("ImageLaterality") or said("FrameLaterality"),
+            laterality=said("Laterality"),
+            presentation_intent_type=said("PresentationIntentType").upper(),
+            pixels=pixels,
+            transform=self._transform(pixels),
+            geometry=self._geometry(),
+            origin=self._origin(),
+            acquisition=self._acquisition(),
+            also=MappingProxyType({keyword: said(keyword) for keyword in also}),
+            damaged=frozenset(self.damaged),
+        )
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
+        """So many finite numbers, or None."""
+        written = texts(self.dataset, keyword)
+        if not written or written == ("",):
+            return None
+        found = [number(part) for part in written]
+        if len(found) != count or None in found:
+            self.damaged.add(keyword)
+            return None
+        return tuple(part for part in found if part is not None)
+
+    def first(self, keyword: str) -> float | None:
+        """The first number of several, or None."""
+        written = text(self.dataset, keyword)
+        found = number(written) if written else None
+        if written and found is None:
+            self.damaged.add(keyword)
+        return found
+
+    def integer(self, keyword: str) -> int | None:
+        """A whole number, or None."""
+        tag, _ = _tag(keyword)
+        found: Any = self.dataset.get_item(tag)
+        if found is None:
+            return None
+        raw: Any = found if isinstance(found, tuple) else None
+        # One number of two bytes; what may be of either sign is taken to be unsigned (PixelFormat.padding).
+        if raw and isinstance(raw.value, bytes) and len(raw.value) == 2 and raw.VR in ("US", "SS", None):
+            return int.from_bytes(raw.value, "little" if raw.is_little_endian else "big")
+        try:
+            value = self.dataset[tag].value
+            if isinstance(value, bytes) and value:  # of a VR that depends on the others
+                return int.from_bytes(value[:2], "little" if self.little_endian else "big")
+            return None if value is None or value in ("", b"") else int(value)
+        except Exception:
+            self.damaged.add(keyword)
+            return None
+
+    @property
+    def little_endian(self) -> bool:
+        return self.dataset.original_encoding[1] is not False
+
+    def _pixels(self) -> PixelFormat:
+        whole = self.integer
+        sign, padding = whole("PixelRepresentation"), whole("PixelPaddingValue")
+        limit = whole("PixelPaddingRangeLimit") if padding is not None else None
+        return PixelFormat(
+            rows=max(whole("Rows") or 0, 0),
+            columns=max(whole("Columns") or 0, 0),
+            samples=max(whole("SamplesPerPixel") or 1, 1),
+            frames=max(whole("NumberOfFrames") or 1, 1),
+            photometric=text(self.dataset, "PhotometricInterpretation").upper(),
+            allocated=whole("BitsAllocated"),
+            stored=whole("BitsStored"),
+            high=whole("HighBit"),
+            signed=bool(sign) if sign in (0, 1) else None,
+            padding=None if padding is None else (padding, padding if limit is None else limit),
+            lossy=text(self.dataset, "LossyImageCompression") == "01",
+        )
+
+    def _transform(self, pixels: PixelFormat) -> Transform:
+        centre, width = self.first("WindowCenter"), self.first("WindowWidth")
+        return Transform(
+            modality_lut=self._lut("ModalityLUTSequence"),
+            slope=self.first("RescaleSlope"),
+            intercept=self.first("RescaleIntercept"),
+            rescale_type=text(self.dataset, "RescaleType").upper(),
+            voi_lut=self._lut("VOILUTSequence"),
+            window=None if centre is None or width is None else (centre, width),
+            voi_function=text(self.dataset, "VOILUTFunction").upper(),
+            inverse=text(self.dataset, "PresentationLUTShape").upper() == "INVERSE",
+            palette=self._palette() if pixels.photometric == "PALETTE COLOR" else None,
+        )
+
+    def _lut(self, keyword: str) -> Table | None:
+        items = _items(self.dataset, keyword)
+        return self._table(items[0], "LUTDescriptor", "LUTData") if items else None
+
+    def _palette(self) -> tuple[Table, Table, Table]:
+        red, green, blue = (
+            self._table(self.dataset, f"{name}Descriptor", f"{name}Data")
+            for name in (f"{colour}PaletteColorLookupTable" for colour in COLOURS)
+        )
+        return red, green, blue
+
+    def _table(self, where: Dataset, descriptor: str, data: str) -> Table:
+        segmented = data not in where and f"Segmented{data}" in where
+        try:
+            numbers = [int(part) for part in where.get(descriptor) or ()]
+            stored: Any = where.get(f"Segmented{data}" if segmented else data)
+            if stored is not None and not isinstance(stored, bytes):
+                stored = tuple(int(part) for part in (stored if hasattr(stored, "__iter__") else [stored]))
+        except Exception:
+            return Table(None, None)
+        return Table((numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None, stored, self.little_endian, segmented)
+
+    def _geometry(self) -> Geometry:
+        spacing, aspect = None, 1.0
+        for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+            mm = self.numbers(name, 2)
+            if mm is not None and min(mm) > 0:
+                spacing, aspect = (mm[0], mm[1]), mm[0] / mm[1]
+                break
+        if spacing is None and (ratio := self.numbers("PixelAspectRatio", 2)) is not None and min(ratio) > 0:
+            aspect = ratio[0] / ratio[1]
+        return Geometry(
+            position=self.numbers("ImagePositionPatient", 3),
+            cosines=self.numbers("ImageOrientationPatient", 6),
+            spacing=spacing,
+            aspect=aspect,
+            orientation=tuple(part.upper() for part in texts(self.dataset, "PatientOrientation")),
+            between=self.first("SpacingBetweenSlices"),
+        )
+
+    def _origin(self) -> Origin:
+        def word(keyword: str) -> str:
+            return text(self.dataset, keyword).upper()
+
+        return Origin(
+            burned_in_annotation=word("BurnedInAnnotation"),
+            recognizable_visual_features=word("RecognizableVisualFeatures"),
+            image_type=tuple(part.upper() for part in texts(self.dataset, "ImageType")),
+            conversion_type=word("ConversionType"),
+            capture_device=word("SecondaryCaptureDeviceManufacturer"),
+            manufacturer=word("Manufacturer"),
+            model=word("ManufacturerModelName"),
+            ultrasound_regions=tuple(_regions(self.dataset)),
+        )
+
+    def _acquisition(self) -> Acquisition:
+        phase = ["\\".join(texts(self.dataset, name)) for name in PHASES]
+        place = PHASES.index("DiffusionBValue")
+        phase[place] = phase[place] or self._private_b_value()
+        time = next(
+            (
+                found
+                for name in ("AcquisitionTime", "AcquisitionDateTime", "FrameAcquisitionDateTime")
+                if (found := text(self.dataset, name))
+            ),
+            "",
+        )
+        mosaic, normal = self._mosaic()
+        return Acquisition(
+            phase=tuple(phase),
+            trigger_time=self.first("TriggerTime") if text(self.dataset, "TriggerTime") else self.first("NominalCardiacTriggerDelayTime"),
+            time=seconds(time),
+            number=text(self.dataset, "AcquisitionNumber"),
+            slices=self.integer("NumberOfSlices"),
+            images=self.integer("ImagesInAcquisition"),
+            mosaic=mosaic,
+            mosaic_normal=normal,
+        )
+
+    def _private(self, creator: str, group: int, element: int) -> Any:
+        """The value of a private element, None where its creator has no block here."""
+        for block in BLOCKS:
+            if text(self.dataset, group << 16 | block) == creator:  # type: ignore[arg-type]
+                raw: Any = self.dataset.get_item(group << 16 | block << 8 | element)
+                return None if raw is None else raw.value
+        return None
+
+    def _private_b_value(self) -> str:
+        if text(self.dataset, "Modality") != "MR":
+            return ""
+        for creator, group, element in B_VALUES:
+            value = self._private(creator, group, element)
+            if value is None:
+                continue
+            if isinstance(value, bytes) and group == 0x2001 and len(value) == 4:
+                return str(struct.unpack("<f" if self.little_endian else ">f", value)[0])
+            written = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
+            found = number(re.split(r"[\\,\[\]]", written.strip("[] \0"))[0].strip(" \0"))
+            # GE adds 10^9 to b-values of some of its sequences.
+            return "" if found is None else str(found % 1e9)
+        return ""
+
+    def _mosaic(self) -> tuple[int | None, tuple[float, ...] | None]:
+        """How many slices a Siemens mosaic holds, 0 for another image, None where it does not say; and the direction of the next one."""
+        if "MOSAIC" not in {part.upper() for part in texts(self.dataset, "ImageType")}:
+            return 0, None
+        from nibabel.nicom import csareader
+
+        count, normal = None, None
+        plain = self._private(*MOSAIC_COUNT)
+        if isinstance(plain, bytes) and len(plain) == 2:
+            count = int.from_bytes(plain, "little" if self.little_endian else "big")
+        elif isinstance(plain, int):
+            count = plain
+        csa = self._private(*CSA_IMAGE)
+        if isinstance(csa, bytes):
+            with contextlib.suppress(Exception):  # a maker's own format, damaged or of another version
+                found = csareader.read(csa)  # type: ignore[no-untyped-call]
+                count = count or csareader.get_n_mosaic(found)  # type: ignore[no-untyped-call]
+                normal = tuple(map(float, csareader.get_slice_normal(found)))  # type: ignore[no-untyped-call]
+        return count or None, normal
+
+
+def _regions(dataset: Dataset) -> Iterator[Region]:
+    for item in _items(dataset, "SequenceOfUltrasoundRegions"):
+        values = _Attributes(item)
+        names = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+        left, top, right, bottom = (values.integer(name) for name in names)
+        if left is None or top is None or right is None or bottom is None:
+            continue
+        yield Region(left, top, right, bottom, values.integer("RegionSpatialFormat"), values.integer("RegionDataType"))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom from printing, wherever header values are looked at: its warnings quote them."""
+    from pydicom.config import disable_value_validation
+
+    logger = logging.getLogger("pydicom")
+    propagate = logger.propagate
+    with warnings.catch_warnings(), disable_value_validation():
+        warnings.simplefilter("ignore")
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.propagate = propagate
