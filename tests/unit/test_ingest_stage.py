@@ -27,7 +27,20 @@ from pipeline.progress import Reporter
 from pipeline.stages import Context
 
 COLUMNS = [
-    *("id", "patient", "split", "finding_normal", "finding_effusion", "modality", "view", "laterality", "site", "sex", "age_band", "turned"),
+    *(
+        "id",
+        "patient",
+        "split",
+        "finding_normal",
+        "finding_effusion",
+        "modality",
+        "view",
+        "laterality",
+        "site",
+        "sex",
+        "age_band",
+        "turned",
+    ),
     *("spacing_mm", "intensity_low", "intensity_high", "duplicate_group"),
 ]
 

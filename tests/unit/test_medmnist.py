@@ -163,3 +163,35 @@ def test_a_cut_file_is_an_input_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged"):
         read(config(tmp_path, "breastmnist"))
+
+
+@pytest.mark.parametrize("absent", [("val",), ("test",), ("train", "val")])
+@pytest.mark.parametrize("part", ["images", "labels", "both"])
+def test_a_file_without_a_split_is_said_to_be(tmp_path: Path, absent: tuple[str, ...], part: str) -> None:
+    path = write(tmp_path, "breastmnist")
+    with np.load(path) as arrays:
+        left = {name: arrays[name] for name in arrays.files if not (name.split("_")[0] in absent and part in (name.split("_")[1], "both"))}
+    np.savez(path, **left)
+    with pytest.raises(InputError, match=f"has no split {' and no '.join(absent)}:"):
+        read(config(tmp_path, "breastmnist"))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("missing", ["malignant", "normal, benign"])
+def test_a_class_that_a_split_lacks_is_named_at_ingest(tmp_path: Path, split: str, missing: str) -> None:
+    count = {"train": 40, "val": 8, "test": 10}[split]
+    write(tmp_path, "breastmnist", **{f"{split}_labels": np.full((count, 1), int(missing == "malignant"), np.uint8)})
+    found = read(config(tmp_path, "breastmnist"))
+    with pytest.raises(InputError, match=rf"its split {split} has no image of {missing}: "):
+        medmnist.check_classes(found)
+
+
+def test_complete_sets_pass_with_several_findings_too(tmp_path: Path) -> None:
+    write(tmp_path, "breastmnist")
+    medmnist.check_classes(read(config(tmp_path, "breastmnist")))
+    several = {
+        f"{name}_labels": np.eye(14, dtype=np.uint8)[np.arange(count) % 14] for name, count in (("train", 40), ("val", 8), ("test", 10))
+    }
+    write(tmp_path, "chestmnist", **several)
+    with pytest.raises(InputError, match="its split val has no image of"):
+        medmnist.check_classes(read(config(tmp_path, "chestmnist")))

@@ -92,6 +92,7 @@ def describe(burned_in: str = "strict") -> list[str]:
         "Patient's Age is kept as a ten-year band; 90 years and above are one band.",
         "No date and no time is kept, not even shifted.",
         "No free text is kept: descriptions, comments, names and addresses are left behind.",
+        "Radiographs and mammograms are turned into their standard view by Patient Orientation; what was turned is kept as a word.",
         "Pixel spacing is kept; pixel values are windowed to 8 or 16 bits, MONOCHROME1 is inverted, colour becomes luminance by default.",
         "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
         *([kinds] if burned_in == "strict" else []),

@@ -159,11 +159,12 @@ class _Attributes:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        self.present: set[int] = set(dataset.keys())  # most attributes are absent: to ask pydicom for each takes as long as all else
         self.damaged: set[str] = set()
 
     def header(self, also: Sequence[str]) -> Header:
-        said = functools.partial(text, self.dataset)
-        sop_class = DIRECTORY if "DirectoryRecordSequence" in self.dataset else said("SOPClassUID")
+        said = self.text
+        sop_class = DIRECTORY if self.has("DirectoryRecordSequence") else said("SOPClassUID")
         if not sop_class:
             meta: Any = getattr(self.dataset, "file_meta", None) or {}
             sop_class = str(meta.get("MediaStorageSOPClassUID") or "")
@@ -193,9 +194,21 @@ class _Attributes:
             damaged=frozenset(self.damaged),
         )
 
+    def has(self, keyword: str | int) -> bool:
+        return _tag(keyword)[0] in self.present
+
+    def text(self, keyword: str | int) -> str:
+        return next(iter(self.texts(keyword)), "")
+
+    def texts(self, keyword: str | int) -> tuple[str, ...]:
+        return texts(self.dataset, keyword) if self.has(keyword) else ()
+
+    def items(self, keyword: str) -> list[Dataset]:
+        return _items(self.dataset, keyword) if self.has(keyword) else []
+
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """So many finite numbers, or None."""
-        written = texts(self.dataset, keyword)
+        written = self.texts(keyword)
         if not written or written == ("",):
             return None
         found = [number(part) for part in written]
@@ -206,7 +219,7 @@ class _Attributes:
 
     def first(self, keyword: str) -> float | None:
         """The first number of several, or None."""
-        written = text(self.dataset, keyword)
+        written = self.text(keyword)
         found = number(written) if written else None
         if written and found is None:
             self.damaged.add(keyword)
@@ -214,10 +227,10 @@ class _Attributes:
 
     def integer(self, keyword: str) -> int | None:
         """A whole number, or None."""
+        if not self.has(keyword):
+            return None
         tag, _ = _tag(keyword)
         found: Any = self.dataset.get_item(tag)
-        if found is None:
-            return None
         raw: Any = found if isinstance(found, tuple) else None
         # One number of two bytes; what may be of either sign is taken to be unsigned (PixelFormat.padding).
         if raw and isinstance(raw.value, bytes) and len(raw.value) == 2 and raw.VR in ("US", "SS", None):
@@ -244,13 +257,13 @@ class _Attributes:
             columns=max(whole("Columns") or 0, 0),
             samples=max(whole("SamplesPerPixel") or 1, 1),
             frames=max(whole("NumberOfFrames") or 1, 1),
-            photometric=text(self.dataset, "PhotometricInterpretation").upper(),
+            photometric=self.text("PhotometricInterpretation").upper(),
             allocated=whole("BitsAllocated"),
             stored=whole("BitsStored"),
             high=whole("HighBit"),
             signed=bool(sign) if sign in (0, 1) else None,
             padding=None if padding is None else (padding, padding if limit is None else limit),
-            lossy=text(self.dataset, "LossyImageCompression") == "01",
+            lossy=self.text("LossyImageCompression") == "01",
         )
 
     def _transform(self, pixels: PixelFormat) -> Transform:
@@ -259,16 +272,16 @@ class _Attributes:
             modality_lut=self._lut("ModalityLUTSequence"),
             slope=self.first("RescaleSlope"),
             intercept=self.first("RescaleIntercept"),
-            rescale_type=text(self.dataset, "RescaleType").upper(),
+            rescale_type=self.text("RescaleType").upper(),
             voi_lut=self._lut("VOILUTSequence"),
             window=None if centre is None or width is None else (centre, width),
-            voi_function=text(self.dataset, "VOILUTFunction").upper(),
-            inverse=text(self.dataset, "PresentationLUTShape").upper() == "INVERSE",
+            voi_function=self.text("VOILUTFunction").upper(),
+            inverse=self.text("PresentationLUTShape").upper() == "INVERSE",
             palette=self._palette() if pixels.photometric == "PALETTE COLOR" else None,
         )
 
     def _lut(self, keyword: str) -> Table | None:
-        items = _items(self.dataset, keyword)
+        items = self.items(keyword)
         return self._table(items[0], "LUTDescriptor", "LUTData") if items else None
 
     def _palette(self) -> tuple[Table, Table, Table]:
@@ -303,43 +316,39 @@ class _Attributes:
             cosines=self.numbers("ImageOrientationPatient", 6),
             spacing=spacing,
             aspect=aspect,
-            orientation=tuple(part.upper() for part in texts(self.dataset, "PatientOrientation")),
+            orientation=tuple(part.upper() for part in self.texts("PatientOrientation")),
             between=self.first("SpacingBetweenSlices"),
         )
 
     def _origin(self) -> Origin:
         def word(keyword: str) -> str:
-            return text(self.dataset, keyword).upper()
+            return self.text(keyword).upper()
 
         return Origin(
             burned_in_annotation=word("BurnedInAnnotation"),
             recognizable_visual_features=word("RecognizableVisualFeatures"),
-            image_type=tuple(part.upper() for part in texts(self.dataset, "ImageType")),
+            image_type=tuple(part.upper() for part in self.texts("ImageType")),
             conversion_type=word("ConversionType"),
             capture_device=word("SecondaryCaptureDeviceManufacturer"),
             manufacturer=word("Manufacturer"),
             model=word("ManufacturerModelName"),
-            ultrasound_regions=tuple(_regions(self.dataset)),
+            ultrasound_regions=tuple(_regions(self.items("SequenceOfUltrasoundRegions"))),
         )
 
     def _acquisition(self) -> Acquisition:
-        phase = ["\\".join(texts(self.dataset, name)) for name in PHASES]
+        phase = ["\\".join(self.texts(name)) for name in PHASES]
         place = PHASES.index("DiffusionBValue")
         phase[place] = phase[place] or self._private_b_value()
         time = next(
-            (
-                found
-                for name in ("AcquisitionTime", "AcquisitionDateTime", "FrameAcquisitionDateTime")
-                if (found := text(self.dataset, name))
-            ),
+            (found for name in ("AcquisitionTime", "AcquisitionDateTime", "FrameAcquisitionDateTime") if (found := self.text(name))),
             "",
         )
         mosaic, normal = self._mosaic()
         return Acquisition(
             phase=tuple(phase),
-            trigger_time=self.first("TriggerTime") if text(self.dataset, "TriggerTime") else self.first("NominalCardiacTriggerDelayTime"),
+            trigger_time=self.first("TriggerTime") if self.text("TriggerTime") else self.first("NominalCardiacTriggerDelayTime"),
             time=seconds(time),
-            number=text(self.dataset, "AcquisitionNumber"),
+            number=self.text("AcquisitionNumber"),
             slices=self.integer("NumberOfSlices"),
             images=self.integer("ImagesInAcquisition"),
             mosaic=mosaic,
@@ -349,13 +358,13 @@ class _Attributes:
     def _private(self, creator: str, group: int, element: int) -> Any:
         """The value of a private element, None where its creator has no block here."""
         for block in BLOCKS:
-            if text(self.dataset, group << 16 | block) == creator:  # type: ignore[arg-type]
+            if self.text(group << 16 | block) == creator:
                 raw: Any = self.dataset.get_item(group << 16 | block << 8 | element)
                 return None if raw is None else raw.value
         return None
 
     def _private_b_value(self) -> str:
-        if text(self.dataset, "Modality") != "MR":
+        if self.text("Modality") != "MR":
             return ""
         for creator, group, element in B_VALUES:
             value = self._private(creator, group, element)
@@ -371,7 +380,7 @@ class _Attributes:
 
     def _mosaic(self) -> tuple[int | None, tuple[float, ...] | None]:
         """How many slices a Siemens mosaic holds, 0 for another image, None where it does not say; and the direction of the next one."""
-        if "MOSAIC" not in {part.upper() for part in texts(self.dataset, "ImageType")}:
+        if "MOSAIC" not in {part.upper() for part in self.texts("ImageType")}:
             return 0, None
         from nibabel.nicom import csareader
 
@@ -385,13 +394,13 @@ class _Attributes:
         if isinstance(csa, bytes):
             with contextlib.suppress(Exception):  # a maker's own format, damaged or of another version
                 found = csareader.read(csa)  # type: ignore[no-untyped-call]
-                count = count or csareader.get_n_mosaic(found)  # type: ignore[no-untyped-call]
+                count = count or int(csareader.get_n_mosaic(found) or 0)  # type: ignore[no-untyped-call]
                 normal = tuple(map(float, csareader.get_slice_normal(found)))  # type: ignore[no-untyped-call]
         return count or None, normal
 
 
-def _regions(dataset: Dataset) -> Iterator[Region]:
-    for item in _items(dataset, "SequenceOfUltrasoundRegions"):
+def _regions(items: Sequence[Dataset]) -> Iterator[Region]:
+    for item in items:
         values = _Attributes(item)
         names = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
         left, top, right, bottom = (values.integer(name) for name in names)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.utils import iter_pixels, pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
 
 # Transfer syntaxes whose pixels lie in the data set as they are, little-endian.
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+PIXEL_DATA = Tag("PixelData")
 JPEG = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
 
 
 def frames(dataset: Dataset, pixels: PixelFormat) -> Iterator[NDArray[Any]]:
     """Each frame as stored, ``[H, W]`` or RGB ``[H, W, 3]``. Raises what pydicom raises where the pixel data cannot be decoded."""
+    if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and ends_early(dataset, pixels):
+        raise EOFError  # the decoder would fill in the rest
     if dataset.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit):
         _mend(dataset, pixels.frames)
     if (plain := native(dataset, pixels)) is not None:
@@ -58,9 +62,9 @@ def native(dataset: Dataset, pixels: PixelFormat) -> NDArray[Any] | None:
     allocated, bits, signed = pixels.allocated, pixels.stored, pixels.signed
     if pixels.photometric not in ("MONOCHROME1", "MONOCHROME2") or signed is None or allocated not in (8, 16) or bits is None:
         return None
-    data: Any = dataset.get("PixelData")
+    data = _bytes(dataset)
     length = pixels.rows * pixels.columns * allocated // 8
-    if not isinstance(data, bytes) or not 0 < bits <= allocated or not length or len(data) != length + length % 2:
+    if not 0 < bits <= allocated or not length or len(data) != length + length % 2:
         return None
     if pixels.high not in (None, bits - 1):
         return None
@@ -69,10 +73,16 @@ def native(dataset: Dataset, pixels: PixelFormat) -> NDArray[Any] | None:
     return values if bits == allocated or (values.max() < bound and (not signed or values.min() >= -bound)) else None
 
 
+def _bytes(dataset: Dataset) -> bytes:
+    """Pixel data as they are encoded; none where they are absent or of another kind."""
+    found: Any = dataset.get_item(PIXEL_DATA)
+    return found.value if found is not None and isinstance(found.value, bytes) else b""
+
+
 def ends_early(dataset: Dataset, pixels: PixelFormat) -> bool:
-    """Whether pixel data that could not be decoded end before their image does."""
-    data: Any = dataset.get("PixelData")
-    if not isinstance(data, bytes) or not data:
+    """Whether pixel data end before their image does."""
+    data = _bytes(dataset)
+    if not data:
         return False
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
@@ -82,8 +92,9 @@ def ends_early(dataset: Dataset, pixels: PixelFormat) -> bool:
         images = list(generate_frames(data, number_of_frames=pixels.frames))
     except Exception:  # fragments that do not follow each other
         return False
-    # All of these standards end an image with the same marker (EOI, EOC).
-    return len(images) < pixels.frames or (syntax in JPEG and not images[-1].rstrip(b"\0").endswith(b"\xff\xd9"))
+    # All of these standards end an image with the same marker (EOI, EOC), which is in none of the coded data after the last scan's (SOS).
+    ended = [image.rfind(b"\xff\xd9") > image.rfind(b"\xff\xda") for image in images]
+    return len(images) < pixels.frames or (syntax in JPEG and not all(ended))
 
 
 def meant(stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipeline.ingest.readers import attributes, decode, mosaic
-from pipeline.ingest.readers.attributes import PIXEL_GROUP, PRIVATE, READ, quiet
+from pipeline.ingest.readers.attributes import FUNCTIONAL, PIXEL_GROUP, PRIVATE, READ, quiet
 from pipeline.ingest.readers.display import display
 from pipeline.ingest.readers.geometry import place, upright
 from pipeline.ingest.readers.header import Header
@@ -27,7 +27,9 @@ MAX_VALUES = 512 << 20
 # As numbers: pydicom's tags compare more slowly.
 _TAGS: list[BaseTag | int] = [*(int(Tag(keyword)) for keyword in READ), *PRIVATE]
 UNDEFINED = 0xFFFFFFFF
-PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+# As tags: to look a keyword up takes pydicom ten times as long.
+PIXELS = tuple(Tag(name) for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+GROUPED = tuple(Tag(name) for name in FUNCTIONAL)
 NO_PIXELS = "holds no pixel data: a header without its image; export it again with its pixels"
 CUT_SHORT = "cut short: the file ends before what it declares; copy or export it again"
 UNOPENED = "cannot be opened: mend its permissions"
@@ -106,7 +108,7 @@ def _images(path: Path, refuse: Refuse, also: tuple[str, ...]) -> Iterator[Readi
         yield from mosaic.split(header, next(_decoded(dataset, header)), _reading)
         return
     several = header.pixels.frames > 1
-    grouped = any(name in dataset for name in attributes.FUNCTIONAL)
+    grouped = any(tag in dataset for tag in GROUPED)
     for number, stored in enumerate(_decoded(dataset, header)):
         own = attributes.framed(dataset, number, also) if grouped else header
         try:
@@ -121,9 +123,9 @@ def _decoded(dataset: Dataset, header: Header) -> Iterator[NDArray[Any]]:
     try:
         for number, stored in enumerate(decode.frames(dataset, header.pixels)):
             if header.pixels.frames == 1:  # what is decoded needs the encoded no more
-                for name in PIXELS:
-                    if name in dataset:
-                        del dataset[name]
+                for tag in PIXELS:
+                    if tag in dataset:
+                        del dataset[tag]
             yield stored
             number += 1
     except (Unusable, MemoryError):
@@ -206,7 +208,7 @@ def _check(header: Header, dataset: Dataset, path: Path, whole: bool) -> None:
     if not whole:
         raise Unusable(CUT_SHORT)
     pixels = header.pixels
-    if not any(name in dataset for name in PIXELS) or not pixels.rows or not pixels.columns:
+    if not any(tag in dataset for tag in PIXELS) or not pixels.rows or not pixels.columns:
         raise Unusable(NO_PIXELS if _ends_well(path) else CUT_SHORT)
     values = pixels.rows * pixels.columns * pixels.samples
     if values > MAX_PIXELS or pixels.frames * values > MAX_VALUES:

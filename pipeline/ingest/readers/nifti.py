@@ -201,6 +201,7 @@ def _stored(proxy: ArrayProxy, file: BinaryIO) -> NDArray[Any]:
         length = math.prod(proxy.shape) * proxy.dtype.itemsize
         # As long as it must be, but for the place at which its voxels are said to begin.
         raise Unusable(CUT_SHORT if file.tell() < length + (NIFTI1 + 4 if proxy.offset else 0) else MISFIT) from None
+    file.seek(proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize)
     if file.read(1):  # at its end, gzip checks its sum
         raise Unusable(MISFIT)
     return np.asarray(stored)
