@@ -10,12 +10,13 @@ import pytest
 from dicom_folder import dataset, ramp, write
 from numpy.typing import NDArray
 
-from pipeline.ingest import collect
+from pipeline.ingest import work
 from pipeline.ingest.readers import dicom
 from pipeline.ingest.readers.geometry import TURNS, Turn, upright
 from pipeline.ingest.readers.header import Geometry, Header
 from pipeline.ingest.readers.reading import Reading
 from pipeline.ingest.standardize import Target
+from pipeline.ingest.tasks import Task
 from tests.benchmarks.hostile_files import KEY, Everything
 
 # A picture with the patient's left, right, head and feet (or front and back) in its corners, as the standard view shows it.
@@ -94,7 +95,7 @@ def test_where_the_header_does_not_say_an_image_is_left_as_it_is(header: Header)
 def test_the_rows_tell_what_was_turned(tmp_path: Path) -> None:
     write(tmp_path / "a.dcm", dataset(ramp(), PatientOrientation=["R", "F"]))
     write(tmp_path / "b.dcm", dataset(ramp(), PatientOrientation=["L", "F"]))
-    settings = collect.Settings(tmp_path, dicom.read_each, Everything(), KEY, Target(32), patients=False)  # type: ignore[arg-type]
-    found = [collect.work(collect.Task((name,)), settings) for name in ("a.dcm", "b.dcm")]
+    settings = work.Settings(tmp_path, dicom.read_each, Everything(), KEY, Target(32), patients=False)  # type: ignore[arg-type]
+    found = [work.work(Task((name,)), settings) for name in ("a.dcm", "b.dcm")]
     assert [value["rows"][0]["turned"] for value, _ in found] == ["mirrored", ""]
     np.testing.assert_array_equal(found[0][1][0], found[1][1][0][:, :, ::-1])

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from pipeline.artifacts import keyed
+from pipeline.ingest.patients import canonical
 from pipeline.ingest.readers.header import Header
 
 # Defined terms of planar images, PS3.3 C.7.3.1.1.1.
@@ -38,6 +39,7 @@ class Fields:
         site: pseudonym of the institution, such as ``site-3f2a``.
         sex: one of :data:`SEXES`.
         age_band: ten years, such as ``40-49``; ``90+`` holds all older ones.
+        acquisition: pseudonym of what a label table calls its acquisition (a scanner, a protocol), such as ``acquisition-81c0``.
     """
 
     id: str
@@ -48,24 +50,32 @@ class Fields:
     site: str
     sex: str
     age_band: str
+    acquisition: str
 
 
 def keep(header: Header, key: bytes) -> Fields:
     """The fields that stay of a header with Patient ID and SOP Instance UID; pseudonyms are HMACs under ``key``.
 
-    The issuer of the Patient ID is left out on purpose: two patients that share an id end up in one split, which is safe, while one patient
-    whose files name the issuer only now and then would be torn apart.
+    The patient is the Patient ID without case, spaces and punctuation. Its issuer is not part of the pseudonym
+    (:func:`pipeline.ingest.patients.by_issuer` keeps issuers apart).
     """
-    institution = header.institution_name.casefold()
+
+    def term(written: str, terms: frozenset[str]) -> str:
+        return written.upper() if written.upper() in terms else ""
+
+    def group(name: str, value: str) -> str:
+        return f"{name}-{keyed(key, name, value)[:4]}" if value else ""
+
     return Fields(
         id=keyed(key, "image", header.sop_instance_uid)[:16],
-        patient=keyed(key, "patient", header.patient_id)[:16],
-        modality=_term(header.modality, MODALITIES),
-        view=_term(header.view_position, VIEWS),
-        laterality=_term(header.image_laterality, LATERALITIES) or _term(header.laterality, LATERALITIES),
-        site=f"site-{keyed(key, 'site', institution)[:4]}" if institution else "",
-        sex=_term(header.patient_sex, SEXES),
+        patient=keyed(key, "patient", canonical(header.patient_id))[:16],
+        modality=term(header.modality, MODALITIES),
+        view=term(header.view_position, VIEWS),
+        laterality=term(header.image_laterality, LATERALITIES) or term(header.laterality, LATERALITIES),
+        site=group("site", header.institution_name.casefold()),
+        sex=term(header.patient_sex, SEXES),
         age_band=age_band(header.patient_age),
+        acquisition=group("acquisition", header.acquisition_protocol_name.casefold()),
     )
 
 
@@ -87,7 +97,8 @@ def describe(burned_in: str = "strict") -> list[str]:
     return [
         "Only the attributes named here are kept; every other one, private ones, nested sequences and overlays included, is left behind.",
         "Patient ID and SOP Instance UID are replaced by HMAC-SHA-256 pseudonyms under a secret key that is in no output.",
-        "Institution Name is replaced by a pseudonymous site index made with the same key.",
+        "Institution Name is replaced by a pseudonymous site index made with the same key, and so is a label table's acquisition.",
+        "What a label table says of patient, sex, age, site, view and side wins over the header and is treated like it.",
         "Modality, view position, laterality and sex are kept where they equal a term that DICOM defines, and are emptied otherwise.",
         "Patient's Age is kept as a ten-year band; 90 years and above are one band.",
         "No date and no time is kept, not even shifted.",
@@ -100,7 +111,3 @@ def describe(burned_in: str = "strict") -> list[str]:
         "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
         "No table from identities to pseudonyms is written anywhere.",
     ]
-
-
-def _term(written: str, terms: frozenset[str]) -> str:
-    return written.upper() if written.upper() in terms else ""

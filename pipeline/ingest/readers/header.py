@@ -175,6 +175,7 @@ class Header:
         patient_sex, patient_age, institution_name, body_part_examined, modality, view_position: as written.
         image_laterality, laterality: of the image, of the series.
         presentation_intent_type: ``FOR PRESENTATION`` or ``FOR PROCESSING``.
+        acquisition_protocol_name: as a label table says it: a protocol's free text stays in the file.
         damaged: keywords of numbers that are there and cannot be read.
         also: texts of further keywords that were asked for.
     """
@@ -194,6 +195,7 @@ class Header:
     image_laterality: str = ""
     laterality: str = ""
     presentation_intent_type: str = ""
+    acquisition_protocol_name: str = field(default="", repr=False)
     pixels: PixelFormat = PixelFormat()
     transform: Transform = Transform()
     geometry: Geometry = Geometry()

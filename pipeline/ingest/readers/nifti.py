@@ -79,7 +79,7 @@ def read(
         paths: one file, or a .hdr and its .img.
         refuse: asked with the header, before the voxels are read, why the file is not wanted.
         modality: what the file does not say.
-        root: the folder to which the label table's paths are relative.
+        root: the folder to which paths are relative.
     """
     try:
         yield from _volumes(paths, refuse, of_file(paths[0], root, modality))

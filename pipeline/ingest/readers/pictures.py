@@ -32,7 +32,7 @@ def read(
         paths: one file.
         refuse: asked with the header, before anything is decoded, why the picture is not wanted.
         modality: what the file does not say.
-        root: the folder to which the label table's paths are relative.
+        root: the folder to which paths are relative.
     """
     try:
         header = of_file(paths[0], root, modality)
