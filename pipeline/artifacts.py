@@ -23,7 +23,6 @@ import json
 import os
 import platform
 import re
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,6 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from pipeline import secret
 from pipeline.errors import InputError
 
 RECORD = "record.json"
@@ -272,21 +270,6 @@ def lock(run: Path) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(f"{run.name}: another process is using this run folder: wait for it, or give another --out") from None
         yield
-
-
-def project_key(run: Path) -> bytes:
-    """The key of the pseudonyms: SYNTHCOHORT_KEY, or the file SYNTHCOHORT_KEY_FILE, or a file made in the run folder with mode 0600.
-
-    It is in no configuration, log or record. Whoever holds it can recompute a pseudonym from a patient's id.
-    """
-    if (key := secret.from_environment("SYNTHCOHORT_KEY")) is not None:
-        return key
-    path = Path(os.path.expanduser(os.environ.get("SYNTHCOHORT_KEY_FILE") or run / "pseudonym.key"))
-    if not os.path.lexists(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_hex(32).encode())
-    return secret.from_file(path)
 
 
 def key_mark(key: bytes) -> str:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from evaluation.data import Labelled
 from pipeline import runtime
 from pipeline.artifacts import write_json
+from pipeline.cohorts.ledger import count_attempt
 from pipeline.context import Context
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
@@ -64,6 +65,7 @@ def run(ctx: Context) -> dict[str, Any]:
         n_audit=len(audited.images),
         holdout_units=len(np.unique(audited.groups)),
     )
+    count_attempt(ctx)  # before anybody can read what came of it
     write_json(ctx.out / "audit.json", report)
     pair_sheet(images, train.images, found, ctx.out / "pairs.png")
     return {

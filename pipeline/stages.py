@@ -20,10 +20,12 @@ from typing import Any, Literal, cast
 from rich.markup import escape
 
 from pipeline import artifacts, folders
+from pipeline.cohorts.ledger import restore
 from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
+from privacy import gate
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ STAGES = (
     Stage("stress", 1, ("ingest", "generate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"),
     Stage(
         "release",
-        1,
+        2,
         ("ingest", "train", "generate", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,
@@ -81,7 +83,9 @@ class Step:
 
 def identity(stage: Stage, config: Config, source: str | None, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The identity of a stage's output, in which files are named by content; ``source`` is the content digest of what ingest reads."""
-    section = getattr(config, stage.name).model_dump(mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images"})
+    section = getattr(config, stage.name).model_dump(
+        mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images", "sign"}
+    )
     inputs = {name: records[name]["digest"] for name in stage.needs}
     if stage.name == "ingest":
         inputs = {"source": source}
@@ -131,9 +135,26 @@ def plan(config: Config, run: Path, source: str | None, keep: Iterable[Path] = (
     return steps
 
 
+def check_settings(config: Config) -> None:
+    """Raise InputError where a configuration would loosen the gate, or names a signing key that is none."""
+    try:
+        gate.copy_bound(config.release.max_copy_rate)
+    except ValueError as error:
+        raise InputError(f"release.max_copy_rate: {error}") from None
+    if config.release.sign is not None:
+        from pipeline.release.sign import private_key
+
+        private_key(config.release.sign)
+
+
 def check(config: Config, run: Path, keep: Iterable[Path] = ()) -> None:
-    """Raise InputError where a run of this configuration may not write into the run folder (:func:`pipeline.folders.claim`), or weights
-    that it names are not there."""
+    """Refuse what would stop a stage far into the run: before any work, not after the stages ahead.
+
+    Raises:
+        InputError: as :func:`check_settings`; the run may not write into its folder (:func:`pipeline.folders.claim`), or weights that
+            the configuration names are not there.
+    """
+    check_settings(config)
     from pipeline.ingest.source import locations
 
     weights = {
@@ -192,6 +213,9 @@ def run_stages(
                 f"add --redo to replace them, or --out for a new folder"
             )
         _refuse_strangers(run, replaced)
+        ingest = steps[0]
+        if any(step.reason is not None for step in steps) and (ingest.reason is None or ingest.replaces):
+            restore(run, stands=ingest.reason is None)
         _bring_up_to_date(config, run, reporter, source, steps)
         return steps
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import tensors
-from pipeline.artifacts import RECORD, Checked, damage, key_mark, load_record, project_key, read_object
+from pipeline.artifacts import RECORD, Checked, damage, key_mark, load_record, read_object
+from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
 from pipeline.release.results import dig
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import project_key
+from pipeline.cohorts.key import project_key
 from pipeline.ingest.isolate import SECONDS, Answer, Failed, isolated
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, Task
@@ -200,10 +200,10 @@ class Store:
             start = end
 
     def rows(self, tasks: Sequence[Task]) -> pd.DataFrame:
-        """One row an image: ``id``, ``patient``, ``file``, ``findings`` (a tuple), :data:`FIELDS` and :data:`PASSING`."""
+        """One row an image: ``id``, ``patient``, ``content``, ``file``, ``findings`` (a tuple), :data:`FIELDS` and :data:`PASSING`."""
         import pandas as pd
 
-        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "findings", "file", *FIELDS, *PASSING)}
+        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "content", "findings", "file", *FIELDS, *PASSING)}
         shared: dict[Any, Any] = {}  # equal values are kept once: most columns hold few different ones
         for task, line in zip(tasks, self.lines()):
             for row in line["rows"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts, ranks, system
+from pipeline.cohorts.key import project_key
 from pipeline.config import Config, IngestConfig
 from pipeline.errors import InputError
 
@@ -38,7 +39,7 @@ def source_digest(config: Config, run: Path) -> str:
     ingest = config.ingest
     if ingest.source == "phantom":
         return artifacts.fingerprint({"phantom_patients": ingest.phantom_patients, "seed": config.seed})
-    key = artifacts.project_key(run)
+    key = project_key(run)
     if ingest.source == "medmnist":
         path = medmnist_file(ingest)
         [digest] = _digests({path.name: path}, run, key, secret=b"")

@@ -20,8 +20,9 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from pipeline.ingest import work
 from pipeline.ingest.labels import Labels
 from pipeline.ingest.readers import dicom
-from pipeline.ingest.readers.attributes import number, parsed, quiet, seconds, text, texts
+from pipeline.ingest.readers.attributes import parsed
 from pipeline.ingest.readers.header import Header, Region
+from pipeline.ingest.readers.values import number, quiet, seconds, text, texts
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Task
 

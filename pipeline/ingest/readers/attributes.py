@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import logging
-import math
-import re
-import struct
-import warnings
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ingest.readers import makers
 from pipeline.ingest.readers.header import Acquisition, Geometry, Header, Origin, PixelFormat, Region, Table, Transform
+from pipeline.ingest.readers.values import items, number, seconds, tag_of, texts
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-    from pydicom.tag import BaseTag
 
 # What tells slices at one position apart by its value, in the order in which it is tried.
 PHASES = (
@@ -45,20 +39,6 @@ READ = (
     *(f"{colour}PaletteColorLookupTableData" for colour in COLOURS),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in COLOURS),
 )
-# b-values where makers keep them for themselves: the creator of the block, its number of the group, and the element in the block.
-B_VALUES = (("SIEMENS MR HEADER", 0x0019, 0x0C), ("GEMS_PARM_01", 0x0043, 0x39), ("Philips Imaging DD 001", 0x2001, 0x03))
-# Siemens: how many slices lie side by side in a mosaic, and the CSA header, which says it too.
-MOSAIC_COUNT, CSA_IMAGE = ("SIEMENS MR HEADER", 0x0019, 0x0A), ("SIEMENS CSA HEADER", 0x0029, 0x10)
-# Makers reserve block 10 hexadecimal for the first creator of a group; the others are rare.
-BLOCKS = range(0x10, 0x14)
-PRIVATE = tuple(
-    tag
-    for _, group, element in (*B_VALUES, MOSAIC_COUNT, CSA_IMAGE)
-    for block in BLOCKS
-    for tag in (group << 16 | block, group << 16 | block << 8 | element)
-)
-# Value representations whose values are ASCII, separated by backslashes.
-PLAIN = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"})
 GROUPS = (
     *("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence", "FrameVOILUTSequence", "FrameContentSequence"),
     *(
@@ -82,76 +62,15 @@ def parsed(dataset: Dataset, also: Sequence[str] = ()) -> Header:
 def framed(dataset: Dataset, frame: int, also: Sequence[str] = ()) -> Header:
     """The header of one frame: what the functional groups of an enhanced object say of it (PS3.3 C.7.6.16), at the top."""
     flat = dataset[:PIXEL_GROUP]
-    shared, each = ([*_items(flat, name)] for name in FUNCTIONAL)
+    shared, each = ([*items(flat, name)] for name in FUNCTIONAL)
     for name in FUNCTIONAL:
         if name in flat:
             del flat[name]
     for groups in (*shared[:1], *each[frame : frame + 1]):
         for name in GROUPS:
-            for item in _items(groups, name)[:1]:
+            for item in items(groups, name)[:1]:
                 flat.update(item)
     return parsed(flat, also)
-
-
-def text(dataset: Dataset, keyword: str) -> str:
-    """An attribute's value as stripped text; the first of several, an empty string for none or for a damaged one."""
-    found = texts(dataset, keyword)
-    return found[0] if found else ""
-
-
-def texts(dataset: Dataset, keyword: str | int) -> tuple[str, ...]:
-    """All values of an attribute as stripped texts; none where it is absent or damaged."""
-    try:
-        tag, vr = _tag(keyword)
-        found: Any = dataset.get_item(tag)
-        if found is None:
-            return ()
-        # What pydicom has not parsed yet: most texts are plain, and parsing those that every image is asked for takes a tenth of its time.
-        raw: Any = found if isinstance(found, tuple) else None
-        if raw and isinstance(raw.value, bytes) and (raw.VR or vr) in PLAIN and raw.value.isascii() and b"\x1b" not in raw.value:
-            return tuple(part.strip(" \0") for part in raw.value.decode("ascii").split("\\"))
-        value = dataset[tag].value
-    except Exception:  # values are parsed on first access, and may be anything
-        return ()
-    if value is None:
-        return ()
-    several = value if not isinstance(value, str | bytes) and hasattr(value, "__iter__") and hasattr(value, "__len__") else [value]
-    return tuple(str(part).strip(" \0") for part in several)
-
-
-def number(written: str) -> float | None:
-    """A number as DS and IS write it (PS3.5 6.2), with a decimal comma too; None where it is none, or not finite."""
-    if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", written):
-        written = written.replace(",", ".")
-    try:
-        found = float(written)
-    except ValueError:
-        return None
-    return found if math.isfinite(found) and "_" not in written else None
-
-
-def seconds(written: str) -> float | None:
-    """Seconds since midnight of a TM or the time of a DT (PS3.5 6.2), None where there is none."""
-    match = re.fullmatch(r"(?:\d{8})?(\d\d):?(\d\d):?(\d\d(?:\.\d+)?)(?:[+-]\d{4})?", written)
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
-
-
-@functools.cache
-def _tag(keyword: str | int) -> tuple[BaseTag, str]:
-    from pydicom.datadict import dictionary_VR
-    from pydicom.tag import Tag
-
-    tag = Tag(keyword)
-    return tag, "" if tag.is_private else dictionary_VR(tag)
-
-
-def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence; none where it is absent or damaged."""
-    try:
-        found: Any = dataset.get_item(_tag(keyword)[0])
-        return [] if found is None else list(dataset[_tag(keyword)[0]].value or ())
-    except Exception:
-        return []
 
 
 class _Attributes:
@@ -195,7 +114,7 @@ class _Attributes:
         )
 
     def has(self, keyword: str | int) -> bool:
-        return _tag(keyword)[0] in self.present
+        return tag_of(keyword)[0] in self.present
 
     def text(self, keyword: str | int) -> str:
         return next(iter(self.texts(keyword)), "")
@@ -204,7 +123,7 @@ class _Attributes:
         return texts(self.dataset, keyword) if self.has(keyword) else ()
 
     def items(self, keyword: str) -> list[Dataset]:
-        return _items(self.dataset, keyword) if self.has(keyword) else []
+        return items(self.dataset, keyword) if self.has(keyword) else []
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """So many finite numbers, or None."""
@@ -229,7 +148,7 @@ class _Attributes:
         """A whole number, or None."""
         if not self.has(keyword):
             return None
-        tag, _ = _tag(keyword)
+        tag, _ = tag_of(keyword)
         found: Any = self.dataset.get_item(tag)
         raw: Any = found if isinstance(found, tuple) else None
         # One number of two bytes; what may be of either sign is taken to be unsigned (PixelFormat.padding).
@@ -338,12 +257,12 @@ class _Attributes:
     def _acquisition(self) -> Acquisition:
         phase = ["\\".join(self.texts(name)) for name in PHASES]
         place = PHASES.index("DiffusionBValue")
-        phase[place] = phase[place] or self._private_b_value()
+        phase[place] = phase[place] or (makers.b_value(self.dataset) if self.text("Modality") == "MR" else "")
         time = next(
             (found for name in ("AcquisitionTime", "AcquisitionDateTime", "FrameAcquisitionDateTime") if (found := self.text(name))),
             "",
         )
-        mosaic, normal = self._mosaic()
+        mosaic, normal = makers.mosaic(self.dataset)
         return Acquisition(
             phase=tuple(phase),
             trigger_time=self.first("TriggerTime") if self.text("TriggerTime") else self.first("NominalCardiacTriggerDelayTime"),
@@ -355,49 +274,6 @@ class _Attributes:
             mosaic_normal=normal,
         )
 
-    def _private(self, creator: str, group: int, element: int) -> Any:
-        """The value of a private element, None where its creator has no block here."""
-        for block in BLOCKS:
-            if self.text(group << 16 | block) == creator:
-                raw: Any = self.dataset.get_item(group << 16 | block << 8 | element)
-                return None if raw is None else raw.value
-        return None
-
-    def _private_b_value(self) -> str:
-        if self.text("Modality") != "MR":
-            return ""
-        for creator, group, element in B_VALUES:
-            value = self._private(creator, group, element)
-            if value is None:
-                continue
-            if isinstance(value, bytes) and group == 0x2001 and len(value) == 4:
-                return str(struct.unpack("<f" if self.little_endian else ">f", value)[0])
-            written = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
-            found = number(re.split(r"[\\,\[\]]", written.strip("[] \0"))[0].strip(" \0"))
-            # GE adds 10^9 to b-values of some of its sequences.
-            return "" if found is None else str(found % 1e9)
-        return ""
-
-    def _mosaic(self) -> tuple[int | None, tuple[float, ...] | None]:
-        """How many slices a Siemens mosaic holds, 0 for another image, None where it does not say; and the direction of the next one."""
-        if "MOSAIC" not in {part.upper() for part in self.texts("ImageType")}:
-            return 0, None
-        from nibabel.nicom import csareader
-
-        count, normal = None, None
-        plain = self._private(*MOSAIC_COUNT)
-        if isinstance(plain, bytes) and len(plain) == 2:
-            count = int.from_bytes(plain, "little" if self.little_endian else "big")
-        elif isinstance(plain, int):
-            count = plain
-        csa = self._private(*CSA_IMAGE)
-        if isinstance(csa, bytes):
-            with contextlib.suppress(Exception):  # a maker's own format, damaged or of another version
-                found = csareader.read(csa)  # type: ignore[no-untyped-call]
-                count = count or int(csareader.get_n_mosaic(found) or 0)  # type: ignore[no-untyped-call]
-                normal = tuple(map(float, csareader.get_slice_normal(found)))  # type: ignore[no-untyped-call]
-        return count or None, normal
-
 
 def _regions(items: Sequence[Dataset]) -> Iterator[Region]:
     for item in items:
@@ -407,19 +283,3 @@ def _regions(items: Sequence[Dataset]) -> Iterator[Region]:
         if left is None or top is None or right is None or bottom is None:
             continue
         yield Region(left, top, right, bottom, values.integer("RegionSpatialFormat"), values.integer("RegionDataType"))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom from printing, wherever header values are looked at: its warnings quote them."""
-    from pydicom.config import disable_value_validation
-
-    logger = logging.getLogger("pydicom")
-    propagate = logger.propagate
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")
-        logger.propagate = False
-        try:
-            yield
-        finally:
-            logger.propagate = propagate

@@ -15,11 +15,13 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipeline.ingest.readers import attributes, decode, mosaic
-from pipeline.ingest.readers.attributes import FUNCTIONAL, PIXEL_GROUP, PRIVATE, READ, quiet
+from pipeline.ingest.readers.attributes import FUNCTIONAL, PIXEL_GROUP, READ
 from pipeline.ingest.readers.display import display
 from pipeline.ingest.readers.geometry import place, upright
 from pipeline.ingest.readers.header import Header
+from pipeline.ingest.readers.makers import PRIVATE
 from pipeline.ingest.readers.reading import Quarantined, Reading, Refuse, Unusable, nothing
+from pipeline.ingest.readers.values import quiet
 
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 64 << 20
