@@ -47,12 +47,15 @@ def network() -> nn.Sequential:
 
 
 def draw(rng: np.random.Generator, photographs: list[Grey]) -> Sample:
-    """A normalised patch ``[SIDE, SIDE]`` and its cells ``[SIDE/8, SIDE/8]``: 1 text, 0 none, -1 left out."""
-    picture = background(rng, SIDE, SIDE, photographs)
+    """A patch ``[SIDE, SIDE]`` in units of the whole picture's range, and its cells ``[SIDE/8, SIDE/8]``: 1 text, 0 none, -1 left out."""
+    picture = clean(rng, SIDE, SIDE) if rng.random() < 0.55 else background(rng, SIDE, SIDE, photographs)
+    quiet = bool(rng.random() < 0.3)
+    if quiet:  # a dark corner of a picture whose range lies elsewhere
+        picture = picture * np.float32(math.exp(rng.uniform(math.log(0.02), 0)))
     cells = np.zeros((SIDE // STRIDE,) * 2, np.float32)
     turns = int(rng.choice([0, 0, 0, 0, 0, 0, 1, 2, 3]))
     picture = np.rot90(picture, -turns).copy()
-    for _ in range(rng.integers(1, 5) if rng.random() < 0.6 else 0):
+    for _ in range(rng.integers(1, 5) if rng.random() < 0.5 else 0):
         # From 8 to 26 px; small letters are the hardest, and are drawn more often.
         size = int(8 * 3.25 ** rng.random() ** 1.5)
         text = words(rng, None if rng.random() < 0.6 else int(rng.integers(3, 7)))
@@ -79,10 +82,10 @@ def draw(rng: np.random.Generator, photographs: list[Grey]) -> Sample:
         _mark(cells, line.box, 1.0 if seen else -1.0)
     picture, cells = np.rot90(picture, turns), np.rot90(cells, turns)
     picture = finish(np.ascontiguousarray(picture), rng)
-    picture = picture * np.float32(rng.choice([1.0, 255, 4096]))
     # In a real image the range is that of the whole, never less than the patch's.
-    span = max(float(np.quantile(picture, 0.995) - np.quantile(picture, 0.005)), 0.1 * float(np.ptp(picture)), 1e-3)
-    return normalize(picture, span * float(rng.uniform(1, 2))), np.ascontiguousarray(cells)
+    span = max(float(np.quantile(picture, 0.995) - np.quantile(picture, 0.005)), 0.1 * float(np.ptp(picture)), 0.7 if quiet else 1e-3)
+    picture = (picture - picture.mean()) / np.float32(span * rng.uniform(1, 2))
+    return picture, np.ascontiguousarray(cells)
 
 
 def deformed(covered: Grey, rng: np.random.Generator) -> Grey:
@@ -135,6 +138,7 @@ def photographs() -> list[Grey]:
 
 def samples(seed: int, count: int) -> Sample:
     """``count`` patches ``float16 [count, SIDE, SIDE]`` and their cells ``int8 [count, SIDE/8, SIDE/8]``."""
+    torch.set_num_threads(1)
     rng, pictures = np.random.default_rng(seed), photographs()
     drawn = [draw(rng, pictures) for _ in range(count)]
     return np.stack([one for one, _ in drawn]).astype(np.float16), np.stack([two for _, two in drawn]).astype(np.int8)
