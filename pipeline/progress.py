@@ -39,3 +39,8 @@ class Reporter:
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
+
+
+def silent() -> Console:
+    """A console that shows nothing."""
+    return Console(quiet=True)

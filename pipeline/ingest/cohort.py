@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 
 from pipeline import artifacts, ranks
 from pipeline.ingest import source
-from pipeline.ingest.collect import BLOCKS, Left, Settings, Task, collect, read_blocks
+from pipeline.ingest.collect import BLOCKS, Settings, collect, read_blocks
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
 from pipeline.ingest.standardize import Target
+from pipeline.ingest.tasks import Left, grouped, never_read
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
@@ -64,7 +64,7 @@ def _partial(ctx: Context, key: bytes) -> Path:
 
 def published(ctx: Context) -> Cohort:
     """A MedMNIST set: images without patients."""
-    from pipeline.ingest import medmnist
+    from pipeline.ingest.readers import medmnist
 
     ingest = ctx.config.ingest
     found = medmnist.read(ingest)
@@ -98,14 +98,14 @@ def scanned(ctx: Context) -> Cohort:
         dicom=ingest.source not in ("nifti", "pictures"),
         burned_in=ingest.burned_in,
     )
-    tasks, left_out = _tasks(ctx, root, names)
+    tasks, left_out = grouped(ctx, root, names)
     folder, workers = _partial(ctx, key), source.workers()
     with ctx.reporter.progress("reading images", len(tasks)) as done:
         if ranks.count() > 1 or (folder / BLOCKS).exists():
             ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
         store = collect(folder, settings, tasks, workers, done)
     rows = store.rows(tasks)
-    left_out += store.left_out(tasks) + _never_read(root, labels, set(names))
+    left_out += store.left_out(tasks) + never_read(root, labels, set(names))
     modalities = sorted(set(rows["modality"]))
     facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities}
     return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts)
@@ -115,13 +115,13 @@ def _where(ctx: Context) -> tuple[Path, Path, tuple[str, ...]]:
     """The folder of the files, the label table (which need not exist), and the class names."""
     ingest = ctx.config.ingest
     if ingest.source == "phantom":
-        from pipeline.ingest import phantom
+        from pipeline.phantom import anatomy
 
         root = _write_phantom(ctx)
-        return root, root / "labels.csv", phantom.CLASSES
+        return root, root / "labels.csv", anatomy.CLASSES
     assert ingest.classes is not None
     if ingest.source == "dicomweb":
-        from pipeline.ingest import dicomweb
+        from pipeline.ingest.readers import dicomweb
 
         assert ingest.query is not None
         folder = ctx.out / "dicomweb"
@@ -142,45 +142,23 @@ def _labels(ingest: IngestConfig, root: Path, table: Path, classes: tuple[str, .
 def reader(ingest: IngestConfig, labels: Labels | FieldLabels | FolderLabels) -> Any:
     """The reader of the source's files, as :class:`~pipeline.ingest.collect.Settings` wants it."""
     if ingest.source == "nifti":
-        from pipeline.ingest import nifti
+        from pipeline.ingest.readers import nifti
 
         return functools.partial(nifti.read, modality=ingest.modality, labels=labels, root=ingest.path)
     if ingest.source == "pictures":
-        from pipeline.ingest import pictures
+        from pipeline.ingest.readers import pictures
 
         return functools.partial(pictures.read, modality=ingest.modality, labels=labels, root=ingest.path)
-    from pipeline.ingest import dicom, volumes
+    from pipeline.ingest.readers import dicom, series
 
     also = (ingest.label_field,) if ingest.label_field else ()
-    return functools.partial(volumes.read_series if ingest.volumes else dicom.read_each, also=also)
-
-
-def _tasks(ctx: Context, root: Path, names: Sequence[str]) -> tuple[list[Task], Left]:
-    """What is read together, in its order."""
-    if not ctx.config.ingest.volumes or ctx.config.ingest.source == "nifti":
-        return [Task((name,)) for name in names], []
-    from pipeline.ingest import volumes
-
-    with ctx.reporter.progress("finding series", len(names)) as done:
-        return volumes.series(root, names, source.workers(), done)
-
-
-def _never_read(root: Path, labels: Labels | FieldLabels | FolderLabels, present: set[str]) -> Left:
-    """Links, and what the label table names that is not there."""
-    left = [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
-    if isinstance(labels, Labels) and labels.column == "file":
-        outside = set(labels.outside())
-        left += [
-            (name, "a path out of the folder: refused" if name in outside else "named in the label table but not in the folder")
-            for name in sorted(labels.table)
-            if name not in present
-        ]
-    return left
+    return functools.partial(series.read_series if ingest.volumes else dicom.read_each, also=also)
 
 
 def _write_phantom(ctx: Context) -> Path:
     """The phantom cohort as a folder of DICOM; one rename makes it whole, so that a part is never read."""
-    from pipeline.ingest import phantom, phantom_dicom
+    from pipeline.phantom import anatomy
+    from pipeline.phantom import dicom as phantom_dicom
 
     ingest = ctx.config.ingest
     folder = ctx.out / "phantom"
@@ -188,7 +166,7 @@ def _write_phantom(ctx: Context) -> Path:
         unfinished = ctx.out / "phantom-unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         ctx.reporter.console.print("  drawing the phantom cohort")
-        patients = phantom.draw_patients(ingest.phantom_patients, ctx.config.seed)
+        patients = anatomy.draw_patients(ingest.phantom_patients, ctx.config.seed)
         phantom_dicom.write_cohort(unfinished, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size), workers=source.workers())
         unfinished.rename(folder)
     return folder

@@ -17,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import keyed, project_key
-from pipeline.ingest import burned_in, deidentify
+from pipeline.ingest.deidentify import allow_list, text_guard
+from pipeline.ingest.intensity import window
 from pipeline.ingest.isolate import MEMORY, SECONDS, Answer, Failed, isolated
-from pipeline.ingest.reading import Quarantined, Reading, Unusable
-from pipeline.ingest.standardize import Target, standardize, window
+from pipeline.ingest.readers.header import text
+from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
+from pipeline.ingest.standardize import Target, standardize, standardize_volume
+from pipeline.ingest.tasks import Left, Task
 from pipeline.ranks import Report, Share
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ SLOWEST = 16 << 20
 BLOCKS = "blocks"
 BLOCK = 512
 FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "spacing_mm", "intensity_low", "intensity_high")
-Left = list[tuple[str, str]]
 
 
 class Reader(Protocol):
@@ -53,13 +55,6 @@ class Labeller(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is read together: one file, or the files of one volume, as relative POSIX paths."""
-
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Settings:
     """How a task becomes images and rows; it travels to the worker processes.
 
@@ -72,7 +67,7 @@ class Settings:
         dimensions: 2 for images, 3 for volumes.
         patients: whether an image without a patient is left out; otherwise each image is a patient of its own.
         dicom: whether headers are those of DICOM files, which must say their modality.
-        burned_in: as in :func:`pipeline.ingest.burned_in.refuse`.
+        burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
     """
 
     root: Path
@@ -83,7 +78,7 @@ class Settings:
     dimensions: int = 2
     patients: bool = True
     dicom: bool = True
-    burned_in: burned_in.Policy = "strict"
+    burned_in: text_guard.Policy = "strict"
 
     @property
     def memory(self) -> int:
@@ -212,17 +207,16 @@ def _findings(header: Any, task: Task, settings: Settings) -> Findings | Quarant
 
 def _refuse(header: Any, task: Task, settings: Settings) -> str | None:
     """Why an image is not wanted, told by its header alone."""
-    text = deidentify.text
     if not text(header, "SOPInstanceUID"):
         return "no SOP Instance UID: give it one, or export it again"
     modality = text(header, "Modality").upper()
-    if settings.dicom and modality not in deidentify.MODALITIES:
+    if settings.dicom and modality not in allow_list.MODALITIES:
         if not modality:
             return "its header has no Modality: set it to what it is (CT, MR, DX, ...)"
         return "its Modality is not that of an image of the body (a whole slide, a segmentation, a report, ...): keep such files elsewhere"
     if settings.patients and not text(header, "PatientID"):
         return "no Patient ID: it could not be kept on the same side of the split as the patient's other images; give it one"
-    if (why := burned_in.refuse_header(header, settings.burned_in)) is not None:
+    if (why := text_guard.refuse_header(header, settings.burned_in)) is not None:
         return why
     found = _findings(header, task, settings)
     return found.reason if isinstance(found, Quarantined) else None
@@ -236,9 +230,9 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
     if _flat(reading.pixels):
         raise Unusable("the image has no contrast")
-    if (why := burned_in.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
+    if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
-    kept = dict(vars(deidentify.keep(reading.header, settings.key)))
+    kept = dict(vars(allow_list.keep(reading.header, settings.key)))
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
@@ -246,8 +240,6 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
     low, high = window(reading, kept["modality"], settings.target.scaling)
     spacing: float | None
     if reading.kind == "volume":
-        from pipeline.ingest.volumes import standardize_volume
-
         image, spacing, _ = standardize_volume(reading, low, high, settings.target)
     else:
         mm = reading.spacing[0] if reading.spacing else None

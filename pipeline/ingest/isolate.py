@@ -246,7 +246,7 @@ def _context(work: Work[Any]) -> Any:
     context = multiprocessing.get_context("forkserver")
     function = work.func if isinstance(work, functools.partial) else work
     # The command's own modules too: every worker imports the program that started this process again.
-    ours = sorted(name for name in sys.modules if name.startswith(("pipeline.ingest.", "pipeline.cli")))
+    ours = sorted(name for name in sys.modules if name.startswith(("pipeline.ingest.", "pipeline.commands")))
     context.set_forkserver_preload([__name__, function.__module__, *ours, *CODECS])
     return context
 

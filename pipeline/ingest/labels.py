@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
-from pipeline.ingest.deidentify import text
-from pipeline.ingest.reading import Quarantined
+from pipeline.ingest.readers.header import text
+from pipeline.ingest.readers.reading import Quarantined
 
 if TYPE_CHECKING:
     from pydicom import Dataset

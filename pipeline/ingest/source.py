@@ -74,7 +74,7 @@ def workers() -> int:
 
 def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:
     """Digest of what the PACS has to the query, and of the label table."""
-    from pipeline.ingest import dicomweb
+    from pipeline.ingest.readers import dicomweb
 
     assert ingest.query is not None
     table = ingest.path.expanduser() / ingest.labels if ingest.path else None
@@ -131,7 +131,7 @@ def medmnist_file(ingest: IngestConfig) -> Path:
     side = medmnist_side(ingest.size, ingest.volumes)
     path = root / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
     if not path.is_file():
-        from pipeline.ingest.medmnist import download
+        from pipeline.ingest.readers.medmnist import download
 
         download(ingest.dataset, side, path)
     return path

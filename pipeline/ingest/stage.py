@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from pipeline import artifacts, images
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
-from pipeline.ingest import deidentify, ledger, split
+from pipeline.ingest import ledger, split
 from pipeline.ingest.cohort import Cohort, published, scanned
-from pipeline.ingest.collect import FIELDS, Left
+from pipeline.ingest.collect import FIELDS
+from pipeline.ingest.deidentify import allow_list
+from pipeline.ingest.tasks import Left
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
@@ -175,7 +177,7 @@ def _write_facts(ctx: Context, cohort: Cohort, cleaned: ImageSet, clusters: NDAr
         {
             "method": "published without patient data; nothing to remove" if published else "allow-list",
             "kept": [name for name in cleaned.rows.columns if not name.startswith("finding_")],
-            "actions": [] if published else deidentify.describe(ctx.config.ingest.burned_in),
+            "actions": [] if published else allow_list.describe(ctx.config.ingest.burned_in),
             "dates": "none kept",
         },
     )

@@ -8,20 +8,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.ingest.display import percentiles
-from pipeline.ingest.reading import Unusable
+from pipeline.ingest.intensity import Scaling
+from pipeline.ingest.readers.reading import Unusable
 
 if TYPE_CHECKING:
-    from pipeline.ingest.reading import Reading
+    from pipeline.ingest.readers.reading import Reading
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-Scaling = Literal["header", "percentile"] | tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -52,24 +51,6 @@ class Target:
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
         """Of the images."""
         return np.uint8 if self.bits == 8 else np.uint16
-
-
-def window(reading: Reading, modality: str, scaling: Mapping[str, Scaling]) -> tuple[float, float]:
-    """The value that becomes black and the one that becomes white; the first is the greater one for an image that is displayed inverted.
-
-    Raises:
-        Unusable: a fixed window is asked for, and the values are not in the modality's units any more.
-    """
-    how = scaling.get(modality, "header")
-    if how == "header":
-        return reading.low, reading.high
-    if how == "percentile":
-        low, high = percentiles(reading.pixels)
-    elif reading.linear:
-        low, high = how
-    else:
-        raise Unusable("its VOI LUT has left the modality's units, in which ingest.scaling gives its window: use header or percentile")
-    return (high, low) if reading.low > reading.high else (low, high)
 
 
 def coloured(pixels: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
@@ -223,3 +204,66 @@ def fit(images: NDArray[Any], size: int) -> NDArray[Any]:
         else:
             result[:] = np.rint(resize(small, size, size))
     return fitted
+
+
+def standardize_volume(reading: Reading, low: float, high: float, target: Target) -> tuple[NDArray[Any], float, NDArray[np.float64]]:
+    """Window a volume and resample it into a cube whose axes are the patient's: up (D), to the front (H), to the right (W).
+
+    The cube shares its centre with the volume's bounding box; its voxels are cubes of ``target.spacing`` mm, or as large as the longest
+    side needs. Values are interpolated linearly after a Gaussian that damps what the new voxels cannot hold (Cardoso et al. 2015, "Scale
+    factor point spread function matching", MICCAI). What lies outside the volume is black.
+
+    Returns:
+        The image ``[channels, size, size, size]``, mm between its voxels, and its affine from ``(D, H, W, 1)`` to RAS+ mm.
+
+    Raises:
+        ValueError: ``low`` equals ``high``.
+        Unusable: the position is not known or ``target.spacing`` cannot be met.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    if low == high:
+        raise ValueError("the window is empty")
+    if reading.affine is None or abs(np.linalg.det(reading.affine[:3, :3])) < 1e-9:
+        raise Unusable("the place of its voxels in the patient is not known or not possible: mend its affine")
+    affine, spacing = _grid(reading.affine, reading.pixels.shape[1:], target)
+    shown = displayed(coloured(reading.pixels, target.channels), low, high, target.top)
+    ratios = spacing / np.linalg.norm(reading.affine[:3, :3], axis=0)
+    for axis, ratio in enumerate(ratios, 1):
+        if ratio > 1 and shown.shape[axis] > 1:
+            shown = gaussian_filter1d(shown, np.sqrt((ratio**2 - 1) / (8 * np.log(2))), axis=axis, mode="nearest")
+    return _sampled(shown, np.linalg.inv(reading.affine) @ affine, target), spacing, affine
+
+
+def _grid(affine: NDArray[np.float64], shape: tuple[int, ...], target: Target) -> tuple[NDArray[np.float64], float]:
+    """Affine of the cube around a volume, and its spacing."""
+    ends = np.array(np.meshgrid(*[(-0.5, length - 0.5) for length in shape])).reshape(3, -1)
+    corners = affine[:3, :3] @ ends + affine[:3, 3:]
+    lowest, highest = corners.min(axis=1), corners.max(axis=1)
+    longest = float((highest - lowest).max())
+    spacing = target.spacing or longest / target.size
+    if round(longest / spacing) > target.size:
+        raise Unusable("larger than ingest.size voxels of ingest.spacing mm: raise one of them")
+    cube = np.zeros((4, 4))
+    cube[[2, 1, 0], [0, 1, 2]] = spacing
+    cube[:3, 3] = (lowest + highest) / 2 - spacing * (target.size - 1) / 2
+    cube[3, 3] = 1
+    return cube, spacing
+
+
+def _sampled(pixels: NDArray[np.float32], matrix: NDArray[np.float64], target: Target) -> NDArray[Any]:
+    """``pixels`` at ``matrix`` times each voxel of the cube, 0 outside, plane by plane."""
+    from scipy.ndimage import map_coordinates
+
+    size = target.size
+    image = np.zeros((len(pixels), size, size, size), target.dtype)
+    rows, columns = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    limits = np.array(pixels.shape[1:]).reshape(3, 1, 1) - 0.5
+    for plane in range(size):
+        at = np.tensordot(matrix[:3, :3], np.stack([np.full_like(rows, plane), rows, columns]), 1) + matrix[:3, 3].reshape(3, 1, 1)
+        inside = ((at >= -0.5 - 1e-6) & (at <= limits + 1e-6)).all(axis=0)
+        if inside.any():
+            for channel, result in zip(pixels, image):
+                values = map_coordinates(channel, at[:, inside], order=1, mode="nearest", output=np.float32)
+                result[plane][inside] = np.clip(np.rint(values), 0, target.top)
+    return image

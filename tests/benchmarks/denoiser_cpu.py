@@ -30,7 +30,8 @@ from pipeline.config import Config, load_config
 from pipeline.diffusion.unet import UNet
 from pipeline.evaluate import labelled
 from pipeline.images import ImageSet, finding_columns, to_unit
-from pipeline.ingest.phantom import CLASSES, phantom_arrays
+from pipeline.phantom.anatomy import CLASSES
+from pipeline.phantom.image import phantom_arrays
 from pipeline.train import NETWORK
 from tests.benchmarks import peer_training, quality, report
 from tests.benchmarks.peers import MonaiNetwork

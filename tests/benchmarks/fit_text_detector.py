@@ -1,4 +1,4 @@
-"""Fit the text detector of `pipeline.ingest.burned_in` to drawn text, and write its weights.
+"""Fit the text detector of `pipeline.ingest.deidentify.text_guard` to drawn text, and write its weights.
 
     python -m tests.benchmarks.fit_text_detector --workers 2
     python -m tests.benchmarks.fit_text_detector --workers 2 --go-on --seed 1000 --pictures 40000 --epochs 4
@@ -29,7 +29,7 @@ from scipy.ndimage import maximum_filter
 from torch import nn
 from torch.nn import functional
 
-from pipeline.ingest.burned_in import STRIDE, WEIGHTS, normalize
+from pipeline.ingest.deidentify.text_guard import STRIDE, WEIGHTS, normalize
 from tests.benchmarks.text_pictures import FIT_FACES, Grey, background, burn, finish, ink, words
 
 SIDE = 96
@@ -122,7 +122,7 @@ def photographs() -> list[Grey]:
     from skimage import data, img_as_float32
     from skimage.color import rgb2gray
 
-    from pipeline.ingest.phantom import phantom_arrays
+    from pipeline.phantom.image import phantom_arrays
 
     names = ("brick", "grass", "gravel", "cell", "coffee", "chelsea", "moon", "camera", "retina", "immunohistochemistry")
     found = [getattr(data, name)() for name in (*names, "checkerboard", "shepp_logan_phantom")]

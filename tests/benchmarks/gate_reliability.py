@@ -31,7 +31,8 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
     from pipeline.audit import _side
     from pipeline.config import load_config
     from pipeline.images import ImageSet, to_unit
-    from pipeline.ingest.phantom import CLASSES, phantom_arrays
+    from pipeline.phantom.anatomy import CLASSES
+    from pipeline.phantom.image import phantom_arrays
     from pipeline.progress import Reporter
     from pipeline.release.gate import decide
     from pipeline.stages import run_stages

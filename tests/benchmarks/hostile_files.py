@@ -42,8 +42,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from pipeline.ingest import collect, dicom, nifti, pictures
+from pipeline.ingest import collect
 from pipeline.ingest.isolate import Answer, Failed, isolated
+from pipeline.ingest.readers import dicom, nifti, pictures
 from pipeline.ingest.standardize import Target
 
 SECRET = "ZYXSECRET"

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.ingest import collect, dicom, isolate
+from pipeline.ingest import collect, isolate
+from pipeline.ingest.readers import dicom
 from pipeline.ingest.standardize import Target, standardize
 from tests.benchmarks.hostile_files import KEY, Everything, data_of, header
 

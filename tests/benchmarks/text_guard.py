@@ -22,7 +22,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.stats import beta
 
-from pipeline.ingest.burned_in import THRESHOLD, planes, text_score
+from pipeline.ingest.deidentify.text_guard import THRESHOLD, planes, text_score
 from tests.benchmarks.text_pictures import HELD_OUT_FACES, Grey, background, burn, finish, ink, phantom, words
 
 HEIGHTS = (8, 10, 12, 16, 24, 40, 80)
@@ -133,7 +133,7 @@ def markers(pictures: int) -> dict[str, Any]:
 
 def false_quarantine(data: Path | None, pictures: int) -> dict[str, Any]:
     """Share of clean pictures that are taken for text, by source, with the upper bound of its 95 % interval."""
-    from pipeline.ingest.phantom import phantom_arrays
+    from pipeline.phantom.image import phantom_arrays
 
     rng = np.random.default_rng(3)
     phantoms = phantom_arrays(pictures // 3, 44, 256)[0][:, 0].astype(np.float32)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
-from pipeline.ingest.phantom import phantom_arrays
+from pipeline.phantom.image import phantom_arrays
 
 FOLDER = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 FIT_FACES = (

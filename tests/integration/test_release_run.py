@@ -9,8 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from pipeline.ingest.phantom import draw_patients
-from pipeline.ingest.phantom_dicom import planted_identities
+from pipeline.phantom.anatomy import draw_patients
+from pipeline.phantom.dicom import planted_identities
 from pipeline.release.verify import verify
 from tests.integration.small import passing
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pipeline.ingest.phantom import draw_patients
-from pipeline.ingest.phantom_dicom import write_cohort
+from pipeline.phantom.anatomy import draw_patients
+from pipeline.phantom.dicom import write_cohort
 from tests.integration.small import quick
 
 

@@ -38,7 +38,7 @@ def test_only_pipeline_touches_the_disk(package):
 
 def test_the_command_starts_without_heavy_imports():
     heavy = ("torch", "monai", "pydicom", "matplotlib")
-    code = f"import sys, pipeline.cli, pipeline.stages, pipeline.show; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, pipeline.commands.main, pipeline.stages, pipeline.show; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

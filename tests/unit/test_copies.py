@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.ingest.phantom import phantom_arrays
+from pipeline.phantom.image import phantom_arrays
 from privacy import audit, copies, power
 
 

@@ -13,8 +13,8 @@ from dicom_folder import dataset, ramp, write
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from pipeline.ingest import dicom
-from pipeline.ingest.reading import Quarantined, Reading
+from pipeline.ingest.readers import dicom
+from pipeline.ingest.readers.reading import Quarantined, Reading
 from pipeline.ingest.standardize import Target, standardize
 
 

@@ -12,8 +12,8 @@ import pytest
 from dicom_folder import dataset, ramp, write
 from pydicom.encaps import encapsulate
 
-from pipeline.ingest import dicom
-from pipeline.ingest.reading import Reading
+from pipeline.ingest.readers import dicom
+from pipeline.ingest.readers.reading import Reading
 
 # dcmtk's encoders: tool and options, and by how much a pixel of 4096 may change.
 ENCODERS = {

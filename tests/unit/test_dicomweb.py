@@ -23,7 +23,7 @@ from test_ingest_stage import ingest
 
 from pipeline.config import Config, QueryConfig
 from pipeline.errors import InputError
-from pipeline.ingest.dicom import quiet
+from pipeline.ingest.readers.header import quiet
 from pipeline.progress import Reporter
 from pipeline.stages import run_stages
 
@@ -122,13 +122,13 @@ def test_a_query_becomes_a_cohort(pacs: str, tmp_path: Path) -> None:
     [({}, PATIENTS), ({"dates": "20240103"}, 1), ({"dates": "20240103-20240108"}, 6), ({"body_part": "HAND"}, 10), ({"modality": "CT"}, 1)],
 )
 def test_each_criterion_narrows_the_answer(pacs: str, query: dict[str, str], expected: int) -> None:
-    from pipeline.ingest import dicomweb
+    from pipeline.ingest.readers import dicomweb
 
     assert len(dicomweb.find(QueryConfig(url=pacs, **({"modality": "DX"} | query)))) == expected
 
 
 def test_long_answers_come_in_pages(pacs: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.ingest import dicomweb
+    from pipeline.ingest.readers import dicomweb
 
     query = QueryConfig(url=pacs, modality="DX")
     whole = dicomweb.find(query)
@@ -137,7 +137,7 @@ def test_long_answers_come_in_pages(pacs: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_was_retrieved_is_what_was_stored_and_is_not_asked_for_again(pacs: str, tmp_path: Path) -> None:
-    from pipeline.ingest import dicomweb
+    from pipeline.ingest.readers import dicomweb
 
     query, reporter = QueryConfig(url=pacs, modality="DX", dates="20240101-20240103"), Reporter(tmp_path / "log", Console(quiet=True))
     with quiet():
@@ -173,7 +173,7 @@ def test_a_run_follows_what_the_pacs_holds(pacs: str, tmp_path: Path) -> None:
     ],
 )
 def test_no_answer_gets_one_line(pacs: str, change: dict[str, str], expected: str) -> None:
-    from pipeline.ingest import dicomweb
+    from pipeline.ingest.readers import dicomweb
 
     with pytest.raises(InputError, match=expected) as caught:
         dicomweb.find(QueryConfig(**({"url": pacs, "modality": "DX"} | change)))
@@ -181,7 +181,7 @@ def test_no_answer_gets_one_line(pacs: str, change: dict[str, str], expected: st
 
 
 def test_a_wrong_password_gets_one_line(pacs: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.ingest import dicomweb
+    from pipeline.ingest.readers import dicomweb
 
     monkeypatch.setenv("SYNTHCOHORT_DICOMWEB_PASSWORD", "wrong-password")
     with pytest.raises(InputError, match="answered 401") as caught:

@@ -13,7 +13,7 @@ from dicom_folder import dataset, write
 from PIL import Image
 from rich.console import Console
 from test_ingest_stage import ingest
-from test_volumes import header
+from test_series import header
 
 from pipeline import artifacts
 from pipeline.config import Config, load_config
@@ -238,8 +238,8 @@ def test_the_store_names_no_file_beside_a_pseudonym(tmp_path: Path, monkeypatch:
 def test_any_file_of_a_series_may_carry_its_label(tmp_path: Path) -> None:
     from pipeline.ingest.collect import Settings, Task, work
     from pipeline.ingest.labels import Labels
+    from pipeline.ingest.readers.series import read_series
     from pipeline.ingest.standardize import Target
-    from pipeline.ingest.volumes import read_series
 
     for number in range(4):
         write(tmp_path / str(number), header([-10, 5, 3.0 * number]))

@@ -9,7 +9,7 @@ from dicom_folder import dataset, ramp
 
 from pipeline.errors import InputError
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
-from pipeline.ingest.reading import Quarantined
+from pipeline.ingest.readers.reading import Quarantined
 
 
 def labels(tmp_path: Path, text: str) -> Labels:

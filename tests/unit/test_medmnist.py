@@ -12,7 +12,7 @@ from medmnist import INFO
 
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
-from pipeline.ingest import medmnist
+from pipeline.ingest.readers import medmnist
 from pipeline.ingest.source import medmnist_file, medmnist_side
 
 

@@ -12,11 +12,10 @@ import pytest
 from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
-from pipeline.ingest import nifti, volumes
 from pipeline.ingest.labels import Labels
-from pipeline.ingest.reading import Quarantined, Reading
-from pipeline.ingest.standardize import Target
-from pipeline.ingest.volumes import standardize_volume
+from pipeline.ingest.readers import nifti, series
+from pipeline.ingest.readers.reading import Quarantined, Reading
+from pipeline.ingest.standardize import Target, standardize_volume
 
 # Every volume of the real folder: its number of time points, and its size as (D, H, W).
 MUST = {
@@ -96,7 +95,7 @@ def test_resampling_agrees_with_monai(real_data: Path) -> None:
     wanted = np.asarray(theirs)[0].transpose(2, 1, 0)
     affine = np.asarray(theirs.affine)[:, [2, 1, 0, 3]]
     matrix = np.linalg.inv(found.affine) @ affine
-    ours = volumes._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
+    ours = series._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
     ours = ours[tuple(map(slice, wanted.shape))]
     inside = ours > 0  # beyond the volume MONAI repeats its border
     assert inside.mean() > 0.2

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.ingest.phantom import CLASSES, PREVALENCE, SITES, Detector, Patient, Visit, draw_patients, phantom_arrays, render
-from pipeline.ingest.phantom_detector import SOFT, expose
-from pipeline.ingest.phantom_image import NODULE, attenuation_map, heart_chord, nodule_centre
+from pipeline.phantom.anatomy import CLASSES, PREVALENCE, SITES, Detector, Patient, Visit, draw_patients
+from pipeline.phantom.detector import SOFT, expose
+from pipeline.phantom.image import NODULE, attenuation_map, heart_chord, nodule_centre, phantom_arrays, render
 
 
 @pytest.fixture(scope="module")

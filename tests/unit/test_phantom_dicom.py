@@ -11,9 +11,10 @@ from pydicom import config
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_voi_lut
 
-from pipeline.ingest.phantom import Patient, draw_patients, render
-from pipeline.ingest.phantom_dicom import BROKEN, COLUMNS, planted_identities, write_cohort
-from pipeline.ingest.phantom_encoding import part10
+from pipeline.phantom.anatomy import Patient, draw_patients
+from pipeline.phantom.dicom import BROKEN, COLUMNS, planted_identities, write_cohort
+from pipeline.phantom.encoding import part10
+from pipeline.phantom.image import render
 
 SEED, SIZE = 5, 24
 
@@ -99,7 +100,7 @@ def test_labels_name_the_files_but_for_one(cohort: Path) -> None:
 def test_the_same_arguments_give_the_same_bytes_on_any_number_of_processes(
     workers: int, cohort: Path, patients: list[Patient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.ingest.phantom_dicom.FEW", len(patients))
+    monkeypatch.setattr("pipeline.phantom.dicom.FEW", len(patients))
     write_cohort(tmp_path, patients, SEED, SIZE, workers)
     names = sorted(path.relative_to(cohort) for path in cohort.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.ingest import pictures
-from pipeline.ingest.reading import Quarantined, Reading
+from pipeline.ingest.readers import pictures
+from pipeline.ingest.readers.reading import Quarantined, Reading
 
 GREY = (np.arange(32 * 24).reshape(32, 24) % 251).astype(np.uint8)
 

@@ -21,8 +21,8 @@ from pydicom.datadict import dictionary_VR, keyword_dict
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, RLELossless, generate_uid
 
-from pipeline.ingest import profile
-from pipeline.ingest.profile import CODES, deidentified, describe, replaced_uid, shifted
+from pipeline.ingest.deidentify import profile
+from pipeline.ingest.deidentify.profile import CODES, deidentified, describe, replaced_uid, shifted
 
 KEY = b"0123456789abcdef"
 SECRET = "ZYXSECRET"

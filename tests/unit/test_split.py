@@ -14,8 +14,9 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import InputError
 from pipeline.ingest import split
-from pipeline.ingest.phantom import draw_patients, phantom_arrays
 from pipeline.ingest.split import MIN_PATIENTS, NEAR_DUPLICATE, assign, near_duplicates, tie
+from pipeline.phantom.anatomy import draw_patients
+from pipeline.phantom.image import phantom_arrays
 
 SHARES = {"train": 0.44, "audit": 0.21, "val": 0.15, "test": 0.2}
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.ingest.reading import Reading, Unusable
-from pipeline.ingest.standardize import Scaling, Target, fit, resize, standardize, window
+from pipeline.ingest.intensity import Scaling, window
+from pipeline.ingest.readers.reading import Reading, Unusable
+from pipeline.ingest.standardize import Target, fit, resize, standardize
 
 
 def test_reduction_is_the_mean_of_the_covered_area() -> None:

@@ -6,9 +6,8 @@ by file name or number. What has a gap or irregular steps is no volume: it would
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest import dicom
-from pipeline.ingest.collect import Left, Task
-from pipeline.ingest.deidentify import text
-from pipeline.ingest.display import percentiles
-from pipeline.ingest.isolate import Failed, isolated
-from pipeline.ingest.reading import Quarantined, Reading, Refuse, Unusable, nothing
-from pipeline.ingest.standardize import Target, coloured, displayed
+from pipeline.ingest.intensity import percentiles
+from pipeline.ingest.readers import dicom
+from pipeline.ingest.readers.header import text
+from pipeline.ingest.readers.reading import Quarantined, Reading, Refuse, Unusable, nothing
 
 MIN_SLICES = 3
 # Share of the usual step by which a step may differ.
@@ -37,7 +33,7 @@ class Slice:
 
     Attributes:
         group: what slices of one volume have in common.
-        affine: as in :class:`~pipeline.ingest.reading.Reading`, ``[4, 4]``.
+        affine: as in :class:`~pipeline.ingest.readers.reading.Reading`, ``[4, 4]``.
         apart: values of :data:`APART`.
     """
 
@@ -116,47 +112,6 @@ def _why_not(slices: Sequence[Slice], members: Sequence[int]) -> str | None:
     return None
 
 
-def series(root: Path, names: Sequence[str], workers: int | None, done: Callable[[int], None]) -> tuple[list[Task], Left]:
-    """The volumes in a folder of DICOM files, each a task with its files in their order; and why other files are in none."""
-    slices: list[Slice] = []
-    files: list[str] = []
-    tasks: list[Task] = []
-    left: Left = []
-    for number, (name, found) in enumerate(zip(names, isolated(functools.partial(_survey, root=root), names, workers=workers)), 1):
-        if isinstance(found, Failed):
-            left.append((name, found.reason))
-        elif "why" in found.value:
-            left.append((name, found.value["why"]))
-        elif found.arrays:
-            slices.append(Slice(tuple(found.value["group"]), found.arrays[0], tuple(found.value["apart"])))
-            files.append(name)
-        else:
-            tasks.append(Task((name,)))
-        done(number)
-    volumes, others = arrange(slices)
-    tasks += [Task(tuple(files[number] for number in members)) for members in volumes]
-    return sorted(tasks, key=lambda task: task.files), left + [(files[number], why) for number, why in others]
-
-
-def _survey(name: str, root: Path) -> tuple[dict[str, Any], list[NDArray[np.float64]]]:
-    """What :func:`series` needs of one file: a slice's place, nothing for a file of several frames, or why it is left out."""
-    header = dicom.read_header(root / name)
-    if isinstance(header, Quarantined):
-        return {"why": header.reason}, []
-    with dicom.quiet():
-        if (why := dicom.not_an_image(header)) is not None:
-            return {"why": why}, []
-        if not header.get("Rows") or not header.get("Columns"):
-            return {"why": dicom.NO_PIXELS}, []
-        if int(header.get("NumberOfFrames") or 1) > 1:
-            return {}, []
-        affine = dicom.place(header, dicom.spacing(header)[0])
-        if affine is None:
-            return {"why": "no position and orientation in the patient: not a slice of a volume"}, []
-        found = place(header, affine, (int(header.get("Rows") or 0), int(header.get("Columns") or 0)))
-    return {"group": found.group, "apart": found.apart}, [affine]
-
-
 def read_series(paths: Sequence[Path], refuse: Refuse = nothing, also: tuple[str, ...] = ()) -> Iterator[Reading | Quarantined]:
     """The volume of these files' slices in this order, or the volumes of one file of several frames; raises nothing but MemoryError."""
     readings: list[Reading] = []
@@ -192,66 +147,3 @@ def stack(readings: Sequence[Reading], vector: NDArray[np.float64], number: int 
     spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
     linear = all(one.linear for one in readings)
     return Reading(pixels, low, high, linear, spacing, first.aspect, affine, first.header, "volume", number)
-
-
-def standardize_volume(reading: Reading, low: float, high: float, target: Target) -> tuple[NDArray[Any], float, NDArray[np.float64]]:
-    """Window a volume and resample it into a cube whose axes are the patient's: up (D), to the front (H), to the right (W).
-
-    The cube shares its centre with the volume's bounding box; its voxels are cubes of ``target.spacing`` mm, or as large as the longest
-    side needs. Values are interpolated linearly after a Gaussian that damps what the new voxels cannot hold (Cardoso et al. 2015, "Scale
-    factor point spread function matching", MICCAI). What lies outside the volume is black.
-
-    Returns:
-        The image ``[channels, size, size, size]``, mm between its voxels, and its affine from ``(D, H, W, 1)`` to RAS+ mm.
-
-    Raises:
-        ValueError: ``low`` equals ``high``.
-        Unusable: the position is not known or ``target.spacing`` cannot be met.
-    """
-    from scipy.ndimage import gaussian_filter1d
-
-    if low == high:
-        raise ValueError("the window is empty")
-    if reading.affine is None or abs(np.linalg.det(reading.affine[:3, :3])) < 1e-9:
-        raise Unusable("the place of its voxels in the patient is not known or not possible: mend its affine")
-    affine, spacing = _grid(reading.affine, reading.pixels.shape[1:], target)
-    shown = displayed(coloured(reading.pixels, target.channels), low, high, target.top)
-    ratios = spacing / np.linalg.norm(reading.affine[:3, :3], axis=0)
-    for axis, ratio in enumerate(ratios, 1):
-        if ratio > 1 and shown.shape[axis] > 1:
-            shown = gaussian_filter1d(shown, np.sqrt((ratio**2 - 1) / (8 * np.log(2))), axis=axis, mode="nearest")
-    return _sampled(shown, np.linalg.inv(reading.affine) @ affine, target), spacing, affine
-
-
-def _grid(affine: NDArray[np.float64], shape: tuple[int, ...], target: Target) -> tuple[NDArray[np.float64], float]:
-    """Affine of the cube around a volume, and its spacing."""
-    ends = np.array(np.meshgrid(*[(-0.5, length - 0.5) for length in shape])).reshape(3, -1)
-    corners = affine[:3, :3] @ ends + affine[:3, 3:]
-    lowest, highest = corners.min(axis=1), corners.max(axis=1)
-    longest = float((highest - lowest).max())
-    spacing = target.spacing or longest / target.size
-    if round(longest / spacing) > target.size:
-        raise Unusable("larger than ingest.size voxels of ingest.spacing mm: raise one of them")
-    cube = np.zeros((4, 4))
-    cube[[2, 1, 0], [0, 1, 2]] = spacing
-    cube[:3, 3] = (lowest + highest) / 2 - spacing * (target.size - 1) / 2
-    cube[3, 3] = 1
-    return cube, spacing
-
-
-def _sampled(pixels: NDArray[np.float32], matrix: NDArray[np.float64], target: Target) -> NDArray[Any]:
-    """``pixels`` at ``matrix`` times each voxel of the cube, 0 outside, plane by plane."""
-    from scipy.ndimage import map_coordinates
-
-    size = target.size
-    image = np.zeros((len(pixels), size, size, size), target.dtype)
-    rows, columns = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
-    limits = np.array(pixels.shape[1:]).reshape(3, 1, 1) - 0.5
-    for plane in range(size):
-        at = np.tensordot(matrix[:3, :3], np.stack([np.full_like(rows, plane), rows, columns]), 1) + matrix[:3, 3].reshape(3, 1, 1)
-        inside = ((at >= -0.5 - 1e-6) & (at <= limits + 1e-6)).all(axis=0)
-        if inside.any():
-            for channel, result in zip(pixels, image):
-                values = map_coordinates(channel, at[:, inside], order=1, mode="nearest", output=np.float32)
-                result[plane][inside] = np.clip(np.rint(values), 0, target.top)
-    return image

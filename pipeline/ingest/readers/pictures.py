@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import DecompressionBombError
 
-from pipeline.ingest.display import percentiles
-from pipeline.ingest.nifti import source_header
-from pipeline.ingest.reading import Quarantined, Reading, Refuse, Unusable, nothing
+from pipeline.ingest.intensity import percentiles
+from pipeline.ingest.readers.nifti import source_header
+from pipeline.ingest.readers.reading import Quarantined, Reading, Refuse, Unusable, nothing
 
 FORMATS = ("PNG", "JPEG", "TIFF")
 MAX_PIXELS = 64 << 20

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.phantom import SITES, Anatomy, Patient, Visit
-from pipeline.ingest.phantom_detector import SOFT, expose
+from pipeline.phantom.anatomy import CLASSES, SITES, Anatomy, Patient, Visit, draw_patients
+from pipeline.phantom.detector import SOFT, expose
 
 Array = NDArray[Any]
 
@@ -24,8 +24,8 @@ NODULE = 2.0  # attenuation of a partly calcified nodule over that of soft tissu
 FINEST = 96
 
 
-def acquire(patient: Patient, visit_index: int, size: int) -> Array:
-    """One displayed image, ``float32 [size, size]`` in 0 (black) .. 1 (white). See :func:`pipeline.ingest.phantom.render`.
+def render(patient: Patient, visit_index: int, size: int) -> Array:
+    """One image as displayed: ``float32 [size, size]``, 0 (black, air) .. 1 (white), noise of the detector included.
 
     Sizes below 96 are averaged from a finer grid, as a resampled detector image would be.
     """
@@ -356,3 +356,18 @@ def _smooth_noise(rng: np.random.Generator, u: Array, v: Array) -> Array:
     rows = np.cos(v * waves * np.float32(math.pi / 200) + phase[0])
     columns = np.cos(u.T * waves * np.float32(math.pi / 200) + phase[1])
     return np.asarray(rows @ weight @ columns.T, np.float32)
+
+
+def phantom_arrays(count_patients: int, seed: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """All images of a cohort, patient after patient.
+
+    Returns:
+        Images ``uint8 [n, 1, size, size]``, class indices into :data:`CLASSES` ``int64 [n]``, patient numbers ``int64 [n]``.
+    """
+    patients = draw_patients(count_patients, seed)
+    visits = [(patient, number) for patient in patients for number in range(len(patient.visits))]
+    images = np.empty((len(visits), 1, size, size), np.uint8)
+    for row, (patient, number) in enumerate(visits):
+        images[row, 0] = np.rint(render(patient, number, size) * 255).astype(np.uint8)
+    labels = np.array([CLASSES.index(patient.visits[number].finding) for patient, number in visits], np.int64)
+    return images, labels, np.array([patient.index for patient, _ in visits], np.int64)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +10,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.config import disable_value_validation
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
@@ -28,9 +24,9 @@ from pydicom.uid import (
     JPEGExtended12Bit,
 )
 
-from pipeline.ingest.deidentify import text, value
-from pipeline.ingest.display import display
-from pipeline.ingest.reading import Quarantined, Reading, Refuse, Unusable, nothing
+from pipeline.ingest.readers.display import display
+from pipeline.ingest.readers.header import quiet, text, value
+from pipeline.ingest.readers.reading import Quarantined, Reading, Refuse, Unusable, nothing
 
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 64 << 20
@@ -128,20 +124,6 @@ def read_header(path: Path) -> Dataset | Quarantined:
         return Quarantined("cannot be opened: mend its permissions")
     except Exception as error:
         return Quarantined(f"damaged or not decodable ({type(error).__name__}): export it again")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom from printing, wherever header values are looked at: its warnings quote them."""
-    logger = logging.getLogger("pydicom")
-    propagate = logger.propagate
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")
-        logger.propagate = False
-        try:
-            yield
-        finally:
-            logger.propagate = propagate
 
 
 def _images(path: Path, refuse: Refuse, also: tuple[str, ...]) -> Iterator[Reading | Quarantined]:

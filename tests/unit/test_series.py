@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, generate_uid
 
-from pipeline.ingest import volumes
-from pipeline.ingest.reading import Quarantined, Reading, Unusable
-from pipeline.ingest.standardize import Target
-from pipeline.ingest.volumes import read_series, series, standardize_volume
+from pipeline.ingest.readers import dicom
+from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
+from pipeline.ingest.readers.series import read_series
+from pipeline.ingest.standardize import Target, standardize_volume
+from pipeline.ingest.tasks import series
 
 AXIAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
 OBLIQUE = [np.cos(0.3), np.sin(0.3), 0, -np.sin(0.3) * np.cos(0.2), np.cos(0.3) * np.cos(0.2), np.sin(0.2)]
@@ -191,7 +192,7 @@ def test_an_enhanced_object_is_a_volume_and_its_frames_are_images(tmp_path: Path
     assert (found.low, found.high, found.frame) == (1799.5, 2199.5, None)
     assert found.affine[2, 0] == pytest.approx(3)
     np.testing.assert_allclose(found.pixels[0], values_at(found.affine, (6, 24, 20)), atol=0.07)
-    frames = [one for one in volumes.dicom.read(path) if isinstance(one, Reading)]
+    frames = [one for one in dicom.read(path) if isinstance(one, Reading)]
     assert [one.kind for one in frames] == ["slice"] * 6
     np.testing.assert_array_equal(frames[0].pixels[0], found.pixels[0, -1])
 

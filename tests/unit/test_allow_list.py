@@ -17,8 +17,9 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pipeline.ingest.burned_in import refuse, refuse_pixels
-from pipeline.ingest.deidentify import Fields, age_band, describe, keep, value
+from pipeline.ingest.deidentify.allow_list import Fields, age_band, describe, keep
+from pipeline.ingest.deidentify.text_guard import refuse, refuse_pixels
+from pipeline.ingest.readers.header import value
 
 KEY = b"0123456789abcdef"
 SECRET = "ZYXSECRET"

@@ -6,17 +6,15 @@ replaced by an HMAC. A name typed into the wrong attribute therefore does not pa
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts import keyed
+from pipeline.ingest.readers.header import text
 
 if TYPE_CHECKING:
-    from pydicom import DataElement, Dataset
-    from pydicom.dataelem import RawDataElement
-    from pydicom.tag import BaseTag
+    from pydicom import Dataset
 
 # Defined terms of planar images, PS3.3 C.7.3.1.1.1.
 MODALITIES = frozenset({"CR", "CT", "DX", "ES", "IO", "MG", "MR", "NM", "OP", "OPT", "OT", "PT", "PX", "RF", "RG", "US", "XA", "XC"})
@@ -84,38 +82,6 @@ def age_band(age: str) -> str:
     years = int(match[1]) * _YEARS[match[2]]
     decade = int(years // 10) * 10
     return f"{OLDEST_BAND}+" if decade >= OLDEST_BAND else f"{decade}-{decade + 9}"
-
-
-def text(header: Dataset, keyword: str) -> str:
-    """An attribute's value as stripped text; the first of several, an empty string for none or for a damaged one."""
-    try:
-        found = value(header, keyword)
-    except Exception:  # values are parsed on first access, and may be anything
-        return ""
-    if found is None:
-        return ""
-    if not isinstance(found, str) and hasattr(found, "__getitem__"):
-        found = found[0] if len(found) else ""
-    return str(found).strip(" \0")
-
-
-def value(header: Dataset, keyword: str) -> Any:
-    """An attribute's value, None where it is absent: as ``header.get``, which takes ten times as long for one that is absent."""
-    tag = _tag(keyword)
-    found: RawDataElement | DataElement | None = header.get_item(tag)
-    if found is None:
-        return None
-    # One number that pydicom has not parsed yet: to parse those that every image is asked for takes 0.05 of an uncompressed one's 0.85 ms.
-    if isinstance(found, tuple) and found.VR == "US" and found.value and len(found.value) == 2:
-        return int.from_bytes(found.value, "little" if found.is_little_endian else "big")
-    return header[tag].value
-
-
-@functools.cache
-def _tag(keyword: str) -> BaseTag:
-    from pydicom.tag import Tag
-
-    return Tag(keyword)
 
 
 def describe(burned_in: str = "strict") -> list[str]:

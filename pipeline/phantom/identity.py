@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.ingest.phantom import Patient
+from pipeline.phantom.anatomy import Patient
 
 FAMILY = (
     (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.deidentify import text
+from pipeline.ingest.readers.header import text
 
 if TYPE_CHECKING:
     from pydicom import Dataset

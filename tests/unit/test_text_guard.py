@@ -12,9 +12,9 @@ from PIL import Image
 from pydicom import Dataset
 from scipy.signal import correlate
 
-from pipeline.ingest import burned_in
-from pipeline.ingest.burned_in import THRESHOLD, declared, planes, refuse, suspicious, text_map, text_score
-from pipeline.ingest.phantom import phantom_arrays
+from pipeline.ingest.deidentify import text_guard
+from pipeline.ingest.deidentify.text_guard import THRESHOLD, declared, planes, refuse, suspicious, text_map, text_score
+from pipeline.phantom.image import phantom_arrays
 from tests.benchmarks.text_pictures import Grey, ink
 
 
@@ -91,9 +91,9 @@ def test_the_network_is_what_its_weights_say() -> None:
     """Against plain correlations, layer by layer."""
     from safetensors.numpy import load_file
 
-    arrays = load_file(burned_in.WEIGHTS)
+    arrays = load_file(text_guard.WEIGHTS)
     picture = chest()[:64, :72]
-    values = burned_in.normalize(picture, 200.0)[None]
+    values = text_guard.normalize(picture, 200.0)[None]
     names = sorted((name for name in arrays if name.endswith("weight")), key=lambda name: int(name.split(".")[0]))
     for name in names:
         weight, bias = arrays[name], arrays[name.replace("weight", "bias")]
@@ -179,4 +179,4 @@ def test_colour_and_volumes_are_searched() -> None:
 def test_the_local_mean_is_enlarged_as_pillow_does_it() -> None:
     blocks = np.random.default_rng(0).random((9, 13), np.float32)
     expected = np.asarray(Image.fromarray(blocks).resize((104, 72), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(burned_in._enlarged(blocks), expected, atol=1e-6)
+    np.testing.assert_allclose(text_guard._enlarged(blocks), expected, atol=1e-6)

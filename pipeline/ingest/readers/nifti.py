@@ -15,9 +15,9 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from pipeline.ingest.display import percentiles
+from pipeline.ingest.intensity import percentiles
 from pipeline.ingest.labels import Labels
-from pipeline.ingest.reading import Quarantined, Reading, Refuse, Unusable, nothing
+from pipeline.ingest.readers.reading import Quarantined, Reading, Refuse, Unusable, nothing
 
 MAX_VALUES = 512 << 20
 ENDINGS = (".nii", ".nii.gz")

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.deidentify import text, value
-from pipeline.ingest.reading import Unusable
+from pipeline.ingest.intensity import percentiles
+from pipeline.ingest.readers.header import text, value
+from pipeline.ingest.readers.reading import Unusable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# Without a window the display range is the image's own, but for this share of its pixels at either end (dead pixels, markers).
-TAIL = 0.005
 Shown = tuple[NDArray[np.float32], float, float, bool]
 
 
@@ -53,20 +52,6 @@ def display(header: Dataset, stored: NDArray[Any]) -> Shown:
 def look_up(values: NDArray[Any], first: int, table: NDArray[Any]) -> NDArray[Any]:
     """``table[values - first]``; values beside the table get its first or last entry (PS3.3 C.11.1.1.1)."""
     return table[np.clip(values.astype(np.int64) - first, 0, len(table) - 1)]
-
-
-def percentiles(values: NDArray[np.float32], tail: float = TAIL) -> tuple[float, float]:
-    """The range that holds all finite values but the share ``tail`` at either end; the whole range where that is one value.
-
-    Where all values are the same, the range ends one above them.
-    """
-    kept = values[np.isfinite(values)]
-    if not kept.size:
-        raise Unusable("holds no finite value")
-    low, high = (float(bound) for bound in np.quantile(kept, (tail, 1 - tail)))
-    if low >= high:
-        low, high = float(kept.min()), float(kept.max())
-    return (low, high) if low < high else (low, low + 1)
 
 
 def _grey(header: Dataset, stored: NDArray[Any]) -> Shown:

@@ -28,10 +28,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipeline.ingest import phantom_identity
-from pipeline.ingest.phantom import SITES, Patient, render
-from pipeline.ingest.phantom_encoding import PRIVATE, Encapsulated, part10
-from pipeline.ingest.phantom_identity import INSTITUTIONS, SERIALS, STATIONS, Identity, VisitIdentity, invented_identity
+from pipeline.phantom import identity
+from pipeline.phantom.anatomy import SITES, Patient
+from pipeline.phantom.encoding import PRIVATE, Encapsulated, part10
+from pipeline.phantom.identity import INSTITUTIONS, SERIALS, STATIONS, Identity, VisitIdentity, invented_identity
+from pipeline.phantom.image import render
 
 COLUMNS = ("file", "patient_id", "sop_instance_uid", "label", "side", "size_mm", "severity", "report")
 BROKEN = {
@@ -116,7 +117,7 @@ def planted_identities(patients: list[Patient], seed: int) -> set[str]:
     of any float may hold eight such digits by chance.
     """
     planted = {*INSTITUTIONS, *SERIALS, *STATIONS, *(name.replace(" ", "_") for name in INSTITUTIONS)}
-    planted |= {Path(name).name for name in BROKEN} | {phantom_identity.uid(seed, "report")}
+    planted |= {Path(name).name for name in BROKEN} | {identity.uid(seed, "report")}
     for patient in patients:
         person = invented_identity(patient, seed)
         names = (person.name, person.spoken, *person.others)
@@ -310,7 +311,7 @@ def _write_broken(folder: Path, patient: Patient, seed: int, size: int) -> None:
     elements = _identity_elements(patient, person, 0, seed)
     elements |= {
         "SOPClassUID": BasicTextSRStorage,
-        "SOPInstanceUID": phantom_identity.uid(seed, "report"),
+        "SOPInstanceUID": identity.uid(seed, "report"),
         "Modality": "SR",
         "SeriesNumber": "2",
         "InstanceNumber": "1",

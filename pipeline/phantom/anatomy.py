@@ -1,7 +1,7 @@
 """A cohort of parametric chest radiographs: patients with an anatomy of their own, visits with recorded truth.
 
 Every patient is a pure function of the cohort's seed and of the patient's number, so that patient k of seed s is the same in
-a cohort of any size. :mod:`pipeline.ingest.phantom_image` turns a visit into pixels, :mod:`pipeline.ingest.phantom_dicom`
+a cohort of any size. :mod:`pipeline.phantom.image` turns a visit into pixels, :mod:`pipeline.phantom.dicom`
 writes a cohort as the DICOM files that a hospital would export.
 
 Lengths are in mm at the detector. ``x`` runs to the right of the displayed image (the patient's left, as in every frontal
@@ -14,7 +14,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 CLASSES = ("normal", "cardiomegaly", "effusion", "nodule", "pneumothorax")
 PREVALENCE = (0.60, 0.16, 0.12, 0.08, 0.04)
@@ -187,33 +186,6 @@ def draw_patients(count: int, seed: int) -> list[Patient]:
     if count < 0 or seed < 0:
         raise ValueError(f"count and seed must not be negative, got {count} and {seed}")
     return [_draw_patient(seed, index) for index in range(count)]
-
-
-def render(patient: Patient, visit_index: int, size: int) -> NDArray[np.float32]:
-    """One image as displayed: ``float32 [size, size]``, 0 (black, air) .. 1 (white), noise of the detector included.
-
-    Raises:
-        IndexError: the patient has no such visit.
-        ValueError: ``size`` is below 8.
-    """
-    from pipeline.ingest.phantom_image import acquire
-
-    return acquire(patient, visit_index, size)
-
-
-def phantom_arrays(count_patients: int, seed: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """All images of a cohort, patient after patient.
-
-    Returns:
-        Images ``uint8 [n, 1, size, size]``, class indices into :data:`CLASSES` ``int64 [n]``, patient numbers ``int64 [n]``.
-    """
-    patients = draw_patients(count_patients, seed)
-    visits = [(patient, number) for patient in patients for number in range(len(patient.visits))]
-    images = np.empty((len(visits), 1, size, size), np.uint8)
-    for row, (patient, number) in enumerate(visits):
-        images[row, 0] = np.rint(render(patient, number, size) * 255).astype(np.uint8)
-    labels = np.array([CLASSES.index(patient.visits[number].finding) for patient, number in visits], np.int64)
-    return images, labels, np.array([patient.index for patient, _ in visits], np.int64)
 
 
 def _draw_patient(seed: int, index: int) -> Patient:

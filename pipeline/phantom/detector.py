@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.ingest.phantom import Detector, Pose
+from pipeline.phantom.anatomy import Detector, Pose
 
 Array = NDArray[Any]
 

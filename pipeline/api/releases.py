@@ -1,0 +1,24 @@
+"""Checking a release, as whoever receives it would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+
+def verify(release: Path, *, run: Path | None = None) -> list[str]:
+    """Problems of a release, one line each; none means that it is whole and says what it must.
+
+    Args:
+        release: the folder, as released.
+        run: the run that made it, to look for traces of the patients too.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    from pipeline.release.verify import verify as verify_release
+
+    if not release.is_dir():
+        raise InputError(f"no release folder {release.name}: give a folder such as runs/quickstart/release")
+    return verify_release(release, run)

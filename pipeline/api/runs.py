@@ -1,0 +1,119 @@
+"""Bringing a run folder up to date with its configuration, and looking at what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline import artifacts
+from pipeline.config import Config, load_config
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.stages import Step
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        folder: the run folder.
+        verdict: the gate's, on the images; None where the run stopped before the release.
+        steps: what was planned before anything ran, a step a stage.
+    """
+
+    folder: Path
+    verdict: Verdict | None
+    steps: tuple[Step, ...]
+
+    @property
+    def idle(self) -> bool:
+        """Whether every stage was up to date already."""
+        return all(step.reason is None for step in self.steps)
+
+
+def run(
+    config: Config | str | Path,
+    *,
+    out: Path | None = None,
+    settings: Sequence[str] = (),
+    until: str | None = None,
+    redo: bool = False,
+    console: Console | None = None,
+) -> Outcome:
+    """Run every stage that is not up to date.
+
+    Args:
+        config: a configuration, a YAML file, or the name of a shipped configuration.
+        out: the run folder; ``runs/<name>`` by default.
+        settings: overrides such as ``train.batch=64``.
+        until: the last stage to run.
+        redo: replace finished stages that the configuration no longer fits.
+        console: where progress is shown; nowhere by default.
+
+    Raises:
+        InputError: what was given cannot be used.
+        Stopped: the process was asked to end; the same call goes on from there.
+    """
+    from pipeline.progress import Reporter, silent
+    from pipeline.stages import BY_NAME, run_stages
+
+    if until is not None and until not in BY_NAME:
+        raise InputError(f"--until {until}: no such stage; the stages are {', '.join(BY_NAME)}")
+    chosen, folder = _chosen(config, settings, out)
+    with artifacts.lock(folder):
+        steps = run_stages(chosen, folder, Reporter(folder / "log.jsonl", console or silent()), until=until, redo=redo)
+    gate = artifacts.read_json(folder / "release" / "gate.json") if until in (None, "release") else None
+    return Outcome(folder, gate["verdict"] if gate else None, tuple(steps))
+
+
+def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequence[str] = ()) -> list[Step]:
+    """What each stage would do and why, without running anything; the arguments are those of :func:`run`.
+
+    Raises:
+        InputError: what was given cannot be used.
+    """
+    from pipeline.ingest.source import source_digest
+    from pipeline.stages import STAGES, Step
+    from pipeline.stages import plan as plan_stages
+
+    chosen, folder = _chosen(config, settings, out)
+    if folder.exists():
+        return plan_stages(chosen, folder, source_digest(chosen, folder))
+    return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in STAGES]
+
+
+def show(run: Path, console: Console | None = None) -> None:
+    """Print a run's verdict, stages and key figures as tables.
+
+    Raises:
+        InputError: the folder is not a run.
+    """
+    from rich.console import Console
+
+    from pipeline.show import show as show_run
+
+    if not run.is_dir():
+        raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
+    show_run(run, console or Console(highlight=False))
+
+
+def _chosen(config: Config | str | Path, settings: Sequence[str], out: Path | None) -> tuple[Config, Path]:
+    """The configuration and its run folder."""
+    if isinstance(config, Config):
+        if settings:
+            raise InputError("settings override a configuration that is read from a file or by name: give config as one of them")
+        chosen = config
+    else:
+        chosen = load_config(config, settings)
+    folder = Path(out) if out is not None else Path("runs") / chosen.name
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder.name} is a file: give --out a folder")
+    return chosen, folder

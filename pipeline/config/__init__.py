@@ -1,0 +1,25 @@
+"""Typed, frozen run configuration: one module a stage's section, every field with its unit."""
+
+from pipeline.config.audit import AuditConfig
+from pipeline.config.evaluate import EvaluateConfig
+from pipeline.config.generate import GenerateConfig
+from pipeline.config.ingest import IngestConfig, QueryConfig
+from pipeline.config.load import load_config, shipped
+from pipeline.config.release import ReleaseConfig
+from pipeline.config.run import Config
+from pipeline.config.stress import StressConfig
+from pipeline.config.train import TrainConfig
+
+__all__ = [
+    "AuditConfig",
+    "Config",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "IngestConfig",
+    "QueryConfig",
+    "ReleaseConfig",
+    "StressConfig",
+    "TrainConfig",
+    "load_config",
+    "shipped",
+]

@@ -1,0 +1,20 @@
+"""The section ``audit``: how much work the audit puts into its attacks and its power."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.config.section import Positive, Section
+
+
+class AuditConfig(Section):
+    """How much work the audit puts into its attacks and its power."""
+
+    encoder_images: Positive = 30_000
+    """Images (pairs of views) seen in training the copy-detection encoder."""
+    planted: Annotated[int, Field(ge=20)] = 100
+    """Copies planted for each kind of transformation to measure the search's power."""
+    membership_draws: Positive = 4
+    """Noise draws for each noise level of the membership attack."""

@@ -1,0 +1,57 @@
+"""The section ``generate``: how many images are made, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Positive, Section
+
+
+class GenerateConfig(Section):
+    """How many images are made, and how."""
+
+    per_class: Positive
+    """Images generated of every class."""
+    steps: Positive = 12
+    """Steps from noise to image; each is one network evaluation (two with heun, but for the last)."""
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = "dpmpp_2m"
+    """Sampler; ddpm, dpmpp_2m_sde and ddim with eta > 0 add noise at every step."""
+    noise_schedule: Literal["edm", "ddpm_linear", "ddpm_cosine", "sigmoid", "flow"] = "edm"
+    """Schedule of the noise levels that the sampler visits, up to 160 times the data's standard deviation."""
+    levels: tuple[float, float] = (0.004, 160.0)
+    """Lowest and highest noise level that sampling visits, in units of the data's standard deviation. A highest one below 160 starts on a
+    mixture of Gaussians of each class's training images under so much noise: [0.02, 8] saves half of the steps on 8-bit images. The lowest
+    one counts for the schedule ``edm`` alone."""
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """ddim: how much of each step's noise is drawn anew; 0 is deterministic, 1 is ddpm."""
+    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
+    """Guidance weight w in D_0 + w (D - D_0), D_0 being the unconditional model unless said otherwise below: 1 is no guidance."""
+    guidance_interval: tuple[float, float] = (0.3, 30.0)
+    """Noise levels between which guidance acts, in units of the data's standard deviation; outside, the plain conditional model is used."""
+    negative_class: str | None = None
+    """Class to lead away from, instead of the unconditional model (images of that class itself are left unguided)."""
+    autoguidance: Path | None = None
+    """Train folder of another run, such as an earlier or smaller model of the same classes, to lead away from (autoguidance)."""
+    ema: Annotated[float, Field(gt=0, lt=0.28)] | None = None
+    """Width of the weights' average, solved from the averages that training stored; by default the weights as trained."""
+    batch: Positive = 100
+    """Images generated together; no image depends on it beyond floating-point rounding."""
+    compile: bool = False
+    """On a GPU: compile the network and replay the sampling of a batch as one CUDA graph (worth it for many batches)."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> GenerateConfig:
+        if self.eta > 0 and self.sampler != "ddim":
+            raise ValueError(f"generate.eta is ddim's: leave it at 0 with the sampler {self.sampler}, or choose generate.sampler=ddim")
+        if not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError("generate.guidance_interval is the lowest and the highest level, in this order and not below 0")
+        if not 0 < self.levels[0] < self.levels[1] <= 160:
+            raise ValueError("generate.levels is the lowest and the highest level, in this order, above 0 and up to 160")
+        if self.negative_class is not None and self.autoguidance is not None:
+            raise ValueError("generate.negative_class and generate.autoguidance exclude each other: guidance leads away from one of them")
+        if self.guidance_scale == 1 and (self.negative_class is not None or self.autoguidance is not None):
+            raise ValueError("generate.guidance_scale is 1, which is no guidance: set it above 1 to lead away from anything")
+        return self

@@ -1,0 +1,121 @@
+"""The section ``ingest``: what is read, at which size, and how patients are split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Fraction, Section
+
+
+class QueryConfig(Section):
+    """What is asked of a PACS over DICOMweb; every criterion narrows the answer."""
+
+    url: str
+    """Root of the DICOMweb service, such as ``https://pacs.example.org/dicom-web``. A user and a password come from the environment
+    (SYNTHCOHORT_DICOMWEB_USER, SYNTHCOHORT_DICOMWEB_PASSWORD), never from here."""
+    modality: str
+    """Modality of the series, such as ``DX``."""
+    dates: Annotated[str, Field(pattern=r"^\d{8}(-\d{8})?$")] | None = None
+    """Study dates, ``YYYYMMDD`` or ``YYYYMMDD-YYYYMMDD``."""
+    body_part: str | None = None
+    """Body Part Examined, such as ``CHEST``."""
+
+
+class IngestConfig(Section):
+    """What is read, at which size, and how patients are split."""
+
+    source: Literal["phantom", "dicom", "dicomweb", "nifti", "pictures", "medmnist"]
+    """Where the images come from: the embedded phantom, a folder of DICOM files, a PACS, a folder of NIfTI volumes, a folder of PNG, JPEG
+    or TIFF pictures, or a MedMNIST data set."""
+    path: Path | None = None
+    """The folder of the files. dicomweb: the folder with the label table. medmnist: the folder with the ``.npz`` (by default the medmnist
+    package's own root)."""
+    query: QueryConfig | None = None
+    """dicomweb: where the PACS is, and what is asked of it."""
+    dataset: str | None = None
+    """medmnist: the data set's flag, such as ``breastmnist``."""
+    labels: str = "labels.csv"
+    """A CSV inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
+    ``label``; a table by file may have ``patient_id`` too. pictures: where there is none, the folder of a picture names its class."""
+    label_field: str | None = None
+    """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of a table."""
+    several_findings: bool = False
+    """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown)."""
+    classes: tuple[str, ...] | None = None
+    """The class names in order; a label that is none of them is an error. phantom, medmnist: the data set's own classes."""
+    dimensions: Literal[2, 3] | None = None
+    """2: every image or frame by itself; 3: volumes, which dicom assembles from series. By default 3 for nifti and for MedMNIST's 3-D sets,
+    otherwise 2."""
+    size: Annotated[int, Field(ge=16, le=512)] = 32
+    """Side of the square images, or cubic volumes, that the pipeline works on, in pixels."""
+    spacing: Annotated[float, Field(gt=0)] | None = None
+    """Millimetres between pixels; by default each image is scaled so that its longer side fills the square."""
+    colour: bool = False
+    """Three channels instead of luminance. MedMNIST's colour sets always have three."""
+    bits: Literal[8, 16] = 8
+    """Bits of each value; 16 keeps what the source has beyond 8."""
+    scaling: dict[str, Literal["header", "percentile"] | tuple[float, float]] = Field(default_factory=dict)
+    """Display range by modality, such as ``CT: [-160, 240]`` or ``MR: percentile``: a window in the modality's units, the percentiles .5
+    and 99.5 of each image, or ``header``, the default: the file's own window, percentiles where it has none."""
+    modality: str | None = None
+    """nifti, pictures: the DICOM modality of the images, such as ``CT``, which the files do not say."""
+    burned_in: Literal["strict", "search", "declared"] = "strict"
+    """Which images are left out for text in their pixels. strict: what declares text, what is of a kind that nearly always has it
+    (ultrasound, photographs, secondary captures) and does not deny it, and where a search of the pixels finds text; search: the pixels
+    decide on such kinds; declared: only what the header declares. MedMNIST is not searched: it is published without text."""
+    phantom_patients: Annotated[int, Field(ge=1)] = 1000
+    """phantom: how many patients to draw; each has one to four images."""
+    audit_share: Fraction = 1 / 3
+    """Share of train + audit that is sealed from training and used as non-members; the audit's power hangs on it."""
+    val_share: Fraction = 0.15
+    """Share of all patients used to select and to fit encoders (a data set's official split wins)."""
+    test_share: Fraction = 0.2
+    """Share of all patients that is reported once (a data set's official split wins)."""
+
+    @property
+    def volumes(self) -> bool:
+        """Whether the images are three-dimensional."""
+        if self.source == "medmnist":
+            return str(self.dataset).endswith("3d")
+        return (self.dimensions or (3 if self.source == "nifti" else 2)) == 3
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image can have several findings, or none."""
+        return self.several_findings or self.dataset == "chestmnist"
+
+    def not_trainable(self) -> str | None:
+        """Why the stages after ingest cannot use the cohort; None where they can."""
+        which = [(self.volumes, "3-D volumes"), (self.bits == 16, "16-bit images"), (self.multi_label, "images with several findings")]
+        found = [name for holds, name in which if holds]
+        if not found:
+            return None
+        return f"this configuration ingests {' and '.join(found)}; the stages after ingest take 2-D 8-bit images with one class each"
+
+    @model_validator(mode="after")
+    def _needs(self) -> IngestConfig:
+        folder, given = self.source in ("dicom", "nifti", "pictures"), f"when ingest.source is {self.source}"
+        if (folder or (self.source == "dicomweb" and self.label_field is None)) and self.path is None:
+            raise ValueError(f"ingest.path is needed {given}: give --set ingest.path=FOLDER")
+        if (folder or self.source == "dicomweb") and not self.classes:
+            raise ValueError(f"ingest.classes is needed {given}: name the classes of the label column")
+        if self.source == "dicomweb" and self.query is None:
+            raise ValueError(f"ingest.query is needed {given}: give its url and modality")
+        if self.source == "medmnist" and self.dataset is None:
+            raise ValueError("ingest.dataset is needed when ingest.source is medmnist, such as breastmnist")
+        if self.label_field is not None and (self.source not in ("dicom", "dicomweb") or self.several_findings):
+            raise ValueError("ingest.label_field goes with ingest.source dicom or dicomweb, and with one class an image")
+        if (self.source, self.dimensions) in (("nifti", 2), ("pictures", 3), ("phantom", 3)):
+            raise ValueError(f"ingest.dimensions {self.dimensions} does not go with ingest.source {self.source}: leave it out")
+        if self.source == "medmnist" and (self.bits == 16 or self.colour or self.spacing or self.scaling or self.several_findings):
+            raise ValueError(
+                "ingest.bits, colour, spacing, scaling and several_findings do not go with MedMNIST: its images come as they are"
+            )
+        if any(not isinstance(how, str) and how[0] >= how[1] for how in self.scaling.values()):
+            raise ValueError("ingest.scaling: a window is [low, high], with low under high")
+        if self.val_share + self.test_share >= 0.9:
+            raise ValueError("ingest.val_share + ingest.test_share leave too little to train on: keep their sum under 0.9")
+        return self

@@ -1,0 +1,80 @@
+"""The section ``train``: the network and how it is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Positive, Section
+
+
+class TrainConfig(Section):
+    """The network and how it is trained."""
+
+    images: Positive
+    """Length of training, in images drawn (with repetition) from the training split."""
+    batch: Positive = 64
+    """Images in one optimiser step."""
+    accumulate: Positive = 1
+    """Forward and backward passes that share one optimiser step, each with batch / accumulate images: for a batch that does not fit."""
+    backbone: Literal["unet", "monai"] = "unet"
+    """The network: the project's own, or MONAI's DiffusionModelUNet (which knows neither dropout nor told augmentation: set both to 0)."""
+    widths: tuple[Positive, ...] = (64, 128)
+    """Channels of the U-Net at each resolution, finest first; each level halves the side."""
+    blocks: Positive = 2
+    """Residual blocks at each resolution."""
+    patch: Literal[1, 2, 4] = 2
+    """Side of the pixel-unshuffle at the input: the network works at size / patch."""
+    upsample: Literal["convolve", "shuffle"] = "convolve"
+    """How the decoder doubles its grid: nearest neighbour and a 3 x 3 convolution, or a 2 x 2 transposed one, which is cheaper."""
+    attention: tuple[Positive, ...] = (8,)
+    """Sides (in the network's own grid) at which self-attention follows each block."""
+    objective: Literal["edm", "epsilon", "x0", "v", "flow"] = "edm"
+    """What the network predicts; every sampler works with all of them."""
+    noise_schedule: Literal["edm", "ddpm_linear", "ddpm_cosine", "sigmoid", "flow"] = "edm"
+    """Which noise levels are trained on."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout inside the residual blocks, the finest of several resolutions left out."""
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability, for each image, that its label is replaced by the learned null class (classifier-free guidance)."""
+    augment: Annotated[float, Field(ge=0, le=1)] = 0.12
+    """Probability of each geometric augmentation; the network is told of them, so that they do not leak."""
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """How far class sampling is evened out: 0 draws images at their own prevalence, 1 draws every class equally often."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate."""
+    plateau: Annotated[int, Field(ge=0)] = 0
+    """Images after which the learning rate falls with the inverse square root of the images seen (EDM2); 0 for never."""
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Last share of the training over which the learning rate falls to 0; with 0, every moment is as good a place to stop as the end."""
+    ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
+    """Width of the power-function EMA relative to the training length (EDM2's sigma_rel)."""
+    ema_snapshots: Annotated[int, Field(ge=0)] = 0
+    """Moments, evenly spaced, at which two averages are stored, so that ``generate.ema`` can choose any other width after training."""
+    compile: bool = False
+    """Compile the network, and on a GPU replay each step as one CUDA graph (worth it for minutes of training or more)."""
+    checkpointing: bool = False
+    """Compute the blocks' activations again in the backward pass instead of keeping them: less memory, a third more work."""
+    checkpoint_images: Positive = 20_000
+    """Images between two checkpoints."""
+    start_from: Path | None = None
+    """Warm start: another run's ``train`` folder, or a ``.safetensors`` file of the same network (MONAI's own for its backbone)."""
+    start_classes: dict[str, str] = Field(default_factory=dict)
+    """Warm start: this run's class to the earlier run's, where the names differ; equal names need no entry."""
+    frozen: tuple[str, ...] = ()
+    """Parts that keep their first weights, as the beginnings of parameter names, such as ``network.down``."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.batch % self.accumulate:
+            raise ValueError(f"train.batch {self.batch} is not a multiple of train.accumulate {self.accumulate}")
+        if self.backbone == "monai" and (self.augment or self.dropout or self.checkpointing or self.upsample != "convolve"):
+            raise ValueError(
+                "train.backbone monai needs train.augment=0, train.dropout=0, train.checkpointing=false and train.upsample=convolve: "
+                "it knows none of them"
+            )
+        if (self.start_classes or self.frozen) and self.start_from is None:
+            raise ValueError("train.start_classes and train.frozen belong to a warm start: give train.start_from too")
+        return self

@@ -1,0 +1,96 @@
+"""What is read together: one file, or the slices of one volume; and what is never read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from pipeline.ingest import source
+from pipeline.ingest.isolate import Failed, isolated
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
+from pipeline.ingest.readers.header import quiet
+from pipeline.ingest.readers.reading import Quarantined
+from pipeline.ingest.readers.series import Slice, arrange, place
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipeline.stages import Context
+
+Left = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is read together: one file, or the files of one volume, as relative POSIX paths."""
+
+    files: tuple[str, ...]
+
+
+def grouped(ctx: Context, root: Path, names: Sequence[str]) -> tuple[list[Task], Left]:
+    """What is read together of the files ``names`` below ``root``, in its order; and why other files are in nothing."""
+    if not ctx.config.ingest.volumes or ctx.config.ingest.source == "nifti":
+        return [Task((name,)) for name in names], []
+    with ctx.reporter.progress("finding series", len(names)) as done:
+        return series(root, names, source.workers(), done)
+
+
+def never_read(root: Path, labels: Labels | FieldLabels | FolderLabels, present: set[str]) -> Left:
+    """Links, and what the label table names that is not there."""
+    left = [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
+    if isinstance(labels, Labels) and labels.column == "file":
+        outside = set(labels.outside())
+        left += [
+            (name, "a path out of the folder: refused" if name in outside else "named in the label table but not in the folder")
+            for name in sorted(labels.table)
+            if name not in present
+        ]
+    return left
+
+
+def series(root: Path, names: Sequence[str], workers: int | None, done: Callable[[int], None]) -> tuple[list[Task], Left]:
+    """The volumes in a folder of DICOM files, each a task with its files in their order; and why other files are in none."""
+    slices: list[Slice] = []
+    files: list[str] = []
+    tasks: list[Task] = []
+    left: Left = []
+    for number, (name, found) in enumerate(zip(names, isolated(functools.partial(_survey, root=root), names, workers=workers)), 1):
+        if isinstance(found, Failed):
+            left.append((name, found.reason))
+        elif "why" in found.value:
+            left.append((name, found.value["why"]))
+        elif found.arrays:
+            slices.append(Slice(tuple(found.value["group"]), found.arrays[0], tuple(found.value["apart"])))
+            files.append(name)
+        else:
+            tasks.append(Task((name,)))
+        done(number)
+    volumes, others = arrange(slices)
+    tasks += [Task(tuple(files[number] for number in members)) for members in volumes]
+    return sorted(tasks, key=lambda task: task.files), left + [(files[number], why) for number, why in others]
+
+
+def _survey(name: str, root: Path) -> tuple[dict[str, Any], list[NDArray[np.float64]]]:
+    """What :func:`series` needs of one file: a slice's place, nothing for a file of several frames, or why it is left out."""
+    from pipeline.ingest.readers import dicom
+
+    header = dicom.read_header(root / name)
+    if isinstance(header, Quarantined):
+        return {"why": header.reason}, []
+    with quiet():
+        if (why := dicom.not_an_image(header)) is not None:
+            return {"why": why}, []
+        if not header.get("Rows") or not header.get("Columns"):
+            return {"why": dicom.NO_PIXELS}, []
+        if int(header.get("NumberOfFrames") or 1) > 1:
+            return {}, []
+        affine = dicom.place(header, dicom.spacing(header)[0])
+        if affine is None:
+            return {"why": "no position and orientation in the patient: not a slice of a volume"}, []
+        found = place(header, affine, (int(header.get("Rows") or 0), int(header.get("Columns") or 0)))
+    return {"group": found.group, "apart": found.apart}, [affine]
