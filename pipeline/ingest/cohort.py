@@ -97,6 +97,7 @@ def scanned(ctx: Context) -> Cohort:
         patients=by_patient,
         dicom=ingest.source not in ("nifti", "pictures"),
         burned_in=ingest.burned_in,
+        mask=ingest.mask,
     )
     tasks, left_out = grouped(ctx, root, names)
     folder, workers = _partial(ctx, key), source.workers()

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import keyed, project_key
-from pipeline.ingest.deidentify import allow_list, text_guard
+from pipeline.ingest.deidentify import allow_list, blank, text_guard
 from pipeline.ingest.intensity import window
 from pipeline.ingest.isolate import MEMORY, SECONDS, Answer, Failed, isolated
+from pipeline.ingest.readers import ultrasound
 from pipeline.ingest.readers.header import text
 from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
 from pipeline.ingest.standardize import Target, standardize, standardize_volume
@@ -68,6 +69,7 @@ class Settings:
         patients: whether an image without a patient is left out; otherwise each image is a patient of its own.
         dicom: whether headers are those of DICOM files, which must say their modality.
         burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
+        mask: as in :func:`pipeline.ingest.deidentify.blank.masked`.
     """
 
     root: Path
@@ -79,6 +81,7 @@ class Settings:
     patients: bool = True
     dicom: bool = True
     burned_in: text_guard.Policy = "strict"
+    mask: tuple[blank.Rectangle, ...] = ()
 
     @property
     def memory(self) -> int:
@@ -226,6 +229,8 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
     findings = _findings(reading.header, task, settings)
     if isinstance(findings, Quarantined):
         raise Unusable(findings.reason)
+    # Before anything else looks at the pixels; rectangles are shares of the whole picture, so the crop comes after them.
+    reading = ultrasound.cropped(dataclasses.replace(reading, pixels=blank.masked(reading.pixels, settings.mask)))
     if min(reading.pixels.shape[-2:]) < MIN_SIDE:
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
     if _flat(reading.pixels):

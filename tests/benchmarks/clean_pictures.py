@@ -1,7 +1,7 @@
 """Pictures without text that a text detector may stumble over, drawn after what scanners of every kind give.
 
-Magnitude noise that ends in exact zeros, the circle of a CT, ultrasound sectors with their depth ticks and grey bars, counts of a bone scan,
-nuclei of histology, vessels of a fundus, marks of films, implants with threads, bar patterns. The detector is fitted to them
+Magnitude noise that ends in exact zeros, the circle of a CT, ultrasound sectors with their depth ticks and grey bars, counts of a bone
+scan, nuclei of histology, vessels of a fundus, marks of films, implants with threads, bar patterns. The detector is fitted to them
 (:mod:`tests.benchmarks.fit_text_detector`); what it is measured on is drawn elsewhere (:mod:`tests.benchmarks.text_guard`).
 """
 
@@ -125,8 +125,14 @@ def circle(rng: np.random.Generator, height: int, width: int) -> Grey:
 
 def sector(rng: np.random.Generator, height: int, width: int) -> Grey:
     """Ultrasound: speckle in a fan or a box on black, depth ticks beside it, a grey bar, focus marks, a caliper's crosses."""
-    amplitude = np.hypot(*(gaussian_filter(part, (rng.uniform(0.4, 1.5), rng.uniform(0.6, 3))) for part in rng.normal(size=(2, height, width))))
-    echo = 0.3 + 0.5 * (_smooth(rng, height, width, rng.uniform(3, 20)) - 0.4) + rng.uniform(0.05, 0.2) * np.log(amplitude / amplitude.mean() + 1e-2)
+    amplitude = np.hypot(
+        *(gaussian_filter(part, (rng.uniform(0.4, 1.5), rng.uniform(0.6, 3))) for part in rng.normal(size=(2, height, width)))
+    )
+    echo = (
+        0.3
+        + 0.5 * (_smooth(rng, height, width, rng.uniform(3, 20)) - 0.4)
+        + rng.uniform(0.05, 0.2) * np.log(amplitude / amplitude.mean() + 1e-2)
+    )
     y, x = np.mgrid[:height, :width].astype(np.float32)
     apex = rng.uniform(0.1, 0.9) * width, rng.uniform(-1.5, 0.3) * height
     radius, angle = np.hypot(x - apex[0], y - apex[1]), np.abs(np.arctan2(x - apex[0], y - apex[1]))
@@ -227,7 +233,9 @@ def nuclei(rng: np.random.Generator, height: int, width: int) -> Grey:
     for x, y in places:
         a, b, shade = size * rng.uniform(0.5, 1.3), size * rng.uniform(0.4, 1.1), int(dark + rng.integers(0, 70))
         draw.ellipse((x - a, y - b, x + a, y + b), fill=shade if rng.random() < 0.8 else None, outline=shade)
-    return gaussian_filter(np.asarray(canvas, np.float32) / 255, rng.uniform(0, 1.2)) + rng.normal(0, 0.02, (height, width)).astype(np.float32)
+    return gaussian_filter(np.asarray(canvas, np.float32) / 255, rng.uniform(0, 1.2)) + rng.normal(0, 0.02, (height, width)).astype(
+        np.float32
+    )
 
 
 def vessels(rng: np.random.Generator, height: int, width: int) -> Grey:
@@ -260,7 +268,7 @@ def vessels(rng: np.random.Generator, height: int, width: int) -> Grey:
 
 
 def film(rng: np.random.Generator, height: int, width: int) -> Grey:
-    """A digitised or collimated film: blanked name plates, notches, scratches, dust, a step wedge, grease-pencil curves, collimator leaves."""
+    """A digitised or collimated film: blanked name plates, notches, scratches, dust, a step wedge, curves by hand, collimator leaves."""
     canvas = Image.fromarray(np.asarray(255 * (_body(rng, height, width) * 0.7 + 0.3 * _smooth(rng, height, width, 15)), np.uint8))
     draw = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(1, 6)):
@@ -281,12 +289,12 @@ def film(rng: np.random.Generator, height: int, width: int) -> Grey:
                 draw.line((a, b, a + rng.normal(0, 30), b + rng.normal(0, 30)), fill=shade)
         elif kind == 3:  # a curve by hand
             turn = np.cumsum(rng.normal(0, 0.5, int(rng.integers(5, 60))))
-            path = np.cumsum(np.stack([np.cos(turn), np.sin(turn)], 1) * rng.uniform(1, 5), 0) + (x, y)
+            path = np.cumsum(np.stack([np.cos(turn), np.sin(turn)], 1) * rng.uniform(1, 5), 0) + np.array((x, y))
             draw.line([(float(a), float(b)) for a, b in path], fill=shade, width=int(rng.integers(1, 4)))
         elif kind == 4:  # leaves of a collimator, teeth of a frame
             step, deep = rng.uniform(4, 20), rng.uniform(2, 20)
             for number in range(int(width / step) + 1):
-                draw.rectangle((number * step, 0, number * step + step / 2, y + rng.uniform(-deep, deep)), fill=shade)
+                draw.rectangle((number * step, 0, number * step + step / 2, max(0, y + rng.uniform(-deep, deep))), fill=shade)
         elif kind == 5:  # dust
             for a, b in rng.uniform(0, [width, height], (int(rng.integers(5, 80)), 2)):
                 draw.ellipse((a, b, a + rng.uniform(0, 2), b + rng.uniform(0, 2)), fill=shade)
@@ -333,7 +341,9 @@ def implants(rng: np.random.Generator, height: int, width: int) -> Grey:
                 if rng.random() < 0.7:
                     far = at + along * rng.uniform(0, step) + across * rng.normal(0, wide / 2)
                     draw.line((*at, *far), fill=shade, width=thick)
-    return gaussian_filter(np.asarray(canvas, np.float32) / 255, rng.uniform(0, 1)) + rng.normal(0, rng.uniform(0, 0.03), (height, width)).astype(np.float32)
+    return gaussian_filter(np.asarray(canvas, np.float32) / 255, rng.uniform(0, 1)) + rng.normal(
+        0, rng.uniform(0, 0.03), (height, width)
+    ).astype(np.float32)
 
 
 def bars(rng: np.random.Generator, height: int, width: int) -> Grey:

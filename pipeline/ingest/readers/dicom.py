@@ -36,7 +36,7 @@ READ = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "InstitutionName"),
     *("PatientID", "PatientSex", "PatientAge", "ViewPosition", "ImageLaterality", "Laterality", "BodyPartExamined"),
     *("BurnedInAnnotation", "RecognizableVisualFeatures", "Manufacturer", "ManufacturerModelName", "ImageType", "ConversionType"),
-    "SecondaryCaptureDeviceManufacturer",
+    *("SecondaryCaptureDeviceManufacturer", "SequenceOfUltrasoundRegions"),
     *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "InstanceNumber", "DiffusionBValue", "DirectoryRecordSequence"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
