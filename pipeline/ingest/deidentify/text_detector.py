@@ -50,7 +50,7 @@ class Place:
         score: how sure the detector is, a logit: that of the weakest of the three neighbouring cells that are surest together.
         box: ``(top, left, bottom, right)`` in the picture's pixels.
         scale: how many of the picture's pixels the detector saw as one: letters are 8 to 26 times as high.
-        upright: whether the line lies in a row, not in a column.
+        upright: whether the line lies in a row, not in a column: whether it is wider than high.
     """
 
     score: float
@@ -73,7 +73,7 @@ def places(picture: Grey, least: float = -np.inf) -> list[Place]:
     found: list[Place] = []
     if len(levels) > 1 and span > 0:
         for number, looks in enumerate(screen(levels[1:], span)):
-            for rows, columns in _windows(looks, levels[number].shape):
+            for rows, columns in _windows(looks >= LOOK, levels[number].shape):
                 found += _read(levels[number], span, rows, columns, 1 << number, least)
     return sorted(found, key=lambda place: -place.score)
 
@@ -105,8 +105,8 @@ def _levels(picture: Grey) -> tuple[list[Grey], float]:
     return levels, max(span, 0.1 * (highest - lowest))
 
 
-def screen(halves: list[Grey], span: float) -> list[NDArray[np.bool_]]:
-    """For each scale's picture at half resolution ``[H/2, W/2]``: the cells ``[ceil(H/16), ceil(W/16)]`` at which the detector is to look.
+def screen(halves: list[Grey], span: float) -> list[Grey]:
+    """For each scale's picture at half resolution ``[H/2, W/2]``, a logit for every cell of 16x16 pixels ``[ceil(H/16), ceil(W/16)]``.
 
     Cells are 2x2 blocks of 4x4 values. Those that a plane fits have no strokes; the deviations of the others from the mean around them,
     over the deviation there, go through four small layers. All pictures lie on one sheet, so that each step is done once.
@@ -128,7 +128,7 @@ def screen(halves: list[Grey], span: float) -> list[NDArray[np.bool_]]:
     found = []
     for (top, left), half in zip(corners, halves):
         inner = slice(top, top - (-half.shape[0] // 8)), slice(left, left - (-half.shape[1] // 8))
-        found.append(logits[inner] >= LOOK)
+        found.append(logits[inner])
     return found
 
 
@@ -219,18 +219,21 @@ def _read(picture: Grey, span: float, rows: slice, columns: slice, scale: int, l
         (rows.start - top) // STRIDE : -(-(rows.stop - top) // STRIDE),
         (columns.start - left) // STRIDE : -(-(columns.stop - left) // STRIDE),
     ]
-    found = []
-    for upright in (True, False):
-        turned = (inner if upright else inner.T).copy()
-        for _ in range(LINES):
-            score, row, column = _strongest(turned)
-            if score < least or not np.isfinite(score):
-                break
-            one, start, other, end = _line(turned, row, column)
-            turned[one:other, start:end] = -np.inf
-            box = (one, start, other, end) if upright else (start, one, end, other)
-            y, x, bottom, right = (scale * (STRIDE * side + (rows.start, columns.start)[number % 2]) for number, side in enumerate(box))
-            found.append(Place(score, (y, x, min(bottom, picture.shape[0] * scale), min(right, picture.shape[1] * scale)), scale, upright))
+    cells, found = inner.copy(), []
+    for _ in range(LINES):
+        across, down = _strongest(cells), _strongest(cells.T)
+        score = max(across[0], down[0])
+        if score < least or not np.isfinite(score):
+            break
+        if across[0] >= down[0] - 2:  # of a block of lines, a row is one of them
+            top, left, bottom, right = _line(cells, *across[1:])
+        else:
+            left, top, right, bottom = _line(cells.T, *down[1:])
+        cells[top:bottom, left:right] = -np.inf
+        y, bottom = (scale * (STRIDE * side + rows.start) for side in (top, bottom))
+        x, right = (scale * (STRIDE * side + columns.start) for side in (left, right))
+        box = (y, x, min(bottom, picture.shape[0] * scale), min(right, picture.shape[1] * scale))
+        found.append(Place(score, box, scale, box[3] - box[1] >= box[2] - box[0]))
     return found
 
 

@@ -123,7 +123,7 @@ def planes(pixels: NDArray[Any]) -> list[Grey]:
 def has_text(picture: Grey) -> bool:
     """Whether ``[H, W]`` has writing: what the detector finds, as a recogniser reads it.
 
-    Words that are read quarantine; side and view markers alone do not (``text_reader.MARKERS``). Where nothing
+    Words that are read quarantine; side and view markers alone do not (``allow_list.MARKERS``). Where nothing
     is read, the detector decides, but for places whose letters would be read if they were any. Without a recogniser the detector decides.
     """
     found = places(picture, ASK)
@@ -136,9 +136,10 @@ def has_text(picture: Grey) -> bool:
         reading = read(picture, place)
         if reading == Reading.MARKER:
             markers.append(place)
-        elif reading == Reading.TEXT or (place.score >= THRESHOLD and (
-            reading == Reading.UNKNOWN or place.score >= CERTAIN or not legible(picture, place, value_range(picture))
-        )):
+        elif reading == Reading.TEXT or (
+            place.score >= THRESHOLD
+            and (reading == Reading.UNKNOWN or place.score >= CERTAIN or not legible(picture, place, value_range(picture)))
+        ):
             return True
     return False
 

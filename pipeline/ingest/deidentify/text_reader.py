@@ -16,15 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ingest.deidentify.allow_list import MARKERS
 from pipeline.ingest.deidentify.text_detector import Grey, Place
 
-# Words that say which side is seen, from where, and how the patient lay: no identity. A place that reads as nothing else is left in.
-SIDES = ("L", "R", "LT", "RT", "LEFT", "RIGHT")
-VIEWS = (
-    *("AP", "PA", "LAT", "LATERAL", "OBL", "OBLIQUE", "CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "AXIAL"),
-    *("SUPINE", "PRONE", "ERECT", "UPRIGHT", "STANDING", "SITTING", "DECUB", "DECUBITUS", "PORTABLE", "MOBILE"),
-)
-MARKERS = frozenset({*SIDES, *VIEWS, *(side + view for side in ("L", "R") for view in VIEWS[:14])})
 # The recogniser's confidence from which it has read something: of 100 drawn pictures without text none reached it.
 SURE = 0.5
 LETTERS = 3
