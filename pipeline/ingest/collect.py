@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pipeline.ingest.labels import Findings
 
 MIN_SIDE = 16
+# What reading what looks like text may take beyond that, and what its models need.
+READING_SECONDS, READING_MEMORY = 10.0, 384 << 20
 # Bytes that are always read within SECONDS beyond the first.
 SLOWEST = 16 << 20
 # Where ranks leave what they read, in blocks of so many tasks: starting a block's workers costs a tenth of reading it, or less.
@@ -86,7 +88,8 @@ class Settings:
     @property
     def memory(self) -> int:
         """Bytes that a worker may use for a task: a volume needs more than an image."""
-        return MEMORY if self.dimensions == 2 else 4 * MEMORY
+        reading = READING_MEMORY if self.burned_in != "declared" else 0
+        return (MEMORY if self.dimensions == 2 else 4 * MEMORY) + reading
 
 
 def collect(
@@ -116,7 +119,7 @@ def collect(
             functools.partial(work, settings=settings),
             tasks[finished:],
             workers=workers,
-            seconds=functools.partial(_seconds, root=settings.root),
+            seconds=functools.partial(_seconds, settings=settings),
             memory=settings.memory,
         )
     with store.appending() as (pixels, journal):
@@ -162,10 +165,12 @@ def _block(folder: Path, number: int) -> Path:
     return folder / BLOCKS / f"{number:08d}"
 
 
-def _seconds(task: Task, root: Path) -> float:
-    """Time that a task may take: more for many files, and for large ones."""
-    size = sum((root / name).stat().st_size for name in task.files if (root / name).exists())
-    return SECONDS * (len(task.files) + size / SLOWEST)
+def _seconds(task: Task, settings: Settings) -> float:
+    """Time that a task may take: more for many files, for large ones, and where text is read."""
+    paths = [settings.root / name for name in task.files]
+    size = sum(path.stat().st_size for path in paths if path.exists())
+    reading = READING_SECONDS if settings.burned_in != "declared" else 0.0
+    return SECONDS * (len(task.files) + size / SLOWEST) + reading
 
 
 def _first_of_its_kind(answer: Answer, seen: set[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:

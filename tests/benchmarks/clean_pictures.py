@@ -24,6 +24,8 @@ def clean(rng: np.random.Generator, height: int, width: int) -> Grey:
     picture = kinds[rng.integers(len(kinds))](rng, height, width)
     if rng.random() < 0.4:
         picture = zeroed(picture, rng)
+    if rng.random() < 0.25:
+        picture = ticked(picture, rng)
     if rng.random() < 0.15:
         picture = jpeg(picture, int(rng.integers(8, 60)))
     if rng.random() < 0.3:
@@ -60,6 +62,14 @@ def zeroed(picture: Grey, rng: np.random.Generator) -> Grey:
     turned = gone if rng.random() < 0.5 else (gone.T if height == width else gone[:, ::-1])
     constant = 0.0 if rng.random() < 0.8 else float(rng.uniform(0, 1))
     return np.where(turned, np.float32(constant), picture)
+
+
+def ticked(picture: Grey, rng: np.random.Generator) -> Grey:
+    """One to three scales over a picture."""
+    canvas = Image.fromarray(np.asarray(np.clip(picture * 255, 0, 255), np.uint8))
+    for _ in range(rng.integers(1, 4)):
+        _ticks(ImageDraw.Draw(canvas), rng, *picture.shape)
+    return np.asarray(canvas, np.float32) / 255
 
 
 def jpeg(picture: Grey, quality: int) -> Grey:
@@ -156,12 +166,12 @@ def sector(rng: np.random.Generator, height: int, width: int) -> Grey:
 def _ticks(draw: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
     """A scale: strokes, dots or triangles at even distance, longer every so many."""
     step, every = rng.uniform(3, 25), int(rng.integers(2, 11))
-    length, long = int(rng.integers(1, 8)), int(rng.integers(2, 14))
+    length, middle, long = sorted(int(reach) for reach in rng.integers(1, 20, 3))
     start, at = rng.uniform(-10, 10), rng.uniform(0, width)
     shade, thick, dots, flat = int(rng.integers(60, 256)), int(rng.choice([1, 1, 2])), rng.random() < 0.3, rng.random() < 0.3
     for number in range(int(max(height, width) / step) + 1):
         along = start + number * step
-        reach = long if number % every == 0 else length
+        reach = long if number % every == 0 else middle if 2 * number % every == 0 else length
         if dots:
             size = 1 + (number % every == 0)
             box = (along - size, at - size, along + size, at + size) if flat else (at - size, along - size, at + size, along + size)

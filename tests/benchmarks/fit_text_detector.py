@@ -36,7 +36,7 @@ from tests.benchmarks.text_pictures import FIT_FACES, Grey, background, burn, fi
 SIDE = 96
 LAYERS = ((1, 32, 8, 4), (32, 48, 3, 2), (48, 48, 3, 1), (48, 48, 3, 1), (48, 48, 3, 1), (48, 1, 1, 1))
 """Channels in and out, side of the kernel, stride."""
-SCREEN = ((16, 16, 1, 1), (16, 24, 2, 2), (24, 16, 3, 1), (16, 1, 1, 1))
+SCREEN = ((16, 24, 1, 1), (24, 32, 2, 2), (32, 24, 3, 1), (24, 1, 1, 1))
 """The same for the screen, which starts from the 4x4 means of 2x2 pixels in each block of 8x8."""
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -60,7 +60,7 @@ def draw(rng: np.random.Generator, photographs: list[Grey]) -> Sample:
     picture = np.rot90(picture, -turns).copy()
     for _ in range(rng.integers(1, 5) if rng.random() < 0.5 else 0):
         # From 8 to 26 px; small letters are the hardest, and are drawn more often.
-        size = int(8 * 3.25 ** rng.random() ** 1.5)
+        size = int(8 * 3.25 ** rng.random() ** 2)
         text = words(rng, None if rng.random() < 0.6 else int(rng.integers(3, 7)))
         covered = ink(text, str(rng.choice(FIT_FACES)), size, bool(rng.random() < 0.6))
         covered = (deformed(covered, rng) if rng.random() < 0.5 else covered)[:, : SIDE - 4]

@@ -11,7 +11,7 @@ import threadpoolctl
 from pydicom import Dataset
 
 from pipeline.ingest.deidentify.text_detector import text_score
-from pipeline.ingest.deidentify.text_guard import THRESHOLD, declared, has_text, planes, refuse, suspicious
+from pipeline.ingest.deidentify.text_guard import THRESHOLD, declared, planes, refuse, suspicious
 from pipeline.phantom.image import phantom_arrays
 from tests.benchmarks.text_pictures import Grey, ink
 

@@ -47,7 +47,9 @@ def written(*lines: tuple[str, int, int], height: int = 20, value: float = 255, 
     return picture, places
 
 
-@pytest.mark.parametrize("text", ["DOE^JANE", "Müller, Eva", "12/03/1961", "ID: 4829133", "12:45:07", "Dr. Kowalski", "St. Mary", "MRN 4711"])
+@pytest.mark.parametrize(
+    "text", ["DOE^JANE", "Müller, Eva", "12/03/1961", "ID: 4829133", "12:45:07", "Dr. Kowalski", "St. Mary", "MRN 4711"]
+)
 @pytest.mark.parametrize("height", [12, 20])
 def test_words_dates_and_numbers_are_read(text: str, height: int) -> None:
     picture, (place,) = written((text, 8, 10), height=height)
@@ -63,7 +65,9 @@ def test_a_column_is_read_both_ways(turns: int) -> None:
     assert read(np.rot90(picture, turns), Place(9.0, box, 1, False)) == Reading.TEXT
 
 
-@pytest.mark.parametrize("marker", ["L MLO", "RCC", "LMLO", "R CC", "AP", "PORTABLE", "SUPINE", "PA ERECT", "R LATERAL", "LEFT", "AP SUPINE"])
+@pytest.mark.parametrize(
+    "marker", ["L MLO", "RCC", "LMLO", "R CC", "AP", "PORTABLE", "SUPINE", "PA ERECT", "R LATERAL", "LEFT", "AP SUPINE"]
+)
 def test_a_marker_of_side_or_view_alone_stays(marker: str) -> None:
     picture, (place,) = written((marker, 10, 30), height=24)
     assert read(picture, place) in (Reading.MARKER, Reading.NOTHING)  # of two letters nothing needs to be read
@@ -145,7 +149,7 @@ def test_without_a_recogniser_the_detector_decides(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_recogniser_that_fails_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(picture: object) -> list[tuple[str, float]]:
+    def failing(picture: object, lines: bool) -> list[str]:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(text_reader, "recogniser", lambda: failing)

@@ -92,10 +92,12 @@ def age_band(age: str) -> str:
 
 
 def describe(burned_in: str = "strict", mask: int = 0) -> list[str]:
-    """What de-identification does, one sentence an action, for the cards and for a reviewer; ``burned_in`` is ``ingest.burned_in``, ``mask``
-    the number of rectangles in ``ingest.mask``."""
+    """What de-identification does, one sentence an action, for the cards and for a reviewer.
+
+    ``burned_in`` is ``ingest.burned_in``, ``mask`` the number of rectangles in ``ingest.mask``.
+    """
     blanked = f"{mask} rectangles, which the user named, are blanked in every image before anything looks at it."
-    kinds = "Ultrasound without such a region, photographs, secondary captures and digitised films are quarantined unless they deny text."
+    kinds = "Ultrasound without such a region, photographs, secondary captures and digitised films are left out if they deny no text."
     search = (
         "Every image is searched for burned-in text of three letters or more, 10 px high or higher; what is found is read, and the image "
         "quarantined where words or numbers are read, or where they could be there unread."
@@ -111,12 +113,12 @@ def describe(burned_in: str = "strict", mask: int = 0) -> list[str]:
         "Pixel spacing is kept; pixel values are windowed to 8 or 16 bits, MONOCHROME1 is inverted, colour becomes luminance by default.",
         "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
         *([blanked] if mask else []),
-        "Ultrasound images are cropped to the largest two-dimensional region that their header calibrates (Sequence of Ultrasound Regions).",
+        "Ultrasound is cropped to the largest two-dimensional region that its header calibrates (Sequence of Ultrasound Regions).",
         *([kinds] if burned_in == "strict" else []),
         *([search] if burned_in != "declared" else ["Text burned into the pixels without being declared is not searched for."]),
         "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
-        f"Markers of side and view that stand alone are no identity and stay in the pixels: {', '.join(SIDES + SEEN_FROM)}, and a view with L "
-        "or R before it.",
+        f"Markers of side and view that stand alone are no identity and stay: {', '.join(SIDES + SEEN_FROM)}, and a view with "
+        "L or R before it.",
         "No table from identities to pseudonyms is written anywhere.",
     ]
 

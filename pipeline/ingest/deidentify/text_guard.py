@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 # The detector's score from which a place counts as text.
-THRESHOLD = 2.5
+THRESHOLD = 2.0
 # The score from which a place is read, and quarantined where it holds words; and from which it is text even where nothing is read, as other
 # scripts and hand-writing are.
-ASK, CERTAIN = 1.0, 6.0
+ASK, CERTAIN = 0.5, 8.0
 # More such places than this are not read one by one: an image so full of what looks like text is left out.
 MOST = 12
 # Planes of a volume that are searched, beside their mean, in which an overlay stands out.
@@ -123,15 +123,15 @@ def planes(pixels: NDArray[Any]) -> list[Grey]:
 def has_text(picture: Grey) -> bool:
     """Whether ``[H, W]`` has writing: what the detector finds, as a recogniser reads it.
 
-    Words that are read quarantine; side and view markers alone do not (``allow_list.MARKERS``). Where nothing
-    is read, the detector decides, but for places whose letters would be read if they were any. Without a recogniser the detector decides.
+    Words that are read quarantine; side and view markers alone do not (``allow_list.MARKERS``). Where nothing is read, the detector
+    decides, but for places of which letters would be read. Without a recogniser the detector decides.
     """
     found = places(picture, ASK)
     if sum(place.score >= THRESHOLD for place in found) > MOST:
         return True
     markers: list[Place] = []
     for place in found[: 2 * MOST]:
-        if any(inside(place, marker) for marker in markers):
+        if any(_shared(place, marker) >= 0.5 and read(picture, _both(place, marker)) == Reading.MARKER for marker in markers):
             continue
         reading = read(picture, place)
         if reading == Reading.MARKER:
@@ -144,11 +144,17 @@ def has_text(picture: Grey) -> bool:
     return False
 
 
-def inside(place: Place, other: Place) -> bool:
-    """Whether nearly all of a place is one that was read already, at this scale or another."""
+def _shared(place: Place, other: Place) -> float:
+    """Share of a place that another covers."""
     (top, left, bottom, right), (first, start, last, end) = place.box, other.box
-    common = max(0, min(bottom, last) - max(top, first)) * max(0, min(right, end) - max(left, start))
-    return common >= 0.8 * (bottom - top) * (right - left)
+    return max(0, min(bottom, last) - max(top, first)) * max(0, min(right, end) - max(left, start)) / ((bottom - top) * (right - left))
+
+
+def _both(place: Place, other: Place) -> Place:
+    """The box around two places, at the coarser scale."""
+    corners = zip(place.box, other.box)
+    (top, left, bottom, right) = (choose(pair) for choose, pair in zip((min, min, max, max), corners))
+    return Place(place.score, (top, left, bottom, right), max(place.scale, other.scale), other.upright)
 
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601

@@ -38,19 +38,19 @@ class Reading(Enum):
 
 def read(picture: Grey, place: Place) -> Reading:
     """What a place of ``[H, W]`` reads as, enlarged three times and stretched between percentiles 1 and 99.8; columns are read turned."""
-    recognise = recogniser()
-    if recognise is None:
-        return Reading.UNKNOWN
     try:
-        found = _words(recognise, picture, place, AROUND)
+        recognise = recogniser()
+        if recognise is None:
+            return Reading.UNKNOWN
+        shown = _shown(picture, place, AROUND)
+        found = max((recognise(one, lines) for one in shown for lines in (False, True)), key=_letters)
         if _letters(found) < LETTERS:
             return Reading.NOTHING
-        # A marker's surroundings are read too: it may be the end of a name.
-        if _marker(found) and _marker(_words(recognise, picture, place, 3 * AROUND)):
-            return Reading.MARKER
+        # A marker is read again with what is around it: it may be the end of a name, or the place may cut a letter off.
+        around = [recognise(one, True) for one in _shown(picture, place, 3 * AROUND)]
     except Exception:
         return Reading.UNKNOWN
-    return Reading.TEXT
+    return Reading.MARKER if any(_marker(one) and _plain(found) in _plain(one) for one in around) else Reading.TEXT
 
 
 def legible(picture: Grey, place: Place, span: float) -> bool:
@@ -71,16 +71,6 @@ def legible(picture: Grey, place: Place, span: float) -> bool:
 LEGIBLE = 0.3
 
 
-def _words(recognise: Callable[[NDArray[np.uint8]], list[tuple[str, float]]], picture: Grey, place: Place, around: int) -> list[str]:
-    """What is read in a place, in the direction in which most is read."""
-    part = _part(picture, place, around)
-    best: list[str] = []
-    for turns in (0,) if place.upright else (1, 3):
-        found = [text for text, score in recognise(_shown(np.rot90(part, turns))) if score >= SURE]
-        best = max(best, found, key=_letters)
-    return best
-
-
 def _part(picture: Grey, place: Place, around: int) -> Grey:
     """A place with its surroundings, at the scale at which the detector saw it, no longer and no higher than a line is."""
     top, left, bottom, right = place.box
@@ -96,59 +86,55 @@ def _part(picture: Grey, place: Place, around: int) -> Grey:
     return part if known.all() else np.where(known, part, part[known].min() if known.any() else 0).astype(np.float32)
 
 
-def _shown(part: Grey) -> NDArray[np.uint8]:
+def _shown(picture: Grey, place: Place, around: int) -> list[NDArray[np.uint8]]:
+    """What the recogniser is given, RGB ``[H, W, 3]``: a line as it is, a column turned either way."""
     from PIL import Image
 
+    part = _part(picture, place, around)
     low, high = np.quantile(part, [0.01, 0.998])
-    grey = ((part - low) / max(float(high - low), 1e-9)).clip(0, 1) * 255
-    large = Image.fromarray(np.ascontiguousarray(grey, np.float32)).resize(
-        (part.shape[1] * ENLARGED, part.shape[0] * ENLARGED), Image.Resampling.BICUBIC
-    )
-    return np.repeat(np.asarray(large).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    grey = np.asarray(((part - low) / max(float(high - low), 1e-9)).clip(0, 1) * 255, np.float32)
+    size = (part.shape[1] * ENLARGED, part.shape[0] * ENLARGED)
+    large = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)).clip(0, 255).astype(np.uint8)
+    return [np.repeat(np.rot90(large, turns)[..., None], 3, axis=2) for turns in ((0,) if place.upright else (1, 3))]
 
 
 def _letters(found: list[str]) -> int:
     return sum(character.isalnum() for text in found for character in text)
 
 
+def _plain(found: list[str]) -> str:
+    """Letters and digits alone; a nought among them is an O."""
+    return "".join(character for text in found for character in text.upper() if character.isalnum()).replace("0", "O")
+
+
 def _marker(found: list[str]) -> bool:
-    """Whether nothing but side and view markers was read; a nought among letters is an O."""
-    words = [word for text in found for word in re.split(r"[\W_]+", text.upper()) if word]
-    return bool(words) and all(word in MARKERS or word.replace("0", "O") in MARKERS for word in words)
+    """Whether nothing but side and view markers was read."""
+    words = [_plain([word]) for text in found for word in re.split(r"[\W_]+", text) if word]
+    return bool(words) and all(word in MARKERS for word in words)
 
 
 @functools.cache
-def recogniser() -> Callable[[NDArray[np.uint8]], list[tuple[str, float]]] | None:
-    """Lines of text and confidences of an RGB picture ``[H, W, 3]``, as one line and where a detector of its own sees lines; None where it
-    is not installed."""
+def recogniser() -> Callable[[NDArray[np.uint8], bool], list[str]] | None:
+    """What is surely read in an RGB picture ``[H, W, 3]``: as one line, or in each of the lines that a detector of its own sees in it.
+
+    None where it is not installed, or comes without its models.
+    """
     try:
         import rapidocr
         from rapidocr import RapidOCR
 
         folder = Path(str(rapidocr.__file__)).parent / "models"
         models = {name: str(next(folder.glob(f"*_{name.lower()}_*.onnx"))) for name in ("Det", "Rec")}
-        engine = RapidOCR(
-            params={
-                "Global.log_level": "critical",
-                "Global.use_cls": False,
-                "EngineConfig.onnxruntime.intra_op_num_threads": 1,
-                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-                "Det.limit_type": "min",
-                "Det.limit_side_len": 64,  # not enlarged once more
-                **{f"{name}.model_path": path for name, path in models.items()},
-            }
-        )
-    except Exception:  # not installed, or without its models
+    except (ImportError, StopIteration):
         return None
+    threads = dict.fromkeys((f"EngineConfig.onnxruntime.{kind}_op_num_threads" for kind in ("intra", "inter")), 1)
+    paths = {f"{name}.model_path": path for name, path in models.items()}
+    # The picture is enlarged already.
+    sizes = {"Det.limit_type": "min", "Det.limit_side_len": 64}
+    engine = RapidOCR(params={"Global.log_level": "critical", "Global.use_cls": False, **threads, **paths, **sizes})
 
-    def recognise(picture: NDArray[np.uint8]) -> list[tuple[str, float]]:
-        whole = _results(engine(picture, use_det=False, use_cls=False, use_rec=True))
-        if _letters([text for text, score in whole if score >= SURE]) >= LETTERS and picture.shape[0] <= ENLARGED * 40:
-            return whole
-        return whole + _results(engine(picture, use_det=True, use_cls=False, use_rec=True))
+    def recognise(picture: NDArray[np.uint8], lines: bool) -> list[str]:
+        found: Any = engine(picture, use_det=lines, use_cls=False, use_rec=True)
+        return [text for text, score in zip(found.txts or (), found.scores or ()) if score >= SURE]
 
     return recognise
-
-
-def _results(found: Any) -> list[tuple[str, float]]:
-    return [(text, float(score)) for text, score in zip(found.txts or (), found.scores or ())]
