@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 # The detector's score from which a place counts as text.
-THRESHOLD = 2.0
+THRESHOLD = 1.5
 # The score from which a place is read, and quarantined where it holds words; and from which it is text even where nothing is read, as other
 # scripts and hand-writing are.
 ASK, CERTAIN = 0.5, 8.0

@@ -68,7 +68,7 @@ def legible(picture: Grey, place: Place, span: float) -> bool:
 
 
 # Range of the fine structure in a place, as a share of the picture's, from which letters of that contrast are always read.
-LEGIBLE = 0.3
+LEGIBLE = 0.45
 
 
 def _part(picture: Grey, place: Place, around: int) -> Grey:
