@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from rich.table import Table
 
 from pipeline.artifacts import read_json, read_record
 from pipeline.errors import InputError
+from pipeline.ingest import quarantine
 from pipeline.release.results import dig, interval, number, read_results
 from pipeline.stages import STAGES
 
+# Reasons for leaving files out that are listed one by one.
+REASONS = 10
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 NEXT = {
     "pass": ("release/report.html: the report to read first", "release/: images, cards and checksums, ready to leave"),
@@ -41,6 +45,10 @@ def show(run: Path, console: Console) -> None:
         for key, stage in (("audit", "audit"), ("evaluation", "evaluate"), ("stress", "stress"))
     }
     console.print(_stages(run, records))
+    if (reasons := quarantine.reasons(run / "ingest")).total():
+        console.print(_left_out(reasons))
+    for note in notes if isinstance(notes := dig(results.get("cohort") or {}, "notes"), list) else []:
+        console.print(f"  ! {note}", markup=False, highlight=False)
     for title, rows in (
         ("Privacy", _privacy(finished["audit"])),
         ("Evaluation", _evaluation(finished["evaluation"])),
@@ -59,7 +67,7 @@ def show(run: Path, console: Console) -> None:
 
 
 def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table("stage", "state", "seconds", "summary", title=run.name, title_justify="left")
+    table = Table("stage", "state", "seconds", "summary", title=escape(run.name), title_justify="left")
     table.columns[2].justify = "right"
     for stage in STAGES:
         record = records.get(stage.name)
@@ -72,12 +80,24 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def _left_out(reasons: Counter[str]) -> Table:
+    table = Table("left out", "files", title_justify="left")
+    table.columns[1].justify = "right"
+    for reason, count in reasons.most_common(REASONS):
+        table.add_row(escape(reason), number(count))
+    others = reasons.total() - sum(count for _, count in reasons.most_common(REASONS))
+    if others:
+        table.add_row("other reasons", number(others))
+    table.caption = "ingest/quarantine.csv lists them"
+    return table
+
+
 def _figures(title: str, rows: list[tuple[str, Any]]) -> Table:
     table = Table(title.lower(), "value (95 % interval)", "n")
     table.columns[2].justify = "right"
     for name, measure in rows:
         if measure is not None:
-            table.add_row(escape(name), interval(measure), number(measure.get("n")) if isinstance(measure, Mapping) else "")
+            table.add_row(escape(name), escape(interval(measure)), number(measure.get("n")) if isinstance(measure, Mapping) else "")
     return table
 
 
@@ -86,8 +106,8 @@ def _checks(checks: list[Mapping[str, Any]]) -> Table:
     for check in checks:
         verdict = str(check.get("verdict"))
         name = str(check.get("name", "")).replace("_", " ")
-        cells = (escape(name), str(check.get("subject", "")), interval(check), number(check.get("n")), number(check.get("threshold")))
-        table.add_row(*cells, f"[{COLOURS.get(verdict, 'white')}]{escape(verdict)}[/]")
+        cells = (name, str(check.get("subject", "")), interval(check), number(check.get("n")), number(check.get("threshold")))
+        table.add_row(*map(escape, cells), f"[{COLOURS.get(verdict, 'white')}]{escape(verdict)}[/]")
     return table
 
 

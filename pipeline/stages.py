@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from pipeline import artifacts
 from pipeline.config import Config
 from pipeline.errors import InputError
@@ -47,7 +49,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("ingest", 5, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.parquet, deidentification.json"),
+    Stage("ingest", 6, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
     Stage("train", 4, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage("audit", 1, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
@@ -225,5 +227,5 @@ def _run_stage(
     )
     reporter.log("end", stage=stage.name, seconds=round(seconds, 1), **summary)
     line = "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in summary.items())
-    reporter.console.print(f"  {line}  [dim]({seconds:.0f} s)[/dim]")
+    reporter.console.print(f"  {escape(line)}  [dim]({seconds:.0f} s)[/dim]")
     return record

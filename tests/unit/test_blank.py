@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from pydicom.sequence import Sequence
 
 from pipeline.config.ingest import IngestConfig
-from pipeline.ingest.collect import Settings, work
 from pipeline.ingest.deidentify.allow_list import describe
 from pipeline.ingest.deidentify.blank import Rectangle, masked
 from pipeline.ingest.readers import dicom
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Task
+from pipeline.ingest.work import Settings, work
 from tests.benchmarks.hostile_files import KEY, Everything, data_of, header
 from tests.benchmarks.text_pictures import ink
 from tests.unit.test_ultrasound import item
