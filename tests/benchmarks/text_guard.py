@@ -22,6 +22,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.stats import beta
 
+from pipeline.ingest.deidentify.allow_list import MARKERS
 from pipeline.ingest.deidentify.text_detector import text_score
 from pipeline.ingest.deidentify.text_guard import THRESHOLD, has_text, planes
 from tests.benchmarks.look_alikes import look_alikes, slices
@@ -103,7 +104,8 @@ def written(
         text = words(rng) if letters is None else str(rng.choice(["R", "L"])) if letters == 1 else words(rng, letters)
         text = str(rng.choice(lines)) if lines else text
         covered = ink(text, str(rng.choice(faces)), height, bool(rng.random() < 0.5))
-        if (letters is None and len(text.replace(" ", "")) < 5) or covered.shape[1] > side - 6:
+        marker = all(word in MARKERS for word in text.upper().split())  # these stay on purpose
+        if (letters is None and (marker or len(text.replace(" ", "")) < 5)) or covered.shape[1] > side - 6:
             continue
         _, line = burn(picture, covered, 0, np.random.default_rng(place := int(rng.integers(2**31))))
         assert line is not None

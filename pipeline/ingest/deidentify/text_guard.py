@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 # The detector's score from which a place counts as text.
-THRESHOLD = 1.5
+THRESHOLD = 2.0
 # The score from which a place is read, and quarantined where it holds words; and from which it is text even where nothing is read, as other
 # scripts and hand-writing are.
-ASK, CERTAIN = 0.5, 8.0
+ASK, CERTAIN = 0.5, 4.0
 # More such places than this are not read one by one: an image so full of what looks like text is left out.
 MOST = 12
 # Planes of a volume that are searched, beside their mean, in which an overlay stands out.
