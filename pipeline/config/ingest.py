@@ -96,7 +96,8 @@ class IngestConfig(Section):
     burned_in: Literal["strict", "search", "declared"] = "strict"
     """Which images are left out for text in their pixels. strict: what declares text, what is of a kind that nearly always has it
     (ultrasound without a calibrated region, photographs, secondary captures) and does not deny it, and where a search of the pixels finds
-    text; search: the pixels decide on such kinds; declared: only what the header declares. MedMNIST is not searched: it is published without text."""
+    text; search: the pixels decide on such kinds; declared: only what the header declares. MedMNIST is not searched: it is
+    published without text."""
     mask: tuple[tuple[float, float, float, float], ...] = ()
     """Rectangles that are blanked in every image before anything looks at it, such as ``[[0, 0, 1, 0.08]]`` for a banner over the upper
     8 %: left, top, right and bottom as shares of the stored width and height, so that one mask fits images of any size."""

@@ -25,8 +25,8 @@ LIMIT = 6.0
 SCALES = 4
 LEAST_SIDE = 24
 # The screen's logit for a cell of 16x16 pixels from which the detector looks there: of 180 lines of 10 and 12 px at contrasts of .2 and .4
-# that misses 3 which the detector alone finds; at 0 it would be 10.
-LOOK = -1.5
+# that misses 1 which -3 would find; 0 would miss 11.
+LOOK = -1.0
 # Deviation from a plane in 8x8 pixels, as a share of the image's range, below which there are no strokes: a line of contrast .1 has .016.
 FAINT = 0.008
 CELL = 16

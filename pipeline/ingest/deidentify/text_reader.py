@@ -44,13 +44,15 @@ def read(picture: Grey, place: Place) -> Reading:
             return Reading.UNKNOWN
         shown = _shown(picture, place, AROUND)
         found = max((recognise(one, lines) for one in shown for lines in (False, True)), key=_letters)
-        if _letters(found) < LETTERS:
+        if _letters(found) < LETTERS and not _marker(found):
             return Reading.NOTHING
         # A marker is read again with what is around it: it may be the end of a name, or the place may cut a letter off.
         around = [recognise(one, True) for one in _shown(picture, place, 3 * AROUND)]
     except Exception:
         return Reading.UNKNOWN
-    return Reading.MARKER if any(_marker(one) and _plain(found) in _plain(one) for one in around) else Reading.TEXT
+    if any(_marker(one) and _plain(found) in _plain(one) for one in around):
+        return Reading.MARKER
+    return Reading.TEXT if _letters(found) >= LETTERS else Reading.NOTHING
 
 
 def legible(picture: Grey, place: Place, span: float) -> bool:
