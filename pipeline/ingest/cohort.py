@@ -24,7 +24,7 @@ from pipeline.ingest.work import Settings
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
-    from pipeline.stages import Context
+    from pipeline.context import Context
 
 PHANTOM_SIDE = 96
 CONFLICT = "the same image lies elsewhere under another label: decide which of them is right"
@@ -199,17 +199,15 @@ def reader(ingest: IngestConfig) -> Any:
 
 
 def _write_phantom(ctx: Context) -> Path:
-    """The phantom cohort as a folder of DICOM; one rename makes it whole, so that a part is never read."""
+    """The phantom cohort as a folder of DICOM."""
     from pipeline.phantom import anatomy
     from pipeline.phantom import dicom as phantom_dicom
 
     ingest = ctx.config.ingest
     folder = ctx.out / "phantom"
-    if not folder.exists():
-        unfinished = ctx.out / "phantom-unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        ctx.reporter.console.print("  drawing the phantom cohort")
-        patients = anatomy.draw_patients(ingest.phantom_patients, ctx.config.seed)
-        phantom_dicom.write_cohort(unfinished, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size), workers=source.workers())
-        unfinished.rename(folder)
+    # Drawing takes seconds: what an interrupted attempt left is not taken on trust.
+    shutil.rmtree(folder, ignore_errors=True)
+    ctx.reporter.console.print("  drawing the phantom cohort")
+    patients = anatomy.draw_patients(ingest.phantom_patients, ctx.config.seed)
+    phantom_dicom.write_cohort(folder, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size), workers=source.workers())
     return folder

@@ -243,5 +243,6 @@ def _marks(path: Path, classes: Sequence[str]) -> Any:
 
 def _rows_with(unknown: Sequence[str], labels: Sequence[str]) -> str:
     """Where labels stand, by number of the row below the header: what they say may be anything, a name too."""
-    rows = [str(number) for number, label in enumerate(labels, 1) if label in set(unknown)]
+    none = set(unknown)
+    rows = [str(number) for number, label in enumerate(labels, 1) if label in none]
     return f"in row(s) {', '.join(rows[:5])}{', ...' if len(rows) > 5 else ''} of {len(labels)} below the header"

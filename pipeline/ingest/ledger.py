@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +36,14 @@ class Ledger:
         shares: share of each split.
         patients: split of every patient pseudonym.
         images: every image pseudonym that has been assigned.
+        secret: the project key, under which the file is sealed: an edited split would turn a sealed patient into a training one.
     """
 
     key: str
     shares: Mapping[str, float]
     patients: Mapping[str, str] = field(default_factory=dict)
     images: frozenset[str] = frozenset()
+    secret: bytes = field(default=b"", repr=False)
 
     @classmethod
     def load(cls, path: Path, key: bytes, shares: Mapping[str, float]) -> Ledger:
@@ -51,10 +54,10 @@ class Ledger:
         """
         mark = artifacts.keyed(key, "ledger", SPELLING)[:16]
         if not path.exists():
-            return cls(mark, dict(shares))
+            return cls(mark, dict(shares), secret=key)
         value = artifacts.read_json(path)
         anew = f"or give another --out; deleting {path.name} draws all splits anew, which voids earlier results on test"
-        if not isinstance(value, dict) or not {"key", "shares", "patients", "images"} <= value.keys():
+        if not _is_ledger(value) or (value["key"] == mark and value.pop("seal") != _seal(value, key)):
             raise InputError(f"{path.name}, the ledger of splits, is damaged: restore it from a backup, {anew}")
         if value["key"] != mark:
             raise InputError(
@@ -64,7 +67,7 @@ class Ledger:
         if value["shares"] != dict(shares):
             asked = ", ".join(f"{name} {share:.3g}" for name, share in value["shares"].items())
             raise InputError(f"{path.name}, the ledger of splits, was drawn with other shares ({asked}): restore them, {anew}")
-        return cls(mark, value["shares"], value["patients"], frozenset(value["images"]))
+        return cls(mark, value["shares"], value["patients"], frozenset(value["images"]), key)
 
     def save(self, path: Path, images: Sequence[str], patients: Sequence[str], splits: Sequence[str]) -> None:
         """Add what was assigned, and write the whole in one rename with mode 0600; patients that are gone stay in it."""
@@ -78,10 +81,28 @@ class Ledger:
         # Made by mkstemp, so that it is 0600 from its first byte on.
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=0)
+            json.dump(value | {"seal": _seal(value, self.secret)}, file, indent=0)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+def _seal(value: Mapping[str, Any], key: bytes) -> str:
+    return artifacts.keyed(key, "ledger seal", artifacts.fingerprint(value))
+
+
+def _is_ledger(value: Any) -> bool:
+    if not isinstance(value, dict) or not {"key", "shares", "patients", "images", "seal"} <= value.keys():
+        return False
+    shares, patients, images = value["shares"], value["patients"], value["images"]
+    return (
+        isinstance(shares, dict)
+        and isinstance(patients, dict)
+        and isinstance(images, list)
+        and all(isinstance(share, float) for share in shares.values())
+        and all(isinstance(split, str) for split in patients.values())
+        and all(isinstance(image, str) for image in images)
+    )
 
 
 def place(

@@ -24,7 +24,7 @@ from pipeline.ingest.tasks import Left
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
-    from pipeline.stages import Context
+    from pipeline.context import Context
 
 TWIN = "near-duplicate of an image in the official val or test split"
 UNKNOWN = "unknown (split by image)"
@@ -51,7 +51,7 @@ def run(ctx: Context) -> dict[str, Any]:
         quarantine.write(ctx.out, cohort.left_out)
     if not len(cohort.rows):
         files = len({name for name, _ in cohort.left_out})
-        raise InputError(f"no usable image among {files} files ({_commonest(cohort.left_out)}): ingest/quarantine.csv lists them")
+        raise InputError(f"no usable image among {files} files ({_commonest(cohort.left_out)}): {_list(ctx)} lists them")
     patients, splits, why = _split(ctx, cohort, clusters)
     kept = why == ""
     left_out = sorted(cohort.left_out + list(zip(cohort.rows["file"][~kept].tolist(), why[~kept].tolist())))
@@ -112,8 +112,12 @@ def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[N
         if not cohort.left_out:
             raise
         raise InputError(
-            f"{error} ({len(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; ingest/quarantine.csv lists them)"
+            f"{error} ({len(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; {_list(ctx)} lists them)"
         ) from None
+
+
+def _list(ctx: Context) -> str:
+    return (ctx.out / "quarantine.csv").relative_to(ctx.run).as_posix()
 
 
 def _commonest(left_out: Left) -> str:
@@ -209,6 +213,7 @@ def _write_facts(
         {
             "classes": list(cleaned.classes),
             "unit": cohort.unit,
+            "key_mark": artifacts.key_mark(artifacts.project_key(ctx.run)),
             **cohort.facts,
             "size": int(cleaned.images.shape[-1]),
             "channels": int(cleaned.images.shape[1]),

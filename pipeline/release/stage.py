@@ -7,6 +7,7 @@ without any raster image.
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.artifacts import PARTIAL, file_digest, read_json, write_json
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
 from pipeline.release import gate
@@ -23,7 +25,6 @@ from pipeline.release.cards import data_card, render_card
 from pipeline.release.dicom_export import write_secondary_capture
 from pipeline.release.report import render_report
 from pipeline.release.results import CHECKSUMS, Results, pixel_digest
-from pipeline.stages import Context
 
 ATTEMPTS = "attempts.json"
 PLAIN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,55}$")
@@ -41,7 +42,7 @@ def run(ctx: Context) -> dict[str, Any]:
     """
     audit = read_json(ctx.folder("audit") / "audit.json")
     if not isinstance(audit, dict):
-        raise InputError("audit/audit.json is missing or damaged: remove the audit folder of this run to measure it again")
+        raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again")
     generated = _judged_images(ctx)
     verdict = gate.decide(audit, ctx.config.release.max_copy_rate)
     verdict["digests"] = {
@@ -50,7 +51,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "pixels": pixel_digest(generated.images),
     }
     verdict["attempt"] = count_attempt(ctx, verdict["images"]["verdict"])
-    results = Results.load(ctx.config, ctx.run, verdict, ctx.records)
+    results = Results.load(ctx.config, ctx.folder, verdict, ctx.records)
     passed = verdict["images"]["verdict"] == "pass"
     if passed:
         _write_cohort(ctx, generated)
@@ -79,7 +80,7 @@ def count_attempt(ctx: Context, verdict: str) -> int:
     """
     path = ctx.run / ATTEMPTS
     ledger = read_json(path)
-    if ledger is None and path.exists():
+    if os.path.lexists(path) and not _counts_attempts(ledger):
         raise InputError(f"{ATTEMPTS} of this run is damaged: restore it from a backup, since it counts the attempts on this cohort")
     ledger = ledger or {}
     entries = ledger.setdefault(ctx.records["ingest"]["digest"], [])
@@ -89,6 +90,12 @@ def count_attempt(ctx: Context, verdict: str) -> int:
     entries[place : place + 1] = [{"digest": digest, "verdict": verdict, "date": date}]
     write_json(path, ledger)
     return place + 1
+
+
+def _counts_attempts(ledger: Any) -> bool:
+    """Whether this is what :func:`count_attempt` writes."""
+    lists = list(ledger.values()) if isinstance(ledger, dict) else [None]
+    return all(isinstance(one, list) and all(isinstance(entry, dict) and "digest" in entry for entry in one) for one in lists)
 
 
 def class_counts(images: ImageSet) -> dict[str, int]:
@@ -109,12 +116,12 @@ def _judged_images(ctx: Context) -> ImageSet:
     """The generated images, after checking that they are still those that the audit read."""
     judged, record = ctx.records["audit"]["identity"]["inputs"], ctx.records["generate"]
     if judged["generate"] != record["digest"] or judged["train"] != ctx.records["train"]["digest"]:
-        raise InputError("the audit judged other images or weights than this run holds: remove the audit folder of this run to repeat it")
+        raise InputError("the audit judged other images or weights than this run holds: delete the audit folder of this run to repeat it")
     folder = ctx.folder("generate")
     changed = [name for name, digest in record["files"].items() if file_digest(folder / name) != digest]
     if changed:
         raise InputError(
-            f"generate/{changed[0]} has changed since it was judged: remove the generate folder of this run to make and judge it anew"
+            f"generate/{changed[0]} has changed since it was judged: delete the generate folder of this run to make and judge it anew"
         )
     images = ImageSet.load(folder)
     if not all(PLAIN_ID.match(str(name)) for name in images.rows["id"]) or images.rows["id"].duplicated().any():

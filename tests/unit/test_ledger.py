@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import dicom_folder
 import numpy as np
@@ -176,3 +178,31 @@ def test_patients_who_come_later_move_nobody_in_the_ingested_cohort(tmp_path: Pa
     assert len(tables[1]) == 36
     assert (tables[1][tables[0].index] == tables[0]).all()
     assert set(tables[1].drop(tables[0].index)) >= {"train", "audit"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda value: value["patients"].update(p1="audit"),
+        lambda value: value["patients"].pop("p1"),
+        lambda value: value["images"].pop(),
+        lambda value: value["images"].append("i9"),
+        lambda value: value.update(patients=[]),
+        lambda value: value.update(images={}),
+        lambda value: value.update(shares=3),
+        lambda value: value["shares"].update(train=[]),
+        lambda value: value["patients"].update(p1=3),
+        lambda value: value.pop("seal"),
+        lambda value: value.update(seal=None),
+        lambda value: value.update(key=[]),
+    ],
+)
+def test_an_edited_ledger_is_refused(tmp_path: Path, damage: Any) -> None:
+    """An edited split would make a sealed patient one of the training's."""
+    path = tmp_path / "splits.json"
+    Ledger.load(path, KEY, SHARES).save(path, ["i1"], ["p1"], ["train"])
+    value = json.loads(path.read_text())
+    damage(value)
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match="ledger of splits"):
+        Ledger.load(path, KEY, SHARES)
