@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled
-from evaluation.encoder import make_classifier, one_cycle, shift, train_classifier, train_together
+from evaluation.classifiers import make_classifier
 from evaluation.metrics import macro_auc
 
 
