@@ -44,7 +44,7 @@ AVERAGED = 8.0
 WARM_UP = 3
 """Steps taken before a CUDA graph is captured; libraries allocate and choose their kernels in the first ones."""
 TURN, ZOOM, TONE = 10.0, 0.1, 0.15
-"""Classical augmentation: degrees, share of the size, share of contrast and brightness; never a flip, because the side can be the finding."""
+"""Classical augmentation: degrees, share of the size, share of contrast and brightness. Never a flip: the side can be the finding."""
 
 
 @dataclass(frozen=True)
