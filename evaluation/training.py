@@ -206,7 +206,7 @@ class Learner:
 
     def _loss(self) -> float:
         with torch.inference_mode(), fast(self.device):
-            parts = [self.average(part.contiguous(memory_format=self.layout)) for part in self.choose.split(512)]
+            parts = [self.average(part.contiguous(memory_format=self.layout)) for part in torch.split(self.choose, 512)]
         losses = functional.cross_entropy(torch.cat(parts).double(), self.truth, reduction="none")
         return float((self.weights * losses).sum())
 
@@ -241,7 +241,7 @@ class _Lockstep:
         """One step of each learner on a stream of its own, the present stream before and after."""
         present = torch.cuda.current_stream()
         while len(self.streams) < len(self.members):
-            self.streams.append(torch.cuda.Stream())
+            self.streams.append(torch.cuda.Stream())  # type: ignore[no-untyped-call]
         for learner, stream in zip(self.members, self.streams):
             stream.wait_stream(present)
             with torch.cuda.stream(stream):

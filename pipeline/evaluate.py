@@ -23,8 +23,8 @@ from evaluation.utility import utility
 from pipeline import runtime
 from pipeline.artifacts import read_json, write_json
 from pipeline.errors import InputError
-from pipeline.images import ImageSet
 from pipeline.imagenet import imagenet_space
+from pipeline.images import ImageSet
 from pipeline.stages import Context
 
 JUDGES = "judges.safetensors"

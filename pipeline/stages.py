@@ -60,7 +60,9 @@ STAGES = (
         True,
         "evaluation.json, judges.safetensors, samples.png (local eyes only)",
     ),
-    Stage("stress", 2, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"),
+    Stage(
+        "stress", 2, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
+    ),
     Stage(
         "release",
         1,
@@ -111,7 +113,9 @@ class Step:
 
 def identity(stage: Stage, config: Config, source: str | None, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The identity of a stage's output, in which files are named by content; ``source`` is the content digest of what ingest reads."""
-    section = getattr(config, stage.name).model_dump(mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images", "imagenet"})
+    section = getattr(config, stage.name).model_dump(
+        mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images", "imagenet"}
+    )
     inputs = {name: records[name]["digest"] for name in stage.needs}
     if stage.name == "ingest":
         inputs = {"source": source}

@@ -22,7 +22,7 @@ class EvaluateConfig(Section):
     """Training sets that are compared: real, real with classical augmentation, real and synthetic; `full` adds real as often as classes
     occur, synthetic alone, other ratios, synthetic for the rarest class only, and synthetic before real."""
     classifier_images: Positive = 100_000
-    """Images seen in training one classifier, at the most: it ends at its plateau on held-out patients, which is told if it was not reached."""
+    """Images seen in training one classifier, at the most: it ends at its plateau on held-out patients, or is said not to have."""
     imagenet: Path | None = None
     """A file of torchvision's ResNet-18 or ResNet-50 weights, for the two-sample panel's third judge; by default those that the extra
     `imagenet` installs, if it is."""

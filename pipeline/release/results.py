@@ -106,7 +106,7 @@ def number(value: Any, digits: int = 3) -> str:
 def interval(measure: Any, digits: int = 3) -> str:
     """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
 
-    ``value (spread low to high)`` of one with a ``spread`` over repeats, which is no confidence interval; the reason of one that is ``unfit``.
+    ``value (spread low to high)`` of one with a ``spread`` over repeats, which is no confidence interval; the reason why one is ``unfit``.
     Figures get ``digits`` decimals, and as many more as the largest of them needs to show two significant digits.
     """
     if not isinstance(measure, Mapping):
