@@ -197,8 +197,9 @@ def clock(options: argparse.Namespace, sets: Sets, names: tuple[str, ...]) -> di
         seconds, images = time.time() - started, sum(seen for _, seen in networks)
         scores = [macro_auc(one.predict(test.unit), test.labels) for one, _ in networks]
         found[name] = {"seconds": seconds, "images": images, "auc": float(np.mean(scores)), "auc_sd": float(np.std(scores))}
+        rate, auc = images / seconds, float(np.mean(scores))
         say(
-            f"{name}: {len(networks)} networks, {images} images, {seconds:.1f} s, {images / seconds:.0f} a second, AUC {np.mean(scores):.4f}"
+            f"{name}: {len(networks)} networks, {images} images, {seconds:.1f} s, {rate:.0f} a second, AUC {auc:.4f} ± {np.std(scores):.4f}"
         )
 
     def plateau(each: list[Task], ceiling: int) -> list[tuple[Any, int]]:
@@ -220,7 +221,8 @@ def _before(options: argparse.Namespace, real: Labelled, val: Labelled, images: 
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("earlier_encoder", options.old / "evaluation" / "encoder.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["earlier_encoder"] = module
     spec.loader.exec_module(module)
@@ -240,8 +242,17 @@ def coverage(options: argparse.Namespace) -> dict[str, Any]:
         truth = float(np.mean([one.value for one in drawn]))
         held = float(np.mean([one.low <= truth <= one.high for one in drawn if np.isfinite(one.low)]))
         width = float(np.mean([one.high - one.low for one in drawn]))
-        found[f"n {n}, {per_patient} a patient, effect {effect}"] = {"truth": truth, "held": held, "width": width, "draws": len(drawn)}
-        say(f"sealed {n} ({per_patient} a patient), effect {effect}: difference {truth:+.3f}, held {held:.3f}, width {width:.3f}")
+        varied = float(np.std([one.value for one in drawn]))
+        found[f"n {n}, {per_patient} a patient, effect {effect}"] = {
+            "truth": truth,
+            "held": held,
+            "width": width,
+            "sd": varied,
+            "draws": len(drawn),
+        }
+        say(
+            f"sealed {n} ({per_patient} a patient), effect {effect}: difference {truth:+.3f}, sd {varied:.3f}, held {held:.3f}, width {width:.3f}"
+        )
     return found
 
 
