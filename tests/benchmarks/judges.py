@@ -250,9 +250,8 @@ def coverage(options: argparse.Namespace) -> dict[str, Any]:
             "sd": varied,
             "draws": len(drawn),
         }
-        say(
-            f"sealed {n} ({per_patient} a patient), effect {effect}: difference {truth:+.3f}, sd {varied:.3f}, held {held:.3f}, width {width:.3f}"
-        )
+        cell = f"sealed {n} ({per_patient} a patient), effect {effect}"
+        say(f"{cell}: difference {truth:+.3f}, sd {varied:.3f}, held {held:.3f}, width {width:.3f}")
     return found
 
 
