@@ -103,7 +103,7 @@ def test_the_best_judge_is_chosen_in_each_split_on_either_side_alike() -> None:
     judges = [pn.Scored(pair, rng.normal(size=100) + signal * pair.positive, fold) for signal in (0.0, 1.0)]
     best = pn._best([judges, judges[::-1]], universe, np.arange(200) >= 120, None)
     by_fold = [auc(judges[1].scores[fold == f], pair.positive[fold == f]) for f in (0, 1)]
-    np.testing.assert_allclose(best.by_seed, np.mean(by_fold))
+    assert best.value == pytest.approx(np.mean(by_fold))
     assert best.influence.sum() == pytest.approx(0, abs=1e-12)
     assert not best.influence[170:].any()
     assert not best.influence[50:120].any()
