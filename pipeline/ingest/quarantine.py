@@ -25,16 +25,19 @@ def write(folder: Path, left_out: Left) -> None:
         writer = csv.writer(file)
         writer.writerow(["file", "reason"])
         # A name that begins like a formula is not one: the same path, so that a spreadsheet does not compute it.
-        writer.writerows((f"./{name}" if name[:1] in "=+-@" else name, reason) for name, reason in rows)
+        writer.writerows((f"./{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name, reason) for name, reason in rows)
 
 
 def reasons(folder: Path) -> Counter[str]:
-    """How often each reason was given; nothing where no list was written."""
+    """How often each reason was given; nothing where no list was written, or it is damaged."""
     path = folder / f"{NAME}.csv"
     if not path.is_file():
         return Counter()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return Counter(row["reason"] for row in csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return Counter(row["reason"] or "" for row in csv.DictReader(file))
+    except (OSError, ValueError, KeyError, csv.Error):
+        return Counter()
 
 
 def commonest(reasons: Iterable[str]) -> str:
