@@ -31,7 +31,10 @@ SLOWEST = 16 << 20
 # Where ranks leave what they read, in blocks of so many tasks: starting a block's workers costs a tenth of reading it, or less.
 BLOCKS = "blocks"
 BLOCK = 512
-FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "acquisition", "spacing_mm", "intensity_low", "intensity_high")
+FIELDS = (
+    *("modality", "view", "laterality", "site", "sex", "age_band", "acquisition", "turned"),
+    *("spacing_mm", "intensity_low", "intensity_high"),
+)
 
 
 def collect(

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.readers.header import text
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
+from pipeline.ingest.readers.header import Header
 
 WEIGHTS = Path(__file__).with_name("text_detector.safetensors")
 STRIDE = 8
@@ -57,18 +54,18 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 DIGITISERS = ("VIDAR", "LUMISYS", "HOWTEK", "ARRAY CORP", "FOVIA", "PACSGEAR", "IMAGE STREAM", "FILM DIGITIZER")
 
 
-def refuse(header: Dataset, pixels: NDArray[Any], policy: Policy = "strict") -> str | None:
+def refuse(header: Header, pixels: NDArray[Any], policy: Policy = "strict") -> str | None:
     """Why an image must be left out for text in its pixels, in words that hold nothing of its content; None where nothing speaks for it.
 
     Args:
-        header: attributes under their DICOM keywords; absent ones are taken as not said.
+        header: absent facts are taken as not said.
         pixels: ``[C, H, W]``, or ``[C, D, H, W]`` for a volume, C 1 or 3, in any unit, not windowed: text may lie outside a window.
         policy: ``strict`` applies all rules; ``search`` lets the pixels decide on kinds that often have text; ``declared`` does not search.
     """
     return refuse_header(header, policy) or refuse_pixels(pixels, policy)
 
 
-def refuse_header(header: Dataset, policy: Policy = "strict") -> str | None:
+def refuse_header(header: Header, policy: Policy = "strict") -> str | None:
     """The part of :func:`refuse` that needs no pixels."""
     return declared(header) or (suspicious(header) if policy == "strict" else None)
 
@@ -80,24 +77,24 @@ def refuse_pixels(pixels: NDArray[Any], policy: Policy = "strict") -> str | None
     return None
 
 
-def declared(header: Dataset) -> str | None:
+def declared(header: Header) -> str | None:
     """The reason, where a header declares text or recognisable features in the pixels, or that they are those of a screen."""
-    if text(header, "BurnedInAnnotation").upper() == "YES" or text(header, "RecognizableVisualFeatures").upper() == "YES":
+    if "YES" in (header.origin.burned_in_annotation, header.origin.recognizable_visual_features):
         return "the header declares burned-in annotation or recognisable features: clean the pixels and the flag"
-    if any(word in value for value in _values(header, "ImageType") for word in SCREENS):
+    if any(word in value for value in header.origin.image_type for word in SCREENS):
         return "its Image Type is that of a screen, a report or a protocol, which show the patient's name"
     return None
 
 
-def suspicious(header: Dataset) -> str | None:
+def suspicious(header: Header) -> str | None:
     """The reason, where an image is of a kind that nearly always has text in its pixels and its header does not deny it."""
-    if text(header, "BurnedInAnnotation").upper() == "NO":
+    origin = header.origin
+    if origin.burned_in_annotation == "NO":
         return None
-    kind = KINDS.get(text(header, "Modality").upper()) or CONVERSIONS.get(text(header, "ConversionType").upper())
-    if text(header, "SOPClassUID").startswith(SECONDARY_CAPTURE) or text(header, "SecondaryCaptureDeviceManufacturer"):
+    kind = KINDS.get(header.modality.upper()) or CONVERSIONS.get(origin.conversion_type)
+    if header.sop_class_uid.startswith(SECONDARY_CAPTURE) or origin.capture_device:
         kind = kind or "a secondary capture"
-    maker = text(header, "Manufacturer").upper()
-    if any(name in maker for name in DIGITISERS):
+    if any(name in origin.manufacturer for name in DIGITISERS):
         kind = kind or "a digitised film"
     if kind is None:
         return None
@@ -105,15 +102,6 @@ def suspicious(header: Dataset) -> str | None:
         f"{kind}, which often has text in its pixels, and the header does not deny it: check the images and set Burned In "
         "Annotation to NO, or let the search alone decide (ingest.burned_in: search)"
     )
-
-
-def _values(header: Dataset, keyword: str) -> list[str]:
-    try:
-        value = header.get(keyword)
-    except Exception:  # values are parsed on first access, and may be anything
-        return []
-    several = value if not isinstance(value, str) and hasattr(value, "__iter__") else [value]
-    return [str(part).strip().upper() for part in several if part is not None]
 
 
 def planes(pixels: NDArray[Any]) -> list[Grey]:
