@@ -109,6 +109,7 @@ def scanned(ctx: Context) -> Cohort:
         dicom=ingest.source not in ("nifti", "pictures"),
         table=table,
         burned_in=ingest.burned_in,
+        mask=ingest.mask,
     )
     tasks, left_out = grouped(ctx, root, names)
     folder, workers = _partial(ctx, key), source.workers()

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import keyed
 from pipeline.ingest import patients
-from pipeline.ingest.deidentify import allow_list, text_guard
+from pipeline.ingest.deidentify import allow_list, blank, text_guard
 from pipeline.ingest.intensity import window
 from pipeline.ingest.isolate import MEMORY
+from pipeline.ingest.readers import ultrasound
+from pipeline.ingest.readers.geometry import Turn
 from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
 from pipeline.ingest.standardize import Target, clipped, standardize, standardize_volume
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pipeline.ingest.labels import Findings, Labels
 
 MIN_SIDE = 16
+# What the models that read text need, and how long reading an image's or a volume's places may take.
+READING_MEMORY, READING_SECONDS = 384 << 20, 10.0
 # Share of the values, at either end, that may differ in a blank image, and how far the others may: noise of one step either way.
 STRAY = 0.005
 STEPS = 2.0
@@ -69,6 +73,7 @@ class Settings:
         dicom: whether headers are those of DICOM files, which must say their modality.
         table: the label table, where there is one: it may name the patient, and more.
         burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
+        mask: as in :func:`pipeline.ingest.deidentify.blank.masked`.
     """
 
     root: Path
@@ -81,11 +86,18 @@ class Settings:
     dicom: bool = True
     table: Labels | None = None
     burned_in: text_guard.Policy = "strict"
+    mask: tuple[blank.Rectangle, ...] = ()
 
     @property
     def memory(self) -> int:
         """Bytes that a worker may use for a task: a volume needs more than an image."""
-        return MEMORY if self.dimensions == 2 else 4 * MEMORY
+        reading = READING_MEMORY if self.burned_in != "declared" else 0
+        return (MEMORY if self.dimensions == 2 else 4 * MEMORY) + reading
+
+    @property
+    def reading_seconds(self) -> float:
+        """Time that reading what looks like text may take, beyond that for a task's files."""
+        return READING_SECONDS if self.burned_in != "declared" else 0.0
 
 
 @dataclass(frozen=True)
@@ -173,6 +185,9 @@ def _refuse(header: Header, task: Task, settings: Settings, told: dict[str, _Tol
 def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
     header, stated = reading.header, told.stated
     assert isinstance(stated, dict)
+    # Before anything else looks at the pixels; rectangles are shares of the whole picture, as stored, so the crop comes after them.
+    mask = [Turn.named(reading.turned).rectangle(one) for one in settings.mask]
+    reading = ultrasound.cropped(dataclasses.replace(reading, pixels=blank.masked(reading.pixels, mask)))
     if min(reading.pixels.shape[-2:]) < MIN_SIDE:
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
     if _blank(reading.pixels, header.modality in SPARSE):

@@ -20,6 +20,13 @@ VIEWS = frozenset(
     {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LAT", "LATERAL", "OBLIQUE"}
     | {"CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "FB", "SIO", "ISO", "CV", "AT"}
 )
+# What the pixels may say of side, view and position: a marker that reads as nothing else is no identity.
+SIDES = ("L", "R", "LT", "RT", "LEFT", "RIGHT")
+SEEN_FROM = (
+    *("AP", "PA", "LAT", "LATERAL", "OBL", "OBLIQUE", "CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "AXIAL"),
+    *("SUPINE", "PRONE", "ERECT", "UPRIGHT", "STANDING", "SITTING", "DECUB", "DECUBITUS", "PORTABLE", "MOBILE"),
+)
+MARKERS = frozenset({*SIDES, *SEEN_FROM, *(side + view for side in ("L", "R") for view in SEEN_FROM)})
 LATERALITIES = frozenset({"L", "R", "B", "U"})
 SEXES = frozenset({"M", "F", "O"})
 OLDEST_BAND = 90
@@ -90,10 +97,17 @@ def age_band(age: str) -> str:
     return f"{OLDEST_BAND}+" if decade >= OLDEST_BAND else f"{decade}-{decade + 9}"
 
 
-def describe(burned_in: str = "strict") -> list[str]:
-    """What de-identification does, one sentence an action, for the cards and for a reviewer; ``burned_in`` is ``ingest.burned_in``."""
-    kinds = "Ultrasound, photographs, secondary captures and digitised films that do not deny burned-in text are quarantined."
-    search = "Every image is searched for burned-in text of three letters or more, 10 px high or higher, and quarantined where it is found."
+def describe(burned_in: str = "strict", mask: int = 0) -> list[str]:
+    """What de-identification does, one sentence an action, for the cards and for a reviewer.
+
+    ``burned_in`` is ``ingest.burned_in``, ``mask`` the number of rectangles in ``ingest.mask``.
+    """
+    blanked = f"{mask} rectangles, which the user named, are blanked in every image before anything looks at it."
+    kinds = "Ultrasound without such a region, photographs, secondary captures and digitised films are left out if they deny no text."
+    search = (
+        "Every image is searched for burned-in text of three letters or more, 10 px high or higher; what is found is read, and the image "
+        "quarantined where words or numbers are read, or where they could be there unread."
+    )
     return [
         "Only the attributes named here are kept; every other one, private ones, nested sequences and overlays included, is left behind.",
         "Patient ID and SOP Instance UID are replaced by HMAC-SHA-256 pseudonyms under a secret key that is in no output.",
@@ -106,8 +120,12 @@ def describe(burned_in: str = "strict") -> list[str]:
         "Radiographs and mammograms are turned into their standard view by Patient Orientation; what was turned is kept as a word.",
         "Pixel spacing is kept; pixel values are windowed to 8 or 16 bits, MONOCHROME1 is inverted, colour becomes luminance by default.",
         "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
+        *([blanked] if mask else []),
+        "Ultrasound is cropped to the largest two-dimensional region that its header calibrates (Sequence of Ultrasound Regions).",
         *([kinds] if burned_in == "strict" else []),
         *([search] if burned_in != "declared" else ["Text burned into the pixels without being declared is not searched for."]),
         "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
+        f"Markers of side and view that stand alone are no identity and stay: {', '.join(SIDES + SEEN_FROM)}, and a view with "
+        "L or R before it.",
         "No table from identities to pseudonyms is written anywhere.",
     ]

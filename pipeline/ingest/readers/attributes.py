@@ -13,6 +13,7 @@ from pipeline.ingest.readers.values import items, number, seconds, tag_of, texts
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+CENTIMETRES = 3  # Physical Units X and Y Direction (0018,6024), (0018,6026)
 # What tells slices at one position apart by its value, in the order in which it is tried.
 PHASES = (
     *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "TemporalPositionIndex", "DiffusionBValue", "ImageType"),
@@ -282,4 +283,13 @@ def _regions(items: Sequence[Dataset]) -> Iterator[Region]:
         left, top, right, bottom = (values.integer(name) for name in names)
         if left is None or top is None or right is None or bottom is None:
             continue
-        yield Region(left, top, right, bottom, values.integer("RegionSpatialFormat"), values.integer("RegionDataType"))
+        kind = values.integer("RegionSpatialFormat"), values.integer("RegionDataType")
+        yield Region(left, top, right, bottom, *kind, _millimetres(values))
+
+
+def _millimetres(values: _Attributes) -> tuple[float, float] | None:
+    """Mm between the rows and between the columns of a region, where both directions are in cm (PS3.3 C.8.5.5.1.3)."""
+    if any(values.integer(f"PhysicalUnits{axis}Direction") != CENTIMETRES for axis in "XY"):
+        return None
+    down, across = (values.first(f"PhysicalDelta{axis}") for axis in "YX")
+    return None if down is None or across is None else (10 * abs(down), 10 * abs(across))

@@ -61,6 +61,20 @@ class Turn:
         turned = turned[:, :: -1 if self.down else 1, :: -1 if self.across else 1]
         return turned if turned is pixels else np.ascontiguousarray(turned)
 
+    def rectangle(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """Where ``(left, top, right, bottom)``, shares of the image's width and height as stored, lie in the turned image."""
+        left, top, right, bottom = (box[1], box[0], box[3], box[2]) if self.transposed else box
+        if self.across:
+            left, right = 1 - right, 1 - left
+        if self.down:
+            top, bottom = 1 - bottom, 1 - top
+        return left, top, right, bottom
+
+    @classmethod
+    def named(cls, name: str) -> Turn:
+        """The turn of a :attr:`name`."""
+        return cls(*next(how for how, word in _NAMES.items() if word == name))
+
 
 _NAMES = {
     (False, False, False): "",

@@ -108,6 +108,7 @@ class Region:
         left, top, right, bottom: columns and rows, from 0.
         spatial_format: 1 is a two-dimensional image.
         data_type: 1 is tissue.
+        mm: between rows and between columns; None where they are not in cm.
     """
 
     left: int
@@ -116,6 +117,7 @@ class Region:
     bottom: int
     spatial_format: int | None
     data_type: int | None
+    mm: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
