@@ -4,12 +4,13 @@
                  │                             ├──> evaluate ─┼──> release
                  └─────────────────────────────┴──> stress ───┘
 
-A stage is a function of a :class:`Context` that reads the folders of the stages it needs, writes into its own, and returns
+A foreign set has no ``train``: ``generate`` imports it instead (:func:`flow`). A stage is a function of a :class:`Context` that reads the folders of the stages it needs, writes into its own, and returns
 a flat summary without patient data. :func:`run_stages` decides what has to run, and publishes what ran.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,12 @@ from typing import Any
 from pipeline import artifacts
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.given import Given, digests
 from pipeline.progress import Reporter
+
+
+UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "checkpoint_images"}
+"""Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,22 @@ STAGES = (
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
+def flow(config: Config) -> tuple[Stage, ...]:
+    """The stages of a configuration. Who needs one that is left out needs what that one needs.
+
+    A foreign set has no ``train``, and ``evaluate`` and ``stress`` only where it leaves them labels and patients of their own.
+    """
+    absent = ({"train"} if config.foreign else set()) | (set() if config.judged_by_classifiers else {"evaluate", "stress"})
+    found: list[Stage] = []
+    for stage in STAGES:
+        if stage.name in absent:
+            continue
+        needs = [other for name in stage.needs for other in (BY_NAME[name].needs if name in absent else (name,))]
+        function = "pipeline.imported:run" if config.foreign and stage.name == "generate" else stage.function
+        found.append(dataclasses.replace(stage, needs=tuple(dict.fromkeys(needs)), function=function))
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Context:
     """What a stage is given.
@@ -101,44 +123,25 @@ class Step:
     replaces: bool
 
 
-def identity(stage: Stage, config: Config, source: str | None, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The identity of a stage's output, in which files are named by content; ``source`` is the content digest of what ingest reads."""
-    section = getattr(config, stage.name).model_dump(mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images"})
-    inputs = {name: records[name]["digest"] for name in stage.needs}
-    if stage.name == "ingest":
-        inputs = {"source": source}
-    if (weights := _other_weights(stage, config)) is not None:
-        inputs["other_weights"] = artifacts.file_digest(weights)
+def identity(stage: Stage, config: Config, given: Given, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The identity of a stage's output, in which files are named by content: ``given`` as :func:`pipeline.given.digests` has them."""
+    section = getattr(config, stage.name).model_dump(mode="json", exclude=UNIDENTIFIED)
+    inputs = {name: records[name]["digest"] for name in stage.needs} | dict(given.get(stage.name, {}))
     return {"stage": stage.name, "version": stage.version, "seed": config.seed, "config": section, "inputs": inputs}
 
 
-def _other_weights(stage: Stage, config: Config) -> Path | None:
-    """The file of another run's weights that a stage starts from or is guided by."""
-    given = {"train": config.train.start_from, "generate": config.generate.autoguidance}.get(stage.name)
-    if given is None:
-        return None
-    from pipeline.warm_start import weights_file
-
-    return weights_file(given)
-
-
-def plan(config: Config, run: Path, source: str | None) -> list[Step]:
-    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits.
-
-    Raises InputError where weights that the configuration names are not there: before any work, not after the stages ahead.
-    """
-    for stage in STAGES:
-        _other_weights(stage, config)
+def plan(config: Config, run: Path, given: Given) -> list[Step]:
+    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits."""
     steps: list[Step] = []
     records: dict[str, Mapping[str, Any]] = {}
-    for stage in STAGES:
+    for stage in flow(config):
         record = artifacts.read_record(run / stage.name)
         finished = record is not None
         if any(name not in records for name in stage.needs):
             waits = next(name for name in stage.needs if name not in records)
             steps.append(Step(stage, None, f"{waits} runs first", finished))
             continue
-        wanted = identity(stage, config, source, records)
+        wanted = identity(stage, config, given, records)
         if record is not None and record["fingerprint"] == artifacts.fingerprint(wanted):
             records[stage.name] = record
             steps.append(Step(stage, wanted, None, False))
@@ -172,23 +175,24 @@ def run_stages(config: Config, run: Path, reporter: Reporter, *, until: str | No
         What the plan was, before anything ran.
 
     Raises:
-        InputError: finished stages would be replaced and ``redo`` is not given, a stage found its input unusable, or the cohort is of a
-            kind that stages after ingest do not take.
+        InputError: finished stages would be replaced and ``redo`` is not given, a stage found its input unusable, the cohort is of a kind
+            that stages after ingest do not take, or the configuration has no stage ``until``.
     """
-    from pipeline.ingest.source import source_digest
-
     if until != "ingest" and (why := config.ingest.not_trainable()) is not None:
         raise InputError(f"{why}: add --until ingest to ingest them")
-    source = source_digest(config, run)
-    steps = plan(config, run, source)
+    names = [stage.name for stage in flow(config)]
+    if until is not None and until not in names:
+        raise InputError(f"--until {until}: no stage of this configuration, which has {', '.join(names)}")
+    given = digests(config, run)
+    steps = plan(config, run, given)
     if until is not None:
-        steps = steps[: 1 + next(number for number, step in enumerate(steps) if step.stage.name == until)]
+        steps = steps[: 1 + names.index(until)]
     replaced = [step for step in steps if step.replaces]
     if replaced and not redo:
         first = replaced[0]
-        names = ", ".join(step.stage.name for step in replaced)
+        redone = ", ".join(step.stage.name for step in replaced)
         raise InputError(
-            f"{run.name} was finished with another configuration ({first.reason}): {names} would be redone; "
+            f"{run.name} was finished with another configuration ({first.reason}): {redone} would be redone; "
             f"add --redo to replace them, or --out for a new folder"
         )
     records: dict[str, Mapping[str, Any]] = {}
@@ -196,15 +200,15 @@ def run_stages(config: Config, run: Path, reporter: Reporter, *, until: str | No
         stage, out = step.stage, run / step.stage.name
         record = artifacts.read_record(out) if step.reason is None else None
         if record is None:
-            record = _run_stage(stage, config, run, reporter, source, records)
+            record = _run_stage(stage, config, run, reporter, given, records)
         records[stage.name] = record
     return steps
 
 
 def _run_stage(
-    stage: Stage, config: Config, run: Path, reporter: Reporter, source: str | None, records: Mapping[str, Mapping[str, Any]]
+    stage: Stage, config: Config, run: Path, reporter: Reporter, given: Given, records: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    wanted = identity(stage, config, source, records)
+    wanted = identity(stage, config, given, records)
     out = run / stage.name
     resumes = artifacts.open_stage(out, wanted, resumable=stage.resumable, private=stage.private)
     reporter.console.print(f"[bold]{stage.name}[/bold]{' (resumed)' if resumes else ''}")

@@ -80,14 +80,14 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
     Raises:
         InputError: what was given cannot be used.
     """
-    from pipeline.ingest.source import source_digest
-    from pipeline.stages import STAGES, Step
+    from pipeline.given import digests
+    from pipeline.stages import Step, flow
     from pipeline.stages import plan as plan_stages
 
     chosen, folder = _chosen(config, settings, out)
     if folder.exists():
-        return plan_stages(chosen, folder, source_digest(chosen, folder))
-    return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in STAGES]
+        return plan_stages(chosen, folder, digests(chosen, folder))
+    return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in flow(chosen)]
 
 
 def show(run: Path, console: Console | None = None) -> None:

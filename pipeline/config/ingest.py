@@ -33,13 +33,20 @@ class IngestConfig(Section):
     path: Path | None = None
     """The folder of the files. dicomweb: the folder with the label table. medmnist: the folder with the ``.npz`` (by default the medmnist
     package's own root)."""
+    holdout: Path | None = None
+    """A foreign set's non-members: a folder like ``path``, of patients whom its generator never saw. They are the split ``audit``, after
+    ``val_share`` and ``test_share`` of them; all of ``path`` is ``train``."""
     query: QueryConfig | None = None
     """dicomweb: where the PACS is, and what is asked of it."""
     dataset: str | None = None
     """medmnist: the data set's flag, such as ``breastmnist``."""
-    labels: str = "labels.csv"
+    labels: str | None = "labels.csv"
     """A CSV inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
-    ``label``; a table by file may have ``patient_id`` too. pictures: where there is none, the folder of a picture names its class."""
+    ``label``; a table by file may have ``patient_id`` too. pictures: where there is none, the folder of a picture names its class. A
+    foreign set without labels: ``null``, and one name in ``classes``."""
+    label_table: Path | None = None
+    """A foreign set: one such CSV, wherever it lies, for ``path``, ``holdout`` and ``generate.import_from`` together, instead of one in
+    each. Its ``file`` is relative to the folder that holds the file; it may not name one that two of them hold."""
     label_field: str | None = None
     """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of a table."""
     several_findings: bool = False
@@ -70,10 +77,11 @@ class IngestConfig(Section):
     """phantom: how many patients to draw; each has one to four images."""
     audit_share: Fraction = 1 / 3
     """Share of train + audit that is sealed from training and used as non-members; the audit's power hangs on it."""
-    val_share: Fraction = 0.15
+    val_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of all patients used to select and to fit encoders (a data set's official split wins)."""
-    test_share: Fraction = 0.2
-    """Share of all patients that is reported once (a data set's official split wins)."""
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of all patients that is reported once (a data set's official split wins). Both may be 0 for a ``holdout``, so that all of it
+    calibrates the audit; nothing is then left to evaluate and to stress with."""
 
     @property
     def volumes(self) -> bool:
@@ -116,6 +124,10 @@ class IngestConfig(Section):
             )
         if any(not isinstance(how, str) and how[0] >= how[1] for how in self.scaling.values()):
             raise ValueError("ingest.scaling: a window is [low, high], with low under high")
+        if self.labels is None and (len(self.classes or ()) != 1 or self.label_field or self.label_table or self.several_findings):
+            raise ValueError("ingest.labels is null, without labels: give ingest.classes one name, and no label_field or label_table")
+        if (self.val_share > 0) != (self.test_share > 0):
+            raise ValueError("ingest.val_share and ingest.test_share are both 0 or both above it: classifiers are chosen on one, tested on one")
         if self.val_share + self.test_share >= 0.9:
             raise ValueError("ingest.val_share + ingest.test_share leave too little to train on: keep their sum under 0.9")
         return self

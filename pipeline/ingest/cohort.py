@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline import artifacts, ranks
 from pipeline.ingest import source
 from pipeline.ingest.collect import BLOCKS, Settings, collect, read_blocks
-from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, grouped, never_read
 
@@ -57,9 +57,9 @@ def _target(ingest: IngestConfig) -> Target:
     return Target(ingest.size, 3 if ingest.colour else 1, ingest.bits, ingest.spacing, ingest.scaling)
 
 
-def _partial(ctx: Context, key: bytes) -> Path:
+def _partial(ctx: Context, key: bytes, which: str = "store") -> Path:
     """Where images are collected. Pseudonyms made under another key would tear a patient apart: each key has its own place."""
-    return ctx.out / f"partial-{artifacts.keyed(key, 'store')[:8]}"
+    return ctx.out / f"partial-{artifacts.keyed(key, which)[:8]}"
 
 
 def published(ctx: Context) -> Cohort:
@@ -80,13 +80,20 @@ def published(ctx: Context) -> Cohort:
     return Cohort(pixels, rows, [], found.classes, "image", facts)
 
 
-def scanned(ctx: Context) -> Cohort:
-    """A folder of files, the phantom's own and what a PACS sent included."""
-    ingest, key = ctx.config.ingest, artifacts.project_key(ctx.run)
-    root, table, classes = _where(ctx)
+def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people: bool = True) -> Cohort:
+    """A folder of files, the phantom's own and what a PACS sent included.
+
+    Args:
+        ctx: of the stage that reads.
+        ingest: what is read; the configuration's own section, or one like it for another folder.
+        which: name of the place where images are collected, one for each folder that a stage reads.
+        people: whether images are of patients. Synthetic ones are each by itself.
+    """
+    key = artifacts.project_key(ctx.run)
+    root, table, classes = _where(ctx, ingest)
     labels = _labels(ingest, root, table, classes)
     names = [name for name, path in source.regular_files(root) if path != table]
-    by_patient = ingest.source not in ("nifti", "pictures") or (isinstance(labels, Labels) and bool(labels.patients))
+    by_patient = people and (ingest.source not in ("nifti", "pictures") or (isinstance(labels, Labels) and bool(labels.patients)))
     settings = Settings(
         root,
         reader(ingest, labels),
@@ -99,21 +106,21 @@ def scanned(ctx: Context) -> Cohort:
         burned_in=ingest.burned_in,
     )
     tasks, left_out = grouped(ctx, root, names)
-    folder, workers = _partial(ctx, key), source.workers()
+    folder, workers = _partial(ctx, key, which), source.workers()
     with ctx.reporter.progress("reading images", len(tasks)) as done:
         if ranks.count() > 1 or (folder / BLOCKS).exists():
             ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
         store = collect(folder, settings, tasks, workers, done)
     rows = store.rows(tasks)
-    left_out += store.left_out(tasks) + never_read(root, labels, set(names))
+    # A table that serves several folders names files of the others.
+    left_out += store.left_out(tasks) + never_read(root, labels if ingest.label_table is None else None, set(names))
     modalities = sorted(set(rows["modality"]))
     facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities}
     return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts)
 
 
-def _where(ctx: Context) -> tuple[Path, Path, tuple[str, ...]]:
+def _where(ctx: Context, ingest: IngestConfig) -> tuple[Path, Path, tuple[str, ...]]:
     """The folder of the files, the label table (which need not exist), and the class names."""
-    ingest = ctx.config.ingest
     if ingest.source == "phantom":
         from pipeline.phantom import anatomy
 
@@ -126,12 +133,14 @@ def _where(ctx: Context) -> tuple[Path, Path, tuple[str, ...]]:
         assert ingest.query is not None
         folder = ctx.out / "dicomweb"
         dicomweb.fetch(ingest.query, folder, ctx.reporter)
-        return folder, (ingest.path or folder) / ingest.labels, ingest.classes
+        return folder, (ingest.path or folder) / str(ingest.labels), ingest.classes
     root = source.folder(ingest)
-    return root, root / ingest.labels, ingest.classes
+    return root, ingest.label_table.expanduser() if ingest.label_table else root / str(ingest.labels), ingest.classes
 
 
-def _labels(ingest: IngestConfig, root: Path, table: Path, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels:
+def _labels(ingest: IngestConfig, root: Path, table: Path, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels | OneClass:
+    if ingest.labels is None:
+        return OneClass()
     if ingest.label_field is not None:
         return FieldLabels(ingest.label_field, classes)
     if ingest.source == "pictures" and not table.is_file():
@@ -139,7 +148,7 @@ def _labels(ingest: IngestConfig, root: Path, table: Path, classes: tuple[str, .
     return Labels.load(table, classes, ingest.several_findings)
 
 
-def reader(ingest: IngestConfig, labels: Labels | FieldLabels | FolderLabels) -> Any:
+def reader(ingest: IngestConfig, labels: Labels | FieldLabels | FolderLabels | OneClass) -> Any:
     """The reader of the source's files, as :class:`~pipeline.ingest.collect.Settings` wants it."""
     if ingest.source == "nifti":
         from pipeline.ingest.readers import nifti

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline import artifacts, images
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
-from pipeline.ingest import ledger, split
+from pipeline.ingest import holdout, ledger, source, split
 from pipeline.ingest.cohort import Cohort, published, scanned
 from pipeline.ingest.collect import FIELDS
 from pipeline.ingest.deidentify import allow_list
@@ -36,22 +36,28 @@ def run(ctx: Context) -> dict[str, Any]:
         InputError: no usable image, labels that match no class, or too few patients to split.
     """
     ingest = ctx.config.ingest
-    cohort = published(ctx) if ingest.source == "medmnist" else scanned(ctx)
+    cohort = published(ctx) if ingest.source == "medmnist" else scanned(ctx, ingest)
+    if ingest.holdout is not None:
+        cohort = holdout.joined(cohort, scanned(ctx, source.of_holdout(ingest), "holdout"))
     if not len(cohort.rows):
         _write_quarantine(ctx.out, cohort.left_out)
         common = "; ".join(f"{count} x {reason}" for reason, count in Counter(reason for _, reason in cohort.left_out).most_common(3))
         raise InputError(f"no usable image among {len(cohort.left_out)} files ({common}): ingest/quarantine.parquet lists them")
     clusters = split.near_duplicates(cohort.images)
     rng = np.random.default_rng((ctx.config.seed, 1))
-    why = "near-duplicate of an image in the official val or test split"
-    if "split" in cohort.rows:
+    why: str | NDArray[np.str_] = "near-duplicate of an image in the official val or test split"
+    if ctx.config.foreign:
+        splits, why = holdout.place(cohort, clusters, strata(cohort.findings, cohort.classes), ingest, rng)
+        kept = why == ""
+    elif "split" in cohort.rows:
         splits, kept = _split_published(cohort, clusters, ingest, rng)
     elif cohort.unit == "patient":
         splits, kept = _split_patients(ctx, cohort, clusters, rng)
         why = ledger.TIES
     else:
         splits, kept = _split_images(cohort, clusters, ingest, rng), np.ones(len(clusters), bool)
-    dropped: Left = [(str(file), why) for file in cohort.rows["file"][~kept]]
+    reasons = np.broadcast_to(why, kept.shape)[~kept]
+    dropped: Left = [(str(file), str(reason)) for file, reason in zip(cohort.rows["file"][~kept], reasons)]
     left_out = cohort.left_out + dropped
     table = {
         **{name: cohort.rows[name] for name in ("id", "patient")},

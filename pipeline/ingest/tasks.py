@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.ingest import source
 from pipeline.ingest.isolate import Failed, isolated
-from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass
 from pipeline.ingest.readers.header import quiet
 from pipeline.ingest.readers.reading import Quarantined
 from pipeline.ingest.readers.series import Slice, arrange, place
@@ -40,7 +40,7 @@ def grouped(ctx: Context, root: Path, names: Sequence[str]) -> tuple[list[Task],
         return series(root, names, source.workers(), done)
 
 
-def never_read(root: Path, labels: Labels | FieldLabels | FolderLabels, present: set[str]) -> Left:
+def never_read(root: Path, labels: Labels | FieldLabels | FolderLabels | OneClass | None, present: set[str]) -> Left:
     """Links, and what the label table names that is not there."""
     left = [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
     if isinstance(labels, Labels) and labels.column == "file":

@@ -209,7 +209,7 @@ def make_context(run: Path, channels: int = 1) -> Context:
         facts = {"summary": {"images": len(images)}, "seconds": 12.3, "finished": "2026-01-02T03:04:05+0000", "contains_patient_data": True}
         records[name] = artifacts.publish(folder, wanted, **facts)
     out = run / "release"
-    artifacts.open_stage(out, identity(BY_NAME["release"], settings, None, records), resumable=False, private=False)
+    artifacts.open_stage(out, identity(BY_NAME["release"], settings, {}, records), resumable=False, private=False)
     reporter = Reporter(run / "log.jsonl", Console(quiet=True))
     return Context(settings, run, out, False, reporter, records)
 

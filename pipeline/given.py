@@ -1,0 +1,47 @@
+"""What the user gives beside the configuration, named by its content: sources, a holdout, a foreign set, another run's weights.
+
+One mechanism for all of them. Paths stay out of a stage's identity, so that moving or renaming a folder redoes nothing, and changing one
+of its files redoes the stage that reads it and those after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline import artifacts
+from pipeline.config import Config
+
+Given = Mapping[str, Mapping[str, str]]
+
+
+def digests(config: Config, run: Path) -> dict[str, dict[str, str]]:
+    """By stage and by input, the content digest of what that stage reads from outside the run.
+
+    Raises:
+        InputError: something is not there: before any work, not after the stages ahead.
+    """
+    from pipeline.ingest import source
+
+    found = {"ingest": {"source": source.source_digest(config, run)}}
+    if config.ingest.holdout is not None:
+        found["ingest"]["holdout"] = source.holdout_digest(config.ingest, run)
+    if config.generate.import_from is not None:
+        found["generate"] = {"foreign_images": source.foreign_digest(config, run)}
+    if config.ingest.label_table is not None:
+        table = source.table_digest(config.ingest.label_table, run)
+        for stage in found:
+            found[stage]["label_table"] = table
+    for stage, weights in other_weights(config).items():
+        found.setdefault(stage, {})["other_weights"] = artifacts.file_digest(weights)
+    return found
+
+
+def other_weights(config: Config) -> dict[str, Path]:
+    """By stage, the file of another run's weights that it starts from or is guided by. Raises InputError where it is not there."""
+    named = {"train": config.train.start_from if config.train else None, "generate": config.generate.autoguidance}
+    if not any(named.values()):
+        return {}
+    from pipeline.warm_start import weights_file
+
+    return {stage: weights_file(path) for stage, path in named.items() if path is not None}
