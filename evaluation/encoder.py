@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evaluation.data import Labelled
 from evaluation.intervals import macro_auc
 
 Kind = Literal["small", "resnet18"]
@@ -29,32 +30,6 @@ LEARNING_RATE = {"small": 4e-3, "resnet18": 1e-3}
 WEIGHT_DECAY = 0.02
 SELECT_AT = (0.5, 0.7, 0.85, 1.0)
 """Shares of the training after which the validation images are scored; the best of these states is kept."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Images with what is known of them.
-
-    Attributes:
-        images: float32 ``[n, C, H, W]`` in -1..1.
-        labels: class indices, int64 ``[n]``.
-        groups: what must stay together, such as the patient, ``[n]`` of any sortable type.
-    """
-
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    groups: NDArray[np.generic]
-
-    def __post_init__(self) -> None:
-        if self.images.ndim != 4 or not len(self.images) == len(self.labels) == len(self.groups):
-            raise ValueError(f"images {self.images.shape}, labels {self.labels.shape} and groups {self.groups.shape} do not match")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Labelled:
-        """The rows that an integer index or a boolean mask selects."""
-        return Labelled(self.images[index], self.labels[index], self.groups[index])
 
 
 class Network(nn.Module):
@@ -235,7 +210,7 @@ def _train(
         optimiser.step()
         rate.step()
         if val is not None and step + 1 in selections:
-            score = macro_auc(Classifier(network.eval(), kind, device).predict(val.images), val.labels)
+            score = macro_auc(Classifier(network.eval(), kind, device).predict(val.unit), val.labels)
             if state is None or math.isnan(score) or score >= best:
                 best, state = score, {name: value.clone() for name, value in network.state_dict().items()}
     if state is not None:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.encoder import Kind, Labelled, train_classifier, train_together
+from evaluation.data import Labelled
+from evaluation.encoder import Kind, train_classifier, train_together
 from evaluation.intervals import Floats, Interval, percentile_interval, resample_weights, weighted_auc
 
 PER_CLASS_MIN = 50
@@ -129,7 +130,7 @@ def two_sample_halves(candidate: Labelled, reference: Labelled, rng: np.random.G
 
     No patient is in both halves. With fewer than two groups a side nothing can be held out: no row is in a fold then (-1).
     """
-    images = np.concatenate([candidate.images, reference.images])
+    images = np.concatenate([candidate.unit, reference.unit])
     is_candidate = np.repeat([True, False], [len(candidate), len(reference)])
     groups = _joint_groups(candidate.groups, reference.groups)
     labels = np.concatenate([candidate.labels, reference.labels])
@@ -236,7 +237,7 @@ def fidelity(
         :class:`Interval` leaves; a class with fewer than 50 images a side is ``{"omitted": reason}``.
     """
     classes = len(class_names)
-    real, made = features(audit.images), features(synthetic.images)
+    real, made = features(audit.unit), features(synthetic.unit)
     draws = [draw(audit, synthetic.labels, rng, classes) for _ in range(repeats)]
     result: dict[str, Any] = {"n": min(len(d.a) for d in draws), "repeats": repeats}
     result |= _compare(draws, real, made)
@@ -262,7 +263,7 @@ def _one_class(
     repeats: int,
 ) -> dict[str, Any]:
     rows, columns = np.flatnonzero(audit.labels == k), np.flatnonzero(synthetic.labels == k)
-    single = Labelled(audit.images[rows], np.zeros(len(rows), dtype=np.int64), audit.groups[rows])
+    single = Labelled.of_classes(audit.images[rows], np.zeros(len(rows), dtype=np.int64), audit.groups[rows], 1)
     n = min(len(rows) // 2, len(columns))
     if n < PER_CLASS_MIN:
         return {"omitted": f"{n} images a side, fewer than {PER_CLASS_MIN}"}

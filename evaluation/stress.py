@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.corruptions import CORRUPTIONS, corrupt
-from evaluation.encoder import Labelled
+from evaluation.data import Labelled
 from evaluation.intervals import (
     Floats,
     Interval,
@@ -63,10 +63,9 @@ def corruption_table(predict: Predictor, test: Labelled, rng: np.random.Generato
         metrics = resampled_metrics(predict(images), subset.labels, weights)
         return {name: interval_of(getattr(metrics, name), len(subset)) for name in ("auc", "balanced_accuracy")}
 
-    reference = row(subset.images)
+    reference = row(subset.unit)
     table: dict[str, list[dict[str, Any]]] = {
-        name: [{"severity": severity} | row(corrupt(subset.images, name, severity, rng)) for severity in range(1, 6)]
-        for name in CORRUPTIONS
+        name: [{"severity": severity} | row(corrupt(subset.unit, name, severity, rng)) for severity in range(1, 6)] for name in CORRUPTIONS
     }
     lines = [(name, line) for name, rows in table.items() for line in rows]
     drops = {key: np.array([reference[key].value - line[key].value for _, line in lines]) for key in reference}

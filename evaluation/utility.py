@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.encoder import Classifier, Kind, Labelled, train_classifier, train_together
+from evaluation.data import Labelled
+from evaluation.encoder import Classifier, Kind, train_classifier, train_together
 from evaluation.intervals import Floats, clopper_pearson, interval_of, resample_weights, resampled_metrics
 
 ARMS = ("real", "synthetic", "real+synthetic")
@@ -23,7 +24,7 @@ METRICS = ("auc", "accuracy", "balanced_accuracy", "class_auc", "class_recall")
 def join(first: Labelled, second: Labelled) -> Labelled:
     """Both sets one after the other; their groups stay apart."""
     groups = [np.array([f"{side}:{group}" for group in part.groups]) for side, part in enumerate((first, second))]
-    return Labelled(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]), np.concatenate(groups))
+    return Labelled(np.concatenate([first.unit, second.unit]), np.concatenate([first.findings, second.findings]), np.concatenate(groups))
 
 
 def train_arms(
@@ -44,7 +45,7 @@ def train_arms(
     jobs = [
         functools.partial(
             train_classifier,
-            data.images,
+            data.unit,
             data.labels,
             kind=kind,
             images_seen=images_seen,

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from evaluation.data import Labelled
 from pipeline import runtime
 from pipeline.artifacts import read_json, write_json
+from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.stages import Context
@@ -48,7 +50,7 @@ def run(ctx: Context) -> dict[str, Any]:
             denoiser,
             train,
             audited,
-            null=len(model["classes"]),
+            condition=lambda side: Condition.of_classes(side.labels, len(model["classes"])),
             draws=section.membership_draws,
             rng=np.random.default_rng(runtime.derive_seed(seed, "membership")),
             device=device,
@@ -60,7 +62,7 @@ def run(ctx: Context) -> dict[str, Any]:
         unit=unit,
         n_train=len(train.images),
         n_audit=len(audited.images),
-        holdout_units=len(np.unique(audited.patients)),
+        holdout_units=len(np.unique(audited.groups)),
     )
     write_json(ctx.out / "audit.json", report)
     pair_sheet(images, train.images, found, ctx.out / "pairs.png")
@@ -71,10 +73,10 @@ def run(ctx: Context) -> dict[str, Any]:
     }
 
 
-def _side(everyone: ImageSet, split: str) -> audit.Cohort:
+def _side(everyone: ImageSet, split: str) -> Labelled:
     patients = np.unique(everyone.rows["patient"].to_numpy(), return_inverse=True)[1]
     mask = (everyone.rows["split"] == split).to_numpy()
-    return audit.Cohort(np.asarray(everyone.images[mask]), everyone.labels[mask], patients[mask].astype(np.int64))
+    return Labelled(np.asarray(everyone.images[mask]), everyone.findings[mask], patients[mask].astype(np.int64))
 
 
 def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: audit.CopyReport, path: Path, pairs: int = 24) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.encoder import Labelled, train_classifier
+from evaluation.data import Labelled
+from evaluation.encoder import train_classifier
 from evaluation.fidelity import fidelity, standardised_features
 from evaluation.intervals import to_json
 from evaluation.utility import label_fidelity, train_arms, utility
 from pipeline import runtime
 from pipeline.artifacts import read_json, write_json
 from pipeline.errors import InputError
-from pipeline.images import ImageSet, to_unit
+from pipeline.images import ImageSet
 from pipeline.stages import Context
 
 ENCODER_IMAGES = 8_000
@@ -25,9 +26,9 @@ ENCODER_IMAGES = 8_000
 
 
 def labelled(images: ImageSet) -> Labelled:
-    """Pixels in -1..1; groups are the patients, or the images themselves where there is no patient (synthetic ones)."""
+    """The images as the judges take them; groups are the patients, or the images themselves where there is no patient (synthetic ones)."""
     groups = images.rows["patient"] if "patient" in images.rows else images.rows["id"]
-    return Labelled(to_unit(images.images), images.labels, groups.to_numpy(dtype=str))
+    return Labelled(np.asarray(images.images), images.findings, groups.to_numpy(dtype=str))
 
 
 def load(ctx: Context) -> tuple[dict[str, ImageSet], ImageSet]:
@@ -49,7 +50,7 @@ def run(ctx: Context) -> dict[str, Any]:
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "evaluate"))
     encoder = train_classifier(
-        val.images,
+        val.unit,
         val.labels,
         kind="small",
         images_seen=ENCODER_IMAGES,
@@ -62,7 +63,7 @@ def run(ctx: Context) -> dict[str, Any]:
     result["fidelity"] = {"features": description} | fidelity(
         audit,
         synthetic,
-        standardised_features(encoder.features, val.images),
+        standardised_features(encoder.features, val.unit),
         names,
         kind=config.classifier,
         images_seen=config.classifier_images,
@@ -80,9 +81,9 @@ def run(ctx: Context) -> dict[str, Any]:
         rng=rng,
         device=where,
     )
-    seen = np.stack([classifier.predict(synthetic.images) for classifier in arms["real"]])
+    seen = np.stack([classifier.predict(synthetic.unit) for classifier in arms["real"]])
     result["label_fidelity"] = label_fidelity(seen, synthetic.labels, names, rng)
-    scored = {arm: np.stack([one.predict(test.images) for one in classifiers]) for arm, classifiers in arms.items()}
+    scored = {arm: np.stack([one.predict(test.unit) for one in classifiers]) for arm, classifiers in arms.items()}
     result["utility"] = utility(scored, test, names, rng)
     write_json(ctx.out / "evaluation.json", to_json(result))
     _samples(ctx.out / "samples.png", splits["audit"], made, rng)

@@ -16,6 +16,7 @@ from pipeline import ranks, runtime
 from pipeline.artifacts import read_json
 from pipeline.config import GenerateConfig
 from pipeline.diffusion import ema
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.mixture import Mixture
 from pipeline.diffusion.noise import StepNoise
@@ -88,7 +89,7 @@ def make_parts(
         part = _part(parts, starts[number])
         if not part.exists():
             chosen = slice(starts[number], starts[number] + section.batch)
-            made = sampling(labels[chosen], seeds[chosen])
+            made = sampling(Condition.of_classes(labels[chosen], len(model["classes"])), seeds[chosen])
             temporary = part.with_suffix(".tmp")
             with temporary.open("wb") as file:
                 np.save(file, made, allow_pickle=False)
@@ -101,11 +102,11 @@ def _part(parts: Path, start: int) -> Path:
 
 
 class Sampling:
-    """The configured sampling of a trained denoiser: classes and seeds to images, ``uint8 [n, C, ...]``.
+    """The configured sampling of a trained denoiser: conditions and seeds to images, ``uint8 [n, C, ...]``.
 
-    Image i is a function of its class and its seed alone. What else is in the batch, and in which order, changes how a library's kernels
-    round sums, and so may move a pixel by one grey level (in 1 of about 10⁴ pixels in float32; in bfloat16 in 1 of 50 on a CPU, and on
-    a GPU by a few levels); batches of equal size give the same bits wherever an image stands in them on a CPU.
+    Image i is a function of its condition and its seed alone. What else is in the batch, and in which order, changes how a library's
+    kernels round sums, and so may move a pixel by one grey level (in 1 of about 10⁴ pixels in float32; in bfloat16 in 1 of 50 on a CPU,
+    and on a GPU by a few levels); batches of equal size give the same bits wherever an image stands in them on a CPU.
 
     Args:
         denoiser: on its device, in evaluation mode.
@@ -130,32 +131,30 @@ class Sampling:
     ) -> None:
         self.denoiser, self.section, self.device = denoiser, section, device
         self.mixture = None if mixture is None else mixture.to(device)
-        self.null = len(model["classes"])
         self.negative = negative_class(section, model)
         self.compiled = section.compile and device == "cuda"
         ready = runtime.compiled if self.compiled else lambda network: network
         self.networks = ready(denoiser), None if guide is None else ready(guide)
-        self.graphs: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
+        self.graphs: dict[int, Callable[[Condition, Tensor], Tensor]] = {}
 
     @torch.inference_mode()
-    def __call__(self, labels: NDArray[np.int64], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Images of the given class indices ``[n]`` from as many seeds."""
-        inputs = [torch.from_numpy(np.array(values, dtype=np.int64)).to(self.device) for values in (labels, seeds)]
+    def __call__(self, condition: Condition, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Images of n conditions from as many seeds."""
+        inputs = condition.to(self.device), torch.from_numpy(np.array(seeds, dtype=np.int64)).to(self.device)
         if not self.compiled:
             return np.asarray(self._sample(*inputs).cpu().numpy())
-        if len(labels) not in self.graphs:
-            self.graphs[len(labels)] = self._captured(*inputs)
-        return np.asarray(self.graphs[len(labels)](*inputs).cpu().numpy())
+        if len(condition) not in self.graphs:
+            self.graphs[len(condition)] = self._captured(*inputs)
+        return np.asarray(self.graphs[len(condition)](*inputs).cpu().numpy())
 
-    def _sample(self, labels: Tensor, seeds: Tensor) -> Tensor:
+    def _sample(self, condition: Condition, seeds: Tensor) -> Tensor:
         """Work of the device alone, from start to end."""
         section, spread = self.section, self.denoiser.sigma_data
         noise = StepNoise(seeds, self.denoiser.mean.shape, self.device)
         levels = levels_of(section, spread)
         denoise = guided(
             self.networks[0],
-            labels,
-            null=self.null,
+            condition,
             scale=section.guidance_scale,
             interval=(section.guidance_interval[0] * spread, section.guidance_interval[1] * spread),
             negative=self.negative,
@@ -165,15 +164,15 @@ class Sampling:
         if self.mixture is None:
             x = self.denoiser.mean + levels[0] * first
         else:
-            x = self.mixture.noisy(first, self.mixture.parts(labels, noise.uniform()), levels[0])
+            x = self.mixture.noisy(first, self.mixture.parts(condition.classes, noise.uniform()), levels[0])
         with runtime.autocast(self.device):
             images = sampler_of(section)(denoise, x, levels, noise)
         # As pipeline.images.from_unit, on the device: a quarter of the bytes leave it.
         return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-    def _captured(self, labels: Tensor, seeds: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def _captured(self, condition: Condition, seeds: Tensor) -> Callable[[Condition, Tensor], Tensor]:
         """The whole sampling of one batch size as a CUDA graph: no step of it waits to be launched."""
-        inputs = labels.clone(), seeds.clone()
+        inputs = condition.clone(), seeds.clone()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -183,8 +182,8 @@ class Sampling:
         with torch.cuda.graph(graph):
             images = self._sample(*inputs)
 
-        def replay(labels: Tensor, seeds: Tensor) -> Tensor:
-            inputs[0].copy_(labels)
+        def replay(condition: Condition, seeds: Tensor) -> Tensor:
+            inputs[0].copy_(condition)
             inputs[1].copy_(seeds)
             graph.replay()
             return images

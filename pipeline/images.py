@@ -146,12 +146,6 @@ def finding_columns(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[s
     return {FINDING + name: np.where(known, labels == index, -1).astype(np.int8) for index, name in enumerate(classes)}
 
 
-def to_unit(images: NDArray[Any]) -> NDArray[np.float32]:
-    """uint8 0..255 or uint16 0..65535 to float32 -1..1, the range in which every network works."""
-    half = np.float32(127.5 if images.dtype == np.uint8 else 32767.5)
-    return images.astype(np.float32) / half - np.float32(1)
-
-
 def from_unit(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     """float32 -1..1 to uint8 0..255, rounded to nearest, clipped."""
     rounded: NDArray[np.uint8] = np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)

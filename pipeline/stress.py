@@ -29,7 +29,7 @@ def run(ctx: Context) -> dict[str, Any]:
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "stress"))
     classifier = train_classifier(
-        train.images,
+        train.unit,
         train.labels,
         kind="resnet18",
         images_seen=ctx.config.stress.classifier_images,
@@ -38,7 +38,7 @@ def run(ctx: Context) -> dict[str, Any]:
         val=val,
         classes=len(names),
     )
-    p = classifier.predict(test.images)
+    p = classifier.predict(test.unit)
     table = stress.corruption_table(classifier.predict, test, rng)
     rows = splits["test"].rows
     columns = {column: rows[column].to_numpy() for column in SUBGROUPS if column in rows}
@@ -53,7 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "mean_drop": table["mean_drop"],
         "worst": table["worst"],
         "subgroups": stress.subgroups(p, test, columns, rng),
-        "synthetic": {"per_class_recall": stress.synthetic_recalls(classifier.predict(synthetic.images), synthetic.labels, names)},
+        "synthetic": {"per_class_recall": stress.synthetic_recalls(classifier.predict(synthetic.unit), synthetic.labels, names)},
         "prevalence": stress.changed_prevalence(p, test, names, rng),
     }
     write_json(ctx.out / "stress.json", to_json(result))

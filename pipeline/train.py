@@ -17,15 +17,17 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from evaluation.data import to_unit
 from pipeline import runtime, warm_start
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import TrainConfig
 from pipeline.diffusion import mixture
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser, precondition
 from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
 from pipeline.errors import InputError, Stopped
-from pipeline.images import ImageSet, to_unit
+from pipeline.images import ImageSet
 from pipeline.stages import Context
 
 CHECKPOINT = "checkpoint/state.safetensors"
@@ -66,7 +68,7 @@ def run(ctx: Context) -> dict[str, Any]:
     training = Training(
         denoiser,
         torch.from_numpy(images).to(device) if images is not cohort.images else images,
-        cohort.labels,
+        Condition.of_classes(cohort.labels, len(cohort.classes)),
         recipe(section),
         runtime.derive_seed(ctx.config.seed, "training"),
     )
@@ -136,9 +138,9 @@ def explained(denoiser: Denoiser, training: Training, seed: int) -> float:
         InputError: no more than :data:`LEARNED` after :data:`LEARNS_IN` steps.
     """
     device = training.device
-    stored, labels = training.batches.at(training.step)
+    stored, condition = training.batches.at(training.step)
     few = slice(training.recipe.batch // training.recipe.accumulate)
-    images, labels = training.batches.to_unit(stored[few]), labels[few]
+    images, condition = training.batches.to_unit(stored[few]), condition.take(few)
     generator = torch.Generator(device=device).manual_seed(seed)
     sigma = training_levels(training.recipe.noise_schedule, len(images), denoiser.sigma_data, generator, device)
     level = sigma.reshape(-1, *[1] * (images.ndim - 1))
@@ -146,7 +148,7 @@ def explained(denoiser: Denoiser, training: Training, seed: int) -> float:
     k = precondition(denoiser.objective, level, denoiser.sigma_data)
     denoiser.eval()
     with runtime.autocast(device):
-        answers = denoiser(noisy, sigma, labels), denoiser.mean + k.c_skip * (noisy - denoiser.mean)
+        answers = denoiser(noisy, sigma, condition), denoiser.mean + k.c_skip * (noisy - denoiser.mean)
     error, nothing = (float(((answer - images) / k.c_out).square().mean(dtype=torch.float64)) for answer in answers)
     share = 1 - error / nothing
     if training.step >= LEARNS_IN and not share > LEARNED:

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from evaluation.data import Labelled
 from evaluation.intervals import clopper_pearson, clopper_pearson_lower, clopper_pearson_upper
 from privacy import copies, membership, power
+from privacy.model import C, Denoiser
 
 FALSE_ALARM = 0.05
 """Probability that any image of a set without copies is flagged."""
@@ -31,21 +32,6 @@ TAIL_SHARE = 0.05
 """Share of the distances to audit that counts as their lower tail."""
 MEMBERSHIP_IMAGES = 800
 """Images attacked on each side, at the most."""
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """One side of the audit.
-
-    Attributes:
-        images: ``uint8 [n, C, H, W]``.
-        labels: class indices ``[n]``.
-        patients: patient of each image ``[n]``, as integers that are distinct between the sides.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    patients: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -134,8 +120,8 @@ class CopyReport:
 
 
 def find_copies(
-    train: Cohort,
-    audit: Cohort,
+    train: Labelled,
+    audit: Labelled,
     synthetic: NDArray[np.uint8],
     *,
     planted: int,
@@ -189,7 +175,7 @@ def find_copies(
         p_values=p_values,
         flagged=to_train.distance < threshold,
         threshold=threshold,
-        run=leading_run(nearest_by_patient(to_train, train.patients, 0), nearest_by_patient(to_audit, audit.patients, len(train.images))),
+        run=leading_run(nearest_by_patient(to_train, train.groups, 0), nearest_by_patient(to_audit, audit.groups, len(train.images))),
         power=measured,
         recall_low=clopper_pearson_lower(core_found, core_planted),
     )
@@ -204,25 +190,29 @@ def nearest_by_patient(matches: copies.Matches, patients: NDArray[np.int64], off
 
 
 def attack_membership(
-    denoiser: Callable[[Tensor, Tensor, Tensor], Tensor],
-    train: Cohort,
-    audit: Cohort,
+    denoiser: Denoiser[C],
+    train: Labelled,
+    audit: Labelled,
     *,
-    null: int,
+    condition: Callable[[Labelled], C],
     draws: int,
     rng: np.random.Generator,
     device: str,
 ) -> membership.Membership:
-    """:func:`privacy.membership.attack` on at most MEMBERSHIP_IMAGES images of each side, drawn at random."""
-    chosen = [rng.permutation(len(side.images))[:MEMBERSHIP_IMAGES] for side in (train, audit)]
-    images = np.concatenate([side.images[index] for side, index in zip((train, audit), chosen)])
+    """:func:`privacy.membership.attack` on at most MEMBERSHIP_IMAGES images of each side, drawn at random.
+
+    Args:
+        condition: what the model was asked with in training on such images.
+    """
+    chosen = [side.take(rng.permutation(len(side))[:MEMBERSHIP_IMAGES]) for side in (train, audit)]
+    images, findings, groups = (np.concatenate([getattr(side, name) for side in chosen]) for name in ("images", "findings", "groups"))
+    both = Labelled(images, findings, groups)
     return membership.attack(
         denoiser,
-        images.astype(np.float32) / np.float32(127.5) - np.float32(1),
-        np.concatenate([train.labels[chosen[0]], audit.labels[chosen[1]]]),
-        np.arange(len(images)) < len(chosen[0]),
-        np.concatenate([train.patients[chosen[0]], audit.patients[chosen[1]]]),
-        null=null,
+        both.unit,
+        condition(both),
+        np.arange(len(both)) < len(chosen[0]),
+        both.groups,
         draws=draws,
         rng=rng,
         device=device,

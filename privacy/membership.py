@@ -7,7 +7,6 @@ score of them. Higher means "member".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from evaluation.intervals import Interval, auc, percentile_interval, resample_weights, tpr_at_fpr, weighted_auc
+from privacy.model import C, Denoiser
 
 SIGMAS = (0.1, 0.25, 0.6)
 """Noise levels of the attack, for images in −1..1: where a denoiser's memory of an image's detail shows."""
@@ -45,13 +44,12 @@ class Membership:
 
 
 def attack(
-    denoiser: Callable[[Tensor, Tensor, Tensor], Tensor],
+    denoiser: Denoiser[C],
     images: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    condition: C,
     member: NDArray[np.bool_],
     groups: NDArray[np.int64],
     *,
-    null: int,
     draws: int,
     rng: np.random.Generator,
     device: str,
@@ -60,14 +58,13 @@ def attack(
 
     Args:
         images: ``float32 [n, C, H, W]`` in −1..1, members and non-members.
-        labels: class indices ``[n]``.
+        condition: of each image.
         member: whether each image was trained on ``[n]``.
         groups: patient of each image ``[n]``; folds and resamples keep patients whole.
-        null: the denoiser's null class.
         draws: noise draws for each level.
     """
     seeds = rng.integers(0, 2**62, size=draws)
-    features = loss_features(denoiser, images, labels, null=null, seeds=seeds.tolist(), device=device)
+    features = loss_features(denoiser, images, condition, seeds=seeds.tolist(), device=device)
     scores = cross_fitted_scores(features, member, groups)
     pixels = images.reshape(len(images), -1)
     reduced = PCA(min(20, *pixels.shape), random_state=0).fit_transform(pixels)
@@ -83,15 +80,14 @@ def attack(
 
 @torch.inference_mode()
 def loss_features(
-    denoiser: Callable[[Tensor, Tensor, Tensor], Tensor],
+    denoiser: Denoiser[C],
     images: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    condition: C,
     *,
-    null: int,
     seeds: list[int],
     device: str,
 ) -> NDArray[np.float64]:
-    """Log denoising error at each level, and the gain from the class at the highest: ``float64 [n, len(SIGMAS) + 1]``.
+    """Log denoising error at each level, and the gain from the condition at the highest: ``float64 [n, len(SIGMAS) + 1]``.
 
     The noise is the same for every image, so that it adds nothing to the differences between them.
     """
@@ -103,8 +99,8 @@ def loss_features(
             for start in range(0, len(images), 256):
                 rows = slice(start, start + 256)
                 clean = torch.from_numpy(images[rows]).to(device)
-                condition = torch.from_numpy(labels[rows]).to(device)
-                conditions = [condition, torch.full_like(condition, null)] if level == len(SIGMAS) - 1 else [condition]
+                asked = condition.take(rows).to(device)
+                conditions = [asked, asked.null()] if level == len(SIGMAS) - 1 else [asked]
                 for column, c in enumerate(conditions):
                     denoised = denoiser(clean + sigma * noise, clean.new_full((len(clean),), sigma), c)
                     errors[rows, column] += (denoised - clean).square().flatten(1).mean(dim=1).double().cpu().numpy()

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.diffusion.conditioning import Condition
+
 AHEAD = 32
 """Steps whose images are drawn together, and uploaded in one transfer that nothing waits for."""
 
@@ -20,26 +22,24 @@ class Batches:
 
     Args:
         images: ``uint8`` or ``uint16 [n, C, ...]``: a tensor on the device, or an array (memory-mapped, say) to stream from.
-        labels: class indices ``int64 [n]``.
+        condition: of every image.
         batch: images a step.
         balance: see :func:`class_balanced_cdf`.
         seed: what every step's draw is derived from.
         device: where the batches go.
     """
 
-    def __init__(
-        self, images: Tensor | NDArray[Any], labels: Tensor | NDArray[np.int64], batch: int, balance: float, seed: int, device: str
-    ) -> None:
+    def __init__(self, images: Tensor | NDArray[Any], condition: Condition, batch: int, balance: float, seed: int, device: str) -> None:
         self.resident = isinstance(images, Tensor)
         self.images = _signed(images) if isinstance(images, Tensor) else images
         self.full = 65535 if str(images.dtype).endswith("uint16") else 255
         self.batch, self.seed, self.device = batch, seed, device
-        host = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels.cpu())
-        self.labels = host.to(device) if self.resident else host
-        self.cumulative = class_balanced_cdf(host, balance)
+        host = condition.to("cpu")
+        self.condition = host.to(device) if self.resident else host
+        self.cumulative = class_balanced_cdf(host.strata, balance)
         self.generator = torch.Generator()
         self._block: tuple[int, Tensor] | None = None
-        self._next: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
+        self._next: tuple[int, Future[tuple[Tensor, Condition]]] | None = None
         self._reader = None if self.resident else ThreadPoolExecutor(1)
 
     def draw(self, step: int) -> Tensor:
@@ -47,8 +47,8 @@ class Batches:
         self.generator.manual_seed(derive(self.seed, step, "batch"))
         return torch.searchsorted(self.cumulative, torch.rand(self.batch, generator=self.generator, dtype=torch.float64))
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images of one step as stored, ``[batch, C, ...]`` (``uint16`` as ``int16`` of the same bits), and labels, on the device."""
+    def at(self, step: int) -> tuple[Tensor, Condition]:
+        """Images of one step as stored, ``[batch, C, ...]`` (``uint16`` as ``int16`` of the same bits), and conditions, on the device."""
         if self._reader is not None:
             return self._streamed(step)
         if self._block is None or not self._block[0] <= step < self._block[0] + AHEAD:
@@ -56,28 +56,29 @@ class Batches:
             self._block = step, _upload(numbers, self.device)
         chosen = self._block[1][step - self._block[0]]
         assert isinstance(self.images, Tensor)
-        return self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
+        return self.images.index_select(0, chosen), self.condition.take(chosen)
 
     def to_unit(self, stored: Tensor) -> Tensor:
         """Images of :meth:`at` as ``float32`` in −1..1, 0 = black."""
         values = (stored.int() & 0xFFFF) if stored.dtype == torch.int16 else stored
         return values.float() * (2 / self.full) - 1
 
-    def _streamed(self, step: int) -> tuple[Tensor, Tensor]:
+    def _streamed(self, step: int) -> tuple[Tensor, Condition]:
         """The next step's images are read while this one's are worked on."""
         assert self._reader is not None
         if self._next is None or self._next[0] != step:
             self._next = step, self._reader.submit(self._read, step)
-        stored, labels = self._next[1].result()
+        stored, condition = self._next[1].result()
         self._next = step + 1, self._reader.submit(self._read, step + 1)
-        return _upload(stored, self.device), _upload(labels, self.device)
+        ready = condition.pinned() if self.device == "cuda" else condition
+        return _upload(stored, self.device), ready.to(self.device)
 
-    def _read(self, step: int) -> tuple[Tensor, Tensor]:
+    def _read(self, step: int) -> tuple[Tensor, Condition]:
         chosen = self.draw(step)
         # A memory map is read fastest in its own order.
         order, back = torch.unique(chosen, return_inverse=True)
         read = np.ascontiguousarray(np.asarray(self.images)[order.numpy()])
-        return _signed(torch.from_numpy(read))[back], self.labels[chosen]
+        return _signed(torch.from_numpy(read))[back], self.condition.take(chosen)
 
 
 def class_balanced_cdf(labels: Tensor, balance: float) -> Tensor:

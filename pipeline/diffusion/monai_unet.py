@@ -1,4 +1,4 @@
-"""MONAI's DiffusionModelUNet as F(x, c_noise, labels): another backbone for the same training, sampling and audit."""
+"""MONAI's DiffusionModelUNet as F(x, c_noise, c): another backbone for the same training, sampling and audit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.schedules import STEPS, level
 from pipeline.diffusion.unet import crop, pad, shuffle, unshuffle
 
@@ -65,11 +66,11 @@ class MonaiUNet(nn.Module):
             known = torch.nan_to_num(known, posinf=2.0)
         self.register_buffer("steps", known.contiguous(), persistent=False)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
-        """``[n, C, ...]`` to the same shape; ``c_noise [n]``, ``labels int64 [n]``; ``augmentation`` is not heard."""
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, augmentation: Tensor | None = None) -> Tensor:
+        """``[n, C, ...]`` to the same shape; ``c_noise [n]``, the conditions of as many images; ``augmentation`` is not heard."""
         sides = x.shape[2:]
         inside = unshuffle(pad(x, self.multiple), self.patch)
-        made = self.net(inside, self._time_step(c_noise), class_labels=labels)
+        made = self.net(inside, self._time_step(c_noise), class_labels=condition.classes)
         return crop(shuffle(made, self.patch), sides)
 
     def _time_step(self, c_noise: Tensor) -> Tensor:

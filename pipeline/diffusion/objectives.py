@@ -1,7 +1,7 @@
 """What the network predicts, and the loss it learns from: one denoiser interface for all objectives.
 
 D(x, sigma, c) reaches every sampler, attack and guidance: ``x`` = image + sigma · noise is ``float32 [n, C, H, W]`` (of volumes
-``[n, C, D, H, W]``), ``sigma`` is ``[n]``, ``c`` is the class index ``int64 [n]`` (the null class is the last), and D is an estimate of the
+``[n, C, D, H, W]``), ``sigma`` is ``[n]``, ``c`` is the :class:`Condition` of the n images, and D is an estimate of the
 clean image. A model of x_t = alpha · image + sigma_t · noise is asked at x_t / alpha with sigma = sigma_t / alpha.
 
 Whatever the objective, D = c_skip · x + c_out · F(c_in · x, c_noise), and the loss |D − image|² / c_out² is the squared error of F in
@@ -15,6 +15,8 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from pipeline.diffusion.conditioning import Condition
 
 OBJECTIVES = ("edm", "epsilon", "x0", "v", "flow")
 
@@ -100,7 +102,7 @@ class Denoiser(nn.Module):
     The network sees images centred on their mean, so that it need not learn what all of them share.
 
     Args:
-        network: F(x, c_noise, labels, augmentation) with output in the shape of x.
+        network: F(x, c_noise, c, augmentation) with output in the shape of x.
         mean: mean of the training images in −1..1, ``float32 [C, H, W]`` or ``[C, D, H, W]``.
         sigma_data: standard deviation of the training images about it.
         objective: one of OBJECTIVES.
@@ -117,23 +119,23 @@ class Denoiser(nn.Module):
         self.objective = objective
         self.log_variance = LogVariance() if objective == "edm" else None
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition, augmentation: Tensor | None = None) -> Tensor:
         """D(x, sigma, c): an estimate of the clean images, ``float32`` in the shape of ``x``."""
         level = sigma.float()
         k = precondition(self.objective, _per_image(level, x), self.sigma_data)
         centred = x - self.mean
-        output = self.network(k.c_in * centred, k.c_noise.flatten(), labels, augmentation)
+        output = self.network(k.c_in * centred, k.c_noise.flatten(), condition, augmentation)
         denoised: Tensor = self.mean + k.c_skip * centred + k.c_out * output.float()
         return denoised
 
-    def loss(self, images: Tensor, noise: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
+    def loss(self, images: Tensor, noise: Tensor, sigma: Tensor, condition: Condition, augmentation: Tensor | None = None) -> Tensor:
         """|D − image|² / c_out² of each image, averaged over its pixels: ``float32 [n]``.
 
         For ``edm``, 1 / c_out² is its lambda(sigma), and the loss comes under EDM2's learned uncertainty u(sigma) (Karras et al. 2024,
         arXiv:2312.02696, eq. 21): loss / e^u + u. The minimiser in D is E[image | x], whatever the objective and u.
         """
         level = sigma.float()
-        denoised = self(images + _per_image(level, images) * noise, sigma, labels, augmentation)
+        denoised = self(images + _per_image(level, images) * noise, sigma, condition, augmentation)
         k = precondition(self.objective, level, self.sigma_data)
         error: Tensor = (denoised - images).square().flatten(1).mean(dim=1) / k.c_out.square()
         if self.log_variance is None:

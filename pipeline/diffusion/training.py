@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.diffusion import augment, ema
 from pipeline.diffusion.batches import Batches, derive
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.muon import Muon
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.schedules import training_levels
@@ -71,17 +71,15 @@ class Training:
     Args:
         denoiser: on its device.
         images: ``uint8`` or ``uint16 [n, C, ...]``: a tensor on the device where the set fits, otherwise an array to stream from.
-        labels: class indices ``int64 [n]``.
+        condition: of every image.
         recipe: how to train; parameters that do not require a gradient stay as they are.
         seed: what every step's randomness is derived from.
     """
 
-    def __init__(
-        self, denoiser: Denoiser, images: Tensor | NDArray[Any], labels: Tensor | NDArray[np.int64], recipe: Recipe, seed: int
-    ) -> None:
+    def __init__(self, denoiser: Denoiser, images: Tensor | NDArray[Any], condition: Condition, recipe: Recipe, seed: int) -> None:
         self.denoiser, self.recipe, self.seed = denoiser, recipe, seed
         self.device = denoiser.mean.device.type
-        self.batches = Batches(images, labels, recipe.batch, recipe.balance, seed, self.device)
+        self.batches = Batches(images, condition, recipe.batch, recipe.balance, seed, self.device)
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
         widths = {recipe.ema, *(SNAPSHOT_WIDTHS if recipe.snapshots else ())}
         self.averages = {width: [p.detach().clone() for p in self.parameters] for width in sorted(widths)}
@@ -93,10 +91,9 @@ class Training:
         self.unusable = torch.zeros((), device=self.device)
         for optimiser in self.optimisers:
             optimiser.found_inf = self.unusable  # type: ignore[attr-defined]
-        self.null = int(denoiser.network.classes)  # type: ignore[arg-type]
         self.generator = torch.Generator(device=self.device)
         self.loss: Callable[..., Tensor] = compiled(denoiser.loss) if recipe.compile else denoiser.loss
-        self._replay: Callable[[Tensor, Tensor], Tensor] | None = None
+        self._replay: Callable[[Tensor, Condition], Tensor] | None = None
         if self.device == "cuda":
             torch.backends.cudnn.benchmark = True
 
@@ -147,30 +144,30 @@ class Training:
 
     def _take_step(self) -> Tensor:
         seed = derive(self.seed, self.step, "step")
-        stored, labels = self.batches.at(self.step)
+        stored, condition = self.batches.at(self.step)
         self.rate.fill_(self.recipe.learning_rate * learning_rate_factor(self.step, self.recipe))
         if self.recipe.compile and self.device == "cuda" and self._replay is None:
-            self._replay = self._capture(stored, labels)
+            self._replay = self._capture(stored, condition)
         self.generator.manual_seed(seed)
         torch.manual_seed(seed)
-        loss = self._replay(stored, labels) if self._replay is not None else self._advance(stored, labels)
+        loss = self._replay(stored, condition) if self._replay is not None else self._advance(stored, condition)
         self.step += 1
         for width, average in self.averages.items():
             ema.update(average, self.parameters, self.step, ema.gamma_of_width(width))
         return loss
 
-    def _advance(self, stored: Tensor, labels: Tensor) -> Tensor:
+    def _advance(self, stored: Tensor, condition: Condition) -> Tensor:
         """One optimiser step on a batch; device work only."""
-        recipe, n, g = self.recipe, len(labels), self.generator
+        recipe, n, g = self.recipe, len(condition), self.generator
         images = self.batches.to_unit(stored)
-        labels = torch.where(torch.rand(n, generator=g, device=self.device) < recipe.label_dropout, self.null, labels)
+        condition = condition.dropped(recipe.label_dropout, g)
         parameters = None
         if recipe.augment > 0:
             parameters = augment.draw(n, recipe.augment, (images.shape[-2], images.shape[-1]), g, self.device)
             images = augment.apply(images, parameters)
         sigma = training_levels(recipe.noise_schedule, n, self.denoiser.sigma_data, g, self.device)
         noise = torch.randn(images.shape, generator=g, device=self.device)
-        total = self._gradients(images, noise, sigma, labels, parameters)
+        total = self._gradients(images, noise, sigma, condition, parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         finite = torch.isfinite(norm) & torch.isfinite(total)
         self.unusable.copy_(~finite)
@@ -180,13 +177,13 @@ class Training:
         self.skipped_in_a_row.add_(1).mul_(~finite)
         return total
 
-    def _gradients(self, images: Tensor, noise: Tensor, sigma: Tensor, labels: Tensor, parameters: Tensor | None) -> Tensor:
+    def _gradients(self, images: Tensor, noise: Tensor, sigma: Tensor, condition: Condition, parameters: Tensor | None) -> Tensor:
         """The mean loss, its gradient added up over ``accumulate`` passes."""
         for p in self.parameters:
             p.grad = None
         count = self.recipe.accumulate
         total = torch.zeros((), device=self.device)
-        parts = [part.chunk(count) for part in (images, noise, sigma, labels)]
+        parts = [part.chunk(count) for part in (images, noise, sigma, condition)]
         told = parameters.chunk(count) if parameters is not None else itertools.repeat(None, count)
         for *part, known in zip(*parts, told):
             with autocast(self.device):
@@ -195,10 +192,10 @@ class Training:
             total += loss.detach()
         return total
 
-    def _capture(self, stored: Tensor, labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def _capture(self, stored: Tensor, condition: Condition) -> Callable[[Tensor, Condition], Tensor]:
         """Record one step as a CUDA graph; the steps that it takes to warm up are undone."""
         saved = {name: value.clone() for name, value in self.state().items()}
-        inputs = stored.clone(), labels.clone()
+        inputs = stored.clone(), condition.clone()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -211,9 +208,9 @@ class Training:
             loss = self._advance(*inputs)
         self.load(saved)
 
-        def replay(stored: Tensor, labels: Tensor) -> Tensor:
+        def replay(stored: Tensor, condition: Condition) -> Tensor:
             inputs[0].copy_(stored)
-            inputs[1].copy_(labels)
+            inputs[1].copy_(condition)
             graph.replay()
             return loss.clone()
 
@@ -231,13 +228,15 @@ class Training:
         return fits
 
     def _fits(self, count: int) -> bool:
-        stored, labels = (part[:1].expand(count, *part.shape[1:]) for part in self.batches.at(self.step))
+        stored, condition = self.batches.at(self.step)
+        stored = stored[:1].expand(count, *stored.shape[1:])
+        condition = condition.take(torch.zeros(count, dtype=torch.int64, device=self.device))
         images = self.batches.to_unit(stored)
         sigma = torch.full((count,), self.denoiser.sigma_data, device=self.device)
         parameters = torch.zeros(count, AUGMENTATIONS, device=self.device) if self.recipe.augment > 0 else None
         try:
             with autocast(self.device):
-                loss = self.denoiser.loss(images, torch.zeros_like(images), sigma, labels, parameters).mean()
+                loss = self.denoiser.loss(images, torch.zeros_like(images), sigma, condition, parameters).mean()
             loss.backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.diffusion.conditioning import Condition
+
 AUGMENTATIONS = 7
 """Numbers that describe an image's augmentation to the network; all zero for an image as it is."""
 
 
 class UNet(nn.Module):
-    """F(x, c_noise, labels, augmentation).
+    """F(x, c_noise, c, augmentation).
 
     ``CLASS_TABLE`` names the parameter with one row a class, the null class last.
 
@@ -62,7 +64,7 @@ class UNet(nn.Module):
         self.checkpointing = checkpointing
         self.multiple = patch * 2 ** (len(widths) - 1)
         hidden = 4 * widths[0]
-        self.condition = Condition(hidden, classes)
+        self.condition = Embedding(hidden, classes)
         self.stem = conv(dims, channels * patch**dims, widths[0], 3)
         side = math.ceil(size / self.multiple) * self.multiple // patch
         attends = [side // 2**level in attention for level in range(len(widths))]
@@ -89,19 +91,19 @@ class UNet(nn.Module):
         self.head = conv(dims, width, channels * patch**dims, 3)
         silence(self.head)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
-        """``[n, C, ...]`` to the same shape; ``c_noise [n]``, ``labels int64 [n]``, ``augmentation [n, AUGMENTATIONS]``."""
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, augmentation: Tensor | None = None) -> Tensor:
+        """``[n, C, ...]`` to the same shape; ``c_noise [n]``, the conditions of as many images, ``augmentation [n, AUGMENTATIONS]``."""
         sides = x.shape[2:]
         x = pad(x, self.multiple)
-        condition = self.condition(c_noise, labels, augmentation)
+        told = self.condition(c_noise, condition, augmentation)
         x = unshuffle(x, self.patch)
         x = self.stem(x.contiguous(memory_format=torch.channels_last if self.dims == 2 else torch.channels_last_3d))
         skips = []
         for number, block in enumerate(self.down, start=1):
-            x = self._through(block, x, condition)
+            x = self._through(block, x, told)
             if number % self.blocks == 0:
                 skips.append(x)
-        x = self._through(self.middle, x, condition)
+        x = self._through(self.middle, x, told)
         inside = 0
         for layer in self.up:
             if isinstance(layer, Double | Expand):
@@ -109,20 +111,20 @@ class UNet(nn.Module):
                 continue
             if inside % self.blocks == 0:
                 x = torch.cat([x, skips.pop()], dim=1)
-            x = self._through(layer, x, condition)
+            x = self._through(layer, x, told)
             inside += 1
         return crop(shuffle(self.head(F.silu(self.norm(x))), self.patch), sides)
 
-    def _through(self, block: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
+    def _through(self, block: nn.Module, x: Tensor, told: Tensor) -> Tensor:
         if self.checkpointing and self.training:
-            made: Tensor = checkpoint(block, x, condition, use_reentrant=False)
+            made: Tensor = checkpoint(block, x, told, use_reentrant=False)
             return made
-        made = block(x, condition)
+        made = block(x, told)
         return made
 
 
-class Condition(nn.Module):
-    """Noise level, class and augmentation to one vector ``[n, hidden]``."""
+class Embedding(nn.Module):
+    """Noise level, condition and augmentation to one vector ``[n, hidden]``."""
 
     frequencies: Tensor
 
@@ -136,10 +138,10 @@ class Condition(nn.Module):
         nn.init.normal_(self.label.weight, std=0.5)
         nn.init.normal_(self.augmentation.weight, std=0.5)
 
-    def forward(self, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None) -> Tensor:
-        """``[n]``, ``int64 [n]`` and ``[n, AUGMENTATIONS]`` to ``[n, hidden]``."""
+    def forward(self, c_noise: Tensor, condition: Condition, augmentation: Tensor | None) -> Tensor:
+        """``[n]``, n conditions and ``[n, AUGMENTATIONS]`` to ``[n, hidden]``."""
         phase = c_noise.float()[:, None] * self.frequencies
-        value = self.noise(torch.cat([phase.cos(), phase.sin()], dim=1)) + self.label(labels)
+        value = self.noise(torch.cat([phase.cos(), phase.sin()], dim=1)) + self.label(condition.classes)
         if augmentation is not None:
             value = value + self.augmentation(augmentation)
         return F.silu(self.out(F.silu(value)))

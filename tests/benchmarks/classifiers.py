@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from evaluation import encoder
-from evaluation.encoder import Classifier, Kind, Labelled, Network
+from evaluation.data import Labelled
+from evaluation.encoder import Classifier, Kind, Network
 from evaluation.intervals import macro_auc
 
 WARM_UP = 3
@@ -98,7 +99,7 @@ class Learner:
         """Keep the present state where no earlier one scored better on the validation images, if there are any."""
         if self.val is None:
             return
-        score = macro_auc(Classifier(self.network.eval(), self.kind, self.device).predict(self.val.images), self.val.labels)
+        score = macro_auc(Classifier(self.network.eval(), self.kind, self.device).predict(self.val.unit), self.val.labels)
         if self.kept is None or math.isnan(score) or score >= self.best:
             self.best, self.kept = score, {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.train()

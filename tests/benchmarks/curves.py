@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline import runtime
 from pipeline.config import Config, GenerateConfig
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import guided
 from pipeline.generate import levels_of, sampler_of
 from pipeline.images import ImageSet
@@ -112,14 +113,14 @@ def evaluations(section: GenerateConfig, sigma_data: float, guide: bool = False)
     """Network evaluations an image, counted: the configuration's sampler and guidance are run on a network that only counts."""
     count = 0
 
-    def counting(x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+    def counting(x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         nonlocal count
         count += len(x)
         return torch.zeros_like(x)
 
     interval = (section.guidance_interval[0] * sigma_data, section.guidance_interval[1] * sigma_data)
-    label = torch.zeros(1, dtype=torch.int64)
-    denoise = guided(counting, label, null=1, scale=section.guidance_scale, interval=interval, guide=counting if guide else None)
+    condition = Condition.of_classes(torch.zeros(1), 1)
+    denoise = guided(counting, condition, scale=section.guidance_scale, interval=interval, guide=counting if guide else None)
     levels = levels_of(section, sigma_data)
     sampler_of(section)(denoise, torch.zeros(1, 1, 2, 2), levels, lambda: torch.zeros(1, 1, 2, 2))
     return count

@@ -22,14 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from evaluation.encoder import Labelled, train_classifier
+from evaluation.data import Labelled
+from evaluation.encoder import train_classifier
 from evaluation.fidelity import frechet_distance, standardised_features, two_sample_test
 from evaluation.intervals import to_json
 from pipeline import runtime
 from pipeline.config import Config, load_config
 from pipeline.diffusion.unet import UNet
 from pipeline.evaluate import labelled
-from pipeline.images import ImageSet, finding_columns, to_unit
+from pipeline.images import ImageSet, finding_columns
 from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
 from pipeline.train import NETWORK
@@ -187,9 +188,9 @@ class Judge:
         self.other = matched(labelled(sets["floor"]), self.held_out.labels)
         own = labelled(sets["judge"])
         self.classifier = train_classifier(
-            own.images, own.labels, kind="small", images_seen=size.judge_images, seed=seed, device="cpu", classes=len(CLASSES)
+            own.unit, own.labels, kind="small", images_seen=size.judge_images, seed=seed, device="cpu", classes=len(CLASSES)
         )
-        self.features = standardised_features(self.classifier.features, own.images)
+        self.features = standardised_features(self.classifier.features, own.unit)
 
     def floor(self) -> dict[str, Any]:
         """What unseen phantoms of the same classes score."""
@@ -197,15 +198,15 @@ class Judge:
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, Any]:
         """What generated images ``uint8 [n, C, H, W]`` score."""
-        return self._measure(Labelled(to_unit(images), self.held_out.labels, np.arange(len(images)).astype(str)))
+        return self._measure(Labelled.of_classes(images, self.held_out.labels, np.arange(len(images)).astype(str), len(CLASSES)))
 
     def _measure(self, made: Labelled) -> dict[str, Any]:
         rng = np.random.default_rng(self.seed)
         test = two_sample_test(made, self.held_out, kind="small", images_seen=self.size.test_images, rng=rng, device="cpu")
-        named = self.classifier.predict(made.images).argmax(axis=1)
+        named = self.classifier.predict(made.unit).argmax(axis=1)
         recalls = [float((named[made.labels == k] == k).mean()) for k in np.unique(made.labels)]
         return {
-            "frechet": frechet_distance(self.features(made.images), self.features(self.held_out.images)),
+            "frechet": frechet_distance(self.features(made.unit), self.features(self.held_out.unit)),
             "two_sample": to_json(test.interval(rng)),
             "recognised": float(np.mean(recalls)),
         }

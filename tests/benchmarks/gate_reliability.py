@@ -26,11 +26,12 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
     """One seed: both verdicts and the recognised share of each class."""
     import numpy as np
 
+    from evaluation.data import to_unit
     from evaluation.encoder import train_classifier
     from pipeline import runtime
     from pipeline.audit import _side
     from pipeline.config import load_config
-    from pipeline.images import ImageSet, to_unit
+    from pipeline.images import ImageSet
     from pipeline.phantom.anatomy import CLASSES
     from pipeline.phantom.image import phantom_arrays
     from pipeline.progress import Reporter

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.encoder import Classifier, Kind, Labelled
+from evaluation.data import Labelled, to_unit
+from evaluation.encoder import Classifier, Kind
 from evaluation.fidelity import TwoSample, compare, draw, frechet_distance, measures, standardised_features, two_sample_halves
 from evaluation.intervals import (
     Floats,
@@ -31,7 +32,7 @@ from evaluation.intervals import (
 from evaluation.utility import label_fidelity, utility
 from pipeline import runtime
 from pipeline.evaluate import ENCODER_IMAGES, labelled
-from pipeline.images import ImageSet, to_unit
+from pipeline.images import ImageSet
 from pipeline.release import gate
 from privacy import audit, power
 from privacy.copies import CopySearch, shared_structure
@@ -91,7 +92,7 @@ class Judge:
         rng = self.rng("halvings")
         audited = self.real["audit"]
         self.draws = [draw(audited, labels, rng, len(self.names)) for _ in range(protocol.halvings)]
-        self.held_out = [features(audited.images) for features in self.encoders]
+        self.held_out = [features(audited.unit) for features in self.encoders]
         self.floor = feature_measures([(own[d.b], own[d.a]) for own, d in zip(itertools.cycle(self.held_out), self.draws)])
         self.weights = bootstrap_weights(audited, len(labels), self.rng("bootstrap"))
         self.floor_tests = self._tests([audited.take(d.b) for d in self.draws[: protocol.tests]])
@@ -100,8 +101,8 @@ class Judge:
         self.floor_areas = self._areas(self._scored(self.floor_tests, trained), floor=True)
         self.trained_on_real = trained[2 * protocol.tests :]
         if protocol.full:
-            self.real_test = np.stack([one.predict(self.real["test"].images) for one in self.trained_on_real])
-            self.real_labels = self._label_fidelity(audited.images, audited.labels)
+            self.real_test = np.stack([one.predict(self.real["test"].unit) for one in self.trained_on_real])
+            self.real_labels = self._label_fidelity(audited.unit, audited.labels)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A generator for one purpose, the same for every candidate."""
@@ -112,8 +113,8 @@ class Judge:
 
         Without ``copies``, no image is searched for copies: for the training images themselves.
         """
-        made = Labelled(to_unit(images), self.labels, np.arange(len(images)).astype(str))
-        result: dict[str, Any] = {"n": len(self.draws[0].a), "images": len(images)} | self._features(made.images)
+        made = Labelled.of_classes(images, self.labels, np.arange(len(images)).astype(str), len(self.names))
+        result: dict[str, Any] = {"n": len(self.draws[0].a), "images": len(images)} | self._features(made.unit)
         tests = self._tests([made.take(d.synthetic) for d in self.draws[: self.protocol.tests]])
         trained = self._train(self._test_tasks(tests) + (self._utility_tasks(made) if self.protocol.full else []))
         result["two_sample"] = self._two_sample(self._scored(tests, trained))
@@ -163,7 +164,7 @@ class Judge:
     def _utility_tasks(self, data: Labelled) -> list[Task]:
         classes, val = len(self.names), self.real["val"]
         return [
-            Task(data.images, data.labels, self._number("utility", number), classes, val) for number in range(self.protocol.utility_seeds)
+            Task(data.unit, data.labels, self._number("utility", number), classes, val) for number in range(self.protocol.utility_seeds)
         ]
 
     def _number(self, *purpose: str | int) -> int:
@@ -192,10 +193,10 @@ class Judge:
 
     def _worth(self, made: Labelled, classifiers: list[Classifier]) -> dict[str, Any]:
         """Label fidelity beside that of held-out real images, and utility beside that of real training images."""
-        scored = {"real": self.real_test, "synthetic": np.stack([one.predict(self.real["test"].images) for one in classifiers])}
+        scored = {"real": self.real_test, "synthetic": np.stack([one.predict(self.real["test"].unit) for one in classifiers])}
         found = utility(scored, self.real["test"], self.names, self.rng("utility"))
         return {
-            "label_fidelity": {"synthetic": self._label_fidelity(made.images, made.labels), "floor": self.real_labels},
+            "label_fidelity": {"synthetic": self._label_fidelity(made.unit, made.labels), "floor": self.real_labels},
             "utility": {
                 "synthetic": found["arms"]["synthetic"]["auc"],
                 "real": found["arms"]["real"]["auc"],
@@ -216,10 +217,10 @@ class Judge:
 
 def encoders(val: Labelled, classes: int, count: int, device: str) -> list[Features]:
     """Feature spaces as the evaluate stage makes its one; deterministic, so that runs on machines of one kind measure in the same."""
-    tasks = [Task(val.images, val.labels, seed, classes) for seed in range(count)]
+    tasks = [Task(val.unit, val.labels, seed, classes) for seed in range(count)]
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         trained = train_all(tasks, kind="small", images_seen=ENCODER_IMAGES, device=device)
-    return [standardised_features(one.features, val.images) for one in trained]
+    return [standardised_features(one.features, val.unit) for one in trained]
 
 
 def feature_measures(pairs: list[tuple[Floats, Floats]]) -> dict[str, Floats]:

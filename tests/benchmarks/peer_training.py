@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evaluation.data import to_unit
 from pipeline import runtime
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.noise import StepNoise
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.samplers import heun
 from pipeline.diffusion.schedules import karras_sigmas
-from pipeline.images import ImageSet, from_unit, to_unit
+from pipeline.images import ImageSet, from_unit
 from tests.benchmarks.peers import MonaiNetwork
 from tests.benchmarks.quality import Images, Labels, State, Trained, even_batch, in_batches, take_snapshots
 
@@ -150,15 +152,16 @@ def edm(train: ImageSet, at: Sequence[float], seed: int, device: str, *, batch: 
     def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         sigma = (1.2 * torch.randn(len(images), generator=generator, device=device) - 1.2).exp()
         noise = torch.randn(images.shape, generator=generator, device=device)
-        return weigh(images, noise, sigma, labels).mean()
+        return weigh(images, noise, sigma, Condition.of_classes(labels, len(train.classes), device)).mean()
 
     training = PeerTraining(denoiser, loss, train, batch=batch, learning_rate=2e-4, decays=True, keep=edm_average, seed=seed, device=device)
 
     levels = karras_sigmas(18, 0.002, 80.0).tolist()
 
     def draw(noise: Tensor, labels: Tensor) -> Tensor:
+        condition = Condition.of_classes(labels, len(train.classes), device)
         with runtime.autocast(device):
-            return heun(lambda x, sigma: denoise(x, x.new_full((len(x),), sigma), labels), levels[0] * noise, levels)
+            return heun(lambda x, sigma: denoise(x, x.new_full((len(x),), sigma), condition), levels[0] * noise, levels)
 
     return finish(training, draw, at, {"sampler": "EDM, 18 Heun steps"})
 

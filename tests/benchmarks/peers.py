@@ -1,4 +1,4 @@
-"""The networks of the field's libraries as F(x, c_noise, labels, augmentation), so that one loop can train and time them all.
+"""The networks of the field's libraries as F(x, c_noise, c, augmentation), so that one loop can train and time them all.
 
 No peer is told of the augmentation, and each gets the noise level on the scale of its own 1000 time steps: c_noise = ln(sigma)/4 in −2..2
 becomes 250 · c_noise + 500. Index ``classes`` is the null class everywhere.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+
+from pipeline.diffusion.conditioning import Condition
 
 
 def time_step(c_noise: Tensor) -> Tensor:
@@ -59,9 +61,9 @@ class MonaiNetwork(nn.Module):
             use_flash_attention=flash,
         )
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
-        """``[n, C, H, W]``, ``[n]``, ``int64 [n]`` to ``[n, C, H, W]``."""
-        result: Tensor = self.net(x, time_step(c_noise), class_labels=labels)
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, augmentation: Tensor | None = None) -> Tensor:
+        """``[n, C, H, W]``, ``[n]`` and n conditions to ``[n, C, H, W]``."""
+        result: Tensor = self.net(x, time_step(c_noise), class_labels=condition.classes)
         return result
 
 
@@ -95,14 +97,14 @@ class DiffusersNetwork(nn.Module):
             num_class_embeds=classes + 1,
         )
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
-        """``[n, C, H, W]``, ``[n]``, ``int64 [n]`` to ``[n, C, H, W]``."""
-        result: Tensor = self.net(x, time_step(c_noise), class_labels=labels, return_dict=False)[0]
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, augmentation: Tensor | None = None) -> Tensor:
+        """``[n, C, H, W]``, ``[n]`` and n conditions to ``[n, C, H, W]``."""
+        result: Tensor = self.net(x, time_step(c_noise), class_labels=condition.classes, return_dict=False)[0]
         return result
 
 
 class LucidrainsNetwork(nn.Module):
-    """lucidrains' Unet (denoising-diffusion-pytorch), which knows no classes: the labels are ignored.
+    """lucidrains' Unet (denoising-diffusion-pytorch), which knows no classes: the conditions are ignored.
 
     Args:
         channels: of the image.
@@ -119,7 +121,7 @@ class LucidrainsNetwork(nn.Module):
         self.classes = classes
         self.net = Unet(width, dim_mults=tuple(factors), channels=channels, flash_attn=flash)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, augmentation: Tensor | None = None) -> Tensor:
         """``[n, C, H, W]`` and ``[n]`` to ``[n, C, H, W]``."""
         result: Tensor = self.net(x, time_step(c_noise))
         return result

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pipeline import runtime
 from pipeline.config import Config, GenerateConfig, load_config
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.mixture import Mixture
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import Training
@@ -189,9 +190,12 @@ class Ours:
 
         sampling = Sampling(self.denoiser, self.model, section, self.device, guide, self.mixture if starts_on_mixture(section) else None)
 
+        def asked(labels: Labels, seeds: list[int]) -> Images:
+            return sampling(Condition.of_classes(labels, len(self.model["classes"])), seeds)
+
         def generate(state: State, labels: Labels, seeds: list[int]) -> Images:
             self.use(state)
-            return in_batches(sampling, labels, seeds, even_batch(section.batch))
+            return in_batches(asked, labels, seeds, even_batch(section.batch))
 
         return Trained(self.snapshots, generate, self.facts | {"sampler": section.model_dump(mode="json")})
 
@@ -236,7 +240,7 @@ def train_ours(config: Config, train: ImageSet, at: Sequence[float], seed: int, 
     model = describe(config.train, train, spread)
     torch.manual_seed(runtime.derive_seed(seed, "weights"))
     denoiser = build_denoiser(model, mean).to(device)
-    data = torch.from_numpy(np.array(train.images)).to(device), torch.from_numpy(train.labels).to(device)
+    data = torch.from_numpy(np.array(train.images)).to(device), Condition.of_classes(train.labels, len(train.classes))
     training = Training(denoiser, *data, recipe(config.train), runtime.derive_seed(seed, "training"))
     batch = config.train.batch
 

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline import runtime
 from pipeline.config import TrainConfig, load_config
+from pipeline.diffusion.conditioning import Condition
 
 EQUAL_WORK = {32: 11.7e9, 64: 46.9e9, 128: 191.9e9}
 """Operations of one image's forward pass by its side: those of MONAI's network of :func:`build`, 37 M parameters."""
@@ -124,7 +125,7 @@ def forward_work(network: nn.Module, size: int) -> int:
     abstract = copy.deepcopy(network).to("meta").eval()
     image, level = torch.empty(1, 1, size, size, device="meta"), torch.empty(1, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        abstract(image, level, torch.empty(1, dtype=torch.int64, device="meta"))
+        abstract(image, level, Condition.of_classes(torch.empty(1), CLASSES, "meta"))
     return int(counter.get_total_flops())
 
 
@@ -146,7 +147,7 @@ class Bare:
     is timed.
 
     Args:
-        network: F(x, c_noise, labels).
+        network: F(x, c_noise, c).
         shape: of the batch, ``[n, C, H, W]``.
         compiled: what compiles the network; nothing does where None.
         bf16: whether to run under autocast to bfloat16.
@@ -168,7 +169,7 @@ class Bare:
         self.call: Callable[..., Tensor] = compiled(self.network) if compiled else self.network
         self.x = torch.randn(shape, device=device).contiguous(memory_format=layout)
         self.target = torch.randn(shape, device=device)
-        self.inputs = torch.randn(shape[0], device=device), torch.randint(CLASSES, shape[:1], device=device)
+        self.inputs = torch.randn(shape[0], device=device), Condition.of_classes(torch.randint(CLASSES, shape[:1]), CLASSES, device)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=True)
 
     def train(self, steps: int) -> None:
@@ -198,10 +199,10 @@ def real_training(network: nn.Module, section: TrainConfig, shape: tuple[int, ..
 
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, *shape[1:]), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(CLASSES, (count,), generator=generator)
+    condition = Condition.of_classes(torch.randint(CLASSES, (count,), generator=generator), CLASSES)
     denoiser = Denoiser(network, torch.zeros(shape[1:]), 0.5).to(device).to(memory_format=torch.channels_last)
     how = dataclasses.replace(recipe(section), images=10**12, batch=shape[0])
-    training = Training(denoiser, images.to(device), labels.to(device), how, 0)
+    training = Training(denoiser, images.to(device), condition, how, 0)
     return lambda steps: training.run(until=training.step + steps, every=10**9)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.unet import UNet
 from tests.benchmarks import denoiser_cpu, denoiser_speed, report, speed_cases
 from tests.benchmarks.speed_cases import EQUAL_WORK, Case, UnequalWork, build, check_work, forward_work, parse_spec
@@ -33,7 +34,7 @@ def test_a_spec_gives_the_arguments_of_our_network():
 def test_work_is_counted_as_by_torch_on_a_real_batch_and_leaves_the_network_where_it_is():
     network = UNet(channels=1, classes=2, size=16, **parse_spec(speed_cases.TINY))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(3, 1, 24, 24), torch.zeros(3), torch.zeros(3, dtype=torch.int64))
+        network(torch.zeros(3, 1, 24, 24), torch.zeros(3), Condition.of_classes(torch.zeros(3), 2))
     assert forward_work(network, 24) * 3 == counter.get_total_flops()
     assert next(network.parameters()).device.type == "cpu"
 
@@ -44,7 +45,7 @@ def test_work_of_one_convolution_is_two_operations_a_multiply_add():
             super().__init__()
             self.conv = torch.nn.Conv2d(1, 5, 3, padding=1)
 
-        def forward(self, x, c_noise, labels):
+        def forward(self, x, c_noise, condition):
             return self.conv(x)
 
     assert forward_work(One(), 8) == 2 * 8 * 8 * 5 * 9

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.unet import UNet
 from pipeline.runtime import autocast, compiled
@@ -41,7 +42,7 @@ def test_a_compiled_gradient_with_dropout_is_the_uncompiled_one(device, batch, w
         if weight.ndim > 1 and not weight.detach().any():
             torch.nn.init.normal_(weight, std=0.02)
     images, noise = torch.rand(batch, 1, 28, 28, device=device) * 2 - 1, torch.randn(batch, 1, 28, 28, device=device)
-    sigma, labels = torch.rand(batch, device=device) + 0.1, torch.randint(2, (batch,), device=device)
+    sigma, labels = torch.rand(batch, device=device) + 0.1, Condition.of_classes(torch.randint(2, (batch,)), 2, device)
     inputs = images, noise, sigma, labels, torch.zeros(batch, 7, device=device)
     plain, fast = (gradients(loss, denoiser, inputs, device) for loss in (denoiser.loss, compiled(denoiser.loss)))
     assert len(plain) == len(fast) > 100

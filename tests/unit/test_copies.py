@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.data import Labelled
 from pipeline.phantom.image import phantom_arrays
 from privacy import audit, copies, power
 
@@ -103,7 +104,7 @@ def test_each_patient_counts_once_with_the_nearest_of_its_images():
 
 
 def side(images, labels, patients, mask):
-    return audit.Cohort(images[mask], labels[mask], patients[mask])
+    return Labelled.of_classes(images[mask], labels[mask], patients[mask], 5)
 
 
 def test_ten_planted_copies_are_flagged_and_honest_images_are_not(phantoms):

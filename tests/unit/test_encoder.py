@@ -5,7 +5,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from evaluation.encoder import Labelled, make_classifier, one_cycle, shift, train_classifier, train_together
+from evaluation.data import Labelled
+from evaluation.encoder import make_classifier, one_cycle, shift, train_classifier, train_together
 from evaluation.intervals import macro_auc
 
 
@@ -16,7 +17,7 @@ def blobs(n: int, rng: np.random.Generator, side: int = 16) -> Labelled:
     centre = np.where(labels == 1, side * 0.25, side * 0.75) + rng.normal(0, 0.7, n)
     spot = np.exp(-((row - side / 2) ** 2 + (column - centre[:, None, None]) ** 2) / side)
     images = (-0.8 + spot + rng.normal(0, 0.15, spot.shape))[:, None].astype(np.float32).clip(-1, 1)
-    return Labelled(images, labels, np.arange(n) // 2)
+    return Labelled.of_classes(images, labels, np.arange(n) // 2, int(labels.max()) + 1)
 
 
 @pytest.fixture(scope="module")
@@ -98,4 +99,4 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(ValueError, match="no images"):
         train_classifier(np.zeros((0, 1, 8, 8), np.float32), np.zeros(0, np.int64), kind="small", images_seen=1, seed=0, device="cpu")
     with pytest.raises(ValueError, match="do not match"):
-        Labelled(np.zeros((2, 1, 8, 8), np.float32), np.zeros(3, np.int64), np.zeros(2))
+        Labelled.of_classes(np.zeros((2, 1, 8, 8), np.float32), np.zeros(3, np.int64), np.zeros(2), 1)

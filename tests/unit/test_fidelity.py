@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation import fidelity as fd
-from evaluation.encoder import Labelled
+from evaluation.data import Labelled
 from evaluation.intervals import Interval, to_json
 
 
@@ -78,7 +78,7 @@ def test_prdc_tells_collapse_from_noise() -> None:
 def cohort(rng: np.random.Generator, n: int, offset: float = 0.0, share: tuple[float, ...] = (0.7, 0.3)) -> Labelled:
     labels = np.sort(rng.choice(len(share), n, p=share)).astype(np.int64)
     images = rng.normal(offset, 0.3, (n, 1, 8, 8)) + 0.3 * labels[:, None, None, None]
-    return Labelled(images.astype(np.float32), labels, np.arange(n) // 2)
+    return Labelled.of_classes(images.astype(np.float32), labels, np.arange(n) // 2, len(share))
 
 
 def test_draws_are_equal_in_size_and_mix_and_never_split_a_patient() -> None:
@@ -106,7 +106,7 @@ def test_the_protocol_is_at_its_floor_for_the_same_distribution_and_above_it_for
     rng = np.random.default_rng(7)
     audit = cohort(rng, 500, share=(0.7, 0.27, 0.03))
     made = cohort(rng, 450, offset, (0.34, 0.33, 0.33))
-    made = Labelled(made.images, made.labels, np.arange(len(made)))
+    made = Labelled(made.images, made.findings, np.arange(len(made)))
     found = fd.fidelity(audit, made, mean_features, ("a", "b", "rare"), kind="small", images_seen=640, rng=rng, device="cpu", repeats=8)
     same = offset == 0
     assert (found["frechet"]["ratio"].value < 2.5) == same

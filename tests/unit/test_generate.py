@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from pipeline.config import GenerateConfig, load_config
 from pipeline.diffusion import ema
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.mixture import fit
 from pipeline.diffusion.noise import StepNoise
@@ -54,11 +55,13 @@ DENOISER = denoiser_of(0)
 MIXTURE = fit(0.4 * np.random.default_rng(0).normal(size=(500, 1, 16, 16)).astype(np.float32), np.arange(500) % 2, 2, seed=0)
 
 
+def of(labels) -> Condition:
+    return Condition.of_classes(np.array(labels), 2)
+
+
 def made(labels=LABELS, seeds=SEEDS, guide=None, **options) -> np.ndarray:
     section = GenerateConfig(per_class=1, **({"steps": 4} | options))
-    return Sampling(DENOISER, MODEL, section, "cpu", guide, MIXTURE if section.levels[1] < RANGE[1] else None)(
-        np.asarray(labels), list(seeds)
-    )
+    return Sampling(DENOISER, MODEL, section, "cpu", guide, MIXTURE if section.levels[1] < RANGE[1] else None)(of(labels), list(seeds))
 
 
 def store(folder: Path, denoiser) -> Path:
@@ -90,14 +93,14 @@ def test_the_shipped_configurations_sample_as_the_formulas(config, float32):
     section = load_config(config).generate
     labels = torch.from_numpy(LABELS)
     low, high = (bound * 0.4 for bound in section.guidance_interval)
-    denoise = guided(DENOISER, labels, null=2, scale=section.guidance_scale, interval=(low, high))
+    denoise = guided(DENOISER, of(LABELS), scale=section.guidance_scale, interval=(low, high))
     levels = karras_sigmas(section.steps, *(bound * 0.4 for bound in section.levels)).tolist()
     stream = StepNoise(SEEDS, (1, 16, 16), "cpu")
     noise, parts = stream(), MIXTURE.parts(labels, stream.uniform())
     x = DENOISER.mean + levels[0] * noise if section.levels[1] == RANGE[1] else MIXTURE.noisy(noise, parts, levels[0])
     with torch.inference_mode():
         images = SAMPLERS[section.sampler](denoise, x, levels)
-    made = Sampling(DENOISER, MODEL, section, "cpu", mixture=MIXTURE if section.levels[1] < RANGE[1] else None)(LABELS, SEEDS)
+    made = Sampling(DENOISER, MODEL, section, "cpu", mixture=MIXTURE if section.levels[1] < RANGE[1] else None)(of(LABELS), SEEDS)
     assert np.abs(made.astype(int) - from_unit(images.numpy())).max() == 0
 
 

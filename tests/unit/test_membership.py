@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from evaluation.intervals import auc
+from pipeline.diffusion.conditioning import Condition
 from privacy import membership
 
 
@@ -24,7 +25,7 @@ def test_a_model_that_remembers_its_members_is_caught():
         weights = torch.softmax(-distance / (2 * sigma[:, None] ** 2), dim=1)
         return torch.einsum("nm,mchw->nchw", weights, known)
 
-    found = membership.attack(remembers, images, labels, member, groups, null=1, draws=2, rng=rng, device="cpu")
+    found = membership.attack(remembers, images, Condition.of_classes(labels, 1), member, groups, draws=2, rng=rng, device="cpu")
     assert found.auc.low > 0.95
     assert found.tpr_at_1pct_fpr.value > 0.8
     assert found.control_auc.value < 0.65
@@ -37,7 +38,7 @@ def test_a_model_that_never_saw_them_is_not():
     def wiener(x, sigma, c):
         return x * (0.09 / (0.09 + sigma**2)).reshape(-1, 1, 1, 1)
 
-    found = membership.attack(wiener, images, labels, member, groups, null=1, draws=2, rng=rng, device="cpu")
+    found = membership.attack(wiener, images, Condition.of_classes(labels, 1), member, groups, draws=2, rng=rng, device="cpu")
     assert found.auc.low < 0.5 < found.auc.high
     assert (found.members, found.non_members) == (60, 60)
 
@@ -55,9 +56,9 @@ def test_the_loss_features_are_the_mean_squared_errors_of_the_shared_noise():
     images = np.zeros((3, 1, 4, 4), dtype=np.float32)
 
     def echo(x, sigma, c):
-        return x * (1 + c.float()).reshape(-1, 1, 1, 1)
+        return x * (1 + c.classes.float()).reshape(-1, 1, 1, 1)
 
-    features = membership.loss_features(echo, images, np.zeros(3, dtype=np.int64), null=1, seeds=[5], device="cpu")
+    features = membership.loss_features(echo, images, Condition.of_classes(np.zeros(3), 1), seeds=[5], device="cpu")
     noise = torch.randn((1, 4, 4), generator=torch.Generator().manual_seed(5)).double()
     expected = [np.log(sigma**2 * float(noise.square().mean())) for sigma in membership.SIGMAS]
     np.testing.assert_allclose(features[:, :-1], np.tile(expected, (3, 1)), rtol=1e-5)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.diffusion import augment
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalise
 from pipeline.diffusion.objectives import OBJECTIVES, Denoiser, from_x0, precondition, to_x0
 from pipeline.diffusion.schedules import RANGE, SCHEDULES, alpha_sigma
@@ -25,7 +26,7 @@ class Constant(nn.Module):
         self.classes = 2
         self.value = nn.Parameter(torch.tensor(value))
 
-    def forward(self, x, c_noise, labels, augmentation=None):
+    def forward(self, x, c_noise, condition, augmentation=None):
         assert c_noise.shape == (len(x),)
         return self.value.expand_as(x)
 
@@ -39,7 +40,7 @@ class Table(nn.Module):
         self.place = (levels**2 + UNEVEN.sigma_data**2).rsqrt() / precondition(objective, levels, UNEVEN.sigma_data).c_in
         self.values = nn.Parameter(torch.zeros(len(levels), len(KNOTS)))
 
-    def forward(self, x, c_noise, labels, augmentation=None):
+    def forward(self, x, c_noise, condition, augmentation=None):
         row = (c_noise[:, None] - self.c_noise).abs().argmin(dim=1)
         place = (x.flatten() * self.place[row] - KNOTS[0]) / (KNOTS[1] - KNOTS[0])
         left = place.floor().clamp(0, len(KNOTS) - 2)
@@ -119,7 +120,7 @@ def pairs_of_image_and_noise(levels: torch.Tensor) -> tuple[torch.Tensor, torch.
 def minimise(denoiser: Denoiser, parameters, images: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> None:
     """Full-batch L-BFGS on the denoiser's own loss."""
     solver = torch.optim.LBFGS(list(parameters), max_iter=100, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
-    labels = torch.zeros(len(images), dtype=torch.long)
+    labels = Condition.of_classes(torch.zeros(len(images)), 1)
 
     def loss() -> torch.Tensor:
         solver.zero_grad()
@@ -137,7 +138,7 @@ def test_every_objective_has_its_minimum_at_the_conditional_expectation(objectiv
     denoiser = Denoiser(Table(levels, objective), torch.zeros(1, 1, 1), UNEVEN.sigma_data, objective)
     minimise(denoiser, denoiser.network.parameters(), images, noise, sigma)
     x = images + sigma.reshape(-1, 1, 1, 1) * noise
-    found = denoiser(x, sigma, torch.zeros(len(x), dtype=torch.long)).detach().flatten().double()
+    found = denoiser(x, sigma, Condition.of_classes(torch.zeros(len(x)), 1)).detach().flatten().double()
     for one in levels:
         rows = sigma == one
         exact = UNEVEN.denoise(x[rows].reshape(-1, 1).double(), float(one)).flatten()
@@ -148,7 +149,7 @@ def test_the_learned_log_variance_is_that_of_the_loss():
     levels = torch.tensor([0.02, 0.2, 1.0, 8.0])
     denoiser = Denoiser(Constant(), torch.zeros(1, 1, 1), 0.5)
     images, noise, sigma = pairs_of_image_and_noise(levels)
-    plain = denoiser.loss(images, noise, sigma, torch.zeros(len(images), dtype=torch.long)).detach()
+    plain = denoiser.loss(images, noise, sigma, Condition.of_classes(torch.zeros(len(images)), 1)).detach()
     minimise(denoiser, denoiser.log_variance.parameters(), images, noise, sigma)
     learned = denoiser.log_variance(levels.log() / 4).detach().exp()
     torch.testing.assert_close(learned, torch.stack([plain[sigma == one].mean() for one in levels]), rtol=1e-2, atol=0)
@@ -170,7 +171,7 @@ def test_the_loss_is_the_networks_squared_error_in_its_own_target(objective):
         "flow": noise - images,
     }[objective]
     denoiser = Denoiser(Constant(0.3), torch.zeros(1, 4, 4), spread, objective)
-    loss = denoiser.loss(images, noise, sigma, torch.zeros(3, dtype=torch.long))
+    loss = denoiser.loss(images, noise, sigma, Condition.of_classes(torch.zeros(3), 1))
     torch.testing.assert_close(loss, (0.3 - target).square().mean(dim=(1, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
@@ -181,13 +182,13 @@ def test_a_network_that_says_nothing_denoises_to_the_wiener_estimate_about_the_m
     sigma = torch.tensor([0.5, 2.0])
     wiener = 0.25 / (0.25 + sigma**2)
     expected = mean + wiener.reshape(-1, 1, 1, 1) * (x - mean)
-    torch.testing.assert_close(denoiser(x, sigma, torch.zeros(2, dtype=torch.long)), expected)
+    torch.testing.assert_close(denoiser(x, sigma, Condition.of_classes(torch.zeros(2), 1)), expected)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_volumes_are_denoised_like_images(objective):
     x = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    sigma, labels = torch.tensor([0.3, 3.0]), torch.zeros(2, dtype=torch.long)
+    sigma, labels = torch.tensor([0.3, 3.0]), Condition.of_classes(torch.zeros(2), 1)
     volumes = Denoiser(Constant(0.2), torch.full((1, 3, 4, 4), 0.1), 0.5, objective)
     slices = Denoiser(Constant(0.2), torch.full((1, 4, 4), 0.1), 0.5, objective)
     torch.testing.assert_close(volumes(x, sigma, labels)[:, :, 1], slices(x[:, :, 1], sigma, labels))

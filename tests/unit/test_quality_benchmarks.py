@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from evaluation.encoder import Labelled, train_classifier
+from evaluation.data import Labelled
+from evaluation.encoder import train_classifier
 from pipeline.config import GenerateConfig
 from pipeline.images import ImageSet
 from tests.benchmarks import curves, quality, quality_table, report, steps_vs_quality, time_to_quality
@@ -66,7 +67,7 @@ def test_the_captured_training_of_a_classifier_is_that_of_the_evaluation() -> No
     rng = np.random.default_rng(0)
     labels = (np.arange(120) % 2).astype(np.int64)
     images = (rng.normal(0, 0.5, (120, 1, 16, 16)) + 0.3 * labels[:, None, None, None]).astype(np.float32)
-    val = Labelled(images[:40], labels[:40], np.arange(40))
+    val = Labelled.of_classes(images[:40], labels[:40], np.arange(40), 2)
     expected = train_classifier(images, labels, kind="small", images_seen=640, seed=3, device="cpu", val=val, classes=2)
     learners = [Learner(Task(images, labels, seed, 2, val), "small", 640, "cpu") for seed in (3, 4)]
     lockstep(learners)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from evaluation import stress
 from evaluation.corruptions import CORRUPTIONS
-from evaluation.encoder import Labelled
+from evaluation.data import Labelled
 from evaluation.intervals import clopper_pearson, macro_auc, to_json
 
 NAMES = ("dark", "middle", "bright")
@@ -16,7 +16,7 @@ def cohort(n: int, rng: np.random.Generator) -> Labelled:
     """The class is the mean brightness."""
     labels = rng.choice(3, n, p=[0.6, 0.3, 0.1]).astype(np.int64)
     images = rng.normal(0, 0.1, (n, 1, 16, 16)) + 0.5 * (labels - 1)[:, None, None, None]
-    return Labelled(images.clip(-1, 1).astype(np.float32), labels, np.arange(n) // 2)
+    return Labelled.of_classes(images.clip(-1, 1).astype(np.float32), labels, np.arange(n) // 2, int(labels.max()) + 1)
 
 
 def by_brightness(images: NDArray[np.float32]) -> NDArray[np.float64]:

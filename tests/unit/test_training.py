@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.diffusion.batches import Batches, class_balanced_cdf
+from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import PERSISTENT, BatchTooLarge, Recipe, Training, learning_rate_factor
 from pipeline.diffusion.unet import Expand, UNet, shuffle, unshuffle
@@ -20,7 +21,7 @@ def make(seed: int = 0, recipe: Recipe = RECIPE, dropout: float = 0.1, images: n
     torch.manual_seed(seed)
     network = UNet(channels=1, classes=2, size=16, widths=(16, 32), blocks=1, attention=(4,), patch=2, dropout=dropout)
     denoiser = Denoiser(network, torch.zeros(1, 16, 16), 0.5)
-    return Training(denoiser, images if streamed else torch.from_numpy(images.copy()), torch.from_numpy(LABELS), recipe, seed=3)
+    return Training(denoiser, images if streamed else torch.from_numpy(images.copy()), Condition.of_classes(LABELS, 2), recipe, seed=3)
 
 
 def trained(training: Training) -> dict[str, torch.Tensor]:
@@ -61,7 +62,9 @@ def test_sixteen_bits_train_like_the_eight_that_they_repeat_and_keep_what_eight_
     narrow = trained(make())
     for name, value in narrow.items():
         torch.testing.assert_close(resident[name], value, atol=5e-5, rtol=1e-4)  # v / 65535 rounds otherwise than v / 255
-    batches = Batches(torch.from_numpy(np.full((1, 1, 1, 2), [0, 40_001], np.uint16)), np.zeros(1, np.int64), 1, 0.0, 0, "cpu")
+    batches = Batches(
+        torch.from_numpy(np.full((1, 1, 1, 2), [0, 40_001], np.uint16)), Condition.of_classes(np.zeros(1), 1), 1, 0.0, 0, "cpu"
+    )
     expected = torch.tensor([-1.0, 40_001 / 32767.5 - 1])
     torch.testing.assert_close(batches.to_unit(batches.at(0)[0]).flatten(), expected)
 
@@ -82,7 +85,7 @@ def test_checkpointed_activations_change_no_gradient():
         )
         torch.manual_seed(1)
         network.head.weight.data.normal_()
-        network(torch.ones(2, 1, 16, 16), torch.zeros(2), torch.tensor([0, 1])).square().sum().backward()
+        network(torch.ones(2, 1, 16, 16), torch.zeros(2), Condition.of_classes(torch.tensor([0, 1]), 2)).square().sum().backward()
         gradients.append([p.grad for p in network.parameters() if p.grad is not None])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
@@ -141,7 +144,7 @@ def test_out_of_memory_names_the_batch_that_fits(room):
 def test_what_is_frozen_stays_and_is_part_of_the_result():
     training = make()
     training.denoiser.network.stem.requires_grad_(False)
-    training = Training(training.denoiser, torch.from_numpy(IMAGES), torch.from_numpy(LABELS), RECIPE, seed=3)
+    training = Training(training.denoiser, torch.from_numpy(IMAGES), Condition.of_classes(LABELS, 2), RECIPE, seed=3)
     before = training.denoiser.network.stem.weight.clone()
     averaged = trained(training)
     assert torch.equal(averaged["network.stem.weight"], before)
@@ -154,7 +157,7 @@ def test_the_network_takes_images_and_volumes_of_any_size(dims, size, upsample):
     layout = {"channels": 3, "classes": 2, "size": size, "dims": dims, "patch": 2}
     network = UNet(**layout, widths=(16, 32), blocks=2, attention=(6, 8), dropout=0.0, upsample=upsample)
     x = torch.randn(2, 3, *(size - axis for axis in range(dims)))
-    assert network(x, torch.zeros(2), torch.tensor([0, 2])).shape == x.shape
+    assert network(x, torch.zeros(2), Condition.of_classes(torch.tensor([0, 2]), 2)).shape == x.shape
 
 
 def test_a_volume_without_depth_structure_is_denoised_like_its_slice_by_the_matching_kernels():
@@ -165,7 +168,7 @@ def test_a_volume_without_depth_structure_is_denoised_like_its_slice_by_the_matc
     deep.load_state_dict({name: in_the_middle_slice(value) for name, value in flat.state_dict().items()})
     image = torch.randn(2, 1, 8, 8)
     volume = image[:, :, None].expand(-1, -1, 8, -1, -1)
-    sigma, labels = torch.zeros(2), torch.tensor([0, 1])
+    sigma, labels = torch.zeros(2), Condition.of_classes(torch.tensor([0, 1]), 2)
     expected = flat(image, sigma, labels)[:, :, None].expand(-1, -1, 8, -1, -1)
     torch.testing.assert_close(deep(volume, sigma, labels), expected, atol=1e-4, rtol=1e-4)
 

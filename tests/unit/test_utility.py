@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation import utility as ut
-from evaluation.encoder import Labelled
+from evaluation.data import Labelled
 from evaluation.intervals import clopper_pearson, macro_auc, to_json
 
 
@@ -16,7 +16,7 @@ def labels_and_scores(rng: np.random.Generator, n: int, seeds: int, signal: floa
 
 
 def as_test(labels: np.ndarray) -> Labelled:
-    return Labelled(np.zeros((len(labels), 1, 1, 1), np.float32), labels, np.arange(len(labels)) // 3)
+    return Labelled.of_classes(np.zeros((len(labels), 1, 1, 1), np.float32), labels, np.arange(len(labels)) // 3, 3)
 
 
 def test_values_are_means_over_seeds_and_intervals_hold_them() -> None:
@@ -80,11 +80,11 @@ def test_arms_learn_from_their_own_images_only() -> None:
     def data(n: int, sign: int) -> Labelled:
         labels = (np.arange(n) % 2).astype(np.int64)
         images = rng.normal(0, 0.2, (n, 1, 8, 8)) + 0.5 * sign * (2 * labels - 1)[:, None, None, None]
-        return Labelled(images.astype(np.float32), labels, np.arange(n))
+        return Labelled.of_classes(images.astype(np.float32), labels, np.arange(n), 2)
 
     test = data(60, 1)
     # The synthetic images carry the opposite labels, and the validation images side with neither.
-    val = Labelled(test.images * 0, test.labels, test.groups)
+    val = Labelled(test.images * 0, test.findings, test.groups)
     arms = ut.train_arms(data(64, 1), data(64, -1), val, 2, seeds=2, kind="small", images_seen=640, rng=rng, device="cpu")
     score = {arm: np.mean([macro_auc(one.predict(test.images), test.labels) for one in trained]) for arm, trained in arms.items()}
     assert [len(trained) for trained in arms.values()] == [2, 2, 2]
