@@ -17,7 +17,6 @@ import pandas as pd
 from pipeline import artifacts, images
 from pipeline.errors import InputError
 from pipeline.images import FINDING
-from pipeline.ingest import source
 from pipeline.ingest.cohort import Cohort, scanned
 from pipeline.ingest.isolate import Answer, isolated
 from pipeline.ingest.readers import archive
@@ -71,19 +70,21 @@ def _read(ctx: Context) -> Cohort:
     assert given is not None
     path = given.expanduser()
     looked = survey(path, SETTING)
+    below = ""
     if looked.kind == "archive":
         section = _unpacked(ctx, path, ingest)
     elif looked.kind == "release":
-        labels = None if ingest.labels is None else "../rows.csv"
-        section = ingest.model_copy(update={"path": path / "images", "source": "pictures", "labels": labels})
+        labels, below = None if ingest.labels is None else "rows.csv", "images/"
+        update = {"path": path, "source": "pictures", "labels": labels, "label_field": None, "label_table": None}
+        section = ingest.model_copy(update=update)
     else:
         # An attribute of a header names classes of DICOM files alone.
         field = ingest.label_field if looked.kind == "dicom" else None
         section = ingest.model_copy(update={"path": path, "source": looked.kind, "label_field": field})
-    if section.source == "dicom" and section.labels is not None and section.label_field is None and section.label_table is None:
-        if not (path / section.labels).is_file():
-            raise InputError(f"no label table {section.labels} in {path}: put the CSV there, or leave labels out (ingest.labels: null)")
-    return scanned(ctx, section, people=False)
+    asked = section.source == "dicom" and section.label_field is None and section.label_table is None
+    if asked and section.labels is not None and not (path / section.labels).is_file():
+        raise InputError(f"no label table {section.labels} in {path}: put the CSV there, or leave labels out (ingest.labels: null)")
+    return scanned(ctx, section, people=False, below=below)
 
 
 def _unpacked(ctx: Context, path: Path, ingest: IngestConfig) -> IngestConfig:

@@ -24,8 +24,13 @@ NEXT = {
 }
 
 
-def show(run: Path, console: Console) -> None:
+def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> None:
     """Print a run's verdict, stages and key figures, and where to look next.
+
+    Args:
+        run: its folder.
+        console: where to.
+        gate: what :func:`pipeline.release.gate.decide` says, where no release has said it yet.
 
     Raises:
         InputError: the folder is not a run.
@@ -33,8 +38,9 @@ def show(run: Path, console: Console) -> None:
     records = {stage.name: record for stage in STAGES if (record := read_record(run / stage.name)) is not None}
     if not any((run / stage.name).is_dir() for stage in STAGES):
         raise InputError(f"{run.name} is not a run folder: give the folder that synthcohort run wrote, such as runs/quickstart")
-    gate = read_json(run / "release" / "gate.json") if "release" in records else None
-    gate = gate if isinstance(gate, dict) else {}
+    if gate is None:
+        released = read_json(run / "release" / "gate.json") if "release" in records else None
+        gate = released if isinstance(released, dict) else {}
     results = read_results(run)
     finished = {
         key: results[key] if stage in records else {}
@@ -54,6 +60,8 @@ def show(run: Path, console: Console) -> None:
         console.print(_verdict(gate))
     verdict = str(dig(gate, "images.verdict"))
     for line in NEXT.get(verdict, ("The run is not finished: the same synthcohort run command goes on where it stopped.",)):
+        if verdict in NEXT and not (run / line.partition(":")[0]).exists():
+            continue
         console.print(f"  → {line}", highlight=False)
     console.print(f"  in {run}", highlight=False, markup=False, soft_wrap=True)
 
@@ -63,6 +71,8 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
     table.columns[2].justify = "right"
     for stage in STAGES:
         record = records.get(stage.name)
+        if record is None and stage.name in _absent(records):
+            continue
         if record is None:
             begun = (run / stage.name).is_dir()
             table.add_row(stage.name, "[yellow]unfinished[/]" if begun else "[dim]to do[/]", "", "")
@@ -70,6 +80,16 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
         summary = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in record.get("summary", {}).items())
         table.add_row(stage.name, "[green]done[/]", number(record.get("seconds"), 1), escape(summary))
     return table
+
+
+def _absent(records: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Stages that the run's configuration does not have, as :func:`pipeline.stages.flow` decides, told from what is finished."""
+    inputs = {name: dig(record, "identity.inputs") or {} for name, record in records.items()}
+    if not ("holdout" in inputs.get("ingest", {}) or "foreign_images" in inputs.get("generate", {})):
+        return set()
+    ingest = dig(records.get("ingest", {}), "identity.config") or {}
+    judged = ingest.get("val_share") and ingest.get("labels") is not None and "holdout" in inputs.get("ingest", {})
+    return {"train"} if judged else {"train", "evaluate", "stress"}
 
 
 def _figures(title: str, rows: list[tuple[str, Any]]) -> Table:
@@ -95,7 +115,8 @@ def _verdict(gate: Mapping[str, Any]) -> Panel:
     images, weights = str(dig(gate, "images.verdict")), str(dig(gate, "weights.verdict"))
     colour = COLOURS.get(images, "white")
     lines = [f"[bold {colour}]images: {escape(images)}[/]   weights: [{COLOURS.get(weights, 'white')}]{escape(weights)}[/]"]
-    lines[0] += f"   by {escape(number(gate.get('unit')))}, attempt {number(gate.get('attempt'))} of this cohort"
+    lines[0] += f"   by {escape(number(gate.get('unit')))}"
+    lines[0] += f", attempt {number(gate['attempt'])} of this cohort" if "attempt" in gate else ""
     lines += [f"• {escape(str(reason))}" for reason in dig(gate, "images.reasons") or []]
     lines += [f"needed: {escape(str(sentence))}" for sentence in gate.get("needed") or []]
     return Panel("\n".join(lines), title="verdict", border_style=colour)

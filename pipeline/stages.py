@@ -4,8 +4,9 @@
                  │                             ├──> evaluate ─┼──> release
                  └─────────────────────────────┴──> stress ───┘
 
-A foreign set has no ``train``: ``generate`` imports it instead (:func:`flow`). A stage is a function of a :class:`Context` that reads the folders of the stages it needs, writes into its own, and returns
-a flat summary without patient data. :func:`run_stages` decides what has to run, and publishes what ran.
+A foreign set has no ``train``: ``generate`` imports it instead (:func:`flow`). A stage is a function of a :class:`Context` that reads the
+folders of the stages it needs, writes into its own, and returns a flat summary without patient data. :func:`run_stages` decides what has to
+run, and publishes what ran.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.given import Given, digests
 from pipeline.progress import Reporter
-
 
 UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "checkpoint_images"}
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""

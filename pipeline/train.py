@@ -56,6 +56,7 @@ def run(ctx: Context) -> dict[str, Any]:
     everyone = ImageSet.load(ctx.folder("ingest"))
     cohort = everyone.split("train")
     section, device = ctx.config.train, runtime.device()
+    assert section is not None
     mean, spread = mean_and_spread(cohort.images)
     model = describe(section, cohort, spread)
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
@@ -99,6 +100,7 @@ def run(ctx: Context) -> dict[str, Any]:
 def _train(ctx: Context, training: Training, state: Path) -> float:
     """From where ``training`` stands to its end, with checkpoints and snapshots; the last reported loss."""
     section, steps = ctx.config.train, training.recipe.steps
+    assert section is not None
     every = max(1, section.checkpoint_images // section.batch)
     moments = snapshot_steps(section)
     metrics = ctx.out / "metrics.jsonl"

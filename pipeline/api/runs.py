@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import artifacts
 from pipeline.config import Config, load_config
@@ -90,8 +90,8 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
     return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in flow(chosen)]
 
 
-def show(run: Path, console: Console | None = None) -> None:
-    """Print a run's verdict, stages and key figures as tables.
+def show(run: Path, console: Console | None = None, *, gate: Mapping[str, Any] | None = None) -> None:
+    """Print a run's verdict, stages and key figures as tables; ``gate`` is the verdict of a run that stopped before its release.
 
     Raises:
         InputError: the folder is not a run.
@@ -102,7 +102,7 @@ def show(run: Path, console: Console | None = None) -> None:
 
     if not run.is_dir():
         raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
-    show_run(run, console or Console(highlight=False))
+    show_run(run, console or Console(highlight=False), gate)
 
 
 def _chosen(config: Config | str | Path, settings: Sequence[str], out: Path | None) -> tuple[Config, Path]:

@@ -11,7 +11,7 @@ from pipeline.commands.app import app
 from pipeline.errors import InputError, Stopped
 
 # isort: off
-from pipeline.commands import runs, releases, phantoms  # noqa: F401 (they join the application, in the order of its help)
+from pipeline.commands import runs, foreign, releases, phantoms  # noqa: F401 (they join the application, in the order of its help)
 
 
 def main() -> None:

@@ -125,9 +125,9 @@ class IngestConfig(Section):
         if any(not isinstance(how, str) and how[0] >= how[1] for how in self.scaling.values()):
             raise ValueError("ingest.scaling: a window is [low, high], with low under high")
         if self.labels is None and (len(self.classes or ()) != 1 or self.label_field or self.label_table or self.several_findings):
-            raise ValueError("ingest.labels is null, without labels: give ingest.classes one name, and no label_field or label_table")
+            raise ValueError("ingest.labels is null, without labels: give ingest.classes one name, and no other setting of labels")
         if (self.val_share > 0) != (self.test_share > 0):
-            raise ValueError("ingest.val_share and ingest.test_share are both 0 or both above it: classifiers are chosen on one, tested on one")
+            raise ValueError("ingest.val_share and ingest.test_share are both 0 or both above it: classifiers need the two")
         if self.val_share + self.test_share >= 0.9:
             raise ValueError("ingest.val_share + ingest.test_share leave too little to train on: keep their sum under 0.9")
         return self

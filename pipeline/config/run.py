@@ -25,7 +25,7 @@ class Config(Section):
     """The one seed of the run: cohort, splits, training, generation and resampling derive theirs from it."""
     ingest: IngestConfig
     train: TrainConfig | None = None
-    """Left out for a foreign set, whose generator is somebody else's (``generate.import_from``): nothing is trained, no weights are judged."""
+    """Left out for a foreign set, whose generator is somebody else's (``generate.import_from``): no weights are judged then."""
     generate: GenerateConfig
     audit: AuditConfig = AuditConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -34,7 +34,7 @@ class Config(Section):
 
     @property
     def foreign(self) -> bool:
-        """Whether the synthetic images are somebody else's: then ``ingest.path`` is what their generator saw, ``ingest.holdout`` what not."""
+        """Whether the synthetic images are somebody else's, made after ``ingest.path`` by a generator that never saw ``ingest.holdout``."""
         return self.train is None
 
     @property
@@ -50,9 +50,9 @@ class Config(Section):
         if self.train is not None and not own:
             raise ValueError("generate.import_from takes images as they are: leave out the section train")
         if own and (ingest.holdout is not None or ingest.label_table is not None or ingest.labels is None):
-            raise ValueError("ingest.holdout, ingest.label_table and ingest.labels: null belong to a foreign set: give generate.import_from")
+            raise ValueError("ingest.holdout, label_table and labels: null belong to a foreign set: give generate.import_from")
         if not own and ingest.source not in ("dicom", "pictures"):
-            raise ValueError("generate.import_from goes with ingest.source dicom or pictures: the images that its generator saw, as a folder")
+            raise ValueError("generate.import_from goes with ingest.source dicom or pictures: a folder of what its generator saw")
         if ingest.holdout is None and not ingest.val_share * ingest.test_share:
             raise ValueError("ingest.val_share and ingest.test_share may be 0 with an ingest.holdout alone: keep them above 0")
         return self

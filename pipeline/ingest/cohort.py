@@ -80,7 +80,7 @@ def published(ctx: Context) -> Cohort:
     return Cohort(pixels, rows, [], found.classes, "image", facts)
 
 
-def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people: bool = True) -> Cohort:
+def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people: bool = True, below: str = "") -> Cohort:
     """A folder of files, the phantom's own and what a PACS sent included.
 
     Args:
@@ -88,11 +88,12 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         ingest: what is read; the configuration's own section, or one like it for another folder.
         which: name of the place where images are collected, one for each folder that a stage reads.
         people: whether images are of patients. Synthetic ones are each by itself.
+        below: beginning of the relative paths that are read.
     """
     key = artifacts.project_key(ctx.run)
     root, table, classes = _where(ctx, ingest)
     labels = _labels(ingest, root, table, classes)
-    names = [name for name, path in source.regular_files(root) if path != table]
+    names = [name for name, path in source.regular_files(root) if path != table and name.startswith(below)]
     by_patient = people and (ingest.source not in ("nifti", "pictures") or (isinstance(labels, Labels) and bool(labels.patients)))
     settings = Settings(
         root,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ def joined(train: Cohort, held: Cohort) -> Cohort:
         rows = rows.assign(patient=rows["id"])
     both = pd.concat([train.rows.assign(**{HELD: False}), rows.assign(**{HELD: True})], ignore_index=True)
     left_out = train.left_out + [(f"holdout/{file}", reason) for file, reason in held.left_out]
-    images = Shards([part for part in (train.images, held.images) if len(part)] or [train.images])
+    images = cast("NDArray[Any]", Shards([part for part in (train.images, held.images) if len(part)] or [train.images]))
     return dataclasses.replace(train, images=images, rows=both, left_out=left_out, unit=train.unit if len(train.rows) else held.unit)
 
 

@@ -78,6 +78,14 @@ class Labels:
         return sorted(key for key, path in paths if path.is_absolute() or ".." in path.parts or key[1:2] == ":")
 
 
+def class_names(path: Path) -> tuple[str, ...]:
+    """The different labels of a table with one label a row, sorted. Raises InputError where it cannot be read, or has no such column."""
+    columns, rows = _rows(path)
+    if "label" not in columns:
+        raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(KEYS)}, separated by commas")
+    return tuple(sorted({row.get("label", "") for row in rows} - {""}))
+
+
 @dataclass(frozen=True)
 class FieldLabels:
     """Findings from an attribute of the header, such as BodyPartExamined: its value is the class, upper and lower case alike."""

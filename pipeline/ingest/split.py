@@ -43,14 +43,14 @@ def near_duplicates(images: NDArray[np.uint8] | NDArray[np.uint16], threshold: f
     Args:
         images: ``[n, C, H, H]``, or ``[n, C, D, H, H]``; may be a memory map.
     """
-    cluster = _identical(images)
+    cluster = identical(images)
     for left, right in _twins(images, np.flatnonzero(cluster == np.arange(len(images))), threshold, cluster):
         cluster[:] = _components(len(images), cluster[left], cluster[right])[cluster]
     sizes = np.bincount(cluster)[cluster]
     return renumber(np.where(sizes > 1, cluster, -1))
 
 
-def _identical(images: NDArray[Any]) -> NDArray[np.int64]:
+def identical(images: NDArray[Any]) -> NDArray[np.int64]:
     """Number of the first image with the same pixels, ``int64 [n]``."""
     digests = np.empty((len(images), 2), np.uint64)
     for digest, image in zip(digests, images):

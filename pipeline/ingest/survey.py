@@ -65,7 +65,7 @@ def survey(path: Path, setting: str) -> Survey:
     some = [pictures[place] for place in np.unique(np.linspace(0, len(pictures) - 1, LOOKED_AT).astype(int))]
     found = [answer.value for answer in isolated(functools.partial(_look, root=root), some) if isinstance(answer, Answer) and answer.value]
     if not found:
-        raise InputError(f"{path}: no DICOM, PNG, JPEG or TIFF image among {len(some)} files looked at: give a folder of images as {setting}")
+        raise InputError(f"{path}: no DICOM, PNG, JPEG or TIFF image among {len(some)} files looked at: give images as {setting}")
     kind = Counter(one["kind"] for one in found).most_common(1)[0][0]
     side, colour = max(one["side"] for one in found), any(one["colour"] for one in found)
     parts = [PurePosixPath(name).parts for name in pictures]

@@ -23,6 +23,8 @@ sealed and 0.001 when half is, and are found image by image besides."""
 MAX_MEMBERSHIP_AUC = 0.55
 """Upper 95 % bound of the membership attack's AUC for weights: 1 000 images on each side resolve 0.02 around guessing."""
 
+NOT_JUDGED = "not judged"
+
 
 def decide(audit: Mapping[str, Any], max_copy_rate: float | None = None) -> dict[str, Any]:
     """Judge an ``audit.json``.
@@ -79,9 +81,11 @@ def _image_checks(audit: Mapping[str, Any], bound: float) -> list[dict[str, Any]
             "search power",
             "images",
             "Share of planted copies (core transformations) that the search finds; the lower bound counts.",
-            (hits / planted, found["recall_low"], None, planted, MIN_CORE_RECALL),
-            "pass" if found["recall_low"] >= MIN_CORE_RECALL else "inconclusive",
-            f"The search finds at least {found['recall_low']:.1%} of planted copies; {MIN_CORE_RECALL:.0%} are asked for.",
+            (hits / max(planted, 1), found["recall_low"], None, planted, MIN_CORE_RECALL),
+            "pass" if found["recall_low"] >= MIN_CORE_RECALL else "inconclusive" if planted else NOT_JUDGED,
+            f"The search finds at least {found['recall_low']:.1%} of planted copies; {MIN_CORE_RECALL:.0%} are asked for."
+            if planted
+            else "The search's power was not measured, so that finding nothing does not certify the images.",
         ),
         _check(
             "holdout",
@@ -89,7 +93,9 @@ def _image_checks(audit: Mapping[str, Any], bound: float) -> list[dict[str, Any]
             f"Sealed {unit}s, never seen by the generator, that calibrate the search.",
             (held, None, None, held, MIN_HOLDOUT),
             "pass" if held >= MIN_HOLDOUT else "inconclusive",
-            f"The search is calibrated on {held} sealed {unit}s; {MIN_HOLDOUT} are asked for.",
+            f"The search is calibrated on {held} sealed {unit}s; {MIN_HOLDOUT} are asked for."
+            if planted
+            else f"{held} {unit}s whom the generator never saw are too few to say how near chance comes; {MIN_HOLDOUT} are asked for.",
         ),
         _check(
             "copy rate",
@@ -103,6 +109,12 @@ def _image_checks(audit: Mapping[str, Any], bound: float) -> list[dict[str, Any]
 
 
 def _weight_checks(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if "membership" not in audit:
+        meaning, reason = (
+            "AUC of telling training images from sealed ones by the weights' loss.",
+            "There are no weights here to be attacked.",
+        )
+        return [_check("membership", "weights", meaning, (0, None, None, 0, MAX_MEMBERSHIP_AUC), NOT_JUDGED, reason)]
     auc, control = audit["membership"]["auc"], audit["membership"]["control_auc"]
     verdict = "fail" if auc["low"] > MAX_MEMBERSHIP_AUC else "pass" if auc["high"] <= MAX_MEMBERSHIP_AUC else "inconclusive"
     apart = control["low"] > 0.5
@@ -156,8 +168,8 @@ def _check(
 
 
 def _verdict(checks: list[dict[str, Any]]) -> dict[str, Any]:
-    for verdict in ("fail", "inconclusive"):
-        reasons = [check["reason"] for check in checks if check["verdict"] == verdict]
+    for verdict, deciding in (("fail", ("fail",)), ("inconclusive", ("inconclusive", NOT_JUDGED))):
+        reasons = [check["reason"] for check in checks if check["verdict"] in deciding]
         if reasons:
             return {"verdict": verdict, "reasons": reasons}
     return {"verdict": "pass", "reasons": [check["reason"] for check in checks]}
@@ -167,7 +179,12 @@ def _needed(audit: Mapping[str, Any], checks: list[dict[str, Any]], bound: float
     open_ = {check["name"] for check in checks if check["verdict"] == "inconclusive"}
     n, unit, recall = audit["n"], audit["unit"], audit["copies"]["recall_low"]
     sentences = []
-    if "holdout" in open_:
+    if "holdout" in open_ and "membership" not in audit:
+        sentences.append(
+            f"{MIN_HOLDOUT} {unit}s whom the generator never saw are needed, and {n['holdout_units']} calibrate the search: give a holdout of "
+            f"{MIN_HOLDOUT}, beside those for ingest.val_share and test_share."
+        )
+    elif "holdout" in open_:
         share = n["audit"] / (n["train"] + n["audit"])
         units = (n["train"] + n["audit"]) * n["holdout_units"] / n["audit"]
         sentences.append(

@@ -66,7 +66,9 @@ class Results:
     @property
     def settings(self) -> dict[str, Any]:
         """The configuration for publication: without the local paths of the source."""
-        return self.config.model_dump(mode="json", exclude={"ingest": {"path", "labels"}})
+        return self.config.model_dump(
+            mode="json", exclude={"ingest": {"path", "labels", "holdout", "label_table"}, "generate": {"import_from"}}
+        )
 
 
 def read_results(run: Path) -> dict[str, dict[str, Any]]:
@@ -118,12 +120,18 @@ def interval(measure: Any, digits: int = 3) -> str:
 
 def limitations(results: Results) -> list[str]:
     """Known limitations of this cohort, one sentence each: those of the method first, then what this run measured."""
+    config = results.config
     found = [
-        "Every image is drawn from a model of one cohort: what that cohort lacks (sites, scanners, ages, findings) is lacking here too.",
+        "The generator is not known here: what it was trained on besides the training images that were named cannot be told."
+        if config.foreign
+        else "Every image is drawn from a model of one cohort: what it lacks (sites, scanners, ages, findings) is lacking here too.",
         "A label is the finding that the image was generated for; no radiologist has confirmed that it is visible.",
         f"Images are {results.config.ingest.size} × {results.config.ingest.size} pixels: finer signs of disease are not represented.",
         "The privacy verdict covers the attacks listed in it, at their measured power; it is evidence, not a mathematical guarantee.",
     ]
+    if not config.judged_by_classifiers:
+        why = "the images have no labels" if config.ingest.labels is None else "the holdout spares no patients for it"
+        found.append(f"Fidelity, utility and robustness were not measured: {why}.")
     if (results.gate.get("unit") or results.audit.get("unit")) == "image":
         found.append("The source has no patient identifiers: splits, figures and the verdict are by image, not by patient.")
     for row in results.audit.get("power") or []:

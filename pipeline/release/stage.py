@@ -46,7 +46,8 @@ def run(ctx: Context) -> dict[str, Any]:
     verdict = gate.decide(audit, ctx.config.release.max_copy_rate)
     verdict["digests"] = {
         "images": {name: digest for name, digest in ctx.records["generate"]["files"].items() if name.endswith((".npy", ".parquet"))},
-        "weights": {name: digest for name, digest in ctx.records["train"]["files"].items() if name.endswith(".safetensors")},
+        # A foreign set comes without its weights.
+        "weights": {name: digest for name, digest in _files(ctx, "train").items() if name.endswith(".safetensors")},
         "pixels": pixel_digest(generated.images),
     }
     verdict["attempt"] = count_attempt(ctx, verdict["images"]["verdict"])
@@ -70,6 +71,11 @@ def run(ctx: Context) -> dict[str, Any]:
         "images": released,
         "attempt": verdict["attempt"],
     }
+
+
+def _files(ctx: Context, stage: str) -> dict[str, str]:
+    """Digests of a stage's files; none where the configuration has no such stage."""
+    return dict(ctx.records[stage]["files"]) if stage in ctx.records else {}
 
 
 def count_attempt(ctx: Context, verdict: str) -> int:
@@ -108,7 +114,7 @@ def class_folders(classes: tuple[str, ...]) -> dict[str, str]:
 def _judged_images(ctx: Context) -> ImageSet:
     """The generated images, after checking that they are still those that the audit read."""
     judged, record = ctx.records["audit"]["identity"]["inputs"], ctx.records["generate"]
-    if judged["generate"] != record["digest"] or judged["train"] != ctx.records["train"]["digest"]:
+    if any(judged[stage] != ctx.records[stage]["digest"] for stage in ("generate", "train") if stage in ctx.records):
         raise InputError("the audit judged other images or weights than this run holds: remove the audit folder of this run to repeat it")
     folder = ctx.folder("generate")
     changed = [name for name, digest in record["files"].items() if file_digest(folder / name) != digest]
