@@ -185,7 +185,7 @@ def _classes(paths: Mapping[str, Path], found: Mapping[str, Survey], table: Path
     for option, names in told.items():
         if strange := set(names) - set(classes):
             raise InputError(
-                f"{len(strange)} of the {len(names)} classes of {option} are none of --train's {len(classes)}: name them alike, or give all "
+                f"{len(strange)} of {len(names)} classes of {option} are none of --train's {len(classes)}: name them alike, or give all "
                 f"of them in one table as --labels"
             )
     return classes
