@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,15 +12,34 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.images import Shards
-from pipeline.ingest import split
+from pipeline.ingest import source, split
 from pipeline.ingest.cohort import Cohort
+from pipeline.ingest.labels import Labels
 
 if TYPE_CHECKING:
-    from pipeline.config import IngestConfig
+    from pipeline.config import Config, IngestConfig
 
 OVERLAP = "in the holdout, but of a patient of the training images: the generator may know the patient"
 TWIN = "in the holdout, but a near-duplicate of a training image, or of the patient of one: the generator may know it"
 HELD = "held"
+
+
+def refuse_two_readings(config: Config) -> None:
+    """Raise InputError where a label table that serves several folders names a file that two of them hold: whose label is it?"""
+    ingest = config.ingest
+    if ingest.label_table is None:
+        return
+    table = Labels.load(ingest.label_table.expanduser(), ingest.classes or (), ingest.several_findings)
+    if table.column != "file":
+        return
+    given = (ingest.path, ingest.holdout, config.generate.import_from)
+    folders = {path.expanduser().resolve() for path in given if path is not None and path.expanduser().is_dir()}
+    named = Counter(name for folder in folders for name, _ in source.regular_files(folder) if name in table.table)
+    if shared := sum(count > 1 for count in named.values()):
+        raise InputError(
+            f"{ingest.label_table.name} names {shared} files that two of the folders hold, so that nobody knows which is meant: "
+            f"rename them, or put a {ingest.labels} into each folder"
+        )
 
 
 def joined(train: Cohort, held: Cohort) -> Cohort:

@@ -36,6 +36,7 @@ def run(ctx: Context) -> dict[str, Any]:
         InputError: no usable image, labels that match no class, or too few patients to split.
     """
     ingest = ctx.config.ingest
+    holdout.refuse_two_readings(ctx.config)
     cohort = published(ctx) if ingest.source == "medmnist" else scanned(ctx, ingest)
     if ingest.holdout is not None:
         cohort = holdout.joined(cohort, scanned(ctx, source.of_holdout(ingest), "holdout"))
