@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluation.data import Labelled
-from evaluation.intervals import macro_auc
+from evaluation.metrics import macro_auc
 
 Kind = Literal["small", "resnet18"]
 Result = TypeVar("Result")

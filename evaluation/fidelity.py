@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from evaluation.data import Labelled
 from evaluation.encoder import Kind, train_classifier, train_together
-from evaluation.intervals import Floats, Interval, percentile_interval, resample_weights, weighted_auc
+from evaluation.intervals import Interval, percentile_interval, resample_weights, weighted_auc
+from evaluation.metrics import Floats
 
 PER_CLASS_MIN = 50
 NEIGHBOURS = 5

@@ -13,16 +13,8 @@ from numpy.typing import NDArray
 
 from evaluation.corruptions import CORRUPTIONS, corrupt
 from evaluation.data import Labelled
-from evaluation.intervals import (
-    Floats,
-    Interval,
-    clopper_pearson,
-    interval_of,
-    mean_defined,
-    percentile_interval,
-    resample_weights,
-    resampled_metrics,
-)
+from evaluation.intervals import Interval, clopper_pearson, interval_of, percentile_interval, resample_weights, resampled_metrics
+from evaluation.metrics import Floats, mean_defined
 
 Predictor = Callable[[NDArray[np.float32]], Floats]
 SUBGROUP_MIN = 30

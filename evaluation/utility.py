@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from evaluation.data import Labelled
 from evaluation.encoder import Classifier, Kind, train_classifier, train_together
-from evaluation.intervals import Floats, clopper_pearson, interval_of, resample_weights, resampled_metrics
+from evaluation.intervals import clopper_pearson, interval_of, resample_weights, resampled_metrics
+from evaluation.metrics import Floats
 
 ARMS = ("real", "synthetic", "real+synthetic")
 METRICS = ("auc", "accuracy", "balanced_accuracy", "class_auc", "class_recall")

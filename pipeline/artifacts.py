@@ -160,8 +160,11 @@ def project_key(run: Path) -> bytes:
 
 
 def keyed(key: bytes, *parts: str | bytes) -> str:
-    """HMAC-SHA-256 of the parts, as 64 hexadecimal digits; lengths are bound, so that ('a', 'bc') is not ('ab', 'c')."""
-    encoded = [part.encode() if isinstance(part, str) else part for part in parts]
+    """HMAC-SHA-256 of the parts, as 64 hexadecimal digits; lengths are bound, so that ('a', 'bc') is not ('ab', 'c').
+
+    File names count as their bytes, which need not be UTF-8.
+    """
+    encoded = [part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in parts]
     return hmac.digest(key, b"".join(len(data).to_bytes(8, "big") + data for data in encoded), "sha256").hex()
 
 

@@ -11,12 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, images
 from pipeline.errors import InputError
 from pipeline.images import FINDING
+from pipeline.ingest import quarantine
 from pipeline.ingest.cohort import Cohort, scanned
 from pipeline.ingest.isolate import Answer, isolated
 from pipeline.ingest.readers import archive
@@ -41,12 +41,12 @@ def run(ctx: Context) -> dict[str, Any]:
     """
     found = _read(ctx)
     reasons = Counter(reason for _, reason in found.left_out)
-    pd.DataFrame(found.left_out, columns=["file", "reason"], dtype=str).to_parquet(ctx.out / "quarantine.parquet", index=False)
-    common = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+    quarantine.write(ctx.out, found.left_out)
+    common = quarantine.commonest(reason for _, reason in found.left_out)
     if unlabelled := sum(count for reason, count in reasons.items() if reason.startswith(UNLABELLED)):
         raise InputError(
             f"{unlabelled} of the synthetic images have no class of ingest.classes ({common}): name their folders or labels as the "
-            f"cohort's are named, or leave labels out altogether (ingest.labels: null, one name in ingest.classes)"
+            f"cohort's are named, or judge the set without classes (ingest.unlabelled)"
         )
     if len(found.rows) < LEAST:
         why = f" ({common})" if common else ""
@@ -57,7 +57,7 @@ def run(ctx: Context) -> dict[str, Any]:
             **{FINDING + name: found.findings[:, number] for number, name in enumerate(ctx.config.ingest.classes or ())},
         }
     )
-    images.write(ctx.out, found.images, np.arange(len(rows)), rows)
+    images.write(ctx.out, found.images, found.rows.index.to_numpy(), rows)
     artifacts.write_json(ctx.out / "imported.json", {"images": len(rows), **found.facts, "left_out": dict(sorted(reasons.items()))})
     for folder in (*ctx.out.glob("partial-*"), *ctx.out.glob("unpacked*")):
         shutil.rmtree(folder)
@@ -74,16 +74,15 @@ def _read(ctx: Context) -> Cohort:
     if looked.kind == "archive":
         section = _unpacked(ctx, path, ingest)
     elif looked.kind == "release":
-        labels, below = None if ingest.labels is None else "rows.csv", "images/"
-        update = {"path": path, "source": "pictures", "labels": labels, "label_field": None, "label_table": None}
-        section = ingest.model_copy(update=update)
+        update = {"path": path, "source": "pictures", "labels": "rows.csv", "label_field": None, "label_table": None}
+        section, below = ingest.model_copy(update=update), "images/"
     else:
         # An attribute of a header names classes of DICOM files alone.
         field = ingest.label_field if looked.kind == "dicom" else None
         section = ingest.model_copy(update={"path": path, "source": looked.kind, "label_field": field})
-    asked = section.source == "dicom" and section.label_field is None and section.label_table is None
-    if asked and section.labels is not None and not (path / section.labels).is_file():
-        raise InputError(f"no label table {section.labels} in {path}: put the CSV there, or leave labels out (ingest.labels: null)")
+    asked = section.source == "dicom" and section.label_field is None and section.label_table is None and not section.unlabelled
+    if asked and not (path / section.labels).is_file():
+        raise InputError(f"no label table {section.labels} in {path}: put it there, or judge the set without classes (ingest.unlabelled)")
     return scanned(ctx, section, people=False, below=below)
 
 
@@ -105,6 +104,5 @@ def _unpacked(ctx: Context, path: Path, ingest: IngestConfig) -> IngestConfig:
             "label_field": None,
             "label_table": None,
             "classes": places,
-            "labels": None if ingest.labels is None else "labels.csv",
         }
     )

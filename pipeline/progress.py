@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
@@ -25,6 +26,11 @@ class Reporter:
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **facts})
         with self._log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def note(self, sentence: str) -> None:
+        """What a person should know: on the console and in the log."""
+        self.console.print(f"  [bold yellow]! {escape(sentence)}[/]")
+        self.log("note", text=sentence)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:

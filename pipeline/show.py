@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from rich.table import Table
 
 from pipeline.artifacts import read_json, read_record
 from pipeline.errors import InputError
+from pipeline.ingest import quarantine
 from pipeline.release.results import dig, interval, number, read_results
 from pipeline.stages import STAGES
 
+# Reasons for leaving files out that are listed one by one.
+REASONS = 10
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 NEXT = {
     "pass": ("release/report.html: the report to read first", "release/: images, cards and checksums, ready to leave"),
@@ -47,6 +51,10 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
         for key, stage in (("audit", "audit"), ("evaluation", "evaluate"), ("stress", "stress"))
     }
     console.print(_stages(run, records))
+    if (reasons := quarantine.reasons(run / "ingest")).total():
+        console.print(_left_out(reasons))
+    for note in notes if isinstance(notes := dig(results.get("cohort") or {}, "notes"), list) else []:
+        console.print(f"  ! {note}", markup=False, highlight=False)
     for title, rows in (
         ("Privacy", _privacy(finished["audit"])),
         ("Evaluation", _evaluation(finished["evaluation"])),
@@ -88,8 +96,20 @@ def _absent(records: Mapping[str, Mapping[str, Any]]) -> set[str]:
     if not ("holdout" in inputs.get("ingest", {}) or "foreign_images" in inputs.get("generate", {})):
         return set()
     ingest = dig(records.get("ingest", {}), "identity.config") or {}
-    judged = ingest.get("val_share") and ingest.get("labels") is not None and "holdout" in inputs.get("ingest", {})
+    judged = ingest.get("val_share") and not ingest.get("unlabelled") and "holdout" in inputs.get("ingest", {})
     return {"train"} if judged else {"train", "evaluate", "stress"}
+
+
+def _left_out(reasons: Counter[str]) -> Table:
+    table = Table("left out", "files", title_justify="left")
+    table.columns[1].justify = "right"
+    for reason, count in reasons.most_common(REASONS):
+        table.add_row(escape(reason), number(count))
+    others = reasons.total() - sum(count for _, count in reasons.most_common(REASONS))
+    if others:
+        table.add_row("other reasons", number(others))
+    table.caption = "ingest/quarantine.csv lists them"
+    return table
 
 
 def _figures(title: str, rows: list[tuple[str, Any]]) -> Table:

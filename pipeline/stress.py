@@ -9,14 +9,15 @@ import numpy as np
 
 from evaluation import stress
 from evaluation.encoder import train_classifier
-from evaluation.intervals import Floats, to_json
+from evaluation.intervals import to_json
+from evaluation.metrics import Floats
 from pipeline import runtime
 from pipeline.artifacts import write_json
 from pipeline.evaluate import headline, labelled, load, sheet
 from pipeline.images import ImageSet
 from pipeline.stages import Context
 
-SUBGROUPS = ("site", "sex", "age_band")
+SUBGROUPS = ("site", "sex", "age_band", "acquisition")
 
 
 def run(ctx: Context) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evaluation.intervals import Interval, auc, percentile_interval, resample_weights, tpr_at_fpr, weighted_auc
+from evaluation.intervals import Interval, percentile_interval, resample_weights, weighted_auc
+from evaluation.metrics import auc, tpr_at_fpr
 from privacy.model import C, Denoiser
 
 SIGMAS = (0.1, 0.25, 0.6)

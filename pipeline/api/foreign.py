@@ -59,7 +59,8 @@ def audit(
         synthetic: its images: a folder of DICOM files or pictures, an ``.npz`` of MedMNIST's layout, or a release of this program.
         holdout: folder of real images like ``train``'s, of patients whom the generator never saw. Without it, or with few, nothing says how
             near chance comes: the verdict is ``inconclusive`` unless copies are identical, but the nearest pairs are found.
-        labels: a table for all three, as ``ingest.label_table`` says; without it ``labels.csv`` in each, or class folders. None are needed.
+        labels: a table for all of them, as ``ingest.label_table`` says; without it ``labels.csv`` in each. It says whose the real images
+            are (``patient_id``, where they are no DICOM); an audit needs no classes.
         out: the run folder; ``runs/audit-<name of synthetic>`` by default.
         settings: overrides such as ``ingest.size=128``; by default images are compared at the synthetic images' own side.
         redo: replace finished stages that other images, or other settings, no longer fit.
@@ -87,7 +88,7 @@ def release(
 ) -> Outcome:
     """Judge another generator's images, and pack them where the verdict allows it; the arguments are those of :func:`audit`.
 
-    Where there are labels, a part of the holdout (``ingest.val_share`` and ``test_share``) is spared from the audit to measure fidelity and
+    Labels may also be told by class folders. Where there are any, a part of the holdout (``ingest.val_share`` and ``test_share``) is spared from the audit to measure fidelity and
     utility with. Settings such as ``release.title``, ``release.licence`` and ``release.contact`` say what the cards say.
 
     Raises:
@@ -129,7 +130,7 @@ def foreign_config(
         refuse_run(path, verb)
     found = {option: survey(path, option) for option, path in paths.items()}
     kind = _kind(found)
-    classes = _classes(paths, found, None if labels is None else Path(labels))
+    classes = _classes(paths, found, None if labels is None else Path(labels)) if verb == "release" else ()
     images = found["--synthetic"]
     ingest: dict[str, Any] = {
         "source": kind,
@@ -139,11 +140,11 @@ def foreign_config(
         "size": min(max(images.side or found["--train"].side, SIDES[0]), SIDES[1]),
         "colour": all(one.colour for one in found.values() if one.kind != "archive"),
     }
-    if not classes:
-        ingest["labels"] = None
-    elif labels is not None:
+    if labels is not None:
         ingest["label_table"] = Path(labels)
-    if holdout is not None and (verb == "audit" or not classes):
+    if not classes:
+        ingest["unlabelled"] = True
+    if holdout is not None and not classes:
         ingest |= {"val_share": 0, "test_share": 0}
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", paths["--synthetic"].expanduser().resolve().stem).strip("-.") or "images"
     data = {"name": f"{verb}-{name}", "ingest": ingest, "generate": {"import_from": paths["--synthetic"]}}

@@ -40,15 +40,19 @@ class IngestConfig(Section):
     """dicomweb: where the PACS is, and what is asked of it."""
     dataset: str | None = None
     """medmnist: the data set's flag, such as ``breastmnist``."""
-    labels: str | None = "labels.csv"
-    """A CSV inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
-    ``label``; a table by file may have ``patient_id`` too. pictures: where there is none, the folder of a picture names its class. A
-    foreign set without labels: ``null``, and one name in ``classes``."""
+    labels: str = "labels.csv"
+    """A table inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
+    ``label``: text separated by comma, semicolon, tab or bar, in UTF-8, UTF-16 with its mark, or Windows-1252. ``patient_id``,
+    ``sex``, ``age`` (years), ``site``, ``view``, ``laterality`` and ``acquisition`` are read for every source and win over the header;
+    ``PatientID``, ``Patient ID``, ``FileName`` and the like are understood. pictures: where there is none, or it has no ``label``, the
+    folder of a picture names its class."""
     label_table: Path | None = None
-    """A foreign set: one such CSV, wherever it lies, for ``path``, ``holdout`` and ``generate.import_from`` together, instead of one in
-    each. Its ``file`` is relative to the folder that holds the file; it may not name one that two of them hold."""
+    """A foreign set: one such table, wherever it lies, for ``path``, ``holdout`` and ``generate.import_from`` together, instead of one in
+    each. Its ``file`` is relative to the folder that holds the file; no row may mean files in two of them."""
+    unlabelled: bool = False
+    """A foreign set without classes: every image is of the one name in ``classes``. A table, if there is one, says whose they are."""
     label_field: str | None = None
-    """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of a table."""
+    """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of the table's ``label``."""
     several_findings: bool = False
     """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown)."""
     classes: tuple[str, ...] | None = None
@@ -124,8 +128,8 @@ class IngestConfig(Section):
             )
         if any(not isinstance(how, str) and how[0] >= how[1] for how in self.scaling.values()):
             raise ValueError("ingest.scaling: a window is [low, high], with low under high")
-        if self.labels is None and (len(self.classes or ()) != 1 or self.label_field or self.label_table or self.several_findings):
-            raise ValueError("ingest.labels is null, without labels: give ingest.classes one name, and no other setting of labels")
+        if self.unlabelled and (len(self.classes or ()) != 1 or self.label_field or self.several_findings):
+            raise ValueError("ingest.unlabelled goes with one name in ingest.classes, and without label_field and several_findings")
         if (self.val_share > 0) != (self.test_share > 0):
             raise ValueError("ingest.val_share and ingest.test_share are both 0 or both above it: classifiers need the two")
         if self.val_share + self.test_share >= 0.9:

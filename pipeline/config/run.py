@@ -40,7 +40,7 @@ class Config(Section):
     @property
     def judged_by_classifiers(self) -> bool:
         """Whether there are classes to tell apart, and real images beside ``audit`` to train and to test classifiers on."""
-        return not self.foreign or (self.ingest.labels is not None and self.ingest.holdout is not None and self.ingest.val_share > 0)
+        return not self.foreign or (not self.ingest.unlabelled and self.ingest.holdout is not None and self.ingest.val_share > 0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
@@ -49,8 +49,8 @@ class Config(Section):
             raise ValueError("train is missing: give the section, or generate.import_from to judge a set that is there already")
         if self.train is not None and not own:
             raise ValueError("generate.import_from takes images as they are: leave out the section train")
-        if own and (ingest.holdout is not None or ingest.label_table is not None or ingest.labels is None):
-            raise ValueError("ingest.holdout, label_table and labels: null belong to a foreign set: give generate.import_from")
+        if own and (ingest.holdout is not None or ingest.label_table is not None or ingest.unlabelled):
+            raise ValueError("ingest.holdout, label_table and unlabelled belong to a foreign set: give generate.import_from")
         if not own and ingest.source not in ("dicom", "pictures"):
             raise ValueError("generate.import_from goes with ingest.source dicom or pictures: a folder of what its generator saw")
         if ingest.holdout is None and not ingest.val_share * ingest.test_share:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import artifacts, ranks
-from pipeline.ingest import source
-from pipeline.ingest.collect import BLOCKS, Settings, collect, read_blocks
-from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass
+from pipeline.ingest import notes, patients, source
+from pipeline.ingest.collect import BLOCKS, collect, read_blocks
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, grouped, never_read
+from pipeline.ingest.work import Settings
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
     from pipeline.stages import Context
 
 PHANTOM_SIDE = 96
+CONFLICT = "the same image lies elsewhere under another label: decide which of them is right"
+TWO_PATIENTS = "the same image lies elsewhere under another patient: decide whose it is"
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ class Cohort:
 
     Attributes:
         images: ``[n, C, (D,) size, size]``, memory-mapped.
-        rows: ``id``, ``patient``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`; ``split`` for a set with official splits.
+        rows: ``id``, ``patient``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`, indexed by their places in ``images``; ``split``
+            for a set with official splits, otherwise :data:`PASSING`.
         left_out: file and reason of everything quarantined so far.
         classes: class names.
         unit: ``patient``, or ``image`` where patients are unknown.
         facts: what ``cohort.json`` says of the source.
+        notes: what a person should know.
     """
 
     images: NDArray[Any]
@@ -46,6 +52,7 @@ class Cohort:
     classes: tuple[str, ...]
     unit: str
     facts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
     @functools.cached_property
     def findings(self) -> NDArray[np.int8]:
@@ -73,7 +80,7 @@ def published(ctx: Context) -> Cohort:
         pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), done)
     files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
     ids = [artifacts.keyed(key, "image", str(ingest.dataset), file)[:16] for file in files]
-    empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band"), "")
+    empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band", "acquisition"), "")
     rows = pd.DataFrame({"id": ids, "patient": ids, "findings": list(map(tuple, found.findings)), "file": files, "split": found.split})
     rows = rows.assign(modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
     facts = {"source": {"kind": "medmnist", "dataset": ingest.dataset, **found.facts}, "modality": found.modality}
@@ -91,19 +98,21 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         below: beginning of the relative paths that are read.
     """
     key = artifacts.project_key(ctx.run)
-    root, table, classes = _where(ctx, ingest)
-    labels = _labels(ingest, root, table, classes)
-    names = [name for name, path in source.regular_files(root) if path != table and name.startswith(below)]
-    by_patient = people and (ingest.source not in ("nifti", "pictures") or (isinstance(labels, Labels) and bool(labels.patients)))
+    root, path, classes = _where(ctx, ingest)
+    names = [name for name, found in source.regular_files(root) if found != path and name.startswith(below)]
+    table = _table(ingest, path, classes, names) if people or not ingest.unlabelled else None
+    labels = _labels(ingest, table, classes)
+    by_patient = people and (ingest.source not in ("nifti", "pictures") or (table is not None and table.names_patients()))
     settings = Settings(
         root,
-        reader(ingest, labels),
+        reader(ingest),
         labels,
         key,
         _target(ingest),
         dimensions=3 if ingest.volumes else 2,
         patients=by_patient,
         dicom=ingest.source not in ("nifti", "pictures"),
+        table=table,
         burned_in=ingest.burned_in,
     )
     tasks, left_out = grouped(ctx, root, names)
@@ -112,12 +121,40 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         if ranks.count() > 1 or (folder / BLOCKS).exists():
             ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
         store = collect(folder, settings, tasks, workers, done)
-    rows = store.rows(tasks)
+    rows, conflicts = _without_conflicts(store.rows(tasks), store.again())
     # A table that serves several folders names files of the others.
-    left_out += store.left_out(tasks) + never_read(root, labels if ingest.label_table is None else None, set(names))
+    own = None if ingest.label_table is not None else table
+    left_out += store.left_out(tasks) + never_read(root, own) + conflicts
     modalities = sorted(set(rows["modality"]))
-    facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities}
-    return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts)
+    counts, told = notes.mixed(rows)
+    facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities, "mixed": counts}
+    told = [*([] if by_patient or not people else [notes.BY_IMAGE]), *_table_notes(path.name, own, store.matched()), *told]
+    told += patients.notes(rows) if by_patient else []
+    return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts, told)
+
+
+def _without_conflicts(rows: pd.DataFrame, again: list[dict[str, Any]]) -> tuple[pd.DataFrame, Left]:
+    """The rows without images that lie elsewhere under another label, or another patient's name: nobody knows which is right."""
+    first = rows.drop_duplicates("id").set_index("id")[["findings", "patient"]].to_dict("index") if again else {}
+    why: dict[str, str] = {}
+    for one in again:
+        known = first[one["id"]]
+        if opposite(known["findings"], one["findings"]):
+            why[one["id"]] = CONFLICT
+        elif known["patient"] != one["patient"]:
+            why.setdefault(one["id"], TWO_PATIENTS)
+    wrong = rows["id"].isin(why)
+    return rows[~wrong], [(file, why[name]) for file, name in zip(rows["file"][wrong], rows["id"][wrong])]
+
+
+def _table_notes(name: str, table: Labels | None, matched: set[int]) -> list[str]:
+    """What was assumed of the label table, and its rows that lead to nothing."""
+    if table is None:
+        return []
+    idle = list(table.unmatched.values())
+    if table.column != "file":
+        idle = [entry for entry in table.table.values() if not isinstance(entry, str) and entry.line not in matched]
+    return [*table.notes, *notes.unmatched(name, idle, table.rows)]
 
 
 def _where(ctx: Context, ingest: IngestConfig) -> tuple[Path, Path, tuple[str, ...]]:
@@ -134,31 +171,38 @@ def _where(ctx: Context, ingest: IngestConfig) -> tuple[Path, Path, tuple[str, .
         assert ingest.query is not None
         folder = ctx.out / "dicomweb"
         dicomweb.fetch(ingest.query, folder, ctx.reporter)
-        return folder, (ingest.path or folder) / str(ingest.labels), ingest.classes
+        return folder, (ingest.path or folder) / ingest.labels, ingest.classes
     root = source.folder(ingest)
-    return root, ingest.label_table.expanduser() if ingest.label_table else root / str(ingest.labels), ingest.classes
+    return root, ingest.label_table.expanduser() if ingest.label_table else root / ingest.labels, ingest.classes
 
 
-def _labels(ingest: IngestConfig, root: Path, table: Path, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels | OneClass:
-    if ingest.labels is None:
+def _table(ingest: IngestConfig, path: Path, classes: tuple[str, ...], names: Sequence[str]) -> Labels | None:
+    """The label table; None where there is none, and labels come from elsewhere."""
+    elsewhere = ingest.label_field is not None or ingest.unlabelled
+    use: Use = "elsewhere" if elsewhere else "optional" if ingest.source == "pictures" else "needed"
+    if use != "needed" and not path.is_file():
+        return None
+    return Labels.load(path, classes, ingest.several_findings, use).matched(names)
+
+
+def _labels(ingest: IngestConfig, table: Labels | None, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels | OneClass:
+    if ingest.unlabelled:
         return OneClass()
     if ingest.label_field is not None:
         return FieldLabels(ingest.label_field, classes)
-    if ingest.source == "pictures" and not table.is_file():
-        return FolderLabels(classes)
-    return Labels.load(table, classes, ingest.several_findings)
+    return table if table is not None and table.labelled else FolderLabels(classes)
 
 
-def reader(ingest: IngestConfig, labels: Labels | FieldLabels | FolderLabels | OneClass) -> Any:
+def reader(ingest: IngestConfig) -> Any:
     """The reader of the source's files, as :class:`~pipeline.ingest.collect.Settings` wants it."""
     if ingest.source == "nifti":
         from pipeline.ingest.readers import nifti
 
-        return functools.partial(nifti.read, modality=ingest.modality, labels=labels, root=ingest.path)
+        return functools.partial(nifti.read, modality=ingest.modality, root=ingest.path)
     if ingest.source == "pictures":
         from pipeline.ingest.readers import pictures
 
-        return functools.partial(pictures.read, modality=ingest.modality, labels=labels, root=ingest.path)
+        return functools.partial(pictures.read, modality=ingest.modality, root=ingest.path)
     from pipeline.ingest.readers import dicom, series
 
     also = (ingest.label_field,) if ingest.label_field else ()

@@ -9,81 +9,28 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import keyed, project_key
-from pipeline.ingest.deidentify import allow_list, text_guard
-from pipeline.ingest.intensity import window
-from pipeline.ingest.isolate import MEMORY, SECONDS, Answer, Failed, isolated
-from pipeline.ingest.readers.header import text
-from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
-from pipeline.ingest.standardize import Target, standardize, standardize_volume
+from pipeline.artifacts import project_key
+from pipeline.ingest.isolate import SECONDS, Answer, Failed, isolated
+from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, Task
+from pipeline.ingest.work import PASSING, Settings, work
 from pipeline.ranks import Report, Share
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.ingest.labels import Findings
-
-MIN_SIDE = 16
 # Bytes that are always read within SECONDS beyond the first.
 SLOWEST = 16 << 20
 # Where ranks leave what they read, in blocks of so many tasks: starting a block's workers costs a tenth of reading it, or less.
 BLOCKS = "blocks"
 BLOCK = 512
-FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "spacing_mm", "intensity_low", "intensity_high")
-
-
-class Reader(Protocol):
-    """``read`` of one of the readers: the images of these files, one for each that the files hold."""
-
-    def __call__(self, paths: Sequence[Path], refuse: Callable[[Any], str | None]) -> Iterator[Reading | Quarantined]:
-        """Read."""
-
-
-class Labeller(Protocol):
-    """Which findings an image has."""
-
-    def find(self, file: str, header: Any) -> Findings | Quarantined:
-        """Findings by the file's relative path and its header."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a task becomes images and rows; it travels to the worker processes.
-
-    Attributes:
-        root: the folder of the files.
-        read: the reader.
-        labels: what names the findings.
-        key: of the pseudonyms.
-        target: what every image becomes.
-        dimensions: 2 for images, 3 for volumes.
-        patients: whether an image without a patient is left out; otherwise each image is a patient of its own.
-        dicom: whether headers are those of DICOM files, which must say their modality.
-        burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
-    """
-
-    root: Path
-    read: Reader
-    labels: Labeller
-    key: bytes = dataclasses.field(repr=False)
-    target: Target
-    dimensions: int = 2
-    patients: bool = True
-    dicom: bool = True
-    burned_in: text_guard.Policy = "strict"
-
-    @property
-    def memory(self) -> int:
-        """Bytes that a worker may use for a task: a volume needs more than an image."""
-        return MEMORY if self.dimensions == 2 else 4 * MEMORY
+FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "acquisition", "spacing_mm", "intensity_low", "intensity_high")
 
 
 def collect(
@@ -119,7 +66,7 @@ def collect(
     with store.appending() as (pixels, journal):
         for number, answer in enumerate(answers, finished + 1):
             if isinstance(answer, Failed):
-                line: dict[str, Any] = {"rows": [], "left_out": [answer.reason]}
+                line: dict[str, Any] = {"rows": [], "left_out": [answer.reason], "again": [], "lines": []}
             else:
                 images, line = _first_of_its_kind(answer, seen)
                 for image in images:
@@ -167,100 +114,16 @@ def _seconds(task: Task, root: Path) -> float:
 
 def _first_of_its_kind(answer: Answer, seen: set[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
     """The images and the journal's line of one task, without images that an earlier file gave already."""
-    images, rows, left_out = [], [], list(answer.value["left_out"])
+    images, rows, left_out, again = [], [], list(answer.value["left_out"]), list(answer.value["again"])
     for image, row in zip(answer.arrays, answer.value["rows"]):
         if row["id"] in seen:
             left_out.append("the same SOP Instance UID as an earlier file")
+            again.append({name: row[name] for name in ("id", "findings", "patient")})
             continue
         seen.add(row["id"])
         images.append(image)
         rows.append(row)
-    return images, {"rows": rows, "left_out": list(dict.fromkeys(left_out))}
-
-
-def work(task: Task, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """One task's images and their rows, and why others were left out of it: past this point there is no identity."""
-    images, rows, left_out = [], [], []
-    refuse = functools.partial(_refuse, task=task, settings=settings)
-    for found in settings.read([settings.root / file for file in task.files], refuse):
-        try:
-            if isinstance(found, Quarantined):
-                raise Unusable(found.reason)
-            image, row = _standard(found, task, settings)
-        except Unusable as error:
-            left_out.append(str(error))
-            continue
-        images.append(image)
-        rows.append(row)
-    # Frames that are left out for one reason give it once.
-    return {"rows": rows, "left_out": list(dict.fromkeys(left_out))}, images
-
-
-def _findings(header: Any, task: Task, settings: Settings) -> Findings | Quarantined:
-    """What the labels say of an image; a volume's files must not contradict each other."""
-    found = [settings.labels.find(name, header) for name in task.files]
-    known = {one for one in found if not isinstance(one, Quarantined)}
-    if len(known) > 1:
-        return Quarantined("contradictory labels for the files of its series in the label table")
-    return known.pop() if known else found[0]
-
-
-def _refuse(header: Any, task: Task, settings: Settings) -> str | None:
-    """Why an image is not wanted, told by its header alone."""
-    if not text(header, "SOPInstanceUID"):
-        return "no SOP Instance UID: give it one, or export it again"
-    modality = text(header, "Modality").upper()
-    if settings.dicom and modality not in allow_list.MODALITIES:
-        if not modality:
-            return "its header has no Modality: set it to what it is (CT, MR, DX, ...)"
-        return "its Modality is not that of an image of the body (a whole slide, a segmentation, a report, ...): keep such files elsewhere"
-    if settings.patients and not text(header, "PatientID"):
-        return "no Patient ID: it could not be kept on the same side of the split as the patient's other images; give it one"
-    if (why := text_guard.refuse_header(header, settings.burned_in)) is not None:
-        return why
-    found = _findings(header, task, settings)
-    return found.reason if isinstance(found, Quarantined) else None
-
-
-def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
-    findings = _findings(reading.header, task, settings)
-    if isinstance(findings, Quarantined):
-        raise Unusable(findings.reason)
-    if min(reading.pixels.shape[-2:]) < MIN_SIDE:
-        raise Unusable(f"smaller than {MIN_SIDE} pixels")
-    if _flat(reading.pixels):
-        raise Unusable("the image has no contrast")
-    if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
-        raise Unusable(why)
-    kept = dict(vars(allow_list.keep(reading.header, settings.key)))
-    if reading.frame is not None:
-        kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
-    if not settings.patients:
-        kept["patient"] = kept["id"]
-    low, high = window(reading, kept["modality"], settings.target.scaling)
-    spacing: float | None
-    if reading.kind == "volume":
-        image, spacing, _ = standardize_volume(reading, low, high, settings.target)
-    else:
-        mm = reading.spacing[0] if reading.spacing else None
-        image, ratio = standardize(reading.pixels, low, high, settings.target, reading.aspect, mm, overwrite=True)
-        spacing = mm * ratio if mm else None
-    row = {
-        **kept,
-        "findings": findings,
-        "spacing_mm": spacing,
-        "intensity_low": low if reading.linear else None,
-        "intensity_high": high if reading.linear else None,
-    }
-    return image, row
-
-
-def _flat(pixels: NDArray[np.float32]) -> bool:
-    """Whether all values but NaN are one. Of most images a few rows tell that they are not, in a fraction of the time."""
-    few = pixels[..., :: max(1, pixels.shape[-2] // 8), :]
-    if np.fmin.reduce(few, axis=None) < np.fmax.reduce(few, axis=None):
-        return False
-    return bool(np.fmin.reduce(pixels, axis=None) == np.fmax.reduce(pixels, axis=None))
+    return images, {**answer.value, "rows": rows, "left_out": list(dict.fromkeys(left_out)), "again": again}
 
 
 class Store:
@@ -319,23 +182,32 @@ class Store:
             start = end
 
     def rows(self, tasks: Sequence[Task]) -> pd.DataFrame:
-        """One row an image: ``id``, ``patient``, ``file``, ``findings`` (a tuple) and :data:`FIELDS`."""
+        """One row an image: ``id``, ``patient``, ``file``, ``findings`` (a tuple), :data:`FIELDS` and :data:`PASSING`."""
         import pandas as pd
 
-        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "findings", "file", *FIELDS)}
+        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "findings", "file", *FIELDS, *PASSING)}
         shared: dict[Any, Any] = {}  # equal values are kept once: most columns hold few different ones
         for task, line in zip(tasks, self.lines()):
             for row in line["rows"]:
                 for name, values in columns.items():
                     value = task.files[0] if name == "file" else tuple(row[name]) if name == "findings" else row[name]
                     values.append(shared.setdefault(value, value))
-        return pd.DataFrame(columns)
+        # Names that are not UTF-8 cannot be held but as objects.
+        return pd.DataFrame({**columns, "file": pd.Series(columns["file"], dtype=object)})
 
     def left_out(self, tasks: Sequence[Task]) -> Left:
         """File and reason of everything that was left out."""
         return [(name, reason) for task, line in zip(tasks, self.lines()) for reason in line["left_out"] for name in task.files]
 
+    def again(self) -> list[dict[str, Any]]:
+        """``id``, ``findings`` and ``patient`` of images that an earlier file had given already."""
+        return [one for line in self.lines() for one in line["again"]]
+
+    def matched(self) -> set[int]:
+        """Lines of a label table by UID or patient that some header led to."""
+        return {number for line in self.lines() for number in line["lines"]}
+
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The journal: ``rows`` and ``left_out`` of every finished task."""
+        """The journal: ``rows``, ``left_out``, ``again`` and ``lines`` of every finished task."""
         with (self.folder / "journal.jsonl").open("rb") as file:
             yield from map(json.loads, file)

@@ -1,89 +1,166 @@
-"""Which findings an image has: from a CSV, by file, UID or patient, or from an attribute of its header."""
+"""What a label table says of an image, by file, UID or patient; or its findings by an attribute of its header, or by its folder."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from unicodedata import normalize
 
 from pipeline.errors import InputError
+from pipeline.ingest import facts, matching, patients, table
 from pipeline.ingest.readers.header import text
 from pipeline.ingest.readers.reading import Quarantined
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# 1 present, 0 absent, -1 unknown, for each class in order.
+# 1 present, 0 absent, -1 unknown, for each class in order; empty where the table says nothing.
 Findings = tuple[int, ...]
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
 _KEYWORD = {"sop_instance_uid": "SOPInstanceUID", "series_instance_uid": "SeriesInstanceUID", "patient_id": "PatientID"}
-_MARKS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": -1}
+_MARKS = {"": -1} | {f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", ".0", ",0")}
+Use = Literal["needed", "optional", "elsewhere"]
+CONTRADICTORY = "contradictory labels for its {column} in the label table"
+SEVERAL_PATIENTS = "several patients for its {column} in the label table"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the table says under one key.
+
+    Attributes:
+        line: the first line that has the key.
+        rows: how many have it.
+        findings: empty where the table gives no label.
+        stated: what else it says, under DICOM keywords, to be read as a header is.
+        why: why it cannot be used, where its rows contradict each other.
+    """
+
+    line: int
+    rows: int
+    findings: Findings
+    stated: dict[str, str] = field(repr=False)
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Findings by file, SOP or Series Instance UID, or Patient ID.
+    """A label table.
 
     Attributes:
         column: one of :data:`KEYS`: what ``table`` is keyed by.
-        table: findings of every key; None where the CSV gives one key several.
-        patients: patient of every key, where the table has a column ``patient_id`` beside its key.
+        table: what it says of every key; a reason where a file has several.
+        unmatched: entries for which there is no file, by their key.
+        unpadded: keys, without their suffix, by what they are without the leading zeros of their numbers.
+        labelled: whether it has labels.
+        rows: how many it has.
+        notes: what was assumed, with counts.
     """
 
     column: str
-    table: dict[str, Findings | None] = field(repr=False)
-    patients: dict[str, str] = field(repr=False)
+    table: dict[str, Entry | str] = field(repr=False)
+    unmatched: dict[str, Entry] = field(default_factory=dict, repr=False)
+    unpadded: dict[str, str] = field(default_factory=dict, repr=False)
+    labelled: bool = True
+    rows: int = 0
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, path: Path, classes: Sequence[str], several: bool = False) -> Labels:
-        """Read the CSV: the first of :data:`KEYS` that it has, and a column ``label``, or with ``several`` a column for each class.
+    def load(cls, path: Path, classes: Sequence[str], several: bool = False, use: Use = "needed") -> Labels:
+        """Read the table: the first of :data:`KEYS` that it has, and a column ``label``, or with ``several`` a column for each class.
 
-        Rows without a label are passed over. In the column of a class 1 is present, 0 absent, -1 or nothing unknown.
+        In the column of a class 1 is present, 0 absent, -1 or nothing unknown. The columns of :data:`pipeline.ingest.facts.FACTS` are
+        read where they are there, and win over the header. ``use`` says whether labels must be there, may be there, or come from elsewhere.
 
         Raises:
-            InputError: it cannot be read, lacks a column, or holds labels that are no class.
+            InputError: it cannot be read, can be read in several ways, lacks a column, or holds labels that are no class.
         """
-        columns, rows = _rows(path)
-        column = next((name for name in KEYS if name in columns), None)
-        needed = [name.lower() for name in classes] if several else ["label"]
-        if column is None or not set(needed) <= set(columns):
-            wanted = f"a column for each class ({', '.join(classes)})" if several else "a column 'label'"
-            raise InputError(f"{path.name} needs {wanted} and one of {', '.join(KEYS)}, separated by commas")
-        found = [(row.get(column, ""), [row.get(name, "") for name in needed], row.get("patient_id", "")) for row in rows]
-        to_findings = _marks(path, classes) if several else _class(path, classes, [label for _, [label], _ in found])
-        table: dict[str, Findings | None] = {}
-        patients: dict[str, str] = {}
-        for key, values, patient in found:
-            if not key or not any(values):
-                continue
-            name = PurePosixPath(key.replace("\\", "/")).as_posix() if column == "file" else key
-            findings = to_findings(values)
-            table[name] = findings if table.get(name, findings) == findings else None
-            if column == "file" and patient and patients.setdefault(name, patient) != patient:
-                table[name] = None
-        return cls(column, table, patients)
+        found = table.read(path, classes if several else ())
+        column = next((name for name in KEYS if name in found.columns), None)
+        wanted = [table.folded(name) for name in classes] if several else ["label"]
+        labelled = use != "elsewhere" and set(wanted) <= set(found.columns)
+        others = facts.FACTS.keys() & set(found.columns) - {column}
+        if column is None or not (labelled or use == "elsewhere" or (use == "optional" and others)):
+            asked = f"a column for each class ({', '.join(classes)})" if several else "a column 'label'"
+            raise InputError(f"{path.name} needs {asked} and one of {', '.join(KEYS)}: name them in its first line")
+        for name in {column, "patient_id"}:
+            facts.refuse_shortened(found, name)
+        values = [found.values(name) for name in wanted] if labelled else []
+        to_findings = _marks(path, classes) if several else _class(path, classes, values[0] if values else [])
+        stated, notes = facts.stated(found, column)
+        entries: dict[str, Entry | str] = {}
+        for number, (line, key) in enumerate(zip(found.lines, found.values(column))):
+            said = tuple(column_values[number] for column_values in values)
+            form = matching.posix(key) if column == "file" else matching.identifier(column, key)
+            if key and form:
+                entry = Entry(line, 1, to_findings(said) if any(said) else (), stated[number])
+                entries[form] = _merged(entries[form], entry, column) if form in entries else entry
+        without = sum(not key for key in found.values(column))
+        notes += [f"{path.name}: {without} rows have no {column} and were passed over"] if without else []
+        return cls(column, entries, {}, _unpadded(column, entries), labelled, len(found.rows), (*found.notes, *notes))
+
+    def matched(self, names: Sequence[str]) -> Labels:
+        """The table by the files that there are, where it is one by file; names are relative POSIX paths."""
+        if self.column != "file":
+            return self
+        entries: dict[str, Entry | str] = {}
+        unmatched: dict[str, Entry] = {}
+        for (key, entry), files in zip(self.table.items(), matching.files_of(list(self.table), names)):
+            assert isinstance(entry, Entry)
+            if not files:
+                unmatched[key] = entry
+            for name in files:
+                before = entries.get(name)
+                if len(files) > 1 or isinstance(before, str):
+                    entries[name] = matching.AMBIGUOUS
+                else:
+                    entries[name] = entry if before is None else _merged(before, entry, self.column)
+        return replace(self, table=entries, unmatched=unmatched, unpadded=_unpadded("file", unmatched))
+
+    def entry(self, file: str, header: Dataset | Any) -> Entry | str | None:
+        """What the table says of an image, given its file's path and its header: nothing, or the reason why it is unclear."""
+        key = self._key(file, header)
+        found = self.table.get(key)
+        if found is None and key:
+            bare = _bare(self.column, key)
+            return matching.UNPADDED.format(column=self.column) if self.unpadded.get(matching.unpadded(bare), bare) != bare else None
+        return (found.why or found) if isinstance(found, Entry) else found
 
     def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
         """Findings of an image, given its file's relative POSIX path and its header."""
-        key = file if self.column == "file" else text(header, _KEYWORD[self.column])
-        if key not in self.table:
+        found = self.entry(file, header)
+        if isinstance(found, str):
+            return Quarantined(found)
+        if found is None:
             return Quarantined(f"no label: its {self.column} is not in the label table")
-        return self.table[key] or Quarantined(f"contradictory labels for its {self.column} in the label table")
+        return found.findings or Quarantined(f"no label: the label table leaves it empty for its {self.column}")
+
+    def line(self, header: Dataset | Any) -> int | None:
+        """The line that an image's header leads to, in a table by UID or patient."""
+        found = self.table.get(self._key("", header)) if self.column != "file" else None
+        return found.line if isinstance(found, Entry) else None
+
+    def _key(self, file: str, header: Dataset | Any) -> str:
+        return file if self.column == "file" else matching.identifier(self.column, text(header, _KEYWORD[self.column]))
+
+    def names_patients(self) -> bool:
+        """Whether any row says whose image it is."""
+        return any("PatientID" in entry.stated for entry in self.table.values() if isinstance(entry, Entry))
 
     def outside(self) -> list[str]:
         """Keys that are paths out of the folder: no file is looked for there."""
-        paths = ((key, PurePosixPath(key)) for key in self.table if self.column == "file")
+        paths = ((key, PurePosixPath(key)) for key in (*self.table, *self.unmatched) if self.column == "file")
         return sorted(key for key, path in paths if path.is_absolute() or ".." in path.parts or key[1:2] == ":")
 
 
 def class_names(path: Path) -> tuple[str, ...]:
     """The different labels of a table with one label a row, sorted. Raises InputError where it cannot be read, or has no such column."""
-    columns, rows = _rows(path)
-    if "label" not in columns:
-        raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(KEYS)}, separated by commas")
-    return tuple(sorted({row.get("label", "") for row in rows} - {""}))
+    found = table.read(path, ())
+    if "label" not in found.columns:
+        raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(KEYS)}: name them in its first line")
+    return tuple(sorted(set(found.values("label")) - {""}))
 
 
 @dataclass(frozen=True)
@@ -95,12 +172,12 @@ class FieldLabels:
 
     def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
         """Findings of an image, given its header."""
-        value = text(header, self.keyword).casefold()
+        value = table.folded(text(header, self.keyword))
         if not value:
             return Quarantined(f"no label: its header has no {self.keyword}")
-        if value not in [name.casefold() for name in self.classes]:
+        if value not in [table.folded(name) for name in self.classes]:
             return Quarantined(f"no label: its {self.keyword} is none of ingest.classes")
-        return one_hot([name.casefold() for name in self.classes].index(value), len(self.classes))
+        return one_hot([table.folded(name) for name in self.classes].index(value), len(self.classes))
 
 
 @dataclass(frozen=True)
@@ -111,10 +188,10 @@ class FolderLabels:
 
     def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
         """Findings of an image, given its file's relative POSIX path."""
-        folder = PurePosixPath(file).parts[0]
-        if folder not in self.classes:
+        folder, names = matching.readable(PurePosixPath(file).parts[0]), [normalize("NFC", name) for name in self.classes]
+        if folder not in names:
             return Quarantined("no label: its folder is none of ingest.classes")
-        return one_hot(self.classes.index(folder), len(self.classes))
+        return one_hot(names.index(folder), len(self.classes))
 
 
 @dataclass(frozen=True)
@@ -131,29 +208,44 @@ def one_hot(index: int, count: int) -> Findings:
     return tuple(int(number == index) for number in range(count))
 
 
-def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names in lower case, and the rows, stripped."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-            rows = [dict(zip(columns, (value.strip() for value in row.values() if isinstance(value, str)))) for row in reader]
-    except FileNotFoundError:
-        raise InputError(f"no label table {path.name} in {path.parent}: put the CSV there, or name it in ingest.labels") from None
-    except (UnicodeDecodeError, csv.Error, OSError):
-        raise InputError(f"{path.name} cannot be read: save it as CSV with commas, in UTF-8") from None
-    return columns, rows
+def opposite(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether one has a finding that the other denies."""
+    return any({left, right} == {0, 1} for left, right in zip(one, other))
+
+
+def _merged(first: Entry | str, second: Entry, column: str) -> Entry:
+    """Two entries of one key: a label beside none counts; a fact on which they differ is left out."""
+    assert isinstance(first, Entry)
+    why = first.why or second.why
+    if first.findings and second.findings and first.findings != second.findings:
+        why = CONTRADICTORY.format(column=column)
+    names = {patients.canonical(entry.stated["PatientID"]) for entry in (first, second) if "PatientID" in entry.stated}
+    if len(names) > 1:
+        why = why or SEVERAL_PATIENTS.format(column=column)
+    stated = {**second.stated, **first.stated}
+    for name in first.stated.keys() & second.stated.keys() - {"PatientID"}:
+        stated[name] = first.stated[name] if first.stated[name] == second.stated[name] else ""
+    return Entry(min(first.line, second.line), first.rows + second.rows, first.findings or second.findings, stated, why)
+
+
+def _unpadded(column: str, entries: dict[str, Any]) -> dict[str, str]:
+    bare = [_bare(column, key) for key in entries] if column in ("file", "patient_id") else []
+    return {matching.unpadded(key): key for key in bare}
+
+
+def _bare(column: str, key: str) -> str:
+    return matching.stem(table.folded(matching.readable(key))) if column == "file" else key
 
 
 def _class(path: Path, classes: Sequence[str], labels: Sequence[str]) -> Any:
-    index = {name: number for number, name in enumerate(classes)}
-    unknown = sorted({label for label in labels if label and label not in index})
+    index = {normalize("NFC", name): number for number, name in enumerate(classes)}
+    unknown = sorted({label for label in labels if label and normalize("NFC", label) not in index})
     if unknown:
         raise InputError(
             f"{path.name}: {len(unknown)} label(s) match no class: {_some(unknown)}; ingest.classes names {', '.join(classes)}: "
             f"add them there, or mend the table"
         )
-    return lambda values: one_hot(index[values[0]], len(classes))
+    return lambda values: one_hot(index[normalize("NFC", values[0])], len(classes))
 
 
 def _marks(path: Path, classes: Sequence[str]) -> Any:

@@ -21,6 +21,8 @@ from pipeline.errors import InputError
 from pipeline.ingest import split
 
 NAME = "splits.json"
+# How a pseudonym follows from a patient's id (:func:`pipeline.ingest.patients.canonical`): another way would draw all patients anew.
+SPELLING = "canonical"
 TIES = "a near-duplicate of images in different splits, which would tie them together: earlier patients stay where they are"
 
 
@@ -47,7 +49,7 @@ class Ledger:
         Raises:
             InputError: it is damaged, or was made under another key, or with other shares.
         """
-        mark = artifacts.keyed(key, "ledger")[:16]
+        mark = artifacts.keyed(key, "ledger", SPELLING)[:16]
         if not path.exists():
             return cls(mark, dict(shares))
         value = artifacts.read_json(path)
@@ -55,7 +57,10 @@ class Ledger:
         if not isinstance(value, dict) or not {"key", "shares", "patients", "images"} <= value.keys():
             raise InputError(f"{path.name}, the ledger of splits, is damaged: restore it from a backup, {anew}")
         if value["key"] != mark:
-            raise InputError(f"{path.name}, the ledger of splits, was made under another project key: restore that key, {anew}")
+            raise InputError(
+                f"{path.name}, the ledger of splits, was made under another project key, or before ids were compared without case and "
+                f"punctuation: restore that key, {anew}"
+            )
         if value["shares"] != dict(shares):
             asked = ", ".join(f"{name} {share:.3g}" for name, share in value["shares"].items())
             raise InputError(f"{path.name}, the ledger of splits, was drawn with other shares ({asked}): restore them, {anew}")

@@ -90,9 +90,9 @@ def _folder_digest(ingest: IngestConfig, setting: str, run: Path, key: bytes, ca
     names = dict(regular_files(root))
     if not names:
         raise InputError(f"{root}: the folder holds no file: give the folder with the {_KINDS[ingest.source]} as {setting}")
-    if ingest.labels is not None and ingest.label_table is None:
+    if ingest.label_table is None:
         labels = root / ingest.labels
-        needed = ingest.label_field is None and ingest.source != "pictures"
+        needed = ingest.label_field is None and ingest.source != "pictures" and not ingest.unlabelled
         if (needed and not labels.is_file()) or (labels.exists() and not labels.resolve().is_relative_to(root.resolve())):
             raise InputError(f"no label table {ingest.labels} in {root}: put the CSV there, or name it in ingest.labels")
     return artifacts.keyed(key, "source", *_pairs(names, _digests(names, run, key, key, cache)))
@@ -129,7 +129,7 @@ def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:
     from pipeline.ingest.readers import dicomweb
 
     assert ingest.query is not None
-    table = ingest.path.expanduser() / ingest.labels if ingest.path and ingest.labels else None
+    table = ingest.path.expanduser() / ingest.labels if ingest.path else None
     if table is not None and ingest.label_field is None and not table.is_file():
         raise InputError(f"no label table {ingest.labels} in {table.parent}: put the CSV there, or name it in ingest.labels")
     labels = _digests({table.name: table}, run, key, secret=key) if table is not None and table.is_file() else []

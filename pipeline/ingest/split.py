@@ -46,11 +46,10 @@ def near_duplicates(images: NDArray[np.uint8] | NDArray[np.uint16], threshold: f
     cluster = identical(images)
     for left, right in _twins(images, np.flatnonzero(cluster == np.arange(len(images))), threshold, cluster):
         cluster[:] = _components(len(images), cluster[left], cluster[right])[cluster]
-    sizes = np.bincount(cluster)[cluster]
-    return renumber(np.where(sizes > 1, cluster, -1))
+    return groups_of_several(cluster)
 
 
-def identical(images: NDArray[Any]) -> NDArray[np.int64]:
+def identical(images: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     """Number of the first image with the same pixels, ``int64 [n]``."""
     digests = np.empty((len(images), 2), np.uint64)
     for digest, image in zip(digests, images):
@@ -225,6 +224,13 @@ def _details(images: NDArray[Any], index: NDArray[np.int64]) -> NDArray[np.float
 def _components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def groups_of_several(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups numbered as by :func:`renumber`, -1 for those of a single member."""
+    known = groups >= 0
+    sizes = np.bincount(groups[known], minlength=1)
+    return renumber(np.where(known & (sizes[np.where(known, groups, 0)] > 1), groups, -1))
 
 
 def renumber(groups: NDArray[np.int64]) -> NDArray[np.int64]:

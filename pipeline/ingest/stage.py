@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,22 +15,27 @@ from numpy.typing import NDArray
 from pipeline import artifacts, images
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
-from pipeline.ingest import holdout, ledger, source, split
-from pipeline.ingest.cohort import Cohort, published, scanned
+from pipeline.ingest import holdout, ledger, notes, quarantine, source, split
+from pipeline.ingest.cohort import CONFLICT, Cohort, published, scanned
 from pipeline.ingest.collect import FIELDS
 from pipeline.ingest.deidentify import allow_list
+from pipeline.ingest.patients import ISSUERS, by_issuer
 from pipeline.ingest.tasks import Left
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
     from pipeline.stages import Context
 
+TWIN = "near-duplicate of an image in the official val or test split"
+UNKNOWN = "unknown (split by image)"
+
 
 def run(ctx: Context) -> dict[str, Any]:
     """Ingest the configured source into ``ctx.out``.
 
-    Writes the images with ``rows.parquet``, ``quarantine.parquet`` (file, reason), ``deidentification.json`` and ``cohort.json``. Images
-    are appended to a store as they are read, file by file, so that an interrupted attempt goes on; the result does not depend on it.
+    Writes the images with ``rows.parquet``, ``quarantine.parquet`` and ``quarantine.csv`` (file, reason), ``deidentification.json`` and
+    ``cohort.json``. The quarantine is written before anything is refused, so that it tells why. Images are appended to a store as they are
+    read, file by file, so that an interrupted attempt goes on; the result does not depend on it.
 
     Raises:
         InputError: no usable image, labels that match no class, or too few patients to split.
@@ -38,46 +43,88 @@ def run(ctx: Context) -> dict[str, Any]:
     ingest = ctx.config.ingest
     holdout.refuse_two_readings(ctx.config)
     cohort = published(ctx) if ingest.source == "medmnist" else scanned(ctx, ingest)
-    if ingest.holdout is not None:
-        cohort = holdout.joined(cohort, scanned(ctx, source.of_holdout(ingest), "holdout"))
-    if not len(cohort.rows):
-        _write_quarantine(ctx.out, cohort.left_out)
-        common = "; ".join(f"{count} x {reason}" for reason, count in Counter(reason for _, reason in cohort.left_out).most_common(3))
-        raise InputError(f"no usable image among {len(cohort.left_out)} files ({common}): ingest/quarantine.parquet lists them")
-    clusters = split.near_duplicates(cohort.images)
-    rng = np.random.default_rng((ctx.config.seed, 1))
-    why: str | NDArray[np.str_] = "near-duplicate of an image in the official val or test split"
     if ctx.config.foreign:
-        splits, why = holdout.place(cohort, clusters, strata(cohort.findings, cohort.classes), ingest, rng)
-        kept = why == ""
-    elif "split" in cohort.rows:
-        splits, kept = _split_published(cohort, clusters, ingest, rng)
-    elif cohort.unit == "patient":
-        splits, kept = _split_patients(ctx, cohort, clusters, rng)
-        why = ledger.TIES
-    else:
-        splits, kept = _split_images(cohort, clusters, ingest, rng), np.ones(len(clusters), bool)
-    reasons = np.broadcast_to(why, kept.shape)[~kept]
-    dropped: Left = [(str(file), str(reason)) for file, reason in zip(cohort.rows["file"][~kept], reasons)]
-    left_out = cohort.left_out + dropped
+        cohort = holdout.joined(cohort, scanned(ctx, source.of_holdout(ingest), "holdout") if ingest.holdout is not None else None)
+    quarantine.write(ctx.out, cohort.left_out)
+    for note in cohort.notes:
+        ctx.reporter.note(note)
+    clusters = split.near_duplicates(cohort.images)[cohort.rows.index.to_numpy()] if len(cohort.rows) else np.zeros(0, np.int64)
+    if "split" not in cohort.rows and not ctx.config.foreign:
+        cohort, clusters = _without_contradictions(cohort, clusters)
+        quarantine.write(ctx.out, cohort.left_out)
+    if not len(cohort.rows):
+        files = len({name for name, _ in cohort.left_out})
+        raise InputError(f"no usable image among {files} files ({_commonest(cohort.left_out)}): ingest/quarantine.csv lists them")
+    if ctx.config.foreign:
+        holdout.refuse_unlabelled(cohort)
+    patients, splits, why = _split(ctx, cohort, clusters)
+    kept = why == ""
+    left_out = sorted(cohort.left_out + list(zip(cohort.rows["file"][~kept].tolist(), why[~kept].tolist())))
     table = {
-        **{name: cohort.rows[name] for name in ("id", "patient")},
+        "id": cohort.rows["id"],
+        "patient": patients,
         "split": splits,
         **{FINDING + name: cohort.findings[:, number] for number, name in enumerate(cohort.classes)},
         **{name: cohort.rows[name] for name in FIELDS},
         "duplicate_group": clusters,
     }
-    images.write(ctx.out, cohort.images, np.flatnonzero(kept), pd.DataFrame(table)[kept].reset_index(drop=True))
+    images.write(ctx.out, cohort.images, cohort.rows.index.to_numpy()[kept], pd.DataFrame(table)[kept].reset_index(drop=True))
     cleaned = ImageSet.load(ctx.out)
-    _write_quarantine(ctx.out, left_out)
-    _write_facts(ctx, cohort, cleaned, clusters, left_out)
+    quarantine.write(ctx.out, left_out)
+    _write_facts(ctx, cohort, cleaned, patients, clusters, left_out)
     # The PACS's files hold identities, and nothing reads them again.
     for folder in (*ctx.out.glob("partial-*"), *ctx.out.glob("dicomweb")):
         shutil.rmtree(folder)
     counts = {name: int((cleaned.rows["split"] == name).sum()) for name in ("train", "audit", "val", "test")}
-    patients = {"patients": int(cleaned.rows["patient"].nunique())} if cohort.unit == "patient" else {}
+    people = int(cleaned.rows["patient"].nunique()) if cohort.unit == "patient" else UNKNOWN
     groups = len(set(clusters[clusters >= 0].tolist()))
-    return {"images": len(cleaned), **patients, **counts, "near_duplicate_groups": groups, "quarantined": len(left_out)}
+    return {"images": len(cleaned), "patients": people, **counts, "near_duplicate_groups": groups, "quarantined": len(left_out)}
+
+
+def _without_contradictions(cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[Cohort, NDArray[np.int64]]:
+    """The cohort and its clusters without images that are the same pixel by pixel and have opposite findings: one of them is wrong."""
+    wrong = np.zeros(len(clusters), bool)
+    findings = pd.Series(list(map(tuple, cohort.findings.tolist())), dtype=object)
+    mixed = findings.groupby(clusters).transform("nunique").to_numpy() > 1 if len(findings) else wrong
+    suspects = np.flatnonzero((clusters >= 0) & mixed)
+    if len(suspects):
+        same = split.identical([cohort.images[place] for place in cohort.rows.index[suspects]])
+        for first in np.unique(same):
+            found = cohort.findings[suspects[same == first]]
+            wrong[suspects[same == first]] = ((found == 1).any(axis=0) & (found == 0).any(axis=0)).any()
+    left_out = [(str(file), CONFLICT) for file in cohort.rows["file"][wrong]]
+    remaining = replace(cohort, rows=cohort.rows[~wrong], left_out=sorted(cohort.left_out + left_out))
+    return remaining, split.groups_of_several(clusters[~wrong])
+
+
+def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[Any]]:
+    """Patient and split of every image, and why it is left out after all: an empty string for those that stay.
+
+    Raises:
+        InputError: too few patients; it says why most files were left out.
+    """
+    ingest, rng = ctx.config.ingest, np.random.default_rng((ctx.config.seed, 1))
+    patients = cohort.rows["patient"].to_numpy(str)
+    nothing = np.full(len(patients), "", object)
+    try:
+        if ctx.config.foreign:
+            return holdout.place(cohort, clusters, strata(cohort.findings, cohort.classes), ingest, rng)
+        if "split" in cohort.rows:
+            splits, kept = _split_published(cohort, clusters, ingest, rng)
+            return patients, splits, np.where(kept, nothing, TWIN)
+        if cohort.unit == "patient":
+            return _split_patients(ctx, cohort, clusters, rng)
+        return patients, _split_images(cohort, clusters, ingest, rng), nothing
+    except InputError as error:
+        if not cohort.left_out:
+            raise
+        raise InputError(
+            f"{error} ({len(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; ingest/quarantine.csv lists them)"
+        ) from None
+
+
+def _commonest(left_out: Left) -> str:
+    return quarantine.commonest(reason for _, reason in left_out)
 
 
 def strata(findings: NDArray[np.int8], classes: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -103,19 +150,23 @@ def _shares(ingest: IngestConfig) -> dict[str, float]:
 
 def _split_patients(
     ctx: Context, cohort: Cohort, clusters: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[Any]]:
     """The whole cohort by patient, those of earlier ingests where they are; patients that share a near-duplicate count as one.
 
-    False in the second result for an image that would tie two splits together.
+    As :func:`_split`; left out are images that could be any of several patients', or would tie two splits together.
     """
     path, shares = ctx.run / ledger.NAME, _shares(ctx.config.ingest)
     earlier = ledger.Ledger.load(path, artifacts.project_key(ctx.run), shares)
-    ids, patients = cohort.rows["id"].tolist(), cohort.rows["patient"].tolist()
-    labels, names = strata(cohort.findings, cohort.classes)
-    splits, kept = ledger.place(earlier, ids, patients, clusters, labels, names, rng)
-    chosen = np.flatnonzero(kept)
-    earlier.save(path, [ids[row] for row in chosen], [patients[row] for row in chosen], splits[kept].tolist())
-    return splits, kept
+    patients, clear = by_issuer(cohort.rows, earlier.patients.keys())
+    why = np.where(clear, np.full(len(patients), "", object), ISSUERS)
+    places = np.flatnonzero(clear)
+    ids, splits = cohort.rows["id"].to_numpy(str), np.full(len(patients), "", "<U5")
+    labels, names = strata(cohort.findings[places], cohort.classes)
+    splits[places], kept = ledger.place(earlier, ids[places].tolist(), patients[places].tolist(), clusters[places], labels, names, rng)
+    why[places[~kept]] = ledger.TIES
+    chosen = places[kept]
+    earlier.save(path, ids[chosen].tolist(), patients[chosen].tolist(), splits[chosen].tolist())
+    return patients, splits, why
 
 
 def _split_images(cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator) -> NDArray[np.str_]:
@@ -145,14 +196,17 @@ def _split_published(
     return splits, kept
 
 
-def _write_quarantine(out: Path, left_out: Left) -> None:
-    pd.DataFrame(left_out, columns=["file", "reason"], dtype=str).to_parquet(out / "quarantine.parquet", index=False)
-
-
-def _write_facts(ctx: Context, cohort: Cohort, cleaned: ImageSet, clusters: NDArray[np.int64], left_out: Left) -> None:
+def _write_facts(
+    ctx: Context, cohort: Cohort, cleaned: ImageSet, patients: NDArray[np.str_], clusters: NDArray[np.int64], left_out: Left
+) -> None:
     """``cohort.json`` and ``deidentification.json``: figures and actions, nothing of any one patient."""
-    grouped = pd.DataFrame({"group": clusters, "patient": cohort.rows["patient"], "label": cohort.rows["findings"]})
+    grouped = pd.DataFrame({"group": clusters, "patient": patients, "label": cohort.rows["findings"].to_numpy()})
     groups = grouped[grouped["group"] >= 0].groupby("group")
+    people = groups["patient"].nunique()
+    shared = people.index[people > 1]
+    tied = notes.tied(len(shared), grouped["patient"][grouped["group"].isin(shared)].nunique()) if cohort.unit == "patient" else []
+    for note in tied:
+        ctx.reporter.note(note)
     counts = {
         name: {label: int(((cleaned.rows["split"] == name) & (cleaned.rows[FINDING + label] == 1)).sum()) for label in cleaned.classes}
         for name in ("train", "audit", "val", "test")
@@ -172,9 +226,10 @@ def _write_facts(ctx: Context, cohort: Cohort, cleaned: ImageSet, clusters: NDAr
             "near_duplicates": {
                 "groups": len(groups),
                 "images": int((clusters >= 0).sum()),
-                f"groups_across_{cohort.unit}s": int((groups["patient"].nunique() > 1).sum()),
+                f"groups_across_{cohort.unit}s": len(shared),
                 "groups_with_different_classes": int((groups["label"].nunique() > 1).sum()),
             },
+            "notes": [*cohort.notes, *tied],
             "quarantined": dict(sorted(Counter(reason for _, reason in left_out).items())),
         },
     )

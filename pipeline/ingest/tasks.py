@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.ingest import source
 from pipeline.ingest.isolate import Failed, isolated
-from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass
+from pipeline.ingest.labels import Labels
 from pipeline.ingest.readers.header import quiet
 from pipeline.ingest.readers.reading import Quarantined
 from pipeline.ingest.readers.series import Slice, arrange, place
@@ -40,15 +40,14 @@ def grouped(ctx: Context, root: Path, names: Sequence[str]) -> tuple[list[Task],
         return series(root, names, source.workers(), done)
 
 
-def never_read(root: Path, labels: Labels | FieldLabels | FolderLabels | OneClass | None, present: set[str]) -> Left:
-    """Links, and what the label table names that is not there."""
+def never_read(root: Path, table: Labels | None) -> Left:
+    """Links, and the files that the label table names and that are not there."""
     left = [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
-    if isinstance(labels, Labels) and labels.column == "file":
-        outside = set(labels.outside())
+    if table is not None:
+        outside = set(table.outside())
         left += [
             (name, "a path out of the folder: refused" if name in outside else "named in the label table but not in the folder")
-            for name in sorted(labels.table)
-            if name not in present
+            for name in sorted(table.unmatched)
         ]
     return left
 

@@ -183,8 +183,8 @@ def _needed(audit: Mapping[str, Any], checks: list[dict[str, Any]], bound: float
     sentences = []
     if "holdout" in open_ and "membership" not in audit:
         sentences.append(
-            f"{MIN_HOLDOUT} {unit}s whom the generator never saw are needed, and {n['holdout_units']} calibrate the search: give as many as "
-            f"that, beside those for ingest.val_share and test_share."
+            f"{MIN_HOLDOUT} {unit}s whom the generator never saw are needed, and {n['holdout_units']} calibrate the search: give as many "
+            f"as that, beside those for ingest.val_share and test_share."
         )
     elif "holdout" in open_:
         share = n["audit"] / (n["train"] + n["audit"])

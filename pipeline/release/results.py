@@ -130,7 +130,7 @@ def limitations(results: Results) -> list[str]:
         "The privacy verdict covers the attacks listed in it, at their measured power; it is evidence, not a mathematical guarantee.",
     ]
     if not config.judged_by_classifiers:
-        why = "the images have no labels" if config.ingest.labels is None else "the holdout spares no patients for it"
+        why = "the images have no labels" if config.ingest.unlabelled else "the holdout spares no patients for it"
         found.append(f"Fidelity, utility and robustness were not measured: {why}.")
     if (results.gate.get("unit") or results.audit.get("unit")) == "image":
         found.append("The source has no patient identifiers: splits, figures and the verdict are by image, not by patient.")

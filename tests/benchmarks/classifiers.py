@@ -22,7 +22,7 @@ from torch.nn import functional
 from evaluation import encoder
 from evaluation.data import Labelled
 from evaluation.encoder import Classifier, Kind, Network
-from evaluation.intervals import macro_auc
+from evaluation.metrics import macro_auc
 
 WARM_UP = 3
 """Steps taken before the capture; libraries allocate and choose their kernels in the first ones."""

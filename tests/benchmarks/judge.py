@@ -20,7 +20,6 @@ from evaluation.data import Labelled, to_unit
 from evaluation.encoder import Classifier, Kind
 from evaluation.fidelity import TwoSample, compare, draw, frechet_distance, measures, standardised_features, two_sample_halves
 from evaluation.intervals import (
-    Floats,
     Interval,
     clopper_pearson,
     clopper_pearson_lower,
@@ -29,6 +28,7 @@ from evaluation.intervals import (
     resample_weights,
     to_json,
 )
+from evaluation.metrics import Floats
 from evaluation.utility import label_fidelity, utility
 from pipeline import runtime
 from pipeline.evaluate import ENCODER_IMAGES, labelled

@@ -35,7 +35,9 @@ def given(tmp_path_factory):
 
 
 def imported(a, b, c, run, labels=None, settings=()):
-    config = foreign_config("audit", a, b, c, labels, settings)
+    """As a release imports them, with classes; without sparing any of so small a holdout."""
+    shares = () if c is None else ("ingest.val_share=0", "ingest.test_share=0")
+    config = foreign_config("release", a, b, c, labels, [*shares, *settings])
     return ImageSet.load(api.run(config, out=run, until="generate").folder / "generate")
 
 
@@ -89,7 +91,7 @@ def test_every_form_gives_the_same_images(given, tmp_path, form):
     a, _, c = given
     found = imported(a, form(tmp_path / "B"), c, tmp_path / "run")
     assert multiset(found.images[:, 0]) == multiset(made()[0])
-    assert found.classes == (("all",) if form in (as_dicom, as_archive) else tuple(sorted(set(CLASSES))))
+    assert found.classes == (("all",) if form in (as_dicom, as_archive) else tuple(sorted(CLASSES)))
     if form in (as_release, as_table):
         wanted = np.bincount(made()[1], minlength=len(CLASSES))
         assert {name: int(found.findings[:, k].sum()) for k, name in enumerate(found.classes)} == dict(zip(CLASSES, wanted.tolist()))
@@ -130,7 +132,7 @@ def test_one_table_outside_labels_all_folders(tmp_path):
     found = imported(tmp_path / "A", tmp_path / "B", None, tmp_path / "run", labels=table)
     assert found.findings.sum(axis=0).tolist() == [int((made()[1] == CLASSES.index(name)).sum()) for name in found.classes]
     shutil.copy(tmp_path / "B" / "B0.png", tmp_path / "A" / "B0.png")
-    with pytest.raises(InputError, match=r"all\.csv names 1 files that two of the folders hold"):
+    with pytest.raises(InputError, match=r"1 rows of all\.csv mean files in two of the folders"):
         imported(tmp_path / "A", tmp_path / "B", None, tmp_path / "other", labels=table)
 
 
@@ -227,7 +229,7 @@ WRONG = {
     links: "holds no file.*--synthetic",
     other_classes: r"1 of 5 classes of --synthetic are none of --train's 5",
     unlabelled_among: r"1 of the synthetic images have no class of ingest\.classes",
-    finished_run: r"is a run folder, and audit a stage of it: synthcohort run CONFIG --out .* --until audit",
+    finished_run: r"is a run folder, and release a stage of it: synthcohort run CONFIG --out .* --until release",
     inside: r"generate\.import_from lies inside ingest\.path",
     text_file: r"no folder and no \.npz file.*--synthetic",
     damaged: r"damaged, or no \.npz of MedMNIST's layout",
@@ -281,8 +283,11 @@ def test_a_holdout_without_patient_ids_beside_named_patients_is_refused(given, t
         ({"generate": {"per_class": 3}}, r"train is missing"),
         ({"generate": {"import_from": "B", "steps": 4, "per_class": 3}}, r"leave out generate\.per_class, generate\.steps"),
         ({"ingest": {"source": "medmnist", "dataset": "breastmnist"}}, "goes with ingest.source dicom or pictures"),
-        ({"ingest": {"source": "pictures", "path": "A", "classes": ["a", "b"], "labels": None}}, "give ingest.classes one name"),
-        ({"ingest": {"source": "pictures", "path": "A", "classes": ["a"], "val_share": 0, "test_share": 0}}, "with an ingest.holdout alone"),
+        ({"ingest": {"source": "pictures", "path": "A", "classes": ["a", "b"], "unlabelled": True}}, "one name in ingest.classes"),
+        (
+            {"ingest": {"source": "pictures", "path": "A", "classes": ["a"], "val_share": 0, "test_share": 0}},
+            "with an ingest.holdout alone",
+        ),
         ({"ingest": {"source": "pictures", "path": "A", "classes": ["a"], "holdout": "C", "val_share": 0}}, "are both 0 or both above it"),
     ],
 )
@@ -293,7 +298,7 @@ def test_settings_that_do_not_go_together(change, words):
 
 
 def test_settings_of_a_foreign_set_do_not_go_with_training():
-    for key, value in {"holdout": "C", "label_table": "x.csv", "labels": None}.items():
+    for key, value in {"holdout": "C", "label_table": "x.csv", "unlabelled": True}.items():
         data = {"name": "x", "ingest": {"source": "pictures", "path": "A", "classes": ["a"], key: value}}
         with pytest.raises(InputError, match="belong to a foreign set"):
             config_of(data | {"train": {"images": 1}, "generate": {"per_class": 1}})
@@ -335,10 +340,11 @@ def test_until_a_stage_that_a_foreign_run_does_not_have(given, tmp_path):
 
 def test_classes_come_from_folders_only_where_all_tell_them(given, tmp_path):
     a, b, c = given
-    assert foreign_config("audit", a, b, c, None).ingest.classes == tuple(sorted(CLASSES))
+    assert foreign_config("release", a, b, c, None).ingest.classes == tuple(sorted(CLASSES))
+    assert foreign_config("audit", a, b, c, None).ingest.unlabelled
     flat = nineteen(a, b, tmp_path / "flat")
-    config = foreign_config("audit", a, flat, c, None)
-    assert (config.ingest.classes, config.ingest.labels) == (("all",), None)
+    config = foreign_config("release", a, flat, c, None)
+    assert (config.ingest.classes, config.ingest.unlabelled) == (("all",), True)
     assert not config.judged_by_classifiers
     assert foreign_config("release", a, b, c, None).judged_by_classifiers
     assert Path(str(config.ingest.path)) == a

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import get_frame
 
-from pipeline.ingest.collect import Task
 from pipeline.ingest.readers import dicom, series
 from pipeline.ingest.readers.reading import Quarantined, Reading
+from pipeline.ingest.tasks import Task
+from pipeline.ingest.tasks import series as find_series
 
 FOLDERS = {"dicom_pydicom_tests": 185, "dicom_highdicom": 29, "dicom_torchio_series": 17}
 # Every image in the folders, with its number of frames where that is not one. pydicom's test files:
@@ -233,7 +234,7 @@ def test_jpeg_2000_pixels_are_those_of_openjpeg(real_data: Path, tmp_path: Path,
 def test_real_series_become_volumes_or_say_what_is_missing(real_data: Path) -> None:
     root = real_data / "dicom_torchio_series"
     names = [path.name for path in sorted(root.iterdir()) if path.suffix == ".dcm"]
-    tasks, left = series.series(root, names[::-1], 1, lambda _: None)
+    tasks, left = find_series(root, names[::-1], 1, lambda _: None)
     assert (tasks, left) == ([Task(tuple(names))], [])  # its files are named in the order of their positions
     [found] = series.read_series([root / name for name in names])
     assert isinstance(found, Reading)
@@ -246,7 +247,7 @@ def test_real_series_become_volumes_or_say_what_is_missing(real_data: Path) -> N
         np.testing.assert_allclose(found.affine @ [number, 0, 0, 1], [-x, -y, z, 1], atol=1e-6)
     root = real_data / "dicom_pydicom_tests" / "test_files" / "dicomdirtests"
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    tasks, left = series.series(root, names, 1, lambda _: None)
+    tasks, left = find_series(root, names, 1, lambda _: None)
     assert [task.files for task in tasks] == [tuple(f"98892001/CT5N/{number}" for number in (3353, 3023, 2693, 2392, 2062))]
     why = dict(left)
     assert all("missing" in why[f"77654033/CT2/{number}"] for number in (17106, 17136, 17166, 17196))

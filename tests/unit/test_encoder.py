@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evaluation.data import Labelled
 from evaluation.encoder import make_classifier, one_cycle, shift, train_classifier, train_together
-from evaluation.intervals import macro_auc
+from evaluation.metrics import macro_auc
 
 
 def blobs(n: int, rng: np.random.Generator, side: int = 16) -> Labelled:

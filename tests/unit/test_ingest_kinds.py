@@ -114,7 +114,7 @@ def test_pictures_in_class_folders_are_split_by_image(tmp_path: Path) -> None:
     (tmp_path / "in" / "other.txt").write_text("x")
     summary, cohort = ingest(config(tmp_path / "in", "pictures", colour=True, burned_in="declared"), tmp_path / "run")
     assert cohort.images.shape == (24, 3, 32, 32)
-    assert "patients" not in summary
+    assert summary["patients"] == "unknown (split by image)"
     assert artifacts.read_json(tmp_path / "run" / "ingest" / "cohort.json")["unit"] == "image"
     assert cohort.labels.tolist().count(1) == 12
     assert "not a PNG" in reasons(tmp_path / "run")["other.txt"] or "no label" in reasons(tmp_path / "run")["other.txt"]
@@ -232,14 +232,15 @@ def test_the_store_names_no_file_beside_a_pseudonym(tmp_path: Path, monkeypatch:
     assert (summary["images"], summary["quarantined"]) == (20, 20)
     [journal] = (tmp_path / "run" / "ingest").glob("partial-*/journal.jsonl")
     assert "jane" not in journal.read_text().lower()
-    assert set(reasons(tmp_path / "run").values()) == {"the image has no contrast"}
+    assert set(reasons(tmp_path / "run").values()) == {"the image is blank, or nearly so: it has no contrast"}
 
 
 def test_any_file_of_a_series_may_carry_its_label(tmp_path: Path) -> None:
-    from pipeline.ingest.collect import Settings, Task, work
     from pipeline.ingest.labels import Labels
     from pipeline.ingest.readers.series import read_series
     from pipeline.ingest.standardize import Target
+    from pipeline.ingest.tasks import Task
+    from pipeline.ingest.work import Settings, work
 
     for number in range(4):
         write(tmp_path / str(number), header([-10, 5, 3.0 * number]))
@@ -247,7 +248,7 @@ def test_any_file_of_a_series_may_carry_its_label(tmp_path: Path) -> None:
     for table, expected in (("2,a", (1, 0)), ("0,a\n3,a", (1, 0)), ("0,a\n3,b", "contradictory"), ("9,a", "no label")):
         (tmp_path / "labels.csv").write_text(f"file,label\n{table}\n")
         labels = Labels.load(tmp_path / "labels.csv", ("a", "b"))
-        settings = Settings(tmp_path, read_series, labels, b"k" * 16, Target(16), dimensions=3, burned_in="declared")
+        settings = Settings(tmp_path, read_series, labels, b"k" * 16, Target(16), dimensions=3, table=labels, burned_in="declared")
         value, images = work(task, settings)
         if isinstance(expected, str):
             assert images == []

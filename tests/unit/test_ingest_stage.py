@@ -27,7 +27,20 @@ from pipeline.progress import Reporter
 from pipeline.stages import Context
 
 COLUMNS = [
-    *("id", "patient", "split", "finding_normal", "finding_effusion", "modality", "view", "laterality", "site", "sex", "age_band"),
+    *(
+        "id",
+        "patient",
+        "split",
+        "finding_normal",
+        "finding_effusion",
+        "modality",
+        "view",
+        "laterality",
+        "site",
+        "sex",
+        "age_band",
+        "acquisition",
+    ),
     *("spacing_mm", "intensity_low", "intensity_high", "duplicate_group"),
 ]
 
@@ -150,6 +163,7 @@ def test_patients_who_share_a_picture_share_a_split(tmp_path: Path) -> None:
     root = dicom_folder.cohort(tmp_path / "in", 40, images=1)
     for target, origin in ((10, 1), (21, 1)):
         pixels = dicom_folder.pydicom_pixels(root / f"p{origin:03d}" / "i0.dcm")
+        pixels = pixels if target == 21 else np.minimum(pixels + 40, 4095).astype(np.uint16)  # another class: not the same pixels
         write(root / f"p{target:03d}" / "i0.dcm", dataset(pixels, PatientID=f"MRN-{target}", WindowCenter=2048, WindowWidth=4096))
     _, cohort = ingest(config(root), tmp_path / "run")
     tied = cohort.rows[cohort.rows["duplicate_group"] == 0]

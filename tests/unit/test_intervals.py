@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
 from evaluation import intervals as iv
+from evaluation import metrics
 
 
 def test_clopper_pearson_bounds_are_where_the_binomial_tails_reach_the_level() -> None:
@@ -30,17 +32,17 @@ def test_auc_counts_pairs_with_half_for_ties() -> None:
     scores = rng.integers(0, 6, 60)
     positives = rng.random(60) < 0.3
     pairs = scores[positives][:, None] - scores[~positives][None]
-    assert iv.auc(scores, positives) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
-    assert np.isnan(iv.auc(scores, np.ones(60)))
+    assert metrics.auc(scores, positives) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    assert np.isnan(metrics.auc(scores, np.ones(60)))
 
 
 def test_macro_auc_agrees_with_scikit_learn_and_skips_absent_classes() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 4, 200)
     p = rng.dirichlet(np.ones(4), 200)
-    assert iv.macro_auc(p, labels) == pytest.approx(roc_auc_score(labels, p, multi_class="ovr", average="macro"))
+    assert metrics.macro_auc(p, labels) == pytest.approx(roc_auc_score(labels, p, multi_class="ovr", average="macro"))
     wider = np.c_[p, np.zeros(200)]
-    assert iv.macro_auc(wider, labels) == pytest.approx(iv.macro_auc(p, labels))
+    assert metrics.macro_auc(wider, labels) == pytest.approx(metrics.macro_auc(p, labels))
 
 
 @pytest.mark.parametrize("fpr", [0.0, 0.01, 0.1, 0.25, 1.0])
@@ -53,7 +55,7 @@ def test_tpr_at_fpr_is_the_largest_allowed_by_a_search_over_all_thresholds(fpr: 
         for threshold in [*scores, np.inf]:
             if np.mean(scores[~positives] >= threshold) <= fpr:
                 best = max(best, float(np.mean(scores[positives] >= threshold)))
-        assert iv.tpr_at_fpr(scores, positives, fpr) == pytest.approx(best)
+        assert metrics.tpr_at_fpr(scores, positives, fpr) == pytest.approx(best)
 
 
 def test_weighted_statistics_equal_the_statistic_of_repeated_rows() -> None:
@@ -65,7 +67,7 @@ def test_weighted_statistics_equal_the_statistic_of_repeated_rows() -> None:
     recalls = iv.weighted_recalls(predicted, labels, 3, weights)
     for row, weight in enumerate(weights):
         index = np.repeat(np.arange(80), weight.astype(int))
-        assert areas[row] == pytest.approx(iv.auc(scores[index], labels[index] == 1))
+        assert areas[row] == pytest.approx(metrics.auc(scores[index], labels[index] == 1))
         chosen = index[labels[index] == 2]
         assert recalls[row, 2] == pytest.approx(np.mean(predicted[chosen] == 2))
 
@@ -97,3 +99,115 @@ def test_bootstrap_is_a_function_of_its_generator_and_json_has_no_nan() -> None:
     assert one == two
     undefined = iv.bootstrap(lambda i: float("nan"), np.arange(30), np.random.default_rng(7), 10)
     assert json.dumps(undefined.to_dict(), allow_nan=False) == '{"value": null, "low": null, "high": null, "n": 30}'
+
+
+def test_an_auc_next_to_one_has_a_lower_bound_that_shrinks_with_the_patients() -> None:
+    lows = []
+    for n in (8, 20, 100):
+        positive = np.arange(2 * n) < n
+        found = iv.interval(metrics.auc_estimate(positive + np.linspace(0, 0.1, 2 * n), positive, np.arange(2 * n)))
+        assert (found.value, found.high) == (1.0, 1.0)
+        lows.append(found.low)
+    assert 0.5 < lows[0] < lows[1] < lows[2] < 0.98
+
+
+def test_images_of_one_patient_do_not_count_as_several() -> None:
+    rng = np.random.default_rng(3)
+    positive = np.arange(60) < 30
+    scores = rng.normal(size=60) + positive
+    once = iv.interval(metrics.auc_estimate(scores, positive, np.arange(60)))
+    copied = iv.interval(metrics.auc_estimate(np.repeat(scores, 5), np.repeat(positive, 5), np.repeat(np.arange(60), 5)))
+    taken_apart = iv.interval(metrics.auc_estimate(np.repeat(scores, 5), np.repeat(positive, 5), np.arange(300)))
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high), abs=0.01)
+    assert taken_apart.high - taken_apart.low < 0.6 * (once.high - once.low)
+
+
+@pytest.mark.parametrize("sides", [(4, 100), (100, 4), (4, 4)])
+def test_too_few_patients_give_a_value_without_bounds(sides: tuple[int, int]) -> None:
+    positive = np.arange(sum(sides)) < sides[0]
+    found = iv.interval(metrics.auc_estimate(np.arange(sum(sides), dtype=float), positive, np.arange(sum(sides))))
+    assert math.isfinite(found.value)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 43), (30, 30)])
+def test_a_share_at_its_ends_has_clopper_and_pearsons_bounds(hits: int, n: int) -> None:
+    found = iv.share_interval(metrics.share_estimate(np.arange(n) < hits, np.arange(n)))
+    assert (found.low, found.high) == pytest.approx((iv.clopper_pearson(hits, n).low, iv.clopper_pearson(hits, n).high))
+
+
+def test_a_share_inside_is_a_little_wider_than_clopper_and_pearsons_and_far_wider_for_patients_with_several_images() -> None:
+    hits = np.arange(60) < 40
+    exact = iv.clopper_pearson(40, 60)
+    repeated, patients = np.repeat(hits, 4), np.repeat(np.arange(60), 4)
+    by_image, by_patient = (iv.share_interval(metrics.share_estimate(repeated, groups)) for groups in (np.arange(240), patients))
+    assert 0 < (by_patient.high - by_patient.low) / (exact.high - exact.low) - 1 < 0.06
+    assert by_image.high - by_image.low < 0.6 * (by_patient.high - by_patient.low)
+
+
+def test_a_difference_is_paired_and_keeps_a_width_where_nothing_differs() -> None:
+    rng = np.random.default_rng(4)
+    positive = np.arange(120) < 60
+    scores = rng.normal(size=120) + positive
+    one, almost = (metrics.auc_estimate(values, positive, np.arange(120)) for values in (scores, scores + 0.02 * rng.normal(size=120)))
+    paired, alone = iv.difference(one, almost), iv.interval(one)
+    assert paired.low < 0 < paired.high
+    assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
+    same = iv.difference(one, one)
+    assert same.value == 0
+    assert 0.005 < same.high == -same.low
+    assert iv.p_value(one, one) == 1
+
+
+def test_more_comparisons_widen_a_difference() -> None:
+    named, labels = np.arange(50) % 3 > 0, np.arange(50)
+    one, other = metrics.share_estimate(named, labels), metrics.share_estimate(~named, labels)
+    widths = [iv.difference(one, other, comparisons=count) for count in (1, 5)]
+    assert widths[0].high - widths[0].low < widths[1].high - widths[1].low
+
+
+def test_a_training_that_varies_by_seed_widens_everything() -> None:
+    hits = np.arange(200) % 5 > 0
+    steady = np.stack([hits, hits, hits])
+    varying = np.stack([hits, np.arange(200) % 5 > 1, np.ones(200, bool)])
+    groups = np.arange(200)
+    other = metrics.share_estimate(steady, groups)
+    assert iv.difference(metrics.share_estimate(varying, groups), other).high > 0.2
+    assert iv.difference(metrics.share_estimate(steady, groups), other).high < 0.05
+
+
+def test_holm_steps_down_and_leaves_out_what_was_not_tested() -> None:
+    found = iv.holm([0.01, 0.04, math.nan, 0.03, 0.5])
+    np.testing.assert_allclose(found, [0.04, 0.09, math.nan, 0.09, 0.5])
+
+
+def test_a_cross_fitted_auc_is_the_folds_mean_with_twice_their_variance() -> None:
+    rng = np.random.default_rng(5)
+    positive, fold = np.arange(400) % 2 == 0, np.arange(400) // 2 % 5
+    scores = rng.normal(size=400) + 5 * fold  # folds on scales of their own
+    found = iv.cross_fitted(scores, positive, np.arange(400), fold)
+    assert found.value == pytest.approx(np.mean([metrics.auc(scores[fold == k], positive[fold == k]) for k in range(5)]))
+    fixed = iv.interval(metrics.auc_estimate(scores - 5 * fold, positive, np.arange(400)))
+    assert (found.high - found.low) / (fixed.high - fixed.low) == pytest.approx(math.sqrt(2), rel=0.1)
+    assert math.isnan(iv.cross_fitted(scores, positive, np.arange(400), np.full(400, -1)).low)
+
+
+@pytest.mark.parametrize("prevalence", [0.001, 0.05, 0.5])
+def test_a_predictive_value_is_bayes_and_its_interval_is_inside_the_box(prevalence: float) -> None:
+    sensitivity, specificity = iv.clopper_pearson(27, 30), iv.clopper_pearson(180, 200)
+
+    def ppv(sens: float, spec: float) -> float:
+        return sens * prevalence / (sens * prevalence + (1 - spec) * (1 - prevalence))
+
+    found = iv.predictive_value(sensitivity, specificity, prevalence)
+    assert found.value == pytest.approx(ppv(0.9, 0.9))
+    assert ppv(sensitivity.low, specificity.low) < found.low < found.value < found.high < ppv(sensitivity.high, specificity.high)
+
+
+def test_a_predictive_value_at_the_ends() -> None:
+    perfect, none = iv.clopper_pearson(40, 40), iv.clopper_pearson(0, 40)
+    assert iv.predictive_value(perfect, perfect, 0.1).high == pytest.approx(1, abs=1e-9)
+    assert iv.predictive_value(none, perfect, 0.1).low == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        iv.predictive_value(perfect, perfect, 1.0)

@@ -34,7 +34,6 @@ def test_labels_by_file_uid_or_patient(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("file,label\na,healthy\nb,tumour\n", "'healthy', 'tumour'; ingest.classes names normal, effusion"),
-        ("file;label\na;normal\n", "needs a column 'label'"),
         ("name,label\na,normal\n", "needs a column 'label' and one of file"),
         ("", "needs a column"),
     ],
@@ -56,7 +55,7 @@ def test_a_series_and_a_patient_column_beside_the_file(tmp_path: Path) -> None:
     header = dataset(ramp(), SeriesInstanceUID="1.5")
     assert labels(tmp_path, "series_instance_uid,label\n1.5,effusion\n").find("x", header) == (0, 1)
     table = labels(tmp_path, "file,label,patient_id\na.png,normal,P1\nb.png,normal,P2\nb.png,normal,P3\n")
-    assert table.patients["a.png"] == "P1"
+    assert table.table["a.png"].stated == {"PatientID": "P1"}
     assert table.find("a.png", header) == (1, 0)
     assert isinstance(table.find("b.png", header), Quarantined)
 
@@ -97,3 +96,148 @@ def test_a_folder_names_the_class() -> None:
     assert found.find("dog/deep/a.png", None) == (0, 1)
     for name in ("a.png", "bird/a.png"):
         assert isinstance(found.find(name, None), Quarantined)
+
+
+FILES = ["sub/Ä one.png", "B.PNG", "c.dcm", "d", "007.png", "e/f.nii.gz", "12345.dcm", "x.png", "X.png", "y.png", "y.dcm"]
+
+
+def matched(tmp_path: Path, rows: str, files: list[str] = FILES) -> Labels:
+    return labels(tmp_path, f"file,label\n{rows}\n").matched(files)
+
+
+@pytest.mark.parametrize(
+    ("key", "file"),
+    [
+        ("sub/A\u0308 one.png", "sub/Ä one.png"),
+        ("SUB\\ä ONE.PNG", "sub/Ä one.png"),
+        ("./b.png", "B.PNG"),
+        ("b", "B.PNG"),
+        ("c", "c.dcm"),
+        ("d.dcm", "d"),
+        ("E/F", "e/f.nii.gz"),
+        ("12345.0", "12345.dcm"),
+        ("x.png", "x.png"),
+        ("X.png", "X.png"),
+        ("y.dcm", "y.dcm"),
+        ("Straße.png", "STRASSE.PNG"),
+        ("Jörg.png", "J\udcf6rg.png"),
+        ("ﬁle.png", "FILE.png"),
+    ],
+)
+def test_a_row_finds_the_one_file_that_it_can_mean(tmp_path: Path, key: str, file: str) -> None:
+    files = [*FILES, *({file} - set(FILES))]
+    table = matched(tmp_path, f"{key},effusion", files)
+    assert table.find(file, None) == (0, 1)
+    assert not table.unmatched
+    others = [table.find(name, None) for name in files if name != file]
+    assert all(isinstance(found, Quarantined) for found in others)
+
+
+@pytest.mark.parametrize(
+    ("rows", "file", "expected"),
+    [
+        ("X.PNG,effusion", "x.png", "several files"),
+        ("x,effusion", "X.png", "several files"),
+        ("y,effusion", "y.png", "several files"),
+        ("y,effusion\ny.png,normal", "y.png", "several files"),
+        ("y,effusion\ny.png,normal", "y.dcm", "several files"),
+        ("7,effusion", "007.png", "leading zeros"),
+        ("07.png,effusion", "007.png", "leading zeros"),
+        ("b.png,effusion\nB,normal", "B.PNG", "contradictory"),
+        ("c.png,effusion", "c.dcm", "not in the label table"),
+        ("c.dcm,", "c.dcm", "leaves it empty"),
+        ("f.nii.gz,normal", "e/f.nii.gz", "not in the label table"),
+    ],
+)
+def test_a_row_that_could_mean_another_file_labels_none(tmp_path: Path, rows: str, file: str, expected: str) -> None:
+    found = matched(tmp_path, rows).find(file, None)
+    assert isinstance(found, Quarantined)
+    assert expected in found.reason
+    assert file not in found.reason
+
+
+def test_an_exact_name_is_not_taken_by_its_neighbour(tmp_path: Path) -> None:
+    table = matched(tmp_path, "x.png,effusion\nX.png,normal\nnowhere.png,normal\nnowhere.png,normal\n")
+    assert table.find("x.png", None) == (0, 1)
+    assert table.find("X.png", None) == (1, 0)
+    [entry] = table.unmatched.values()
+    assert (entry.line, entry.rows) == (4, 2)
+
+
+@pytest.mark.parametrize("key", ["1.2E+10", "1,23457E+14", "5E+05", "1.2e+10", "1.2E10"])
+@pytest.mark.parametrize("column", ["file", "patient_id", "sop_instance_uid"])
+def test_numbers_that_a_spreadsheet_rounded_are_named(tmp_path: Path, column: str, key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        labels(tmp_path, f'{column};label\nA1;normal\n"{key}";normal\n')
+    assert f"line 3: column '{column}'" in str(caught.value)
+    assert key not in str(caught.value).replace("as 1.2E+10 is", "")
+    assert labels(tmp_path, f"{column},label\n2E05,normal\n1E5,normal\n").rows == 2, "hexadecimal ids are none"
+
+
+@pytest.mark.parametrize(
+    ("key", "patient", "expected"),
+    [
+        ("pat-001", "Pat 001", (0, 1)),
+        ("PAT001", "pat_001", (0, 1)),
+        ("12345.0", "12345", (0, 1)),
+        ("12345", "12345.0", (0, 1)),
+        ("12345.0", "123450", "not in the label table"),
+        ("123450", "12345.0", "not in the label table"),
+        ("12", "0012", "leading zeros"),
+        ("Pat1", "Pat001", "leading zeros"),
+        ('="0012"', "0012", (0, 1)),
+        ("A\u0308b", "\u00e4B", (0, 1)),
+    ],
+)
+def test_patients_are_found_by_their_id_however_it_is_spelled(tmp_path: Path, key: str, patient: str, expected: object) -> None:
+    found = labels(tmp_path, f"patient_id,label\n{key},effusion\n").find("x", dataset(ramp(), PatientID=patient))
+    if isinstance(expected, str):
+        assert isinstance(found, Quarantined)
+        assert expected in found.reason
+    else:
+        assert found == expected
+
+
+def test_one_patient_in_two_spellings_with_two_labels_has_none(tmp_path: Path) -> None:
+    table = labels(tmp_path, "patient_id,label\nPat001,normal\nPAT 001,effusion\n")
+    for patient in ("Pat001", "PAT 001"):
+        found = table.find("x", dataset(ramp(), PatientID=patient))
+        assert isinstance(found, Quarantined)
+        assert "contradictory" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "keyword", "stated"),
+    [
+        *(("age", value, "PatientAge", "045Y") for value in ("45", "45.0", '"45,5"', "045Y", "45y")),
+        ("age", "11M", "PatientAge", "011M"),
+        *(("sex", value, "PatientSex", "F") for value in ("f", "Female", "FEMALE")),
+        ("view", "mlo", "ViewPosition", "MLO"),
+        ("laterality", "Left", "ImageLaterality", "L"),
+        ("site", "St Elsewhere", "InstitutionName", "St Elsewhere"),
+        ("acquisition", "scanner 3", "AcquisitionProtocolName", "scanner 3"),
+    ],
+)
+def test_what_a_table_states_is_told_as_a_header_would(tmp_path: Path, column: str, value: str, keyword: str, stated: str) -> None:
+    table = labels(tmp_path, f"file,label,{column}\na,normal,{value}\n")
+    assert table.table["a"].stated == {keyword: stated}  # type: ignore[union-attr]
+
+
+def test_values_that_say_nothing_are_counted_and_not_quoted(tmp_path: Path) -> None:
+    table = labels(tmp_path, "file,label,age,sex\na,normal,Jane,x\nb,normal,-5,f\nc,normal,1200,\n")
+    assert table.notes == (
+        "labels.csv: 1 values of its column 'sex' say nothing that is known, and were left out",
+        "labels.csv: 3 values of its column 'age' say nothing that is known, and were left out",
+    )
+
+
+@pytest.mark.parametrize("mark", ["1,0", "1.0", "1"])
+def test_marks_with_a_decimal_comma(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"file;Normal;Effusion\na;{mark};0\n")
+    assert Labels.load(tmp_path / "labels.csv", ("normal", "effusion"), several=True).find("a", None) == (1, 0)
+
+
+def test_class_names_are_compared_composed(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,label\na,Erg\u00fcss\n")
+    assert Labels.load(tmp_path / "labels.csv", ("normal", "Ergu\u0308ss")).find("a", None) == (0, 1)
+    assert FolderLabels(("normal", "Erg\u00fcss")).find("Ergu\u0308ss/a.png", None) == (0, 1)

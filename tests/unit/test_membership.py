@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.intervals import auc
+from evaluation.metrics import auc
 from pipeline.diffusion.conditioning import Condition
 from privacy import membership
 

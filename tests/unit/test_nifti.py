@@ -12,8 +12,8 @@ import pytest
 from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
-from pipeline.ingest.labels import Labels
-from pipeline.ingest.readers import nifti, series
+from pipeline.ingest import standardize as standardizing
+from pipeline.ingest.readers import nifti
 from pipeline.ingest.readers.reading import Quarantined, Reading
 from pipeline.ingest.standardize import Target, standardize_volume
 
@@ -95,7 +95,7 @@ def test_resampling_agrees_with_monai(real_data: Path) -> None:
     wanted = np.asarray(theirs)[0].transpose(2, 1, 0)
     affine = np.asarray(theirs.affine)[:, [2, 1, 0, 3]]
     matrix = np.linalg.inv(found.affine) @ affine
-    ours = series._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
+    ours = standardizing._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
     ours = ours[tuple(map(slice, wanted.shape))]
     inside = ours > 0  # beyond the volume MONAI repeats its border
     assert inside.mean() > 0.2
@@ -213,9 +213,8 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "permissions" in reason(tmp_path / "absent.nii")
 
 
-def test_the_label_table_names_the_patient(tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text("file,label,patient_id\nsub/a.nii,x,P7\n")
+def test_the_path_stands_for_a_uid(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     path = linear(tmp_path / "sub" / "a.nii", np.eye(4))
-    [found] = read(path, modality="CT", labels=Labels.load(tmp_path / "labels.csv", ("x",)), root=tmp_path)
-    assert (found.header.PatientID, found.header.Modality, found.header.SOPInstanceUID) == ("P7", "CT", "sub/a.nii")
+    [found] = read(path, modality="CT", root=tmp_path)
+    assert (found.header.Modality, found.header.SOPInstanceUID) == ("CT", "sub/a.nii")

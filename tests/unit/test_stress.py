@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from evaluation import stress
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.data import Labelled
-from evaluation.intervals import clopper_pearson, macro_auc, to_json
+from evaluation.intervals import clopper_pearson, to_json
+from evaluation.metrics import macro_auc
 
 NAMES = ("dark", "middle", "bright")
 

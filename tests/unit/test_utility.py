@@ -5,7 +5,8 @@ import pytest
 
 from evaluation import utility as ut
 from evaluation.data import Labelled
-from evaluation.intervals import clopper_pearson, macro_auc, to_json
+from evaluation.intervals import clopper_pearson, to_json
+from evaluation.metrics import macro_auc
 
 
 def labels_and_scores(rng: np.random.Generator, n: int, seeds: int, signal: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,13 @@ replaced by an HMAC. A name typed into the wrong attribute therefore does not pa
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts import keyed
+from pipeline.ingest.patients import canonical
 from pipeline.ingest.readers.header import text
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ class Fields:
         site: pseudonym of the institution, such as ``site-3f2a``.
         sex: one of :data:`SEXES`.
         age_band: ten years, such as ``40-49``; ``90+`` holds all older ones.
+        acquisition: pseudonym of what a label table calls its acquisition (a scanner, a protocol), such as ``acquisition-81c0``.
     """
 
     id: str
@@ -52,24 +56,41 @@ class Fields:
     site: str
     sex: str
     age_band: str
+    acquisition: str
 
 
-def keep(header: Dataset, key: bytes) -> Fields:
+def keep(header: Dataset, key: bytes, stated: Mapping[str, str] = MappingProxyType({})) -> Fields:
     """The fields that stay of a header with Patient ID and SOP Instance UID; pseudonyms are HMACs under ``key``.
 
-    The issuer of the Patient ID is left out on purpose: two patients that share an id end up in one split, which is safe, while one patient
-    whose files name the issuer only now and then would be torn apart.
+    The patient is the Patient ID without case, spaces and punctuation. Its issuer is not part of the pseudonym
+    (:func:`pipeline.ingest.patients.by_issuer` keeps issuers apart).
+
+    Args:
+        header: the source's attributes.
+        key: of the pseudonyms.
+        stated: what a label table says under the same keywords; it wins.
     """
-    institution = text(header, "InstitutionName").casefold()
+
+    def said(keyword: str) -> str:
+        return stated.get(keyword) or text(header, keyword)
+
+    def term(keyword: str, terms: frozenset[str]) -> str:
+        value = said(keyword).upper()
+        return value if value in terms else ""
+
+    def group(name: str, value: str) -> str:
+        return f"{name}-{keyed(key, name, value)[:4]}" if value else ""
+
     return Fields(
         id=keyed(key, "image", text(header, "SOPInstanceUID"))[:16],
-        patient=keyed(key, "patient", text(header, "PatientID"))[:16],
-        modality=_term(header, "Modality", MODALITIES),
-        view=_term(header, "ViewPosition", VIEWS),
-        laterality=_term(header, "ImageLaterality", LATERALITIES) or _term(header, "Laterality", LATERALITIES),
-        site=f"site-{keyed(key, 'site', institution)[:4]}" if institution else "",
-        sex=_term(header, "PatientSex", SEXES),
-        age_band=age_band(text(header, "PatientAge")),
+        patient=keyed(key, "patient", canonical(said("PatientID")))[:16],
+        modality=term("Modality", MODALITIES),
+        view=term("ViewPosition", VIEWS),
+        laterality=term("ImageLaterality", LATERALITIES) or term("Laterality", LATERALITIES),
+        site=group("site", said("InstitutionName").casefold()),
+        sex=term("PatientSex", SEXES),
+        age_band=age_band(said("PatientAge")),
+        acquisition=group("acquisition", stated.get("AcquisitionProtocolName", "").casefold()),
     )
 
 
@@ -91,7 +112,8 @@ def describe(burned_in: str = "strict") -> list[str]:
     return [
         "Only the attributes named here are kept; every other one, private ones, nested sequences and overlays included, is left behind.",
         "Patient ID and SOP Instance UID are replaced by HMAC-SHA-256 pseudonyms under a secret key that is in no output.",
-        "Institution Name is replaced by a pseudonymous site index made with the same key.",
+        "Institution Name is replaced by a pseudonymous site index made with the same key, and so is a label table's acquisition.",
+        "What a label table says of patient, sex, age, site, view and side wins over the header and is treated like it.",
         "Modality, view position, laterality and sex are kept where they equal a term that DICOM defines, and are emptied otherwise.",
         "Patient's Age is kept as a ten-year band; 90 years and above are one band.",
         "No date and no time is kept, not even shifted.",
@@ -103,8 +125,3 @@ def describe(burned_in: str = "strict") -> list[str]:
         "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
         "No table from identities to pseudonyms is written anywhere.",
     ]
-
-
-def _term(header: Dataset, keyword: str, terms: frozenset[str]) -> str:
-    value = text(header, keyword).upper()
-    return value if value in terms else ""

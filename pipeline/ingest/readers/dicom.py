@@ -34,7 +34,8 @@ MAX_VALUES = 512 << 20
 # The only attributes that are parsed at all.
 READ = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "InstitutionName"),
-    *("PatientID", "PatientSex", "PatientAge", "ViewPosition", "ImageLaterality", "Laterality", "BodyPartExamined"),
+    *("PatientID", "IssuerOfPatientID", "PatientSex", "PatientAge"),
+    *("PresentationIntentType", "ViewPosition", "ImageLaterality", "Laterality", "BodyPartExamined"),
     *("BurnedInAnnotation", "RecognizableVisualFeatures", "Manufacturer", "ManufacturerModelName", "ImageType", "ConversionType"),
     "SecondaryCaptureDeviceManufacturer",
     *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "InstanceNumber", "DiffusionBValue", "DirectoryRecordSequence"),

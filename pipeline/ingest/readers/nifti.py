@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from pipeline.ingest.intensity import percentiles
-from pipeline.ingest.labels import Labels
 from pipeline.ingest.readers.reading import Quarantined, Reading, Refuse, Unusable, nothing
 
 MAX_VALUES = 512 << 20
@@ -25,7 +24,7 @@ _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 
 def read(
-    paths: Sequence[Path], refuse: Refuse = nothing, modality: str | None = None, labels: Any = None, root: Path | None = None
+    paths: Sequence[Path], refuse: Refuse = nothing, modality: str | None = None, root: Path | None = None
 ) -> Iterator[Reading | Quarantined]:
     """The volumes of one file, ``[C, D, H, W]`` with D, H, W its third, second and first axis; raises nothing but MemoryError.
 
@@ -33,11 +32,10 @@ def read(
         paths: one file.
         refuse: asked with the header, before the voxels are read, why the file is not wanted.
         modality: what the file does not say.
-        labels: the label table: it names the patient.
-        root: the folder to which the label table's paths are relative.
+        root: the folder to which paths are relative.
     """
     try:
-        yield from _volumes(paths[0], refuse, source_header(paths[0], modality, labels, root))
+        yield from _volumes(paths[0], refuse, source_header(paths[0], modality, root))
     except Unusable as error:
         yield Quarantined(str(error))
     except (ImageFileError, HeaderDataError):
@@ -50,15 +48,13 @@ def read(
         yield Quarantined(f"damaged or cut short ({type(error).__name__}): copy or convert it again")
 
 
-def source_header(path: Path, modality: str | None, labels: Any, root: Path | None) -> Dataset:
-    """What is known of a file that has no DICOM header: its path takes the place of a UID, the label table may name the patient."""
+def source_header(path: Path, modality: str | None, root: Path | None) -> Dataset:
+    """What is known of a file that has no DICOM header: its path takes the place of a UID."""
     header = Dataset()
     name = path.relative_to(root.expanduser()).as_posix() if root is not None else path.name
     if modality is not None:
         header.Modality = modality
     header.add_new("SOPInstanceUID", "LO", name)
-    if isinstance(labels, Labels) and name in labels.patients:
-        header.PatientID = labels.patients[name]
     return header
 
 

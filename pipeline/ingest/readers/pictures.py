@@ -22,7 +22,7 @@ DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
 def read(
-    paths: Sequence[Path], refuse: Refuse = nothing, modality: str | None = None, labels: Any = None, root: Path | None = None
+    paths: Sequence[Path], refuse: Refuse = nothing, modality: str | None = None, root: Path | None = None
 ) -> Iterator[Reading | Quarantined]:
     """The pictures of one file, of which a TIFF may have several; raises nothing but MemoryError.
 
@@ -32,11 +32,10 @@ def read(
         paths: one file.
         refuse: asked with the header, before anything is decoded, why the picture is not wanted.
         modality: what the file does not say.
-        labels: the label table: it may name the patient.
-        root: the folder to which the label table's paths are relative.
+        root: the folder to which paths are relative.
     """
     try:
-        header = source_header(paths[0], modality, labels, root)
+        header = source_header(paths[0], modality, root)
         with Image.open(paths[0], formats=FORMATS) as picture:
             if (why := refuse(header)) is not None:
                 raise Unusable(why)

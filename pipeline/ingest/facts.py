@@ -1,0 +1,76 @@
+"""What a label table says of an image beside its label: whose it is, and of which sex, age, site, view, side and acquisition.
+
+It is told under the DICOM keyword of each, so that it goes through the same de-identification as a header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from pipeline.errors import InputError
+from pipeline.ingest import matching, patients
+from pipeline.ingest.deidentify.allow_list import LATERALITIES, SEXES, VIEWS
+from pipeline.ingest.table import Table
+
+# Years above which a number is no age but a code for one that is missing.
+OLDEST = 130
+_SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O"}
+_SIDES = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
+
+
+def refuse_shortened(found: Table, column: str) -> None:
+    """Refuse a column of ids in which a spreadsheet has rounded one. Raises InputError with the line."""
+    for line, value in zip(found.lines, found.values(column)):
+        if matching.shortened(value):
+            raise InputError(
+                f"{found.name} line {line}: column {column!r} holds a number that a spreadsheet has rounded, as 1.2E+10 is: the digits of "
+                f"the id are lost; format the column as text, and save the table from its source again"
+            )
+
+
+def stated(found: Table, key: str) -> tuple[list[dict[str, str]], list[str]]:
+    """What each row states beside its label, under DICOM keywords; and how many values say nothing."""
+    told: list[dict[str, str]] = [{} for _ in found.rows]
+    notes = []
+    for column, (keyword, convert) in FACTS.items():
+        odd = 0
+        for row, value in zip(told, found.values(column) if column != key else ()):
+            fact = convert(value) if value else ""
+            if fact:
+                row[keyword] = fact
+            odd += bool(value and not fact)
+        notes += [f"{found.name}: {odd} values of its column {column!r} say nothing that is known, and were left out"] if odd else []
+    return told, notes
+
+
+def _age(value: str) -> str:
+    """Years, ``45`` or ``45,5``, as DICOM writes them (PS3.5 6.2); ``045Y`` and ``11M`` too. An empty string for anything else."""
+    found = re.fullmatch(r"(\d{1,3})(?:[.,]\d*)?()|(\d{1,3})([DWMY])", value.upper())
+    if found is None:
+        return ""
+    number, unit = int(found[1] or found[3]), found[4] or "Y"
+    return "" if unit == "Y" and number > OLDEST else f"{number:03d}{unit}"
+
+
+def _one_of(terms: frozenset[str], words: dict[str, str]) -> Callable[[str], str]:
+    def term(value: str) -> str:
+        value = words.get(value.upper(), value.upper())
+        return value if value in terms else ""
+
+    return term
+
+
+def _id(value: str) -> str:
+    return value if patients.canonical(value) else ""
+
+
+FACTS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "patient_id": ("PatientID", _id),
+    "sex": ("PatientSex", _one_of(SEXES, _SEXES)),
+    "age": ("PatientAge", _age),
+    "site": ("InstitutionName", str),
+    "view": ("ViewPosition", _one_of(VIEWS, {})),
+    "laterality": ("ImageLaterality", _one_of(LATERALITIES, _SIDES)),
+    "acquisition": ("AcquisitionProtocolName", str),
+}

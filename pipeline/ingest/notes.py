@@ -1,0 +1,46 @@
+"""What a person should know of a cohort before trusting it, in sentences with counts that hold nothing of any one patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.ingest.labels import Entry
+
+BY_IMAGE = (
+    "NO PATIENT IDS: images are split one by one, and a patient's images may lie on both sides; "
+    "give the label table a column patient_id where any patient has several"
+)
+MIXED = {"modality": "modalities", "view": "views", "intent": "presentation intents"}
+
+
+def mixed(rows: pd.DataFrame) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Counts of each modality, view and presentation intent, and a sentence on each of them that has several.
+
+    Images FOR PROCESSING look unlike those FOR PRESENTATION (PS3.3 C.8.11.1), and a model learns to tell them apart before anything else.
+    """
+    counts, notes = {}, []
+    for column, noun in MIXED.items():
+        found = {str(name) or "not stated": int(count) for name, count in rows[column].value_counts().sort_index().items()}
+        if len(found.keys() - {"not stated"}) > 1:
+            counts[noun] = found
+            notes.append(f"mixed {noun}: " + ", ".join(f"{name} {count}" for name, count in found.items()))
+    return counts, notes
+
+
+def unmatched(table: str, entries: Sequence[Entry], total: int) -> list[str]:
+    """A sentence on the rows of a label table that lead to no image; the first is named by its line."""
+    if not entries:
+        return []
+    count, first = sum(entry.rows for entry in entries), min(entry.line for entry in entries)
+    return [f"{table}: {count} of {total} rows match no file; the first of them is on line {first}"]
+
+
+def tied(groups: int, patients: int) -> list[str]:
+    """A sentence on the groups of near-duplicates that several patients share."""
+    if not groups:
+        return []
+    return [f"{groups} groups of near-duplicates are shared by {patients} patients, as one person under two ids is: each is in one split"]

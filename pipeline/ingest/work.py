@@ -1,0 +1,231 @@
+"""One task's images as the cohort holds them: read, judged by header and label table, de-identified and standardised."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import keyed
+from pipeline.ingest import patients
+from pipeline.ingest.deidentify import allow_list, text_guard
+from pipeline.ingest.intensity import window
+from pipeline.ingest.isolate import MEMORY
+from pipeline.ingest.readers.header import text
+from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
+from pipeline.ingest.standardize import Target, clipped, standardize, standardize_volume
+from pipeline.ingest.tasks import Task
+
+if TYPE_CHECKING:
+    from pipeline.ingest.labels import Findings, Labels
+
+MIN_SIDE = 16
+# Share of the values, at either end, that may differ in a blank image, and how far the others may: noise of one step either way.
+STRAY = 0.005
+STEPS = 2.0
+# Modalities whose images may show a few bright points and nothing else.
+SPARSE = ("NM", "PT")
+# Standard deviation of the values as displayed, as a share of the display range, below which it shows nothing.
+FAINT = 0.002
+# What is needed of an image to judge the cohort, and does not stay in it.
+PASSING = ("spelling", "issued", "in_header", "intent")
+INTENTS = ("FOR PRESENTATION", "FOR PROCESSING")
+BLANK = "the image is blank, or nearly so: it has no contrast"
+
+
+class Reader(Protocol):
+    """``read`` of one of the readers: the images of these files, one for each that the files hold."""
+
+    def __call__(self, paths: Sequence[Path], refuse: Callable[[Any], str | None]) -> Iterator[Reading | Quarantined]:
+        """Read."""
+
+
+class Labeller(Protocol):
+    """Which findings an image has."""
+
+    def find(self, file: str, header: Any) -> Findings | Quarantined:
+        """Findings by the file's relative path and its header."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a task becomes images and rows; it travels to the worker processes.
+
+    Attributes:
+        root: the folder of the files.
+        read: the reader.
+        labels: what names the findings.
+        key: of the pseudonyms.
+        target: what every image becomes.
+        dimensions: 2 for images, 3 for volumes.
+        patients: whether an image without a patient is left out; otherwise each image is a patient of its own.
+        dicom: whether headers are those of DICOM files, which must say their modality.
+        table: the label table, where there is one: it may name the patient, and more.
+        burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
+    """
+
+    root: Path
+    read: Reader
+    labels: Labeller
+    key: bytes = dataclasses.field(repr=False)
+    target: Target
+    dimensions: int = 2
+    patients: bool = True
+    dicom: bool = True
+    table: Labels | None = None
+    burned_in: text_guard.Policy = "strict"
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a worker may use for a task: a volume needs more than an image."""
+        return MEMORY if self.dimensions == 2 else 4 * MEMORY
+
+
+def work(task: Task, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """One task's images and their rows, and why others were left out of it: past this point there is no identity."""
+    images, rows, left_out = [], [], []
+    lines: set[int] = set()
+    refuse = functools.partial(_refuse, task=task, settings=settings, lines=lines)
+    for found in settings.read([settings.root / file for file in task.files], refuse):
+        try:
+            if isinstance(found, Quarantined):
+                raise Unusable(found.reason)
+            image, row = _standard(found, task, settings)
+        except Unusable as error:
+            left_out.append(str(error))
+            continue
+        images.append(image)
+        rows.append(row)
+    # Frames that are left out for one reason give it once.
+    return {"rows": rows, "left_out": list(dict.fromkeys(left_out)), "again": [], "lines": sorted(lines)}, images
+
+
+def _findings(header: Any, task: Task, settings: Settings) -> Findings | Quarantined:
+    """What the labels say of an image; a volume's files must not contradict each other."""
+    found = [settings.labels.find(name, header) for name in task.files]
+    known = {one for one in found if not isinstance(one, Quarantined)}
+    if len(known) > 1:
+        return Quarantined("contradictory labels for the files of its series in the label table")
+    return known.pop() if known else found[0]
+
+
+def _stated(header: Any, task: Task, settings: Settings) -> dict[str, str] | Quarantined:
+    """What the label table says of an image beside its findings, under DICOM keywords."""
+    stated: dict[str, str] = {}
+    for name in task.files if settings.table is not None else ():
+        assert settings.table is not None
+        found = settings.table.entry(name, header)
+        if isinstance(found, str):
+            return Quarantined(found)
+        said = found.stated if found is not None else {}
+        ids = [patients.canonical(one["PatientID"]) for one in (stated, said) if "PatientID" in one]
+        if len(set(ids)) > 1:
+            return Quarantined("several patients for the files of its series in the label table")
+        stated = {**said, **stated}
+    return stated
+
+
+def _refuse(header: Any, task: Task, settings: Settings, lines: set[int]) -> str | None:
+    """Why an image is not wanted, told by its header alone; adds the line of a table by UID or patient that it leads to."""
+    if settings.table is not None and (line := settings.table.line(header)) is not None:
+        lines.add(line)
+    if not text(header, "SOPInstanceUID"):
+        return "no SOP Instance UID: give it one, or export it again"
+    modality = text(header, "Modality").upper()
+    if settings.dicom and modality not in allow_list.MODALITIES:
+        if not modality:
+            return "its header has no Modality: set it to what it is (CT, MR, DX, ...)"
+        return "its Modality is not that of an image of the body (a whole slide, a segmentation, a report, ...): keep such files elsewhere"
+    stated = _stated(header, task, settings)
+    if isinstance(stated, Quarantined):
+        return stated.reason
+    if settings.patients and not patients.canonical(stated.get("PatientID") or text(header, "PatientID")):
+        return "no Patient ID: it could not be kept on the same side of the split as the patient's other images; give it one"
+    if (why := text_guard.refuse_header(header, settings.burned_in)) is not None:
+        return why
+    found = _findings(header, task, settings)
+    return found.reason if isinstance(found, Quarantined) else None
+
+
+def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
+    findings = _findings(reading.header, task, settings)
+    stated = _stated(reading.header, task, settings)
+    for found in (findings, stated):
+        if isinstance(found, Quarantined):
+            raise Unusable(found.reason)
+    assert isinstance(stated, dict)
+    if min(reading.pixels.shape[-2:]) < MIN_SIDE:
+        raise Unusable(f"smaller than {MIN_SIDE} pixels")
+    if _blank(reading.pixels, text(reading.header, "Modality").upper() in SPARSE):
+        raise Unusable(BLANK)
+    if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
+        raise Unusable(why)
+    kept = {**vars(allow_list.keep(reading.header, settings.key, stated)), **_passing(reading.header, stated, settings)}
+    if reading.frame is not None:
+        kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
+    if not settings.patients:
+        kept["patient"] = kept["id"]
+    low, high = window(reading, kept["modality"], settings.target.scaling)
+    if _faint(reading.pixels, low, high) and kept["modality"] not in SPARSE:
+        raise Unusable(BLANK)
+    spacing: float | None
+    if reading.kind == "volume":
+        image, spacing, _ = standardize_volume(reading, low, high, settings.target)
+    else:
+        mm = reading.spacing[0] if reading.spacing else None
+        image, ratio = standardize(reading.pixels, low, high, settings.target, reading.aspect, mm, overwrite=True)
+        spacing = mm * ratio if mm else None
+    row = {
+        **kept,
+        "findings": findings,
+        "spacing_mm": spacing,
+        "intensity_low": low if reading.linear else None,
+        "intensity_high": high if reading.linear else None,
+    }
+    return image, row
+
+
+def _passing(header: Any, stated: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """:data:`PASSING`: digests of how the patient's id is spelled, of the id with its issuer, and of the header's id where a table wins
+    over it; and for which use the image was made (PS3.3 C.8.11.1)."""
+    in_header, in_table = text(header, "PatientID"), stated.get("PatientID", "")
+    issuer = patients.canonical(text(header, "IssuerOfPatientID")) if not in_table else ""
+    who = patients.canonical(in_header)
+    intent = text(header, "PresentationIntentType").upper()
+    if not settings.patients:
+        return dict.fromkeys(PASSING, "") | {"intent": intent if intent in INTENTS else ""}
+    return {
+        "spelling": keyed(settings.key, "spelling", in_table or in_header)[:16],
+        "issued": keyed(settings.key, "issued", who, issuer)[:16] if issuer else "",
+        "in_header": keyed(settings.key, "patient", who)[:16] if in_table and who else "",
+        "intent": intent if intent in INTENTS else "",
+    }
+
+
+def _blank(pixels: NDArray[np.float32], sparse: bool) -> bool:
+    """Whether all values are one, or all but :data:`STRAY` of them at either end, or differ by no more than whole :data:`STEPS`; NaN does
+    not count. ``sparse`` images are blank only where all values are one."""
+    for known in _few_then_all(pixels):
+        stray = 0 if sparse else int(STRAY * known.size)
+        low, high = np.partition(known, [stray, known.size - 1 - stray])[[stray, -1 - stray]] if known.size else (0, 0)
+        whole = bool(low == np.rint(low) and high == np.rint(high)) and not sparse
+        if high - low > (STEPS if whole else 0):
+            return False
+    return True
+
+
+def _faint(pixels: NDArray[np.float32], low: float, high: float) -> bool:
+    """Whether the display range leaves nothing to be seen."""
+    return all(clipped(known, low, high).std() < FAINT * abs(high - low) for known in _few_then_all(pixels) if known.size)
+
+
+def _few_then_all(pixels: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """A thousand of the values, which tell of most images that they are not blank in a fraction of the time, and then all; without NaN."""
+    for values in (pixels[..., :: max(1, pixels.shape[-2] // 32), :: max(1, pixels.shape[-1] // 32)], pixels):
+        yield values[~np.isnan(values)]

@@ -1,0 +1,234 @@
+"""How often each interval holds the truth, at the sizes and groupings where it is used; nominal 95 %.
+
+    python -m tests.benchmarks.coverage --draws 10000 --jobs 2 --out results
+
+Scores are simulated: normal within each class, with a share of their variance common to a patient's images. One row a cell: coverage
+with its own 95 % interval, how often an interval was given at all, and the mean width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
+
+from evaluation import intervals, metrics
+from evaluation.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A statistic at one size.
+
+    Attributes:
+        statistic: a key of :data:`STATISTICS`.
+        patients: of each class; or of all, where ``mixed``.
+        truth: the statistic's true value, or the effect behind it.
+        images: of a patient, 1 to so many.
+        common: share of the scores' variance that a patient's images have in common.
+        mixed: whether a patient has images of several classes.
+        seeds: trainings.
+    """
+
+    statistic: str
+    patients: tuple[int, ...]
+    truth: float
+    images: int = 1
+    common: float = 0.0
+    mixed: bool = False
+    seeds: int = 1
+
+
+def rows_of(cell: Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class, patient and standard normal noise of every image."""
+    sizes = rng.integers(1, cell.images + 1, sum(cell.patients))
+    patient = np.repeat(np.arange(len(sizes)), sizes)
+    label = np.repeat(np.repeat(np.arange(len(cell.patients)), cell.patients), sizes)
+    if cell.mixed:
+        label = rng.choice(len(cell.patients), size=len(patient), p=np.array(cell.patients) / sum(cell.patients))
+    noise = math.sqrt(cell.common) * rng.standard_normal(len(sizes))[patient]
+    return label, patient, noise + math.sqrt(1 - cell.common) * rng.standard_normal(len(patient))
+
+
+def auc(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """AUC of one class against another."""
+    label, patient, noise = rows_of(cell, rng)
+    return intervals.interval(metrics.auc_estimate(noise + shift_of(cell.truth) * label, label == 1, patient)), cell.truth
+
+
+def macro(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Macro AUC of several classes, each of whose score is raised in its own images."""
+    label, patient, noise = rows_of(cell, rng)
+    classes = len(cell.patients)
+    scores = rng.standard_normal((len(label), classes)) * math.sqrt(1 - cell.common) + math.sqrt(cell.common) * noise[:, None]
+    scores[np.arange(len(label)), label] += shift_of(cell.truth)
+    return intervals.interval(metrics.macro_auc_estimate(scores, label, patient)), cell.truth
+
+
+def recall(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Share of one class's images that are named right."""
+    _, patient, noise = rows_of(cell, rng)
+    return intervals.share_interval(metrics.share_estimate(noise < norm.ppf(cell.truth), patient)), cell.truth
+
+
+def balanced(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Mean recall of several classes."""
+    label, patient, noise = rows_of(cell, rng)
+    named = np.where(noise < norm.ppf(cell.truth), label, (label + 1) % len(cell.patients))
+    return intervals.interval(metrics.balanced_accuracy_estimate(named, label, patient, len(cell.patients))), cell.truth
+
+
+def shift_of(area: float) -> float:
+    """Distance between two normal classes of standard deviation 1 whose AUC is ``area``."""
+    return math.sqrt(2) * float(norm.ppf(area))
+
+
+def paired(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Difference of two arms' AUC on the same images; each training has its own shift, and scores that share most of their noise."""
+    label, patient, noise = rows_of(cell, rng)
+    sd = 0.15  # of the shift over trainings
+
+    def arm(distance: float) -> np.ndarray:
+        own = rng.standard_normal((cell.seeds, len(label)))
+        shifts = distance + sd * rng.standard_normal((cell.seeds, 1))
+        return math.sqrt(0.7) * noise + math.sqrt(0.3) * own + shifts * label
+
+    base, better = shift_of(0.85), shift_of(0.85 + cell.truth)
+    expected = [float(norm.cdf(distance / math.sqrt(2 + sd**2))) for distance in (base, better)]
+    one, other = (metrics.auc_estimate(arm(distance), label == 1, patient) for distance in (better, base))
+    return intervals.difference(one, other), expected[1] - expected[0]
+
+
+def paired_recall(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Difference of two arms' recall of one class on the same images."""
+    _, patient, noise = rows_of(cell, rng)
+    base = 0.8
+
+    def hits(share: float) -> np.ndarray:
+        own = rng.standard_normal((cell.seeds, len(noise)))
+        return math.sqrt(0.7) * noise + math.sqrt(0.3) * own < norm.ppf(share)
+
+    one, other = (metrics.share_estimate(hits(share), patient) for share in (base + cell.truth, base))
+    return intervals.difference(one, other), cell.truth
+
+
+def cross_fitted(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """AUC of a logistic regression fitted on the other folds, of six features without or with an effect; the truth is simulated."""
+    label, patient, _ = rows_of(cell, rng)
+    features = rng.standard_normal((len(label), 6))
+    features[:, 0] += cell.truth * label
+    folds = 5
+    of_patient = rng.permutation(int(patient.max()) + 1) % folds
+    fold, scores = of_patient[patient], np.zeros(len(label))
+    for number in range(folds):
+        rows = fold == number
+        scores[rows] = LogisticRegression().fit(features[~rows], label[~rows]).decision_function(features[rows])
+    return intervals.cross_fitted(scores, label == 1, patient, fold), math.nan
+
+
+def predictive(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Positive predictive value at a prevalence of .05, of a test with sensitivity ``truth`` and specificity .9."""
+    positives, negatives = cell.patients
+    specificity, prevalence = 0.9, 0.05
+    hit, right = rng.random(positives) < cell.truth, rng.random(negatives) < specificity
+    found = [intervals.share_interval(metrics.share_estimate(rows, np.arange(len(rows)))) for rows in (hit, right)]
+    true = cell.truth * prevalence
+    return intervals.predictive_value(*found, prevalence), true / (true + (1 - specificity) * (1 - prevalence))
+
+
+STATISTICS: dict[str, Callable[[Cell, np.random.Generator], tuple[Interval, float]]] = {
+    function.__name__: function for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, predictive)
+}
+CELLS = (
+    *(Cell("auc", (192, 8), truth) for truth in (0.7, 0.9, 0.98)),
+    Cell("auc", (5, 5), 0.8),
+    Cell("auc", (5, 5), 0.9, 3, 0.6),
+    Cell("auc", (10, 10), 0.7, 3, 0.6),
+    Cell("auc", (100, 10), 0.95, 4, 0.8),
+    Cell("auc", (20, 20), 0.98, 2, 0.6),
+    Cell("auc", (300, 43), 0.95),
+    Cell("auc", (300, 43), 0.8, 4, 0.6, mixed=True),
+    Cell("auc", (200, 200), 0.5),
+    Cell("auc", (390, 234), 0.97),
+    Cell("auc", (30, 30), 0.995),
+    Cell("macro", (150, 40, 40, 30, 20), 0.9, 3, 0.5),
+    Cell("macro", (114, 42), 0.9),
+    Cell("macro", (20, 20, 8), 0.95),
+    Cell("recall", (30,), 0.95),
+    Cell("recall", (43,), 0.02),
+    Cell("recall", (43,), 0.5, 4, 0.7),
+    Cell("recall", (20,), 0.9, 4, 0.9),
+    Cell("recall", (200,), 0.99, 3, 0.5),
+    Cell("balanced", (150, 40, 40, 30, 20), 0.8, 3, 0.5),
+    Cell("balanced", (30, 10), 0.95),
+    Cell("paired", (300, 60), 0.0, 3, 0.5, seeds=3),
+    Cell("paired", (300, 60), 0.05, 3, 0.5, seeds=3),
+    Cell("paired", (300, 60), 0.0, seeds=5),
+    Cell("paired", (40, 10), 0.0, seeds=3),
+    Cell("paired", (390, 234), 0.02, seeds=5),
+    Cell("paired_recall", (43,), 0.0, seeds=3),
+    Cell("paired_recall", (43,), 0.1, 3, 0.5, seeds=5),
+    Cell("paired_recall", (10,), 0.0, seeds=3),
+    Cell("paired_recall", (500,), 0.05, seeds=5),
+    Cell("cross_fitted", (100, 100), 0.0),
+    Cell("cross_fitted", (400, 400), 0.0),
+    Cell("cross_fitted", (200, 200), 0.3),
+    Cell("cross_fitted", (100, 60), 0.0, 3, 0.0),
+    Cell("predictive", (30, 200), 0.9),
+    Cell("predictive", (43, 300), 0.5),
+    Cell("predictive", (20, 60), 0.95),
+)
+
+
+def simulate(cell: Cell, draws: int, seed: int) -> dict[str, Any]:
+    """The row of one cell; a truth of NaN is the mean of the estimates."""
+    rng = np.random.default_rng([seed, CELLS.index(cell)])
+    started = time.monotonic()
+    found = [STATISTICS[cell.statistic](cell, rng) for _ in range(draws)]
+    given = [(one, truth) for one, truth in found if math.isfinite(one.low)]
+    mean = float(np.mean([one.value for one, _ in given])) if given else math.nan
+    held = sum(one.low <= (mean if math.isnan(truth) else truth) <= one.high for one, truth in given)
+    coverage = intervals.clopper_pearson(held, len(given))
+    width = float(np.mean([one.high - one.low for one, _ in given])) if given else math.nan
+    row = asdict(cell) | {"draws": draws, "given": len(given) / draws, "coverage": coverage.to_dict(), "width": width}
+    print(
+        f"{cell.statistic:<14} {'+'.join(map(str, cell.patients)):<18} truth {cell.truth:<5} images 1-{cell.images} common {cell.common:<4}"
+        f" seeds {cell.seeds}  coverage {coverage.value:.3f} [{coverage.low:.3f}, {coverage.high:.3f}]  given {len(given) / draws:.3f}"
+        f"  width {width:.3f}  ({time.monotonic() - started:.0f} s)",
+        flush=True,
+    )
+    return row
+
+
+def main() -> None:
+    """Run the cells and write ``coverage.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", default="", help="statistics, separated by commas")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    cells = [cell for cell in CELLS if not options.only or cell.statistic in options.only.split(",")]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(simulate, cells, [options.draws] * len(cells), [options.seed] * len(cells)))
+    options.out.mkdir(parents=True, exist_ok=True)
+    facts = {"machine": platform.processor() or platform.machine(), "date": time.strftime("%Y-%m-%d"), "draws": options.draws}
+    (options.out / "coverage.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=1))
+    missed = [row for row in rows if row["coverage"]["high"] < 0.94]
+    print(f"{len(missed)} of {len(rows)} cells whose coverage lies below .94")
+
+
+if __name__ == "__main__":
+    main()
