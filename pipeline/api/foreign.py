@@ -88,8 +88,9 @@ def release(
 ) -> Outcome:
     """Judge another generator's images, and pack them where the verdict allows it; the arguments are those of :func:`audit`.
 
-    Labels may also be told by class folders. Where there are any, a part of the holdout (``ingest.val_share`` and ``test_share``) is spared from the audit to measure fidelity and
-    utility with. Settings such as ``release.title``, ``release.licence`` and ``release.contact`` say what the cards say.
+    Classes are told by labels, or by class folders. Where all folders tell them, a part of the holdout (``ingest.val_share`` and
+    ``test_share``) is spared from the audit to measure fidelity and utility with. Settings such as ``release.title``, ``release.licence``
+    and ``release.contact`` say what the cards say.
 
     Raises:
         InputError: what was given cannot be used.

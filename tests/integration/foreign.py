@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
 
+CLASSES = ("abnormal", "normal")
 SIDE = 24
 QUICK = ("audit.planted=20", "evaluate.seeds=2", "evaluate.classifier_images=64", "stress.classifier_images=64")
 
@@ -21,7 +21,7 @@ QUICK = ("audit.planted=20", "evaluate.seeds=2", "evaluate.classifier_images=64"
 def phantoms(patients: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
     """Images ``[n, H, W]``, their classes and their patients."""
     images, labels, of = phantom_arrays(patients, seed, SIDE)
-    return images[:, 0], labels, of
+    return images[:, 0], (labels == 0).astype(np.int64), of
 
 
 def pictures(folder: Path, images: NDArray[Any], labels: NDArray[np.int64], patients: NDArray[np.int64] | None = None) -> Path:
