@@ -40,6 +40,8 @@ def run(ctx: Context) -> dict[str, Any]:
             else than it is, and none that is left out is released.
     """
     found = _read(ctx)
+    for note in found.notes:
+        ctx.reporter.note(note)
     reasons = Counter(reason for _, reason in found.left_out)
     quarantine.write(ctx.out, found.left_out)
     common = quarantine.commonest(reason for _, reason in found.left_out)
