@@ -198,7 +198,7 @@ def make_context(run: Path, channels: int = 1) -> Context:
     records: dict[str, dict[str, Any]] = {}
     for name, files in content.items():
         stage, folder = BY_NAME[name], run / name
-        wanted = identity(stage, settings, "source-digest", records)
+        wanted = identity(stage, settings, {"ingest": {"source": "source-digest"}}, records)
         artifacts.open_stage(folder, wanted, resumable=False, private=True)
         for file, value in files.items():
             artifacts.write_json(folder / file, value)

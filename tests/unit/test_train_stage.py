@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import generate, train
+from pipeline.artifacts import file_digest
 from pipeline.config import Config
 from pipeline.diffusion.training import BatchTooLarge, Training
 from pipeline.errors import InputError, Stopped
+from pipeline.given import other_weights
 from pipeline.images import ImageSet, finding_columns
 from pipeline.progress import Reporter
 from pipeline.stages import BY_NAME, Context, identity
@@ -243,7 +245,8 @@ def test_other_weights_change_what_a_training_is_and_their_place_does_not(tmp_pa
     ids = []
     for place in ("first", "moved", "second"):
         ctx = context(tmp_path / "later", start_from=str(tmp_path / place))
-        ids.append(identity(BY_NAME["train"], ctx.config, None, {"ingest": {"digest": "x"}}))
+        given = {stage: {"other_weights": file_digest(path)} for stage, path in other_weights(ctx.config).items()}
+        ids.append(identity(BY_NAME["train"], ctx.config, given, {"ingest": {"digest": "x"}}))
     assert ids[0] == ids[1] != ids[2]
     with pytest.raises(InputError, match=r"no model\.safetensors there"):
         weights_file(tmp_path / "nowhere")
