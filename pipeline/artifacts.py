@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline import secret
 from pipeline.errors import InputError
 
 RECORD = "record.json"
@@ -49,7 +50,7 @@ def folder_digests(folder: Path, ignore: tuple[str, ...] = ()) -> dict[str, str]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    """Write JSON, for the user's eyes alone, so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -58,7 +59,6 @@ def write_json(path: Path, value: Any) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -106,6 +106,10 @@ def publish(folder: Path, identity: Mapping[str, Any], **facts: Any) -> dict[str
     }
     write_json(folder / RECORD, record)
     (folder / PARTIAL).unlink(missing_ok=True)
+    if not facts.get("contains_patient_data", True):
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() else 0o644)
     return record
 
 
@@ -134,7 +138,7 @@ def lock(run: Path) -> Iterator[None]:
     with (run / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"{run.name}: another process is using this run folder: wait for it, or give another --out") from None
         yield
 
@@ -144,19 +148,14 @@ def project_key(run: Path) -> bytes:
 
     It is in no configuration, log or record. Whoever holds it can recompute a pseudonym from a patient's id.
     """
-    if value := os.environ.get("SYNTHCOHORT_KEY"):
-        if len(value) < 16:
-            raise InputError("SYNTHCOHORT_KEY is shorter than 16 characters: use a long random string")
-        return value.encode()
-    path = Path(os.environ.get("SYNTHCOHORT_KEY_FILE") or run / "pseudonym.key")
-    if not path.exists():
+    if (key := secret.from_environment("SYNTHCOHORT_KEY")) is not None:
+        return key
+    path = Path(os.path.expanduser(os.environ.get("SYNTHCOHORT_KEY_FILE") or run / "pseudonym.key"))
+    if not os.path.lexists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_hex(32).encode())
-    key = path.read_bytes().strip()
-    if len(key) < 16:
-        raise InputError(f"the key file {path.name} holds fewer than 16 bytes: use a long random string")
-    return key
+    return secret.from_file(path)
 
 
 def keyed(key: bytes, *parts: str | bytes) -> str:

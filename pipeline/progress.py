@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+import rich.console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from pipeline.terminal import shown
+
+
+class Console(rich.console.Console):
+    """A console that shows escapes in the text which it is given, instead of sending them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text for a string, styled by its markup."""
+        return super().render_str(shown(text), **options)
+
+
+def silent() -> Console:
+    """A console that shows nothing."""
+    return Console(quiet=True)
 
 
 class Reporter:
     """Progress bars on the console and JSON lines in ``log.jsonl``; neither ever holds a patient's data."""
 
-    def __init__(self, log: Path, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=False, highlight=False)
+    def __init__(self, log: Path, console: rich.console.Console | None = None) -> None:
+        self.console = console or Console()
         self._log = log
 
     def log(self, event: str, **facts: Any) -> None:
         """Append one line ``{"time": ..., "event": event, ...}`` to the run's log."""
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **facts})
         with self._log.open("a", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)
             file.write(line + "\n")
 
     def note(self, sentence: str) -> None:
@@ -45,8 +66,3 @@ class Reporter:
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
-
-
-def silent() -> Console:
-    """A console that shows nothing."""
-    return Console(quiet=True)

@@ -8,13 +8,13 @@ Nothing that a run writes depends on how many ranks there are.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from pipeline import system
 
 Report = Callable[[int], None]
 
@@ -53,7 +53,7 @@ def joined() -> Iterator[bool]:
     import torch
     import torch.distributed as dist
 
-    _end_with_parent()
+    system.end_with_parent()  # each rank has a session of its own, and would go on writing beside the next attempt
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group("gloo", timeout=PATIENCE)
@@ -73,13 +73,6 @@ def joined() -> Iterator[bool]:
         else:
             _from_rank_0(None)
     dist.destroy_process_group()
-
-
-def _end_with_parent() -> None:
-    """Let the kernel kill this process when ``torchrun`` ends, however it does: each rank has a session of its own, and would go on
-    writing beside the next attempt. On systems other than Linux it does."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def together(function: Callable[..., None], *args: Any, report: Report) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from pipeline import system
+
 
 def device() -> str:
     """``cuda`` where a GPU is visible, otherwise ``cpu``."""
@@ -19,15 +21,13 @@ def device() -> str:
 
 def fits(size: int, where: str) -> bool:
     """Whether ``size`` bytes take at most half of the memory that is free on the device."""
-    free = torch.cuda.mem_get_info()[0] if where == "cuda" else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 2 * size <= free
+    return 2 * size <= (torch.cuda.mem_get_info()[0] if where == "cuda" else system.free_memory())
 
 
 def limit_threads() -> None:
     """Use the cores that this process may run on (in a container fewer than the machine's), or as many as OMP_NUM_THREADS says."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) > 0 else allowed)
+    torch.set_num_threads(int(wanted) if wanted.isdecimal() and len(wanted) <= 4 and int(wanted) > 0 else system.usable_cores())
 
 
 def reuse_memory() -> bool:

@@ -75,7 +75,7 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
 
 
 def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table("stage", "state", "seconds", "summary", title=run.name, title_justify="left")
+    table = Table("stage", "state", "seconds", "summary", title=escape(run.name), title_justify="left")
     table.columns[2].justify = "right"
     for stage in STAGES:
         record = records.get(stage.name)
@@ -117,7 +117,7 @@ def _figures(title: str, rows: list[tuple[str, Any]]) -> Table:
     table.columns[2].justify = "right"
     for name, measure in rows:
         if measure is not None:
-            table.add_row(escape(name), interval(measure), number(measure.get("n")) if isinstance(measure, Mapping) else "")
+            table.add_row(escape(name), escape(interval(measure)), number(measure.get("n")) if isinstance(measure, Mapping) else "")
     return table
 
 
@@ -126,8 +126,8 @@ def _checks(checks: list[Mapping[str, Any]]) -> Table:
     for check in checks:
         verdict = str(check.get("verdict"))
         name = str(check.get("name", "")).replace("_", " ")
-        cells = (escape(name), str(check.get("subject", "")), interval(check), number(check.get("n")), number(check.get("threshold")))
-        table.add_row(*cells, f"[{COLOURS.get(verdict, 'white')}]{escape(verdict)}[/]")
+        cells = (name, str(check.get("subject", "")), interval(check), number(check.get("n")), number(check.get("threshold")))
+        table.add_row(*map(escape, cells), f"[{COLOURS.get(verdict, 'white')}]{escape(verdict)}[/]")
     return table
 
 

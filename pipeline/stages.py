@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from pipeline import artifacts
 from pipeline.config import Config
 from pipeline.errors import InputError
@@ -229,5 +231,5 @@ def _run_stage(
     )
     reporter.log("end", stage=stage.name, seconds=round(seconds, 1), **summary)
     line = "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in summary.items())
-    reporter.console.print(f"  {line}  [dim]({seconds:.0f} s)[/dim]")
+    reporter.console.print(f"  {escape(line)}  [dim]({seconds:.0f} s)[/dim]")
     return record

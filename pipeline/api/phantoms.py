@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, system_refusals
 
 
 def phantom(out: Path, *, patients: int = 100, seed: int = 0, size: int = 96) -> int:
@@ -22,6 +23,7 @@ def phantom(out: Path, *, patients: int = 100, seed: int = 0, size: int = 96) ->
     from pipeline.phantom.anatomy import draw_patients
     from pipeline.phantom.dicom import write_cohort
 
-    if out.exists():
-        raise InputError(f"{out.name} exists: give a folder that does not")
-    return write_cohort(out, draw_patients(patients, seed), seed, size)
+    with system_refusals(out):
+        if os.path.lexists(out):
+            raise InputError(f"{out.name} exists: give a folder that does not")
+        return write_cohort(out, draw_patients(patients, seed), seed, size)

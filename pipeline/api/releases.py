@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, system_refusals
 
 
 def verify(release: Path, *, run: Path | None = None) -> list[str]:
@@ -19,6 +19,7 @@ def verify(release: Path, *, run: Path | None = None) -> list[str]:
     """
     from pipeline.release.verify import verify as verify_release
 
-    if not release.is_dir():
-        raise InputError(f"no release folder {release.name}: give a folder such as runs/quickstart/release")
-    return verify_release(release, run)
+    with system_refusals(release):
+        if not release.is_dir():
+            raise InputError(f"no release folder {release.name}: give a folder such as runs/quickstart/release")
+        return verify_release(release, run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import artifacts
 from pipeline.config import Config, load_config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, system_refusals
+from pipeline.system import private_files
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,9 +71,9 @@ def run(
     if until is not None and until not in BY_NAME:
         raise InputError(f"--until {until}: no such stage; the stages are {', '.join(BY_NAME)}")
     chosen, folder = _chosen(config, settings, out)
-    with artifacts.lock(folder):
+    with system_refusals(folder), private_files(folder), artifacts.lock(folder):
         steps = run_stages(chosen, folder, Reporter(folder / "log.jsonl", console or silent()), until=until, redo=redo)
-    gate = artifacts.read_json(folder / "release" / "gate.json") if until in (None, "release") else None
+        gate = artifacts.read_json(folder / "release" / "gate.json") if until in (None, "release") else None
     return Outcome(folder, gate["verdict"] if gate else None, tuple(steps))
 
 
@@ -85,8 +88,9 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
     from pipeline.stages import plan as plan_stages
 
     chosen, folder = _chosen(config, settings, out)
-    if folder.exists():
-        return plan_stages(chosen, folder, digests(chosen, folder))
+    with system_refusals(folder), private_files(folder) if folder.exists() else contextlib.nullcontext():
+        if folder.exists():
+            return plan_stages(chosen, folder, digests(chosen, folder))
     return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in flow(chosen)]
 
 
@@ -96,13 +100,13 @@ def show(run: Path, console: Console | None = None, *, gate: Mapping[str, Any] |
     Raises:
         InputError: the folder is not a run.
     """
-    from rich.console import Console
-
+    from pipeline.progress import Console
     from pipeline.show import show as show_run
 
-    if not run.is_dir():
-        raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
-    show_run(run, console or Console(highlight=False), gate)
+    with system_refusals(run):
+        if not run.is_dir():
+            raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
+        show_run(run, console or Console(), gate)
 
 
 def _chosen(config: Config | str | Path, settings: Sequence[str], out: Path | None) -> tuple[Config, Path]:
@@ -114,6 +118,15 @@ def _chosen(config: Config | str | Path, settings: Sequence[str], out: Path | No
     else:
         chosen = load_config(config, settings)
     folder = Path(out) if out is not None else Path("runs") / chosen.name
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder.name} is a file: give --out a folder")
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{folder}: a name that is not UTF-8: give --out another") from None
+    if "\0" in str(folder):
+        raise InputError(f"{folder}: a name with a zero byte: give --out another")
+    with system_refusals(folder):
+        if folder.name in ("", ".."):
+            folder = folder.resolve()
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise InputError(f"{folder.name} is no folder, but a file or a link that leads to none: give --out a folder")
     return chosen, folder

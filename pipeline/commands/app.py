@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pipeline.progress import Console
 
 app = typer.Typer(
     help="From medical images to a privacy-audited synthetic cohort.",
@@ -14,7 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+console = Console()
 
 ConfigArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped configuration.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder; runs/<name> by default.")]

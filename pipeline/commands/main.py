@@ -1,35 +1,101 @@
 """The entry point. Exit codes: 0 done, 2 the user's input is wrong (one line says what and how to mend it), 3 the gate says ``fail``,
-4 the gate says ``inconclusive``, 143 stopped by SIGTERM with a checkpoint, 1 a bug. ``torchrun`` turns all but 0 into its own 1.
+4 the gate says ``inconclusive``, 130 stopped by Ctrl-C, 143 stopped by SIGTERM with a checkpoint, 1 a bug. ``torchrun`` turns all but 0
+into its own 1. Nothing else is imported until Ctrl-C is listened to and the system is known to be one that works.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import traceback
+import warnings
+from types import FrameType
+from typing import NoReturn
 
-from pipeline import ranks
-from pipeline.commands.app import app
-from pipeline.errors import InputError, Stopped
+from pipeline import system, terminal
+from pipeline.errors import InputError, Notice, Stopped
 
-# isort: off
-from pipeline.commands import runs, foreign, releases, phantoms  # noqa: F401 (they join the application, in the order of its help)
+INTERRUPTED = "synthcohort: interrupted; the same command goes on where it stopped"
 
 
-def main() -> None:
-    """The entry point: :class:`InputError` becomes one line and exit code 2."""
+def main() -> NoReturn:
+    """Run the command line and end the process."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell started the command with it ignored
+        signal.signal(signal.SIGINT, _interrupt)
+    terminal.open_streams()
+    warnings.formatwarning = _formatted
+    code = _outcome()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is decided: another Ctrl-C while Python lets go of all would change the exit code
+    raise SystemExit(code)
+
+
+def _outcome() -> int | str | None:
+    """The exit code of the command, after a line for what ended it."""
     try:
-        with ranks.joined() as driving:
-            if driving:
-                app()
+        if not system.supported():
+            raise InputError(system.UNSUPPORTED)
+        return _command()
     except InputError as error:
-        message = " ".join(str(error).split())
-        print(f"synthcohort: {message}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _say(str(error))
+        return 2
     except Stopped as error:
-        print(f"synthcohort: {error}; the same command goes on from there", file=sys.stderr)
-        raise SystemExit(143) from None
+        _say(f"{error}; the same command goes on from there")
+        return 143
     except KeyboardInterrupt:
-        print("synthcohort: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("SYNTHCOHORT_DEBUG"):
+            raise
+        # Where it happened, which is code: the message of a library may quote a file, and with it a patient.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        print(terminal.shown(frames), file=sys.stderr, end="")
+        _say(f"a bug ({type(error).__name__}): report these lines; SYNTHCOHORT_DEBUG=1 shows the message too, which may hold patient data")
+        return 1
+
+
+def _command() -> int | str | None:
+    from pipeline import ranks
+    from pipeline.commands.app import app
+
+    # isort: off
+    from pipeline.commands import runs, foreign, releases, phantoms  # noqa: F401 (they join the application, in the order of its help)
+    # isort: on
+
+    with ranks.joined() as driving:
+        if not driving:
+            return 0
+        try:
+            app()
+        except SystemExit as end:
+            if end.code != 130:
+                return end.code
+            raise KeyboardInterrupt from None  # typer's way of telling of one
+    return 0
+
+
+def _say(message: str) -> None:
+    print(f"synthcohort: {terminal.one_line(message)}", file=sys.stderr)
+
+
+def _formatted(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A notice in one line; of any other warning its kind and place, without the words, which may quote a file."""
+    if issubclass(category, Notice):
+        return f"synthcohort: {terminal.one_line(str(message))}\n"
+    return f"{filename}:{lineno}: {category.__name__}\n"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C lets the work end in order; the next ends the process as it is, and the kernel its workers."""
+    signal.signal(signal.SIGINT, _end)
+    raise KeyboardInterrupt
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    show_cursor = b"\x1b[?25h" if os.isatty(2) else b""
+    os.write(2, show_cursor + INTERRUPTED.encode() + b"\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.config.section import Positive, Section
+from pipeline.config.section import Images, Section
 
 
 class AuditConfig(Section):
     """How much work the audit puts into its attacks and its power."""
 
-    encoder_images: Positive = 30_000
+    encoder_images: Images = 30_000
     """Images (pairs of views) seen in training the copy-detection encoder."""
-    planted: Annotated[int, Field(ge=20)] = 100
+    planted: Annotated[int, Field(ge=20, le=10_000)] = 100
     """Copies planted for each kind of transformation to measure the search's power."""
-    membership_draws: Positive = 4
+    membership_draws: Annotated[int, Field(ge=1, le=1000)] = 4
     """Noise draws for each noise level of the membership attack."""

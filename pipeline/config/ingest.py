@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from pipeline.config.section import Fraction, Section
+from pipeline.config.section import Code, Fraction, Location, Section
+
+LONGEST = 64
+"""Letters of a class name: as many as a value of DICOM's LO may have (PS3.5 section 6.2), in which synthetic images name their class."""
+
+
+def _name(name: str) -> str:
+    if name != name.strip() or not name.strip(".") or any(letter in "/\\" for letter in name):
+        raise PydanticCustomError("class", "no class name: it begins or ends with a space, holds / or \\, or is of dots alone")
+    return name
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, none of which is another in other letters: to a person and on many file systems they would be the same."""
+    if not names:
+        raise PydanticCustomError("class", "name at least one class")
+    alike: dict[str, str] = {}
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+        if plain in alike:
+            raise PydanticCustomError("class", "{names} are one name", {"names": f"{alike[plain]!r} and {name!r}"})
+        alike[plain] = name
+    return names
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_name)]
+# No modality's stored values, nor what a rescale makes of them, come near.
+Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
 class QueryConfig(Section):
     """What is asked of a PACS over DICOMweb; every criterion narrows the answer."""
 
-    url: str
+    url: Annotated[str, Field(pattern=r"^[^@\s]+$")]
     """Root of the DICOMweb service, such as ``https://pacs.example.org/dicom-web``. A user and a password come from the environment
     (SYNTHCOHORT_DICOMWEB_USER, SYNTHCOHORT_DICOMWEB_PASSWORD), never from here."""
-    modality: str
+    modality: Code
     """Modality of the series, such as ``DX``."""
     dates: Annotated[str, Field(pattern=r"^\d{8}(-\d{8})?$")] | None = None
     """Study dates, ``YYYYMMDD`` or ``YYYYMMDD-YYYYMMDD``."""
-    body_part: str | None = None
+    body_part: Code | None = None
     """Body Part Examined, such as ``CHEST``."""
 
 
@@ -30,54 +58,54 @@ class IngestConfig(Section):
     source: Literal["phantom", "dicom", "dicomweb", "nifti", "pictures", "medmnist"]
     """Where the images come from: the embedded phantom, a folder of DICOM files, a PACS, a folder of NIfTI volumes, a folder of PNG, JPEG
     or TIFF pictures, or a MedMNIST data set."""
-    path: Path | None = None
+    path: Location | None = None
     """The folder of the files. dicomweb: the folder with the label table. medmnist: the folder with the ``.npz`` (by default the medmnist
     package's own root)."""
-    holdout: Path | None = None
+    holdout: Location | None = None
     """A foreign set's non-members: a folder like ``path``, of patients whom its generator never saw. They are the split ``audit``, after
     ``val_share`` and ``test_share`` of them; all of ``path`` is ``train``."""
     query: QueryConfig | None = None
     """dicomweb: where the PACS is, and what is asked of it."""
-    dataset: str | None = None
+    dataset: Annotated[str, Field(pattern=r"^[a-z0-9]{1,40}$")] | None = None
     """medmnist: the data set's flag, such as ``breastmnist``."""
-    labels: str = "labels.csv"
+    labels: Annotated[str, Field(min_length=1, max_length=255)] = "labels.csv"
     """A table inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
     ``label``: text separated by comma, semicolon, tab or bar, in UTF-8, UTF-16 with its mark, or Windows-1252. ``patient_id``,
     ``sex``, ``age`` (years), ``site``, ``view``, ``laterality`` and ``acquisition`` are read for every source and win over the header;
     ``PatientID``, ``Patient ID``, ``FileName`` and the like are understood. pictures: where there is none, or it has no ``label``, the
     folder of a picture names its class."""
-    label_table: Path | None = None
+    label_table: Location | None = None
     """A foreign set: one such table, wherever it lies, for ``path``, ``holdout`` and ``generate.import_from`` together, instead of one in
     each. Its ``file`` is relative to the folder that holds the file; no row may mean files in two of them."""
     unlabelled: bool = False
     """A foreign set without classes: every image is of the one name in ``classes``. A table, if there is one, says whose they are."""
-    label_field: str | None = None
+    label_field: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
     """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of the table's ``label``."""
     several_findings: bool = False
     """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown)."""
-    classes: tuple[str, ...] | None = None
+    classes: Annotated[tuple[ClassName, ...], AfterValidator(_distinct)] | None = None
     """The class names in order; a label that is none of them is an error. phantom, medmnist: the data set's own classes."""
     dimensions: Literal[2, 3] | None = None
     """2: every image or frame by itself; 3: volumes, which dicom assembles from series. By default 3 for nifti and for MedMNIST's 3-D sets,
     otherwise 2."""
     size: Annotated[int, Field(ge=16, le=512)] = 32
     """Side of the square images, or cubic volumes, that the pipeline works on, in pixels."""
-    spacing: Annotated[float, Field(gt=0)] | None = None
+    spacing: Annotated[float, Field(ge=1e-5, le=100)] | None = None
     """Millimetres between pixels; by default each image is scaled so that its longer side fills the square."""
     colour: bool = False
     """Three channels instead of luminance. MedMNIST's colour sets always have three."""
     bits: Literal[8, 16] = 8
     """Bits of each value; 16 keeps what the source has beyond 8."""
-    scaling: dict[str, Literal["header", "percentile"] | tuple[float, float]] = Field(default_factory=dict)
+    scaling: dict[Code, Literal["header", "percentile"] | tuple[Bound, Bound]] = Field(default_factory=dict)
     """Display range by modality, such as ``CT: [-160, 240]`` or ``MR: percentile``: a window in the modality's units, the percentiles .5
     and 99.5 of each image, or ``header``, the default: the file's own window, percentiles where it has none."""
-    modality: str | None = None
+    modality: Code | None = None
     """nifti, pictures: the DICOM modality of the images, such as ``CT``, which the files do not say."""
     burned_in: Literal["strict", "search", "declared"] = "strict"
     """Which images are left out for text in their pixels. strict: what declares text, what is of a kind that nearly always has it
     (ultrasound, photographs, secondary captures) and does not deny it, and where a search of the pixels finds text; search: the pixels
     decide on such kinds; declared: only what the header declares. MedMNIST is not searched: it is published without text."""
-    phantom_patients: Annotated[int, Field(ge=1)] = 1000
+    phantom_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """phantom: how many patients to draw; each has one to four images."""
     audit_share: Fraction = 1 / 3
     """Share of train + audit that is sealed from training and used as non-members; the audit's power hangs on it."""

@@ -6,6 +6,7 @@ Unknown keys, duplicate keys and values of the wrong type are errors, reported t
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -16,22 +17,62 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.run import Config
-from pipeline.errors import InputError
+from pipeline.config.section import brief
+from pipeline.errors import InputError, system_refusals
+
+LARGEST = 1 << 18
+"""Bytes of a file; PyYAML takes seconds for as many."""
+DEEPEST = 16
+"""Mappings and lists inside each other; a configuration needs four."""
+TOLD = 10
+"""Problems told at once."""
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without surprises: duplicate keys are errors, and only true and false are booleans."""
+    """YAML without surprises: duplicate keys, aliases and deep nests are errors, and only true and false are booleans."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):  # a few of them can stand for more than any memory holds
+            raise InputError(f"line {line}: aliases (*name) are not read: write the value out")
+        if self.depth == DEEPEST:
+            raise InputError(f"line {line}: more than {DEEPEST} mappings or lists inside each other")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (InputError, yaml.YAMLError, RecursionError):
+            raise
+        except Exception:  # PyYAML's own, such as for a date of the 13th month or a number of 10 000 digits
+            raise InputError(f"line {node.start_mark.line + 1}: {brief(node.value)} is not a value") from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise InputError(f"the key {key!r} appears twice (line {node.start_mark.line + 1}): keep one of them")
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, str | int | float):
+                raise InputError(f"line {key.start_mark.line + 1}: a key must be a name")
+            if name in seen:
+                raise InputError(f"the key {brief(name)} appears twice (line {key.start_mark.line + 1}): keep one of them")
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"])
@@ -60,14 +101,14 @@ def config_of(data: dict[str, Any], overrides: Sequence[str] = (), where: str = 
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise InputError(f"--set {override!r} is not KEY=VALUE: write it as --set train.batch=64")
+            raise InputError(f"--set {brief(override)} is not KEY=VALUE: write it as --set train.batch=64")
         *parents, leaf = key.split(".")
         section = data
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise InputError(f"--set {override!r}: {parent} is not a section")
-        section[leaf] = _parse(value, f"--set {override}")
+                raise InputError(f"--set {brief(override)}: {brief(parent)} is not a section")
+        section[leaf] = _parse(value, f"--set {brief(override)}")
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -76,16 +117,30 @@ def config_of(data: dict[str, Any], overrides: Sequence[str] = (), where: str = 
 
 def _read(config: str | Path) -> dict[str, Any]:
     path = Path(config)
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-    elif str(config) in shipped():
-        text = (resources.files("configs") / f"{config}.yaml").read_text(encoding="utf-8")
-    else:
-        raise InputError(f"no configuration {str(config)!r}: give a YAML file, or one of {', '.join(shipped())}")
+    with system_refusals(path):
+        if path.is_file():
+            with path.open("rb") as file:
+                text = _decoded(file.read(LARGEST + 1), path)
+        elif str(config) in shipped():
+            text = (resources.files("configs") / f"{config}.yaml").read_text(encoding="utf-8")
+        else:
+            raise InputError(f"no configuration {brief(str(config))}: give a YAML file, or one of {', '.join(shipped())}")
     data = _parse(text, str(config))
     if not isinstance(data, dict):
         raise InputError(f"{config}: not a mapping of sections; see the shipped configs for the layout")
     return data
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark."""
+    if len(content) > LARGEST:
+        raise InputError(f"{path}: larger than {LARGEST >> 10} KiB, which no configuration is: give the YAML file")
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}: not {encoding.upper().removesuffix('-SIG')} at line {line}: save it as UTF-8") from None
 
 
 def _parse(text: str, where: str) -> Any:
@@ -94,15 +149,19 @@ def _parse(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}: not valid YAML{line}: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+        raise InputError(f"{where}: not valid YAML{line}: {problem}") from None
+    except RecursionError:
+        raise InputError(f"{where}: more than {DEEPEST} mappings or lists inside each other") from None
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
 
 def _one_line(error: ValidationError) -> str:
+    items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]  # else told item by item
     problems = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
+    for item in items[:TOLD]:
+        where = brief(".".join(str(part) for part in item["loc"]))[1:-1]
         if item["type"] == "extra_forbidden":
             problems.append(f"unknown key {where}")
         elif item["type"] == "missing":
@@ -110,5 +169,6 @@ def _one_line(error: ValidationError) -> str:
         elif item["type"] == "value_error":
             problems.append(str(item["ctx"]["error"]))
         else:
-            problems.append(f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}")
-    return "; ".join(problems)
+            problems.append(f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {brief(item['input'])}")
+    further = len(items) - len(problems)
+    return "; ".join(problems) + (f"; and {further} more" if further else "")

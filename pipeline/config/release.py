@@ -6,18 +6,18 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Line, Section
 from pipeline.release.gate import MAX_COPY_RATE
 
 
 class ReleaseConfig(Section):
     """What a release says of itself."""
 
-    title: str = "Synthetic cohort"
+    title: Line = "Synthetic cohort"
     """Title of the data card."""
-    licence: str = "unspecified"
+    licence: Line = "unspecified"
     """Licence under which the synthetic images are released, as an SPDX identifier."""
-    contact: str = "unspecified"
+    contact: Line = "unspecified"
     """Whom a user of the release may ask."""
     max_copy_rate: Annotated[float, Field(gt=0)] | None = None
     """A stricter upper bound on the share of copies than the gate's own; a laxer one is refused."""

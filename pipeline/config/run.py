@@ -19,9 +19,9 @@ from pipeline.config.train import TrainConfig
 class Config(Section):
     """A whole run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Name of the run; its folder is ``runs/<name>`` unless ``--out`` says otherwise."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """The one seed of the run: cohort, splits, training, generation and resampling derive theirs from it."""
     ingest: IngestConfig
     train: TrainConfig | None = None

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Positive, Section
+from pipeline.config.section import Batch, Images, Location, Section
 
 
 class TrainConfig(Section):
     """The network and how it is trained."""
 
-    images: Positive
+    images: Images
     """Length of training, in images drawn (with repetition) from the training split."""
-    batch: Positive = 64
+    batch: Batch = 64
     """Images in one optimiser step."""
-    accumulate: Positive = 1
+    accumulate: Batch = 1
     """Forward and backward passes that share one optimiser step, each with batch / accumulate images: for a batch that does not fit."""
     backbone: Literal["unet", "monai"] = "unet"
     """The network: the project's own, or MONAI's DiffusionModelUNet (which knows neither dropout nor told augmentation: set both to 0)."""
-    widths: tuple[Positive, ...] = (64, 128)
+    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(min_length=1, max_length=8)] = (64, 128)
     """Channels of the U-Net at each resolution, finest first; each level halves the side."""
-    blocks: Positive = 2
+    blocks: Annotated[int, Field(ge=1, le=32)] = 2
     """Residual blocks at each resolution."""
     patch: Literal[1, 2, 4] = 2
     """Side of the pixel-unshuffle at the input: the network works at size / patch."""
     upsample: Literal["convolve", "shuffle"] = "convolve"
     """How the decoder doubles its grid: nearest neighbour and a 3 x 3 convolution, or a 2 x 2 transposed one, which is cheaper."""
-    attention: tuple[Positive, ...] = (8,)
+    attention: Annotated[tuple[Annotated[int, Field(ge=1, le=512)], ...], Field(max_length=8)] = (8,)
     """Sides (in the network's own grid) at which self-attention follows each block."""
     objective: Literal["edm", "epsilon", "x0", "v", "flow"] = "edm"
     """What the network predicts; every sampler works with all of them."""
@@ -43,23 +42,23 @@ class TrainConfig(Section):
     """Probability of each geometric augmentation; the network is told of them, so that they do not leak."""
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How far class sampling is evened out: 0 draws images at their own prevalence, 1 draws every class equally often."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(ge=1e-8, le=1)] = 1e-3
     """Peak learning rate."""
-    plateau: Annotated[int, Field(ge=0)] = 0
+    plateau: Annotated[int, Field(ge=0, le=10**9)] = 0
     """Images after which the learning rate falls with the inverse square root of the images seen (EDM2); 0 for never."""
     decay: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Last share of the training over which the learning rate falls to 0; with 0, every moment is as good a place to stop as the end."""
-    ema: Annotated[float, Field(gt=0, lt=0.28)] = 0.1
+    ema: Annotated[float, Field(ge=0.001, lt=0.28)] = 0.1
     """Width of the power-function EMA relative to the training length (EDM2's sigma_rel)."""
-    ema_snapshots: Annotated[int, Field(ge=0)] = 0
+    ema_snapshots: Annotated[int, Field(ge=0, le=1000)] = 0
     """Moments, evenly spaced, at which two averages are stored, so that ``generate.ema`` can choose any other width after training."""
     compile: bool = False
     """Compile the network, and on a GPU replay each step as one CUDA graph (worth it for minutes of training or more)."""
     checkpointing: bool = False
     """Compute the blocks' activations again in the backward pass instead of keeping them: less memory, a third more work."""
-    checkpoint_images: Positive = 20_000
+    checkpoint_images: Images = 20_000
     """Images between two checkpoints."""
-    start_from: Path | None = None
+    start_from: Location | None = None
     """Warm start: another run's ``train`` folder, or a ``.safetensors`` file of the same network (MONAI's own for its backbone)."""
     start_classes: dict[str, str] = Field(default_factory=dict)
     """Warm start: this run's class to the earlier run's, where the names differ; equal names need no entry."""

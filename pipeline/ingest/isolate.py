@@ -12,7 +12,6 @@ import ctypes
 import functools
 import gc
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -28,6 +27,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.system import end_with_parent, usable_cores, worker_processes
 
 SECONDS = 5.0
 # Wall time for a second that a file is given: processor time decides, so that a busy machine does not quarantine what an idle one reads,
@@ -129,11 +130,6 @@ def isolated(
     finally:
         for worker in pool:
             worker.end()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _feed(pool: Sequence[_Worker], pending: deque[int], before: int, items: Sequence[Any], limit: Callable[[Any], float]) -> None:
@@ -241,14 +237,11 @@ def _failed(kind: Kind, **facts: Any) -> Failed:
 
 
 def _context(work: Work[Any]) -> Any:
-    """Processes forked from a small server that has imported what the work needs: cheap to start, and no thread, lock or secret of this
-    process goes with them."""
-    context = multiprocessing.get_context("forkserver")
+    """Processes that have imported what the work needs."""
     function = work.func if isinstance(work, functools.partial) else work
-    # The command's own modules too: every worker imports the program that started this process again.
-    ours = sorted(name for name in sys.modules if name.startswith(("pipeline.ingest.", "pipeline.commands")))
-    context.set_forkserver_preload([__name__, function.__module__, *ours, *CODECS])
-    return context
+    # The entry point too: every worker imports the program that started this process again.
+    ours = sorted(name for name in sys.modules if name.startswith(("pipeline.ingest.", "pipeline.commands.main")))
+    return worker_processes([__name__, function.__module__, *ours, *CODECS])
 
 
 def _serve(pipe: Connection, begun: Any, work: Work[Any], memory: int) -> None:
@@ -291,9 +284,11 @@ def _give(seconds: float) -> None:
 
 
 def _quieten() -> None:
-    """No output (decoders quote what they read), no threads of BLAS beside the other workers, no part in the terminal's Ctrl-C."""
+    """No output (decoders quote what they read), no threads of BLAS beside the other workers, no part in the terminal's
+    Ctrl-C, no life beyond the parent's."""
     import threadpoolctl
 
+    end_with_parent()
     threadpoolctl.threadpool_limits(1)
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # for libraries loaded later
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -242,21 +242,24 @@ def _class(path: Path, classes: Sequence[str], labels: Sequence[str]) -> Any:
     unknown = sorted({label for label in labels if label and normalize("NFC", label) not in index})
     if unknown:
         raise InputError(
-            f"{path.name}: {len(unknown)} label(s) match no class: {_some(unknown)}; ingest.classes names {', '.join(classes)}: "
-            f"add them there, or mend the table"
+            f"{path.name}: {len(unknown)} label(s) match no class, {_rows_with(unknown, labels)}; "
+            f"ingest.classes names {', '.join(classes)}: add them there, or mend the table"
         )
     return lambda values: one_hot(index[normalize("NFC", values[0])], len(classes))
 
 
 def _marks(path: Path, classes: Sequence[str]) -> Any:
     def findings(values: Sequence[str]) -> Findings:
-        unknown = sorted({value for value in values if value not in _MARKS})
+        unknown = [name for name, value in zip(classes, values) if value not in _MARKS]
         if unknown:
-            raise InputError(f"{path.name}: the columns of the classes hold {_some(unknown)}: write 1, 0, or -1 for unknown")
+            raise InputError(f"{path.name}: other values than numbers for {', '.join(unknown[:5])}: write 1, 0, or -1 for unknown")
         return tuple(_MARKS[value] for value in values)
 
     return findings
 
 
-def _some(values: Sequence[str]) -> str:
-    return ", ".join(repr(value[:40]) for value in values[:5]) + (", ..." if len(values) > 5 else "")
+def _rows_with(unknown: Sequence[str], labels: Sequence[str]) -> str:
+    """Where labels stand, by number of the row below the header: what they say may be anything, a name too."""
+    none = set(unknown)
+    rows = [str(number) for number, label in enumerate(labels, 1) if label in none]
+    return f"in row(s) {', '.join(rows[:5])}{', ...' if len(rows) > 5 else ''} of {len(labels)} below the header"

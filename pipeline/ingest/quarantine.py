@@ -25,7 +25,7 @@ def write(folder: Path, left_out: Left) -> None:
         writer = csv.writer(file)
         writer.writerow(["file", "reason"])
         # A name that begins like a formula is not one: the same path, so that a spreadsheet does not compute it.
-        writer.writerows((f"./{name}" if name[:1] in "=+-@" else name, reason) for name, reason in rows)
+        writer.writerows((f"./{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name, reason) for name, reason in rows)
 
 
 def reasons(folder: Path) -> Counter[str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline import artifacts, ranks
+from pipeline import artifacts, ranks, system
 from pipeline.config import Config, IngestConfig
 from pipeline.errors import InputError
 
@@ -19,6 +19,7 @@ MEDMNIST_ROOT = Path("~/.medmnist")
 # A file changed within a clock tick of being read can keep its time stamp: only files at rest are remembered.
 _KINDS = {"dicom": "DICOM files", "nifti": "NIfTI volumes", "pictures": "pictures"}
 AT_REST_NS = 2_000_000_000
+MOST_WORKERS = 1024
 
 
 def source_digest(config: Config, run: Path) -> str:
@@ -116,12 +117,10 @@ def _pairs(names: Iterable[str], digests: Iterable[str]) -> Iterator[str]:
 
 def workers() -> int:
     """Processes of this rank that read files: SYNTHCOHORT_WORKERS, or its share of the usable cores. No result depends on it."""
-    from pipeline.ingest.isolate import usable_cores
-
     value = os.environ.get("SYNTHCOHORT_WORKERS", "")
-    if value and (not value.isdigit() or int(value) < 1):
-        raise InputError(f"SYNTHCOHORT_WORKERS is {value!r}: give the number of processes that read files, such as 4")
-    return int(value) if value else max(1, usable_cores() // ranks.on_this_machine())
+    if value and not (value.isdecimal() and len(value) <= 4 and 1 <= int(value) <= MOST_WORKERS):
+        raise InputError(f"SYNTHCOHORT_WORKERS is {value[:40]!r}: give the number of processes that read files, 1 to {MOST_WORKERS}")
+    return int(value) if value else max(1, system.usable_cores() // ranks.on_this_machine())
 
 
 def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
-import multiprocessing
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +32,7 @@ from pipeline.phantom.anatomy import SITES, Patient
 from pipeline.phantom.encoding import PRIVATE, Encapsulated, part10
 from pipeline.phantom.identity import INSTITUTIONS, SERIALS, STATIONS, Identity, VisitIdentity, invented_identity
 from pipeline.phantom.image import render
+from pipeline.system import end_with_parent, worker_processes
 
 COLUMNS = ("file", "patient_id", "sop_instance_uid", "label", "side", "size_mm", "severity", "report")
 BROKEN = {
@@ -74,8 +74,8 @@ def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 9
     with contextlib.ExitStack() as stack:
         each: Iterable[list[Row]]
         if workers > 1 and len(patients) >= FEW:
-            # A fresh server forks them: no thread and no lock of this process goes with them.
-            pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), _one_thread))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, worker_processes(), _alone))
+            stack.callback(pool.shutdown, cancel_futures=True)  # where the drawing is interrupted, the rest is not drawn
             each = pool.map(write, patients, chunksize=16)
         else:
             each = map(write, patients)
@@ -90,9 +90,11 @@ def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 9
     return len(rows)
 
 
-def _one_thread() -> None:
+def _alone() -> None:
+    """One thread a worker, and no end but with the parent's."""
     import threadpoolctl
 
+    end_with_parent()
     threadpoolctl.threadpool_limits(1)
 
 

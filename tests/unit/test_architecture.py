@@ -38,7 +38,8 @@ def test_only_pipeline_touches_the_disk(package):
 
 def test_the_command_starts_without_heavy_imports():
     heavy = ("torch", "monai", "pydicom", "matplotlib")
-    code = f"import sys, pipeline.commands.main, pipeline.stages, pipeline.show; print([m for m in {heavy} if m in sys.modules])"
+    ours = "pipeline.commands.main, pipeline.commands.runs, pipeline.stages, pipeline.show"
+    code = f"import sys, {ours}; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
@@ -69,7 +70,24 @@ def test_stages_need_only_earlier_ones_and_their_functions_exist():
     assert set(BY_NAME) == {"ingest", "train", "generate", "audit", "evaluate", "stress", "release"}
 
 
-def test_the_lock_names_no_index():
-    text = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-uv.lock"])
+def test_the_lock_names_no_index(lock):
+    text = (ROOT / lock).read_text()
     assert "--hash=sha256:" in text
     assert not re.search(r"https?://|index-url", text)
+
+
+def test_make_installs_nothing_that_is_not_pinned():
+    lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if " install " in line]
+    assert lines
+    assert all("--require-hashes" in line or "--no-deps --editable ." in line for line in lines), lines
+
+
+def test_the_documents_name_the_torch_of_the_lock_and_the_systems():
+    torch = re.search(r"^torch==(\d+\.\d+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert torch is not None
+    for name in ("README.md", "BENCHMARKS.md"):
+        assert f"torch {torch[1]}" in (ROOT / name).read_text()
+    text = (ROOT / "README.md").read_text()
+    assert all(system in text for system in ("Linux", "macOS", "Windows", "WSL2"))
+    assert max(map(len, text.splitlines())) <= 200

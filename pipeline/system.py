@@ -1,0 +1,77 @@
+"""What is asked of the operating system, and what is done where it has none of it: Linux is whole, macOS lacks a few calls."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+UNSUPPORTED = "this system is not supported: use Linux or macOS; on Windows, install WSL2 (wsl --install) and run the same command in it"
+
+
+def supported() -> bool:
+    """Whether the system has what no stage can do without: locks on files and bounds on processes. Windows has neither."""
+    return all(importlib.util.find_spec(name) is not None for name in ("fcntl", "resource"))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: in a container fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free; where the system does not tell (macOS), half of what there is; 0 where it tells neither."""
+    for name, share in (("SC_AVPHYS_PAGES", 1), ("SC_PHYS_PAGES", 2)):
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # no such name, no answer, no such call
+            if (pages := os.sysconf(name)) > 0:
+                return pages * os.sysconf("SC_PAGE_SIZE") // share
+    return 0
+
+
+@contextlib.contextmanager
+def private_files(run: Path) -> Iterator[None]:
+    """Make the run folder; what is made inside the context is the user's alone, whatever the umask.
+
+    Folders on the way to the run that are missing may be passed through, not listed, by whom the umask lets in, so that its ``release``
+    can be read and nothing else.
+    """
+    before = os.umask(0o077)
+    try:
+        missing = [folder for folder in (run, *run.parents) if not folder.exists()]
+        run.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            folder.chmod(0o700 | 0o011 & ~before)
+        yield
+    finally:
+        os.umask(before)
+
+
+def worker_processes(preload: Sequence[str] = ()) -> Any:
+    """The context of worker processes: forked from a small server that has imported ``preload``, so that they are cheap to start, and no
+    thread, lock or secret of this process goes with them.
+
+    Neither the server nor a worker hears the terminal's Ctrl-C, from its first instruction on: whoever started them ends them.
+    """
+    from multiprocessing import forkserver, resource_tracker
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*preload])
+    resource_tracker.ensure_running()  # which the server would start, unblocking the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the one that forked it ends, however it does. On systems other than Linux it does not."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
