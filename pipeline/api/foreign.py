@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import artifacts
 from pipeline.api.runs import Outcome, Verdict, run
 from pipeline.config import Config, config_of
-from pipeline.errors import InputError
+from pipeline.errors import InputError, system_refusals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,7 +129,10 @@ def foreign_config(
     paths = {option: Path(path) for option, path in given.items() if path is not None}
     for path in paths.values():
         refuse_run(path, verb)
-    found = {option: survey(path, option) for option, path in paths.items()}
+    found = {}
+    for option, path in paths.items():
+        with system_refusals(path):
+            found[option] = survey(path, option)
     kind = _kind(found)
     classes = _classes(paths, found, None if labels is None else Path(labels)) if verb == "release" else ()
     images = found["--synthetic"]
@@ -147,7 +150,7 @@ def foreign_config(
         ingest["unlabelled"] = True
     if holdout is not None and not classes:
         ingest |= {"val_share": 0, "test_share": 0}
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", paths["--synthetic"].expanduser().resolve().stem).strip("-.") or "images"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", paths["--synthetic"].expanduser().resolve().stem).strip("-.")[:40] or "images"
     data = {"name": f"{verb}-{name}", "ingest": ingest, "generate": {"import_from": paths["--synthetic"]}}
     return config_of(data, settings, verb)
 
