@@ -16,10 +16,10 @@ from evaluation.fidelity import fidelity, standardised_features
 from evaluation.intervals import to_json
 from evaluation.utility import label_fidelity, train_arms, utility
 from pipeline import runtime
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import write_json
+from pipeline.context import Context
 from pipeline.errors import InputError
-from pipeline.images import ImageSet
-from pipeline.stages import Context
+from pipeline.images import ImageSet, unit_of
 
 ENCODER_IMAGES = 8_000
 """Images seen in training the encoder of the feature space."""
@@ -58,7 +58,7 @@ def run(ctx: Context) -> dict[str, Any]:
         device=where,
         classes=len(names),
     )
-    result: dict[str, Any] = {"classes": list(names), "unit": read_json(ctx.folder("ingest") / "cohort.json")["unit"]}
+    result: dict[str, Any] = {"classes": list(names), "unit": unit_of(ctx.folder("ingest"))}
     description = f"pooled features of a small residual network trained to classify the {len(val)} real validation images, standardised"
     result["fidelity"] = {"features": description} | fidelity(
         audit,

@@ -13,6 +13,7 @@ from pipeline import artifacts
 from pipeline.config import Config
 
 Given = Mapping[str, Mapping[str, str]]
+WEIGHTS = {"train": "train.start_from", "generate": "generate.autoguidance"}
 
 
 def digests(config: Config, run: Path) -> dict[str, dict[str, str]]:
@@ -35,6 +36,20 @@ def digests(config: Config, run: Path) -> dict[str, dict[str, str]]:
     for stage, weights in other_weights(config).items():
         found.setdefault(stage, {})["other_weights"] = artifacts.file_digest(weights)
     return found
+
+
+def locations(config: Config) -> dict[str, Path]:
+    """What a run reads from the disk, by the setting that names it: files, and folders with all below them, that need not exist.
+
+    Raises:
+        InputError: another run's weights are not there.
+    """
+    from pipeline.ingest import source
+
+    ingest, foreign = config.ingest, config.generate.import_from
+    named = {"ingest.holdout": ingest.holdout, "ingest.label_table": ingest.label_table, "generate.import_from": foreign}
+    weights = {WEIGHTS[stage]: path for stage, path in other_weights(config).items()}
+    return source.locations(ingest) | {setting: path.expanduser() for setting, path in named.items() if path is not None} | weights
 
 
 def other_weights(config: Config) -> dict[str, Path]:

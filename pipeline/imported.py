@@ -24,7 +24,7 @@ from pipeline.ingest.survey import survey
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
-    from pipeline.stages import Context
+    from pipeline.context import Context
 
 SETTING = "generate.import_from"
 LEAST = 20

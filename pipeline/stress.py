@@ -13,9 +13,9 @@ from evaluation.intervals import to_json
 from evaluation.metrics import Floats
 from pipeline import runtime
 from pipeline.artifacts import write_json
+from pipeline.context import Context
 from pipeline.evaluate import headline, labelled, load, sheet
 from pipeline.images import ImageSet
-from pipeline.stages import Context
 
 SUBGROUPS = ("site", "sex", "age_band", "acquisition")
 

@@ -8,8 +8,10 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline import artifacts, ranks, system
+from pipeline.cohorts.key import project_key
 from pipeline.config import Config, IngestConfig
 from pipeline.errors import InputError
 
@@ -20,6 +22,8 @@ MEDMNIST_ROOT = Path("~/.medmnist")
 _KINDS = {"dicom": "DICOM files", "nifti": "NIfTI volumes", "pictures": "pictures"}
 AT_REST_NS = 2_000_000_000
 MOST_WORKERS = 1024
+CACHE_BYTES = 512
+"""More than the cache takes for a file."""
 
 
 def source_digest(config: Config, run: Path) -> str:
@@ -35,7 +39,7 @@ def source_digest(config: Config, run: Path) -> str:
     ingest = config.ingest
     if ingest.source == "phantom":
         return artifacts.fingerprint({"phantom_patients": ingest.phantom_patients, "seed": config.seed})
-    key = artifacts.project_key(run)
+    key = project_key(run)
     if ingest.source == "medmnist":
         path = medmnist_file(ingest)
         [digest] = _digests({path.name: path}, run, key, secret=b"")
@@ -48,12 +52,12 @@ def source_digest(config: Config, run: Path) -> str:
 
 def holdout_digest(ingest: IngestConfig, run: Path) -> str:
     """Digest of the images that a foreign generator never saw, as :func:`source_digest`."""
-    return _folder_digest(of_holdout(ingest), "ingest.holdout", run, artifacts.project_key(run), ".holdout.json")
+    return _folder_digest(of_holdout(ingest), "ingest.holdout", run, project_key(run), ".holdout.json")
 
 
 def foreign_digest(config: Config, run: Path) -> str:
     """Digest of a foreign set, a folder or a file, as :func:`source_digest`. Raises InputError where it is missing or empty."""
-    given, key = config.generate.import_from, artifacts.project_key(run)
+    given, key = config.generate.import_from, project_key(run)
     assert given is not None
     path = given.expanduser()
     names = dict(regular_files(path)) if path.is_dir() else {"": path} if path.is_file() else {}
@@ -65,7 +69,7 @@ def foreign_digest(config: Config, run: Path) -> str:
 
 def table_digest(table: Path, run: Path) -> str:
     """Digest of a label table outside the folders. Raises InputError where there is none."""
-    path, key = table.expanduser(), artifacts.project_key(run)
+    path, key = table.expanduser(), project_key(run)
     if not path.is_file():
         raise InputError(f"no label table {path}: give the CSV as ingest.label_table")
     [digest] = _digests({"": path}, run, key, key, ".label-table.json")
@@ -113,6 +117,22 @@ def _apart(config: Config) -> None:
 def _pairs(names: Iterable[str], digests: Iterable[str]) -> Iterator[str]:
     for pair in zip(names, digests, strict=True):
         yield from pair
+
+
+def locations(ingest: IngestConfig) -> dict[str, Path]:
+    """What ingest reads from the disk, by the setting that names it: a folder with all below it, or a file, which need not exist."""
+    found = {}
+    if ingest.source == "medmnist":
+        side = medmnist_side(ingest.size, ingest.volumes)
+        found["ingest.path"] = (ingest.path or MEDMNIST_ROOT).expanduser() / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
+    elif ingest.source == "dicomweb":
+        found |= {"ingest.labels": ingest.path.expanduser() / ingest.labels} if ingest.path else {}
+    elif ingest.path is not None:
+        found["ingest.path"] = ingest.path.expanduser()
+        found["ingest.labels"] = found["ingest.path"] / ingest.labels
+    if key := os.environ.get("SYNTHCOHORT_KEY_FILE"):
+        found["SYNTHCOHORT_KEY_FILE"] = Path(key)
+    return found
 
 
 def workers() -> int:
@@ -178,13 +198,11 @@ def medmnist_file(ingest: IngestConfig) -> Path:
         InputError: no such data set, or it is absent and cannot be downloaded.
     """
     assert ingest.dataset is not None
-    root = (ingest.path or MEDMNIST_ROOT).expanduser()
-    side = medmnist_side(ingest.size, ingest.volumes)
-    path = root / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
+    path = locations(ingest)["ingest.path"]
     if not path.is_file():
         from pipeline.ingest.readers.medmnist import download
 
-        download(ingest.dataset, side, path)
+        download(ingest.dataset, medmnist_side(ingest.size, ingest.volumes), path)
     return path
 
 
@@ -193,8 +211,9 @@ def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes, cache
 
     ``cache`` names the file of the run that remembers them, one for each folder: files of two folders may agree in all that it knows.
     """
-    remembered = artifacts.read_json(run / cache)
-    known: dict[str, str] = remembered if isinstance(remembered, dict) else {}
+    remembered = artifacts.read_json(run / cache, largest=CACHE_BYTES * (len(files) + 1))
+    sealed = isinstance(remembered, dict) and remembered == _sealed(remembered.get("files"), key)
+    known: dict[str, str] = remembered["files"] if sealed else {}
     fresh: dict[str, str] = {}
     digests = []
     now = time.time_ns()
@@ -211,9 +230,14 @@ def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes, cache
             fresh[mark] = digest
         digests.append(digest)
     if fresh != known:
-        artifacts.write_json(run / cache, fresh)
+        artifacts.write_json(run / cache, _sealed(fresh, key))
         (run / cache).chmod(0o600)
     return digests
+
+
+def _sealed(files: Any, key: bytes) -> dict[str, Any]:
+    """What is remembered of files, with an HMAC: what was damaged or edited is not believed."""
+    return {"files": files, "seal": artifacts.keyed(key, "cache", artifacts.fingerprint({"files": files}))}
 
 
 def _content_digest(path: Path, secret: bytes) -> str:

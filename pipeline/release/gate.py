@@ -24,6 +24,7 @@ MAX_MEMBERSHIP_AUC = 0.55
 """Upper 95 % bound of the membership attack's AUC for weights: 1 000 images on each side resolve 0.02 around guessing."""
 
 NOT_JUDGED = "not judged"
+REPLICATION = "The run is a replication: its splits are its own and not the cohort's, so that it counts as no attempt and is not released."
 
 
 def decide(audit: Mapping[str, Any], max_copy_rate: float | None = None) -> dict[str, Any]:
@@ -47,6 +48,22 @@ def decide(audit: Mapping[str, Any], max_copy_rate: float | None = None) -> dict
     needed = _needed(audit, checks, bound)
     judged = {subject: _verdict([check for check in checks if check["subject"] == subject]) for subject in ("images", "weights")}
     return {"verdict": judged["images"]["verdict"], "unit": audit["unit"], **judged, "checks": checks, "needed": needed}
+
+
+def withheld(decided: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict of a replication, which is never released: no better than inconclusive, for :data:`REPLICATION` among other reasons.
+
+    Args:
+        decided: as :func:`decide` gives it.
+    """
+    judged = {}
+    for subject in ("images", "weights"):
+        verdict, reasons = decided[subject]["verdict"], decided[subject]["reasons"]
+        judged[subject] = {
+            "verdict": "inconclusive" if verdict == "pass" else verdict,
+            "reasons": [REPLICATION] if verdict == "pass" else [*reasons, REPLICATION],
+        }
+    return {**decided, **judged, "verdict": judged["images"]["verdict"]}
 
 
 def _image_checks(audit: Mapping[str, Any], bound: float) -> list[dict[str, Any]]:

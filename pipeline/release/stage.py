@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.artifacts import PARTIAL, file_digest, read_json, write_json
+from pipeline.cohorts.ledger import count_attempt
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
 from pipeline.release import gate
@@ -23,9 +25,7 @@ from pipeline.release.cards import data_card, render_card
 from pipeline.release.dicom_export import write_secondary_capture
 from pipeline.release.report import render_report
 from pipeline.release.results import CHECKSUMS, Results, pixel_digest
-from pipeline.stages import Context
 
-ATTEMPTS = "attempts.json"
 PLAIN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,55}$")
 SAMPLES = 12
 
@@ -34,16 +34,18 @@ def run(ctx: Context) -> dict[str, Any]:
     """Judge, then write the release that the verdict allows.
 
     Returns:
-        ``verdict`` and ``weights`` (pass, fail or inconclusive), ``images`` released, and ``attempt``.
+        ``verdict`` and ``weights`` (pass, fail or inconclusive), ``images`` released, and ``attempt`` (none for a replication).
 
     Raises:
         InputError: the generated images are not those that were judged, or the configuration would loosen the gate.
     """
     audit = read_json(ctx.folder("audit") / "audit.json")
     if not isinstance(audit, dict):
-        raise InputError("audit/audit.json is missing or damaged: remove the audit folder of this run to measure it again")
+        raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again")
     generated = _judged_images(ctx)
     verdict = gate.decide(audit, ctx.config.release.max_copy_rate)
+    if ctx.config.ingest.replication:
+        verdict = gate.withheld(verdict)
     verdict["digests"] = {
         "images": {name: digest for name, digest in ctx.records["generate"]["files"].items() if name.endswith((".npy", ".parquet"))},
         # A foreign set comes without its weights.
@@ -51,7 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "pixels": pixel_digest(generated.images),
     }
     verdict["attempt"] = count_attempt(ctx, verdict["images"]["verdict"])
-    results = Results.load(ctx.config, ctx.run, verdict, ctx.records)
+    results = Results.load(ctx.config, ctx.folder, verdict, ctx.records)
     passed = verdict["images"]["verdict"] == "pass"
     if passed:
         _write_cohort(ctx, generated)
@@ -78,25 +80,6 @@ def _files(ctx: Context, stage: str) -> dict[str, str]:
     return dict(ctx.records[stage]["files"]) if stage in ctx.records else {}
 
 
-def count_attempt(ctx: Context, verdict: str) -> int:
-    """Which attempt on this cohort this is, from 1; kept in ``attempts.json`` beside the cohort, so that trying until it passes is visible.
-
-    The ledger maps the cohort's digest to one entry for each distinct generated set; judging the same set again does not count twice.
-    """
-    path = ctx.run / ATTEMPTS
-    ledger = read_json(path)
-    if ledger is None and path.exists():
-        raise InputError(f"{ATTEMPTS} of this run is damaged: restore it from a backup, since it counts the attempts on this cohort")
-    ledger = ledger or {}
-    entries = ledger.setdefault(ctx.records["ingest"]["digest"], [])
-    digest = ctx.records["generate"]["digest"]
-    place = next((index for index, entry in enumerate(entries) if entry["digest"] == digest), len(entries))
-    date = str(ctx.records["audit"].get("finished", ""))[:10]
-    entries[place : place + 1] = [{"digest": digest, "verdict": verdict, "date": date}]
-    write_json(path, ledger)
-    return place + 1
-
-
 def class_counts(images: ImageSet) -> dict[str, int]:
     """Images of each class, by name."""
     return {name: int((images.labels == index).sum()) for index, name in enumerate(images.classes)}
@@ -115,12 +98,12 @@ def _judged_images(ctx: Context) -> ImageSet:
     """The generated images, after checking that they are still those that the audit read."""
     judged, record = ctx.records["audit"]["identity"]["inputs"], ctx.records["generate"]
     if any(judged[stage] != ctx.records[stage]["digest"] for stage in ("generate", "train") if stage in ctx.records):
-        raise InputError("the audit judged other images or weights than this run holds: remove the audit folder of this run to repeat it")
+        raise InputError("the audit judged other images or weights than this run holds: delete the audit folder of this run to repeat it")
     folder = ctx.folder("generate")
     changed = [name for name, digest in record["files"].items() if file_digest(folder / name) != digest]
     if changed:
         raise InputError(
-            f"generate/{changed[0]} has changed since it was judged: remove the generate folder of this run to make and judge it anew"
+            f"generate/{changed[0]} has changed since it was judged: delete the generate folder of this run to make and judge it anew"
         )
     images = ImageSet.load(folder)
     if not all(PLAIN_ID.match(str(name)) for name in images.rows["id"]) or images.rows["id"].duplicated().any():

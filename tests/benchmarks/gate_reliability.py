@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 FRESH_SEED = 987_654
 
@@ -41,7 +43,7 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
 
     started = time.time()
     settings = load_config(config, [*overrides, f"seed={seed}"])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}/cohorts"):
         run = Path(folder)
         run_stages(settings, run, Reporter(run / "log.jsonl"), until="audit")
         report = json.loads((run / "audit" / "audit.json").read_text())

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from pipeline import artifacts
+from pipeline import artifacts, folders
 from pipeline.config import Config
 from pipeline.images import ImageSet, finding_columns
 from pipeline.progress import Reporter
@@ -199,7 +199,7 @@ def make_context(run: Path, channels: int = 1) -> Context:
     for name, files in content.items():
         stage, folder = BY_NAME[name], run / name
         wanted = identity(stage, settings, {"ingest": {"source": "source-digest"}}, records)
-        artifacts.open_stage(folder, wanted, resumable=False, private=True)
+        folders.open_stage(folder, wanted, resumable=False, private=True)
         for file, value in files.items():
             artifacts.write_json(folder / file, value)
         if name == "train":
@@ -209,7 +209,7 @@ def make_context(run: Path, channels: int = 1) -> Context:
         facts = {"summary": {"images": len(images)}, "seconds": 12.3, "finished": "2026-01-02T03:04:05+0000", "contains_patient_data": True}
         records[name] = artifacts.publish(folder, wanted, **facts)
     out = run / "release"
-    artifacts.open_stage(out, identity(BY_NAME["release"], settings, {}, records), resumable=False, private=False)
+    folders.open_stage(out, identity(BY_NAME["release"], settings, {}, records), resumable=False, private=False)
     reporter = Reporter(run / "log.jsonl", Console(quiet=True))
     return Context(settings, run, out, False, reporter, records)
 

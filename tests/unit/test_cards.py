@@ -17,7 +17,7 @@ from pipeline.release.results import Results, interval, limitations, number
 def results(run: Path) -> Results:
     ctx = make_context(run)
     gate = decide("pass") | {"digests": {"images": {"images-00000.npy": "0" * 64}, "weights": {}, "pixels": "1" * 64}, "attempt": 2}
-    return Results.load(config(), ctx.run, gate, ctx.records)
+    return Results.load(config(), ctx.folder, gate, ctx.records)
 
 
 def test_shipped_schema_is_that_of_the_model() -> None:

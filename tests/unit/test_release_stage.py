@@ -109,21 +109,6 @@ def test_audit_of_other_images_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         stage.run(ctx)
 
 
-def test_attempts_on_one_cohort_are_counted_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ctx = release(tmp_path / "run", monkeypatch, "fail")
-    assert stage.count_attempt(ctx, "fail") == 1
-    ctx.records["generate"]["digest"] = "1" * 64
-    assert stage.count_attempt(ctx, "pass") == 2
-    assert stage.count_attempt(ctx, "pass") == 2
-    ctx.records["ingest"]["digest"] = "2" * 64
-    assert stage.count_attempt(ctx, "pass") == 1
-    ledger = json.loads((ctx.run / "attempts.json").read_text())
-    assert sorted(len(entries) for entries in ledger.values()) == [1, 2]
-    (ctx.run / "attempts.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        stage.count_attempt(ctx, "pass")
-
-
 def test_class_names_become_distinct_plain_folders() -> None:
     folders = stage.class_folders(("normal, benign", "normal / benign", "../up", "plain"))
     assert len(set(folders.values())) == 4
