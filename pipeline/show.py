@@ -22,7 +22,7 @@ from pipeline.stages import BY_NAME, STAGES
 
 # Reasons for leaving files out that are listed one by one.
 REASONS = 10
-COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "not judged": "dim"}
 NEXT = {
     "pass": ("release/report.html: the report to read first", "release/: images, cards and checksums, ready to leave"),
     "fail": ("release/report.html: why it failed", "audit/pairs.png: the nearest pairs, for local eyes only"),

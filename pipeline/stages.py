@@ -28,8 +28,9 @@ from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
+from privacy import gate
 
-UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "checkpoint_images"}
+UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "checkpoint_images", "sign"}
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
 
 
@@ -65,7 +66,7 @@ STAGES = (
     Stage("stress", 1, ("ingest", "generate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"),
     Stage(
         "release",
-        1,
+        2,
         ("ingest", "train", "generate", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,
@@ -140,9 +141,26 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
     return steps
 
 
+def check_settings(config: Config) -> None:
+    """Raise InputError where a configuration would loosen the gate, or names a signing key that is none."""
+    try:
+        gate.copy_bound(config.release.max_copy_rate)
+    except ValueError as error:
+        raise InputError(f"release.max_copy_rate: {error}") from None
+    if config.release.sign is not None:
+        from pipeline.release.sign import private_key
+
+        private_key(config.release.sign)
+
+
 def check(config: Config, run: Path, keep: Iterable[Path] = ()) -> None:
-    """Raise InputError where a run of this configuration may not write into the run folder (:func:`pipeline.folders.claim`), or weights
-    that it names are not there."""
+    """Refuse what would stop a stage far into the run: before any work, not after the stages ahead.
+
+    Raises:
+        InputError: as :func:`check_settings`; the run may not write into its folder (:func:`pipeline.folders.claim`), or weights that
+            the configuration names are not there.
+    """
+    check_settings(config)
     folders.claim(run, tuple(BY_NAME), locations(config), keep)
 
 

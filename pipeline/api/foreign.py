@@ -109,9 +109,10 @@ def refuse_run(path: Path, verb: str) -> None:
 
 def judged(folder: Path, config: Config) -> dict[str, Any]:
     """What the gate says of a finished audit."""
-    from pipeline.release import gate
+    from privacy import gate
 
-    return gate.decide(artifacts.read_json(folder / "audit" / "audit.json"), config.release.max_copy_rate)
+    checks = gate.checks(artifacts.read_object(folder / "audit" / "audit.json"), config.release.max_copy_rate)
+    return gate.decide(checks, replication=config.ingest.replication) | {"checks": checks}
 
 
 def foreign_config(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.artifacts import read_json
 from pipeline.config import Config
 
-CHECKSUMS = "SHA256SUMS"
 FILES = {
     "cohort": ("ingest", "cohort.json"),
     "deidentification": ("ingest", "deidentification.json"),
@@ -67,23 +62,20 @@ class Results:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration for publication: without the local paths of the source."""
-        return self.config.model_dump(
-            mode="json", exclude={"ingest": {"path", "labels", "holdout", "label_table"}, "generate": {"import_from"}}
-        )
+        """The configuration for publication: without local paths, and without the address of a PACS."""
+        local = {
+            "ingest": {"path", "labels", "query", "holdout", "label_table"},
+            "train": {"start_from"},
+            "generate": {"autoguidance", "import_from"},
+            "release": {"sign"},
+        }
+        return self.config.model_dump(mode="json", exclude=local)
 
 
 def read_results(folder: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
     """The JSON results by their key in :data:`FILES`, from the stages' folders, which ``folder`` names; ``{}`` for what is damaged."""
     found = {key: read_json(folder(stage) / name) for key, (stage, name) in FILES.items()}
     return {key: value if isinstance(value, dict) else {} for key, value in found.items()}
-
-
-def pixel_digest(images: NDArray[np.uint8]) -> str:
-    """SHA-256 that binds a verdict to pixels, whatever file holds them: of the shape ``n,C,H,W`` as text, then the bytes in C order."""
-    code = hashlib.sha256(",".join(str(side) for side in images.shape).encode())
-    code.update(np.ascontiguousarray(images).tobytes())
-    return code.hexdigest()
 
 
 def dig(tree: Any, path: str) -> Any:

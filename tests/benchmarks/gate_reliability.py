@@ -37,9 +37,8 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
     from pipeline.phantom.anatomy import CLASSES
     from pipeline.phantom.image import phantom_arrays
     from pipeline.progress import Reporter
-    from pipeline.release.gate import decide
     from pipeline.stages import run_stages
-    from privacy import audit, power
+    from privacy import audit, gate, power
 
     started = time.time()
     settings = load_config(config, [*overrides, f"seed={seed}"])
@@ -47,7 +46,7 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
         run = Path(folder)
         run_stages(settings, run, Reporter(run / "log.jsonl"), until="audit")
         report = json.loads((run / "audit" / "audit.json").read_text())
-        honest = decide(report)
+        honest = gate.decide(gate.checks(report))
         everyone, synthetic = ImageSet.load(run / "ingest"), ImageSet.load(run / "generate")
         train, sealed = _side(everyone, "train"), _side(everyone, "audit")
         copied = np.array(synthetic.images)
@@ -56,7 +55,7 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
         for place, source, transform in zip(rng.permutation(len(copied)), rng.permutation(len(train.images)), kinds):
             copied[place] = transform(train.images[source], rng)
         found = audit.find_copies(train, sealed, copied, planted=settings.audit.planted, rng=rng, device=runtime.device())
-        planted = decide(_with_copies(report, found))
+        planted = gate.decide(gate.checks(_with_copies(report, found)))
         fresh, labels, _ = phantom_arrays(fresh_patients, FRESH_SEED + seed, settings.ingest.size)
         hold = len(fresh) // 5
         images = to_unit(fresh)

@@ -33,8 +33,7 @@ from evaluation.utility import label_fidelity, utility
 from pipeline import runtime
 from pipeline.evaluate import ENCODER_IMAGES, labelled
 from pipeline.images import ImageSet
-from pipeline.release import gate
-from privacy import audit, power
+from privacy import audit, gate, power
 from privacy.copies import CopySearch, shared_structure
 from tests.benchmarks.classifiers import Task, train_all
 
@@ -279,5 +278,4 @@ class CopyJudge:
             "copies": found,
             "power": [{"core": True, "planted": len(self.planted), "found": hits}],
         }
-        verdict = gate._verdict(gate._image_checks(report, gate.MAX_COPY_RATE))
-        return found | verdict
+        return found | gate.decide(gate.checks(report))["images"]

@@ -16,7 +16,7 @@ from pipeline.api.foreign import foreign_config
 from pipeline.artifacts import read_json, read_record
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
-from pipeline.release import gate
+from privacy import gate
 from tests.integration import foreign
 from tests.integration.foreign import QUICK, SIDE, phantoms, pictures
 
@@ -56,7 +56,7 @@ def test_an_honest_set_has_no_flags_and_says_how_large_a_holdout_would_do(honest
     assert audit["copies"]["recall_low"] > 0.5
     assert honest.verdict == "inconclusive"
     assert of(honest, "holdout")["verdict"] == "inconclusive"
-    assert any("300 patients whom the generator never saw" in sentence and "30 " in sentence for sentence in honest.gate["needed"])
+    assert "300 patients whom the generator never saw are needed and 30 are there" in " ".join(honest.gate["needed"])
     assert split_counts(honest.folder) == {"audit": 30, "train": 40}
 
 
@@ -102,7 +102,7 @@ def test_without_a_holdout_the_verdict_is_inconclusive_and_the_nearest_pairs_are
     found = api.audit(train=a, synthetic=b, out=tmp_path / "run", settings=QUICK)
     assert found.verdict == "inconclusive"
     assert any("never saw" in reason for reason in found.gate["images"]["reasons"])
-    assert of(found, "search power")["verdict"] == "not judged"
+    assert of(found, "power")["verdict"] == "not judged"
     assert (found.folder / "audit" / "pairs.png").exists()
 
 
@@ -172,7 +172,7 @@ def test_synthetic_images_that_are_in_the_holdout_are_refused(given, tmp_path):
 def test_a_release_packs_the_images_says_that_their_maker_is_unknown_and_counts_the_attempt(given, tmp_path, monkeypatch):
     """With constants that so small a set can meet; the holdout spares patients for the judges."""
     a, b, c = given
-    for name, value in {"MIN_HOLDOUT": 10, "MAX_COPY_RATE": 0.9, "MIN_CORE_RECALL": 0.1}.items():
+    for name, value in {"MIN_HOLDOUT": 10, "MAX_COPY_RATE": 0.9, "MIN_RECALL": 0.1}.items():
         monkeypatch.setattr(gate, name, value)
     flat = tmp_path / "flat"
     flat.mkdir()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from release_run import config, gate_module, make_context
+from release_run import LENIENT, config, make_context
 from rich.console import Console
 
 from pipeline import artifacts, stages
@@ -22,8 +22,8 @@ from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.ingest import source
 from pipeline.progress import Reporter
-from pipeline.release import stage as release_stage
 from pipeline.show import show
+from privacy import gate
 
 FILES = [
     *("ingest/images-00000.npy", "ingest/rows.parquet", "ingest/cohort.json", "ingest/deidentification.json"),
@@ -44,7 +44,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def damaged(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(source, "source_digest", lambda config, run: "source-digest")
-    monkeypatch.setattr(release_stage, "gate", gate_module("pass"))
+    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
     return Path(shutil.copytree(pristine, tmp_path / "run"))
 
 
@@ -385,7 +385,7 @@ def test_the_list_of_what_takes_its_place_is_not_trusted(damaged: Path, damage: 
         assert "\n" not in said
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": {}}', '{"a": [1]}', '{"a": [{}]}', "[" * 90_000, "\udc00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": 1}', '{"a": [1]}', '{"a": [{}]}', "[" * 90_000, "\udc00"])
 def test_a_damaged_count_of_attempts_is_refused(damaged: Path, content: str) -> None:
     (damaged / "attempts.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(InputError, match=r"attempts\.json"):

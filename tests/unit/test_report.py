@@ -87,8 +87,8 @@ def test_raster_is_shown_on_pass_only() -> None:
 def test_banner_gives_verdict_reasons_need_and_attempt() -> None:
     page = render_report(results("inconclusive"), {})
     assert "evidence does not suffice" in page
-    assert "146 sealed images cannot certify" in page
-    assert "About 900 images (450 sealed)" in page
+    assert "calibrated on 146 sealed patients" in page
+    assert "300 sealed patients are needed and 146 are there" in page
     assert "Attempt <b>3</b> of this cohort" in page
     assert "What would be needed" not in render_report(results("pass"), {})
 
