@@ -36,7 +36,7 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
     Args:
         run: its folder.
         console: where to.
-        gate: what :func:`pipeline.release.gate.decide` says, where no release has said it yet.
+        gate: what :func:`privacy.gate.decide` says, where no release has said it yet.
 
     Raises:
         InputError: the folder is not a run.

@@ -350,7 +350,6 @@ KINDS = (
         _held,
         _holdout,
         ("train", "audit", "unit"),
-        unmeasured="No patients whom the generator never saw calibrate the search, so that nothing says how near chance comes.",
         unmeasured="Nobody whom the generator never saw calibrates the search.",
     ),
     Kind(
