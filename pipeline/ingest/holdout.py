@@ -74,6 +74,8 @@ def joined(train: Cohort, held: Cohort | None) -> Cohort:
         )
     rows = held.rows.assign(file=[PREFIX + file for file in held.rows["file"]], **{HELD: True})
     rows.index = rows.index + len(train.images)
+    # Pictures are named after their files, which may be called the same in both folders.
+    rows = rows.assign(id=[f"h{name[1:]}" for name in rows["id"]])
     parts = [part for part in (train.images, held.images) if len(part)]
     return dataclasses.replace(
         train,

@@ -68,9 +68,10 @@ def run(ctx: Context) -> dict[str, Any]:
     }
 
 
-def _files(ctx: Context, stage: str) -> dict[str, str]:
-    """Digests of a stage's files; none where the configuration has no such stage."""
-    return dict(ctx.records[stage]["files"]) if stage in ctx.records else {}
+def _judged_files(ctx: Context, stage: str, subject: str) -> dict[str, str]:
+    """Digests of the files of a stage that were judged; none where there is no such stage, as a foreign set comes without its weights."""
+    files = ctx.records[stage]["files"] if stage in ctx.records else {}
+    return {name: digest for name, digest in files.items() if contents.JUDGED_FILES[subject].fullmatch(name)}
 
 
 def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> dict[str, Any]:
@@ -81,10 +82,9 @@ def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> di
         decided = gate.decide(checks, replication=replication)
     except (KeyError, TypeError, ValueError):
         raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
-    made, trained = _files(ctx, "generate"), _files(ctx, "train")
     digests = {
-        "images": {name: digest for name, digest in made.items() if name.endswith((".npy", ".parquet"))},
-        "weights": {name: digest for name, digest in trained.items() if name.endswith(".safetensors")},
+        "images": _judged_files(ctx, "generate", "images"),
+        "weights": _judged_files(ctx, "train", "weights"),
         "pixels": pixel_digest(generated.images),
         "rows": contents.bytes_digest(rows),
     }

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import typer
 from PIL import Image
 
 from pipeline import api
 from pipeline.api.foreign import foreign_config
 from pipeline.artifacts import write_json
+from pipeline.commands import foreign as foreign_commands  # noqa: F401 (its commands join the application)
+from pipeline.commands.app import app
 from pipeline.config import config_of
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
-from pipeline.release.dicom_export import write_secondary_capture
+from pipeline.release.dicom_export import dicom_bytes
 from tests.integration import foreign
 from tests.integration.foreign import CLASSES, SIDE, phantoms, pictures
 
@@ -54,7 +57,7 @@ def as_dicom(folder):
     folder.mkdir()
     for number, (image, label) in enumerate(zip(*made())):
         path = folder / f"{number}.dcm"
-        write_secondary_capture(path, image[None], image_id=f"x{number}", label=CLASSES[label], cohort="c" * 64)
+        path.write_bytes(dicom_bytes(image[None], image_id=f"SYN-{number:06d}", label=CLASSES[label], cohort="c" * 64, version="1"))
         header = pydicom.dcmread(path)
         header.WindowCenter, header.WindowWidth = 128, 256  # shows 0 as black and 255 as white
         header.save_as(path)
@@ -323,17 +326,13 @@ def test_settings_of_a_foreign_set_do_not_go_with_training():
         (("stress", "model.onnx"), "stress is a stage of a run"),
     ],
 )
-def test_commands_named_like_stages_say_in_one_line_what_they_take(tmp_path, monkeypatch, capsys, words, said):
-    from pipeline.commands.main import main
-
+def test_commands_named_like_stages_say_in_one_line_what_they_take(tmp_path, words, said):
     run = finished_run(None, None, tmp_path / "run")
-    monkeypatch.setattr("sys.argv", ["synthcohort", *(str(run) if word == "RUN" else word for word in words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
+    arguments = [str(run) if word == "RUN" else word for word in words]
+    with pytest.raises(InputError) as refused:
+        typer.main.get_command(app).main(arguments, standalone_mode=False)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_until_a_stage_that_a_foreign_run_does_not_have(given, tmp_path):
