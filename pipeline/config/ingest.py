@@ -164,12 +164,10 @@ class IngestConfig(Section):
             )
         if any(not isinstance(how, str) and how[0] >= how[1] for how in self.scaling.values()):
             raise ValueError("ingest.scaling: a window is [low, high], with low under high")
-<<<<<<< HEAD
         if self.unlabelled and (len(self.classes or ()) != 1 or self.label_field or self.several_findings):
             raise ValueError("ingest.unlabelled goes with one name in ingest.classes, and without label_field and several_findings")
         if (self.val_share > 0) != (self.test_share > 0):
             raise ValueError("ingest.val_share and ingest.test_share are both 0 or both above it: classifiers need the two")
-=======
         if self.mask and self.source == "medmnist":
             raise ValueError("ingest.mask does not go with MedMNIST: its images come as they are")
         for number, (left, top, right, bottom) in enumerate(self.mask, 1):
@@ -178,7 +176,6 @@ class IngestConfig(Section):
                     f"ingest.mask: rectangle {number} must be [left, top, right, bottom] as shares of the width and the height, from 0 to "
                     "1, with left under right and top under bottom, and must leave something of the image"
                 )
->>>>>>> origin/main
         if self.val_share + self.test_share >= 0.9:
             raise ValueError("ingest.val_share + ingest.test_share leave too little to train on: keep their sum under 0.9")
         return self

@@ -196,7 +196,7 @@ class FolderLabels:
 class OneClass:
     """Findings of a set without labels: every image is of its one class."""
 
-    def find(self, file: str, header: Dataset | Any) -> Findings:
+    def find(self, file: str, header: Header) -> Findings:
         """Findings of any image."""
         return one_hot(0, 1)
 
