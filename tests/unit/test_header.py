@@ -21,7 +21,7 @@ from pipeline.ingest import work
 from pipeline.ingest.labels import Labels
 from pipeline.ingest.readers import dicom
 from pipeline.ingest.readers.attributes import parsed
-from pipeline.ingest.readers.header import Header, Region
+from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.values import number, quiet, seconds, text, texts
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Task
@@ -69,7 +69,7 @@ def test_facts_are_the_same_in_any_encoding(syntax: UID) -> None:
     assert (found.transform.slope, found.transform.intercept, found.transform.window) == (2, -1024, (40, 400))
     assert found.origin.image_type == ("ORIGINAL", "PRIMARY", "")
     assert (found.origin.manufacturer, found.origin.burned_in_annotation) == ("VIDAR", "NO")
-    assert found.origin.ultrasound_regions == (Region(10, 20, 300, 400, 1, 1),)
+    assert found.origin.scan is None
     assert (found.acquisition.number, found.acquisition.trigger_time, found.acquisition.time) == ("3", 12.5, 36672.5)
     assert dict(found.also) == {"StudyDescription": "", "BodyPartExamined": "CHEST"}
     assert found.damaged == frozenset()

@@ -14,7 +14,7 @@ from pipeline.ingest.deidentify import text_guard
 from pipeline.ingest.readers.attributes import parsed
 from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Reading
-from pipeline.ingest.readers.ultrasound import cropped, region
+from pipeline.ingest.readers.ultrasound import cropped
 
 
 def item(box: tuple[int, int, int, int] = (40, 30, 199, 149), **attributes: Any) -> Dataset:
@@ -93,7 +93,7 @@ def test_a_frame_of_a_loop_and_a_volume_are_cropped_alike() -> None:
     ],
 )
 def test_of_several_regions_the_largest_that_is_possible_counts(items: list[Dataset], box: tuple[int, ...]) -> None:
-    found = region(screen(*items))
+    found = (screen(*items)).origin.scan
     assert found is not None
     assert (found.top, found.left, found.bottom, found.right) == box
 
@@ -113,7 +113,7 @@ def test_of_several_regions_the_largest_that_is_possible_counts(items: list[Data
 )
 def test_without_a_usable_region_the_screen_is_refused_as_a_kind_that_has_text(items: list[Dataset]) -> None:
     header = screen(*items)
-    assert region(header) is None
+    assert (header).origin.scan is None
     assert cropped(whole := reading(header)) is whole
     assert (text_guard.refuse_header(header) or "").startswith("ultrasound")
 
@@ -150,13 +150,13 @@ def test_a_negative_step_is_a_length_all_the_same() -> None:
 
 @pytest.mark.parametrize("modality", ["IVUS", "US", "us"])
 def test_of_other_modalities_nothing_is_cut(modality: str) -> None:
-    assert region(screen(item(), Modality=modality)) is not None
-    assert region(screen(item(), Modality="MR")) is None
-    assert region(screen(item(), Modality="")) is None
+    assert screen(item(), Modality=modality).origin.scan is not None
+    assert screen(item(), Modality="MR").origin.scan is None
+    assert screen(item(), Modality="").origin.scan is None
 
 
 def test_a_damaged_sequence_is_taken_as_absent() -> None:
     header = Dataset()
     header.Modality, header.Rows, header.Columns = "US", 200, 300
     header.add_new(0x00186011, "LO", "no sequence")
-    assert region(parsed(header)) is None
+    assert (parsed(header)).origin.scan is None

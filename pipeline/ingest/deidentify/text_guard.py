@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pipeline.ingest.deidentify.text_detector import Grey, Place, places, value_range
 from pipeline.ingest.deidentify.text_reader import Reading, legible, read
-from pipeline.ingest.readers import ultrasound
 from pipeline.ingest.readers.header import Header
 
 # The detector's score from which a place counts as text.
@@ -83,8 +82,8 @@ def suspicious(header: Header) -> str | None:
     origin = header.origin
     if origin.burned_in_annotation == "NO":
         return None
-    # Of ultrasound with a region, all else is cut off before the pixels are searched.
-    kind = None if ultrasound.region(header) is not None else KINDS.get(header.modality.upper())
+    # Of ultrasound whose scan is known, all else is cut off before the pixels are searched.
+    kind = None if origin.scan is not None else KINDS.get(header.modality.upper())
     kind = kind or CONVERSIONS.get(origin.conversion_type)
     if header.sop_class_uid.startswith(SECONDARY_CAPTURE) or origin.capture_device:
         kind = kind or "a secondary capture"

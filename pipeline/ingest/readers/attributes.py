@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ingest.readers import makers
+from pipeline.ingest.readers import makers, ultrasound
 from pipeline.ingest.readers.header import Acquisition, Geometry, Header, Origin, PixelFormat, Region, Table, Transform
 from pipeline.ingest.readers.values import items, number, seconds, tag_of, texts
 
@@ -108,7 +108,7 @@ class _Attributes:
             pixels=pixels,
             transform=self._transform(pixels),
             geometry=self._geometry(),
-            origin=self._origin(),
+            origin=self._origin(pixels),
             acquisition=self._acquisition(),
             also=MappingProxyType({keyword: said(keyword) for keyword in also}),
             damaged=frozenset(self.damaged),
@@ -240,7 +240,7 @@ class _Attributes:
             between=self.first("SpacingBetweenSlices"),
         )
 
-    def _origin(self) -> Origin:
+    def _origin(self, pixels: PixelFormat) -> Origin:
         def word(keyword: str) -> str:
             return self.text(keyword).upper()
 
@@ -252,7 +252,7 @@ class _Attributes:
             capture_device=word("SecondaryCaptureDeviceManufacturer"),
             manufacturer=word("Manufacturer"),
             model=word("ManufacturerModelName"),
-            ultrasound_regions=tuple(_regions(self.items("SequenceOfUltrasoundRegions"))),
+            scan=ultrasound.scan(self.text("Modality"), _regions(self.items("SequenceOfUltrasoundRegions")), pixels.rows, pixels.columns),
         )
 
     def _acquisition(self) -> Acquisition:

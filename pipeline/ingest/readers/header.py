@@ -121,6 +121,22 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Scan:
+    """A rectangle of pixels, ``bottom`` and ``right`` not included; ``mm`` between its rows and its columns, None where it is not told."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+    mm: tuple[float, float] | None
+
+    @property
+    def area(self) -> int:
+        """In pixels."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """How the image came about, as far as it tells whether text is in the pixels; words in upper case.
 
@@ -128,7 +144,7 @@ class Origin:
         burned_in_annotation, recognizable_visual_features: ``YES``, ``NO`` or empty.
         image_type: all of its values.
         conversion_type, capture_device, manufacturer, model: empty where absent.
-        ultrasound_regions: where the echoes are; empty where the header does not say.
+        scan: the part of an ultrasound machine's screen that shows the patient; None where the header does not say, or it is the whole.
     """
 
     burned_in_annotation: str = ""
@@ -138,7 +154,7 @@ class Origin:
     capture_device: str = ""
     manufacturer: str = ""
     model: str = ""
-    ultrasound_regions: tuple[Region, ...] = ()
+    scan: Scan | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.ingest.readers.header import Header, Region
+from pipeline.ingest.readers.header import Region, Scan
 
 if TYPE_CHECKING:
     from pipeline.ingest.readers.reading import Reading
@@ -22,31 +22,14 @@ WHOLE = 0.98
 FINEST, COARSEST = 0.001, 5.0
 
 
-@dataclass(frozen=True)
-class Scan:
-    """A rectangle of pixels, ``bottom`` and ``right`` not included; ``mm`` between its rows and its columns, None where it is not told."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-    mm: tuple[float, float] | None
-
-    @property
-    def area(self) -> int:
-        """In pixels."""
-        return (self.bottom - self.top) * (self.right - self.left)
-
-
-def region(header: Header) -> Scan | None:
-    """The largest two-dimensional region of a picture; None where its header tells of none, or of nothing but the whole picture.
+def scan(modality: str, regions: Iterable[Region], rows: int, columns: int) -> Scan | None:
+    """The largest two-dimensional region of a picture; None where there is none, or nothing but the whole picture.
 
     A colour box lies inside the tissue's region; of two views side by side the larger one is taken, the first of equal ones.
     """
-    rows, columns = header.pixels.rows, header.pixels.columns
-    if header.modality.upper() not in MODALITIES:
+    if modality.upper() not in MODALITIES:
         return None
-    found = [one for one in (_scan(box, rows, columns) for box in header.origin.ultrasound_regions) if one is not None]
+    found = [one for one in (_scan(box, rows, columns) for box in regions) if one is not None]
     largest = max(found, key=lambda one: one.area, default=None)
     if largest is None or (largest.bottom - largest.top >= WHOLE * rows and largest.right - largest.left >= WHOLE * columns):
         return None
@@ -54,8 +37,8 @@ def region(header: Header) -> Scan | None:
 
 
 def cropped(reading: Reading) -> Reading:
-    """Only the pixels of the image's region, with its own spacing; the image itself where it has none. Nothing outside it is kept."""
-    found = region(reading.header)
+    """Only the pixels of the image's scan, with its own spacing; the image itself where it has none. Nothing outside it is kept."""
+    found = reading.header.origin.scan
     if found is None:
         return reading
     pixels = np.ascontiguousarray(reading.pixels[..., found.top : found.bottom, found.left : found.right])

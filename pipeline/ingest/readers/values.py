@@ -76,9 +76,10 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence; none where it is absent or damaged."""
     try:
         found: Any = dataset.get_item(tag_of(keyword)[0])
-        return [] if found is None else list(dataset[tag_of(keyword)[0]].value or ())
+        held = () if found is None else dataset[tag_of(keyword)[0]].value
     except Exception:
         return []
+    return [item for item in held or () if hasattr(item, "get_item")]  # of another VR, it holds letters or numbers
 
 
 @contextlib.contextmanager
