@@ -41,9 +41,42 @@ class Interval:
         return {"value": value, "low": low, "high": high, "n": int(self.n)}
 
 
+@dataclass(frozen=True)
+class Spread:
+    """A median with how far it ranges over repeats on the same images, which is no confidence interval: it holds no other patients.
+
+    Attributes:
+        value: the median; NaN where it is not defined.
+        low, high: the 2.5 and 97.5 percentiles of the repeats.
+        repeats: their number.
+        n: images a side.
+    """
+
+    value: float
+    low: float
+    high: float
+    repeats: int
+    n: int
+
+    @classmethod
+    def of(cls, values: ArrayLike, n: int) -> Spread:
+        """Of the finite ones among repeats ``[R]``."""
+        finite = np.asarray(values, np.float64)
+        finite = finite[np.isfinite(finite)]
+        if not len(finite):
+            return cls(math.nan, math.nan, math.nan, 0, n)
+        low, value, high = (float(x) for x in np.quantile(finite, [0.025, 0.5, 0.975]))
+        return cls(value, low, high, len(finite), n)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: ``{"value", "spread": [low, high], "repeats", "n"}``, with None for what is not finite."""
+        value, low, high = (float(x) if math.isfinite(x) else None for x in (self.value, self.low, self.high))
+        return {"value": value, "spread": [low, high], "repeats": self.repeats, "n": int(self.n)}
+
+
 def to_json(value: Any) -> Any:
-    """Nested dicts and lists with :class:`Interval` leaves as plain JSON values, with None for NaN and infinities."""
-    if isinstance(value, Interval):
+    """Nested dicts and lists with :class:`Interval` and :class:`Spread` leaves as plain JSON values, with None for NaN and infinities."""
+    if isinstance(value, Interval | Spread):
         return value.to_dict()
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -172,6 +205,13 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def cross_fitted(scores: Floats, positives: NDArray[np.bool_], groups: ArrayLike, fold: NDArray[np.int64]) -> Interval:
+    """The interval of :func:`cross_fitted_estimate`; without a row in a fold its value and bounds are NaN."""
+    if not (fold >= 0).any():
+        return Interval(math.nan, math.nan, math.nan, len(scores))
+    return interval(cross_fitted_estimate(scores, positives, groups, fold))
+
+
+def cross_fitted_estimate(scores: Floats, positives: NDArray[np.bool_], groups: ArrayLike, fold: NDArray[np.int64]) -> Estimate:
     """Mean over folds of the AUC within each, where each fold was scored by a model of the others; see :data:`CROSS_FITTED`.
 
     Args:
@@ -180,17 +220,13 @@ def cross_fitted(scores: Floats, positives: NDArray[np.bool_], groups: ArrayLike
     """
     parts = [fold == number for number in np.unique(fold) if number >= 0]
     estimates = [auc_estimate(scores[rows], positives[rows], np.asarray(groups)[rows]) for rows in parts]
-    if not estimates:
-        return Interval(math.nan, math.nan, math.nan, len(scores))
     influence = np.zeros(len(scores))
     for rows, one in zip(parts, estimates):
         influence[rows] = one.influence * math.sqrt(CROSS_FITTED) / len(parts)
     whole = auc_estimate(scores, positives, groups)
-    value = float(np.mean([one.value for one in estimates]))
-    return interval(
-        dataclasses.replace(
-            whole, by_seed=np.array([value]), influence=influence, reference=lambda truth: CROSS_FITTED * whole.reference(truth)
-        )
+    value = float(np.mean([one.value for one in estimates])) if estimates else math.nan
+    return dataclasses.replace(
+        whole, by_seed=np.array([value]), influence=influence, reference=lambda truth: CROSS_FITTED * whole.reference(truth)
     )
 
 

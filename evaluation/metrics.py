@@ -110,7 +110,7 @@ def auc_estimate(scores: ArrayLike, positives: ArrayLike, groups: ArrayLike) -> 
         np.mean([influence for _, influence in found], axis=0),
         positive.astype(np.int64),
         of_groups,
-        lambda value: _hanley_mcneil(value, *sides),
+        lambda value: hanley_mcneil(value, *sides),
         len(positive),
     )
 
@@ -205,7 +205,8 @@ def _half_correlated(variances: list[float]) -> float:
     return (together + sum(variances)) / 2 / len(variances) ** 2
 
 
-def _hanley_mcneil(value: float, positives: int, negatives: int) -> float:
+def hanley_mcneil(value: float, positives: int, negatives: int) -> float:
+    """Variance of an AUC of this value over that many positives and negatives (Hanley & McNeil 1982, in Newcombe's 2006 form)."""
     more = (positives + negatives) / 2 - 1
     spread = 1 + more * ((1 - value) / (2 - value) + value / (1 + value))
     return value * (1 - value) * spread / (positives * negatives)

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.arms import CONTROL, DEFAULT, FULL, course, train_arms
+from evaluation.classifiers import Classifier, make_classifier
 from evaluation.data import Labelled
-from evaluation.encoder import train_classifier
 from evaluation.fidelity import fidelity, standardised_features
 from evaluation.intervals import to_json
-from evaluation.utility import label_fidelity, train_arms, utility
+from evaluation.judges import fitness, label_fidelity
+from evaluation.panel import panel
+from evaluation.plain_features import plain_features
+from evaluation.training import Task, Trained, train
+from evaluation.utility import utility
 from pipeline import runtime
 from pipeline.artifacts import read_json, write_json
 from pipeline.errors import InputError
+from pipeline.imagenet import imagenet_space
 from pipeline.images import ImageSet
 from pipeline.stages import Context
 
-ENCODER_IMAGES = 8_000
-"""Images seen in training the encoder of the feature space."""
+JUDGES = "judges.safetensors"
+"""The classifiers trained on real images, which the stress stage puts under stress; weights learned from patients, so they stay here."""
 
 
 def labelled(images: ImageSet) -> Labelled:
@@ -40,67 +46,164 @@ def load(ctx: Context) -> tuple[dict[str, ImageSet], ImageSet]:
     return splits, synthetic
 
 
+def halves(val: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+    """Of ``val``, *learn* (encoders learn from it) and *choose* (plateaus are seen on it), by patient, fixed by the run's seed.
+
+    Raises:
+        InputError: one patient cannot be divided.
+    """
+    learn, choose = val.halves(runtime.derive_seed(seed, "val"))
+    if not len(learn) or not len(choose):
+        raise InputError("val holds one patient, and two are needed: add patients, or raise ingest.val_share")
+    return learn, choose
+
+
 def run(ctx: Context) -> dict[str, Any]:
-    """Write ``evaluation.json`` and ``samples.png``; return the headline numbers."""
-    config, where = ctx.config.evaluate, runtime.device()
+    """Write ``evaluation.json``, ``judges.safetensors`` and ``samples.png``; return the headline numbers."""
+    config = ctx.config.evaluate
     runtime.limit_threads()
     runtime.reuse_memory()
     splits, made = load(ctx)
-    train, audit, val, test, synthetic = (labelled(part) for part in (*splits.values(), made))
-    names = made.classes
-    rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "evaluate"))
-    encoder = train_classifier(
-        val.unit,
-        val.labels,
-        kind="small",
-        images_seen=ENCODER_IMAGES,
-        seed=int(rng.integers(2**31)),
-        device=where,
-        classes=len(names),
-    )
-    result: dict[str, Any] = {"classes": list(names), "unit": read_json(ctx.folder("ingest") / "cohort.json")["unit"]}
-    description = f"pooled features of a small residual network trained to classify the {len(val)} real validation images, standardised"
-    result["fidelity"] = {"features": description} | fidelity(
-        audit,
-        synthetic,
-        standardised_features(encoder.features, val.unit),
-        names,
-        kind=config.classifier,
-        images_seen=config.classifier_images,
-        rng=rng,
-        device=where,
-    )
-    arms = train_arms(
-        train,
-        synthetic,
-        val,
-        len(names),
-        seeds=config.seeds,
-        kind=config.classifier,
-        images_seen=config.classifier_images,
-        rng=rng,
-        device=where,
-    )
-    seen = np.stack([classifier.predict(synthetic.unit) for classifier in arms["real"]])
-    result["label_fidelity"] = label_fidelity(seen, synthetic.labels, names, rng)
-    scored = {arm: np.stack([one.predict(test.unit) for one in classifiers]) for arm, classifiers in arms.items()}
-    result["utility"] = utility(scored, test, names, rng)
-    write_json(ctx.out / "evaluation.json", to_json(result))
-    _samples(ctx.out / "samples.png", splits["audit"], made, rng)
-    arm = result["utility"]["arms"]
-    return {
-        "frechet_ratio": headline(result["fidelity"]["frechet"]["ratio"].value, 2),
-        "two_sample_auc": headline(result["fidelity"]["two_sample"]["synthetic"].value),
-        "label_fidelity": headline(result["label_fidelity"]["macro"].value),
-        "real_auc": headline(arm["real"]["auc"].value),
-        "synthetic_auc": headline(arm["synthetic"]["auc"].value),
-        "real+synthetic_auc": headline(arm["real+synthetic"]["auc"].value),
+    real, audit, val, test, synthetic = (labelled(part) for part in (*splits.values(), made))
+    learn, choose = halves(val, ctx.config.seed)
+    work = _Work(ctx, made.classes, test, choose, config.seeds or (5 if runtime.device() == "cuda" else 3))
+    result: dict[str, Any] = {
+        "classes": list(made.classes),
+        "unit": read_json(ctx.folder("ingest") / "cohort.json")["unit"],
+        "n": {"learn": len(learn), "choose": len(choose), "audit": len(audit), "test": len(test), "synthetic": len(synthetic)},
+        "seeds": work.seeds,
+        "ceiling": config.classifier_images,
     }
+    result["fidelity"] = work.fidelity(learn, audit, synthetic)
+    result["fidelity"]["two_sample"] = work.panel(audit, synthetic)
+    arms = work.arms(real, synthetic)
+    scored = {arm: np.stack([one.classifier.predict(test.unit) for one in trained]) for arm, trained in arms.items()}
+    judge = fitness(scored[CONTROL], test, made.classes)
+    seen = np.stack([one.classifier.predict(synthetic.unit) for one in arms[CONTROL]])
+    result["judge"] = {"network": config.classifier, "trained_on": CONTROL} | judge.to_dict()
+    result["label_fidelity"] = label_fidelity(judge, seen, synthetic.labels, made.classes)
+    result["utility"] = utility(scored, test, made.classes, work.rng)
+    result["training"] = work.courses
+    write_json(ctx.out / "evaluation.json", to_json(result))
+    save_judges(ctx.out / JUDGES, [one.classifier for one in arms[CONTROL]])
+    _samples(ctx.out / "samples.png", splits["audit"], made, work.rng)
+    return _summary(result)
 
 
-def headline(value: float, digits: int = 3) -> float | str:
-    """For a stage's summary: rounded, or said to be undefined (too few images), since JSON knows no NaN."""
+class _Work:
+    """The stage's trainings and measures, each with a progress bar."""
+
+    def __init__(self, ctx: Context, names: tuple[str, ...], test: Labelled, choose: Labelled, seeds: int) -> None:
+        self.ctx, self.config, self.names = ctx, ctx.config.evaluate, names
+        self.test, self.choose, self.seeds, self.device = test, choose, seeds, runtime.device()
+        self.rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "evaluate"))
+        self.courses: dict[str, Any] = {}
+
+    def fidelity(self, learn: Labelled, audit: Labelled, synthetic: Labelled) -> dict[str, Any]:
+        """Distances in feature spaces learned from *learn*; a sentence instead where no encoder is fit."""
+        ceiling = self.config.classifier_images
+        tasks = [Task(learn.unit, learn.labels, len(self.names), int(self.rng.integers(2**31)), self.choose) for _ in range(self.seeds)]
+        with self.ctx.reporter.progress("encoders", ceiling) as progress:
+            trained = train(tasks, kind="small", ceiling=ceiling, device=self.device, progress=progress)
+        self.courses["encoder"] = course(trained)
+        judged = fitness(np.stack([one.classifier.predict(self.test.unit) for one in trained]), self.test, self.names)
+        facts = {
+            "features": f"pooled features of {self.seeds} small residual networks trained to classify {len(learn)} of the real validation "
+            f"images, standardised",
+            "encoder": judged.to_dict(),
+        }
+        if judged.unfit is not None:
+            return facts | {"unfit": f"the encoder {judged.unfit}"}
+        spaces = [standardised_features(one.classifier.features, learn.unit) for one in trained]
+        return facts | fidelity(audit, synthetic, spaces, self.names, rng=self.rng)
+
+    def panel(self, audit: Labelled, synthetic: Labelled) -> dict[str, Any]:
+        """The two-sample panel."""
+        spaces = {"plain": plain_features, "imagenet": imagenet_space(self.config.imagenet, self.device)}
+        ceiling = self.config.classifier_images
+        with self.ctx.reporter.progress("two-sample panel", ceiling) as progress:
+            return panel(
+                audit,
+                synthetic,
+                self.names,
+                spaces=spaces,
+                splits=self.seeds,
+                ceiling=ceiling,
+                rng=self.rng,
+                device=self.device,
+                progress=progress,
+            )
+
+    def arms(self, real: Labelled, synthetic: Labelled) -> dict[str, list[Trained]]:
+        """The arms' classifiers."""
+        arms = FULL if self.config.arms == "full" else DEFAULT
+        with self.ctx.reporter.progress(f"{len(arms)} arms of {self.seeds} classifiers", self.config.classifier_images) as progress:
+            trained = train_arms(
+                real,
+                synthetic,
+                self.choose,
+                arms=arms,
+                seeds=self.seeds,
+                kind=self.config.classifier,
+                ceiling=self.config.classifier_images,
+                rng=self.rng,
+                device=self.device,
+                progress=progress,
+            )
+        self.courses["arms"] = {arm: course(one) for arm, one in trained.items()}
+        return trained
+
+
+def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline numbers, or why there is none."""
+    found, two_sample, arms = result["fidelity"], result["fidelity"]["two_sample"], result["utility"]["arms"]
+    summary = {
+        "frechet_ratio": found["unfit"] if "unfit" in found else headline(found["frechet"]["ratio"].value, 2),
+        "two_sample_auc": two_sample["unfit"] if "unfit" in two_sample else headline(two_sample["synthetic"].value),
+        "label_fidelity": headline(result["label_fidelity"]["macro"]),
+    }
+    if "unfit" not in two_sample:
+        summary["two_sample_floor"] = headline(two_sample["floor"].value)
+    return summary | {f"{arm}_auc": headline(facts["auc"].value) for arm, facts in arms.items()}
+
+
+def headline(measure: Any, digits: int = 3) -> float | str:
+    """For a stage's summary: rounded, or said to be undefined (too few images), since JSON knows no NaN; or why the judge is unfit."""
+    if isinstance(measure, Mapping):
+        return str(measure["unfit"])
+    value = float(getattr(measure, "value", measure))
     return round(value, digits) if math.isfinite(value) else "undefined"
+
+
+def save_judges(path: Path, judges: Sequence[Classifier]) -> None:
+    """Write classifiers of one kind to a safetensors file."""
+    from safetensors.torch import save_file
+
+    first = judges[0].network
+    channels = next(value.shape[1] for value in first.state_dict().values() if value.ndim == 4)
+    facts = {"kind": judges[0].kind, "channels": str(channels), "classes": str(first.head.out_features)}
+    tensors = {
+        f"{number}.{name}": value.cpu().contiguous()
+        for number, one in enumerate(judges)
+        for name, value in one.network.state_dict().items()
+    }
+    save_file(tensors, path, metadata=facts)
+
+
+def load_judges(path: Path, device: str) -> list[Classifier]:
+    """The classifiers that :func:`save_judges` wrote."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        facts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    found = []
+    for number in range(1 + max(int(name.split(".")[0]) for name in tensors)):
+        network = make_classifier(facts["kind"], int(facts["channels"]), int(facts["classes"]), torch.Generator())
+        prefix = f"{number}."
+        network.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
+        found.append(Classifier(network.eval().to(device).to(memory_format=torch.channels_last), facts["kind"], device))
+    return found
 
 
 def _samples(path: Path, real: ImageSet, made: ImageSet, rng: np.random.Generator, count: int = 10) -> None:

@@ -1,8 +1,8 @@
 """The data flow on one screen: each stage, its version, what it reads, and what it writes.
 
-    source ──> ingest ──> train ──> generate ──┬──> audit ────┐
-                 │                             ├──> evaluate ─┼──> release
-                 └─────────────────────────────┴──> stress ───┘
+    source ──> ingest ──> train ──> generate ──┬──> audit ───────────────┐
+                 │                             ├──> evaluate ──> stress ─┼──> release
+                 └─────────────────────────────┴─────────────────────────┘
 
 A stage is a function of a :class:`Context` that reads the folders of the stages it needs, writes into its own, and returns
 a flat summary without patient data. :func:`run_stages` decides what has to run, and publishes what ran.
@@ -53,8 +53,18 @@ STAGES = (
     Stage("train", 4, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage("audit", 1, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
-    Stage("evaluate", 1, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, samples.png (local eyes only)"),
-    Stage("stress", 1, ("ingest", "generate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"),
+    Stage(
+        "evaluate",
+        2,
+        ("ingest", "generate"),
+        "pipeline.evaluate:run",
+        False,
+        True,
+        "evaluation.json, judges.safetensors, samples.png (local eyes only)",
+    ),
+    Stage(
+        "stress", 2, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
+    ),
     Stage(
         "release",
         1,
@@ -105,7 +115,9 @@ class Step:
 
 def identity(stage: Stage, config: Config, source: str | None, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The identity of a stage's output, in which files are named by content; ``source`` is the content digest of what ingest reads."""
-    section = getattr(config, stage.name).model_dump(mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images"})
+    section = getattr(config, stage.name).model_dump(
+        mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images", "imagenet"}
+    )
     inputs = {name: records[name]["digest"] for name in stage.needs}
     if stage.name == "ingest":
         inputs = {"source": source}
@@ -115,7 +127,11 @@ def identity(stage: Stage, config: Config, source: str | None, records: Mapping[
 
 
 def _other_weights(stage: Stage, config: Config) -> Path | None:
-    """The file of another run's weights that a stage starts from or is guided by."""
+    """The file of weights from elsewhere that a stage starts from, is guided by, or judges with."""
+    if stage.name == "evaluate" and (judge := config.evaluate.imagenet) is not None:
+        if not judge.expanduser().is_file():
+            raise InputError(f"evaluate.imagenet: there is no file {judge.name}")
+        return judge.expanduser()
     given = {"train": config.train.start_from, "generate": config.generate.autoguidance}.get(stage.name)
     if given is None:
         return None

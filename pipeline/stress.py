@@ -1,19 +1,21 @@
-"""The stress stage: a ResNet-18 trained on the real training images, and where it breaks."""
+"""The stress stage: where the classifiers that the evaluation trained on real images break."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation import stress
-from evaluation.encoder import train_classifier
+from evaluation.corruptions import CORRUPTIONS
 from evaluation.intervals import to_json
 from evaluation.metrics import Floats
 from pipeline import runtime
-from pipeline.artifacts import write_json
-from pipeline.evaluate import headline, labelled, load, sheet
+from pipeline.artifacts import read_json, write_json
+from pipeline.evaluate import JUDGES, headline, labelled, load, load_judges, sheet
 from pipeline.images import ImageSet
 from pipeline.stages import Context
 
@@ -22,31 +24,33 @@ SUBGROUPS = ("site", "sex", "age_band", "acquisition")
 
 def run(ctx: Context) -> dict[str, Any]:
     """Write ``stress.json`` and ``failures.png``; return the headline numbers."""
-    where = runtime.device()
     runtime.limit_threads()
     runtime.reuse_memory()
     splits, made = load(ctx)
-    train, val, test, synthetic = (labelled(part) for part in (splits["train"], splits["val"], splits["test"], made))
+    test, synthetic = labelled(splits["test"]), labelled(made)
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "stress"))
-    classifier = train_classifier(
-        train.unit,
-        train.labels,
-        kind="resnet18",
-        images_seen=ctx.config.stress.classifier_images,
-        seed=int(rng.integers(2**31)),
-        device=where,
-        val=val,
-        classes=len(names),
-    )
-    p = classifier.predict(test.unit)
-    table = stress.corruption_table(classifier.predict, test, rng)
+    judge = read_json(ctx.folder("evaluate") / "evaluation.json")["judge"]
+    result: dict[str, Any] = {"classifier": judge["network"], "classes": list(names), "n": len(test)}
+    if "unfit" in judge:
+        write_json(ctx.out / "stress.json", result | {"unfit": judge["unfit"]})
+        return {"classifier": judge["unfit"]}
+    judges = load_judges(ctx.folder("evaluate") / JUDGES, runtime.device())
+    with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
+        done = itertools.count(1)
+
+        def predict(images: NDArray[np.float32]) -> Floats:
+            found = np.mean([one.predict(images) for one in judges], axis=0)
+            progress(next(done))
+            return np.asarray(found)
+
+        p = predict(test.unit)
+        table = stress.corruption_table(predict, test, rng, max_images=ctx.config.stress.images)
+    recalls = stress.synthetic_recalls(np.mean([one.predict(synthetic.unit) for one in judges], axis=0), synthetic.labels, names)
+    reasons = {name: facts["unfit"] for name, facts in judge["per_class"].items() if "unfit" in facts}
     rows = splits["test"].rows
     columns = {column: rows[column].to_numpy() for column in SUBGROUPS if column in rows}
-    result = {
-        "classifier": "resnet18",
-        "classes": list(names),
-        "n": len(test),
+    result |= {
         "clean": stress.clean(p, test, names, rng),
         "corruptions": table["corruptions"],
         "corruption_images": table["n"],
@@ -54,7 +58,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "mean_drop": table["mean_drop"],
         "worst": table["worst"],
         "subgroups": stress.subgroups(p, test, columns, rng),
-        "synthetic": {"per_class_recall": stress.synthetic_recalls(classifier.predict(synthetic.unit), synthetic.labels, names)},
+        "synthetic": {"per_class_recall": recalls | {name: {"unfit": reason} for name, reason in reasons.items()}},
         "prevalence": stress.changed_prevalence(p, test, names, rng),
     }
     write_json(ctx.out / "stress.json", to_json(result))

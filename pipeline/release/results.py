@@ -66,7 +66,7 @@ class Results:
     @property
     def settings(self) -> dict[str, Any]:
         """The configuration for publication: without the local paths of the source."""
-        return self.config.model_dump(mode="json", exclude={"ingest": {"path", "labels"}})
+        return self.config.model_dump(mode="json", exclude={"ingest": {"path", "labels"}, "evaluate": {"imagenet"}})
 
 
 def read_results(run: Path) -> dict[str, dict[str, Any]]:
@@ -83,14 +83,18 @@ def pixel_digest(images: NDArray[np.uint8]) -> str:
 
 
 def dig(tree: Any, path: str) -> Any:
-    """The value at a dotted path in nested mappings, or None."""
+    """The value at a dotted path in nested mappings, or None; ``{"unfit": reason}`` where the path ends early since a judge is unfit."""
     for key in path.split("."):
+        if isinstance(tree, Mapping) and "unfit" in tree and key not in tree:
+            return {"unfit": tree["unfit"]}
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree
 
 
 def number(value: Any, digits: int = 3) -> str:
     """A figure as text: counts grouped by thousands, fractions to ``digits`` decimals (two significant ones below 0.1), a dash for none."""
+    if isinstance(value, Mapping) and "unfit" in value:
+        return str(value["unfit"])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None or value == "" else str(value)
     if float(value).is_integer():
@@ -102,18 +106,22 @@ def number(value: Any, digits: int = 3) -> str:
 def interval(measure: Any, digits: int = 3) -> str:
     """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
 
+    ``value (spread low to high)`` of one with a ``spread`` over repeats, which is no confidence interval; the reason why one is ``unfit``.
     Figures get ``digits`` decimals, and as many more as the largest of them needs to show two significant digits.
     """
     if not isinstance(measure, Mapping):
         return number(measure, digits)
-    figures = [measure.get(key) for key in ("value", "low", "high")]
+    if "unfit" in measure:
+        return str(measure["unfit"])
+    low, high = measure["spread"] if "spread" in measure else (measure.get("low"), measure.get("high"))
+    figures = [measure.get("value"), low, high]
     finite = [abs(figure) for figure in figures if isinstance(figure, int | float)]
     if len(finite) < 2:
         return number(figures[0], digits)
     largest = max(finite)
     places = 1 if largest >= 100 else max(digits, 1 - math.floor(math.log10(largest))) if largest else 0
     value, low, high = ("–" if figure is None else f"{figure:,.{0 if figure in (0, 1) else places}f}" for figure in figures)
-    return f"{value} ({low} to {high})".replace("-", "−")
+    return f"{value} ({'spread ' if 'spread' in measure else ''}{low} to {high})".replace("-", "−")
 
 
 def limitations(results: Results) -> list[str]:
