@@ -243,7 +243,8 @@ def _flat(one: Scored, pool: Labelled) -> tuple[Floats, NDArray[np.bool_], NDArr
 def _best(by_split: Sequence[Sequence[Scored]], universe: Labelled, is_made: NDArray[np.bool_], label: int | None) -> Estimate:
     """The best judge's AUC in each split, and their mean's dependence on every image; within one class if given.
 
-    The influence is that of the judge that was best (a maximum moves with the largest); images weigh by how often the splits use them.
+    The influence is that of the judge that was best (a maximum moves with the largest); images weigh by how often the splits use them. The
+    splits' own variation is no further part of it, since they share their images: ``tests/benchmarks/judges.py coverage`` simulates it.
     """
     values, influence = [], np.zeros(len(universe))
     sides = [math.inf, math.inf]
@@ -262,7 +263,7 @@ def _best(by_split: Sequence[Sequence[Scored]], universe: Labelled, is_made: NDA
     counted = np.ones(len(universe), bool) if label is None else universe.labels == label
     patients = (int(sides[0]), int(sides[1]))
     return Estimate(
-        np.array(values),
+        np.array([np.mean(values)]),
         influence[counted],
         is_made[counted].astype(np.int64),
         np.unique(universe.groups[counted], return_inverse=True)[1].reshape(-1),
