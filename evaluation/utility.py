@@ -37,19 +37,6 @@ LEAST_NEGATIVES = 20
 LEAST_PATIENTS = 11
 """Test patients with a finding, and without it, at the least, for a comparison in a subgroup. One of ten patients moves a sensitivity by a
 tenth; and the US Centers for Medicare & Medicaid Services let no count of 1 to 10 patients be published."""
-WHAT = {
-    "real+augmentation": "classical augmentation",
-    "real+synthetic": "adding {n} synthetic images",
-    "real unweighted": "drawing real images as often as they occur",
-    "synthetic": "training on {n} synthetic images instead of the real ones",
-    "real+synthetic x0.5": "adding {n} synthetic images, one drawn for two real ones,",
-    "real+synthetic x2": "adding {n} synthetic images, two drawn for a real one,",
-    "real+synthetic x4": "adding {n} synthetic images, four drawn for a real one,",
-    "real+synthetic rare": "adding synthetic images of the rarest class only",
-    "synthetic then real": "training on {n} synthetic images before the real ones",
-}
-"""What an arm does that the control does not."""
-
 MEASURES = ("auc", "sensitivity")
 """Compared by class."""
 UNTESTED = Change(Interval(math.nan, math.nan, math.nan, 0), math.nan)
@@ -99,7 +86,7 @@ def utility(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, name
 
     Returns:
         ``seeds``, ``n_test``, ``control``, ``specificity`` and ``synthetic``; ``arms``, each with measures and ``per_class``;
-        ``differences``, each arm's ``auc``, ``brier`` and ``per_class`` (``auc``, ``sensitivity``, ``sentence``); ``subgroups``: by column,
+        ``differences``, each arm's ``auc``, ``brier`` and ``per_class`` (``auc``, ``sensitivity``); ``subgroups``: by column,
         value and class each arm's ``auc`` and ``sensitivity``, or ``{"few": LEAST_PATIENTS}``. Leaves are :class:`Interval`,
         :class:`Change` and :class:`Spread`.
     """
@@ -118,10 +105,6 @@ def utility(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, name
         for measure in MEASURES
     }
 
-    def changed(arm: str, name: str) -> dict[str, Any]:
-        found = {measure: of.get((arm, name), UNTESTED) for measure, of in classes.items()}
-        return found | {"sentence": sentence(arm, name, found["sensitivity"], synthetic)}
-
     return {
         "seeds": len(scored[CONTROL].test),
         "n_test": len(test),
@@ -134,21 +117,12 @@ def utility(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, name
             for arm, one in scored.items()
         },
         "differences": {
-            arm: {measure: of[arm] for measure, of in overall.items()} | {"per_class": {name: changed(arm, name) for name in names}}
+            arm: {measure: of[arm] for measure, of in overall.items()}
+            | {"per_class": {name: {measure: of.get((arm, name), UNTESTED) for measure, of in classes.items()} for name in names}}
             for arm in others
         },
         "subgroups": _subgroups(scored, called, test, names),
     }
-
-
-def sentence(arm: str, name: str, change: Change, synthetic: int) -> str:
-    """What an arm changed, for one class, in words."""
-    what = WHAT.get(arm, arm).format(n=f"{synthetic:,}")
-    if not math.isfinite(change.by.low):
-        return f"Too few test patients with or without {name} to say what {what} changed."
-    value, low, high = (f"{x:+.3f}".replace("-", "−") for x in (change.by.value, change.by.low, change.by.high))
-    said = "changed sensitivity for" if change.stands else "was not shown to change sensitivity for"
-    return f"{what[0].upper()}{what[1:]} {said} {name}: {value} ({low} to {high})."
 
 
 def _enough(positive: NDArray[np.bool_], groups: NDArray[Any]) -> bool:

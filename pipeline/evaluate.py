@@ -19,7 +19,7 @@ from evaluation.judges import fitness, label_fidelity
 from evaluation.panel import panel
 from evaluation.plain_features import plain_features
 from evaluation.training import Task, Trained, train
-from evaluation.utility import utility
+from evaluation.utility import Scored, utility
 from pipeline import runtime
 from pipeline.artifacts import read_json, write_json
 from pipeline.errors import InputError
@@ -27,14 +27,19 @@ from pipeline.imagenet import imagenet_space
 from pipeline.images import ImageSet
 from pipeline.stages import Context
 
+SUBGROUPS = ("site", "sex", "age_band", "acquisition")
+"""Columns of the rows whose values are looked at one by one, where the rows have them."""
 JUDGES = "judges.safetensors"
 """The classifiers trained on real images, which the stress stage puts under stress; weights learned from patients, so they stay here."""
 
 
 def labelled(images: ImageSet) -> Labelled:
     """The images as the judges take them; groups are the patients, or the images themselves where there is no patient (synthetic ones)."""
-    groups = images.rows["patient"] if "patient" in images.rows else images.rows["id"]
-    return Labelled(np.asarray(images.images), images.findings, groups.to_numpy(dtype=str))
+    rows = images.rows
+    groups = rows["patient"] if "patient" in rows else rows["id"]
+    known = {column: rows[column].astype(object) for column in SUBGROUPS if column in rows}
+    attributes = {column: values.where(values.notna(), "").to_numpy(dtype=str) for column, values in known.items()}
+    return Labelled(np.asarray(images.images), images.findings, groups.to_numpy(dtype=str), attributes)
 
 
 def load(ctx: Context) -> tuple[dict[str, ImageSet], ImageSet]:
@@ -77,12 +82,15 @@ def run(ctx: Context) -> dict[str, Any]:
     result["fidelity"] = work.fidelity(learn, audit, synthetic)
     result["fidelity"]["two_sample"] = work.panel(audit, synthetic)
     arms = work.arms(real, synthetic)
-    scored = {arm: np.stack([one.classifier.predict(test.unit) for one in trained]) for arm, trained in arms.items()}
-    judge = fitness(scored[CONTROL], test, made.classes)
+    scored = {
+        arm: Scored(*(np.stack([one.classifier.predict(part.unit) for one in trained]) for part in (choose, test)))
+        for arm, trained in arms.items()
+    }
+    judge = fitness(scored[CONTROL].test, test, made.classes)
     seen = np.stack([one.classifier.predict(synthetic.unit) for one in arms[CONTROL]])
     result["judge"] = {"network": config.classifier, "trained_on": CONTROL} | judge.to_dict()
     result["label_fidelity"] = label_fidelity(judge, seen, synthetic.labels, made.classes)
-    result["utility"] = utility(scored, test, made.classes, work.rng)
+    result["utility"] = utility(scored, choose, test, made.classes, synthetic=len(synthetic))
     result["training"] = work.courses
     write_json(ctx.out / "evaluation.json", to_json(result))
     save_judges(ctx.out / JUDGES, [one.classifier for one in arms[CONTROL]])
