@@ -80,7 +80,10 @@ def run(ctx: Context) -> dict[str, Any]:
         "ceiling": config.classifier_images,
     }
     result["fidelity"] = work.fidelity(learn, audit, synthetic)
-    result["fidelity"]["two_sample"] = work.panel(audit, synthetic)
+    by_class = result["fidelity"].setdefault("per_class", {})
+    result["fidelity"]["two_sample"] = two_sample = work.panel(audit, synthetic)
+    for name, facts in two_sample.pop("per_class", {}).items():
+        by_class[name] = by_class.get(name, {}) | {"two_sample": facts}
     arms = work.arms(real, synthetic)
     scored = {
         arm: Scored(*(np.stack([one.classifier.predict(part.unit) for one in trained]) for part in (choose, test)))

@@ -139,6 +139,7 @@ def _evaluation(evaluation: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Fréchet distance, unseen real (floor)", dig(evaluation, "fidelity.frechet.floor")),
         ("two-sample test, synthetic", dig(evaluation, "fidelity.two_sample.synthetic")),
         ("two-sample test, real (floor)", dig(evaluation, "fidelity.two_sample.floor")),
+        ("two-sample test, difference", dig(evaluation, "fidelity.two_sample.difference")),
         ("label fidelity, mean of classes", dig(evaluation, "label_fidelity.macro")),
         ("AUC on real tests, trained on real", dig(evaluation, "utility.arms.real.auc")),
         ("AUC on real tests, trained on synthetic", dig(evaluation, "utility.arms.synthetic.auc")),

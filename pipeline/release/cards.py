@@ -180,6 +180,7 @@ def key_figures(results: Results) -> list[Figure]:
         ("Fréchet distance between real images (floor)", dig(evaluation, "fidelity.frechet.floor")),
         ("Two-sample test, synthetic against real (0.5 is indistinguishable)", dig(evaluation, "fidelity.two_sample.synthetic")),
         ("Two-sample test, real against real (floor)", dig(evaluation, "fidelity.two_sample.floor")),
+        ("Two-sample test, difference of the two", dig(evaluation, "fidelity.two_sample.difference")),
         ("Label fidelity (mean over classes)", dig(evaluation, "label_fidelity.macro")),
         ("AUC on real test images, trained on real", dig(evaluation, "utility.arms.real.auc")),
         ("AUC on real test images, trained on synthetic", dig(evaluation, "utility.arms.synthetic.auc")),

@@ -112,7 +112,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         copies=list(measures(results.audit.get("copies"))),
         fidelity=list(against_floor(results.evaluation.get("fidelity"))),
         fidelity_classes=class_table(dig(results.evaluation, "fidelity.per_class")),
-        label_fidelity=whiskers(dig(results.evaluation, "label_fidelity.per_class"), reference=_chance(results)),
+        label_fidelity=label_plot(results.evaluation.get("label_fidelity"), reference=_chance(results)),
         utility=utility_plot(results.evaluation.get("utility")),
         gain=whiskers(dig(results.evaluation, "utility.paired_auc"), reference=0.0),
         heat=heat_table(results.stress),
@@ -194,7 +194,10 @@ def measures(tree: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
 
 
 def against_floor(fidelity: Any, prefix: str = "", digits: int = 3) -> Iterator[tuple[str, str, str, str]]:
-    """Fidelity measures as (name, synthetic, floor, ratio): every mapping with a key ``synthetic``, but for the per-class ones."""
+    """Fidelity measures as (name, synthetic, floor, ratio): every mapping with a key ``synthetic``, but for the per-class ones.
+
+    A judge that is unfit, or was not there, has its reason instead.
+    """
     for key, value in fidelity.items() if isinstance(fidelity, Mapping) else ():
         if key == "per_class" or not isinstance(value, Mapping):
             continue
@@ -202,7 +205,10 @@ def against_floor(fidelity: Any, prefix: str = "", digits: int = 3) -> Iterator[
         if "synthetic" in value:
             made, floor, ratio = (interval(value.get(side), digits) for side in ("synthetic", "floor", "ratio"))
             yield name, made, floor, ratio
-        else:
+            yield from against_floor(value.get("judges"), name, digits)
+        elif reason := value.get("unfit") or value.get("skipped"):
+            yield name, str(reason), "–", "–"
+        elif key != "encoder":
             yield from against_floor(value, name, digits)
 
 
@@ -254,6 +260,17 @@ def utility_plot(utility: Any) -> Plot | None:
         drawn = [row for row in found if row is not None]
         rows += [Row(name if index == 0 else "", row.value, row.low, row.high, row.tone) for index, row in enumerate(drawn)]
     return _plot(rows, reference=None) if rows else None
+
+
+def label_plot(label_fidelity: Any, *, reference: float | None) -> Plot | None:
+    """Share of the synthetic images of each class that are named right, and of the real test images below it."""
+    pairs = [
+        row
+        for name, measure in (dig(label_fidelity, "per_class") or {}).items()
+        for row in (_row(str(name), measure), _row("", (dig(label_fidelity, "real") or {}).get(name), "real"))
+        if row is not None and isinstance(dig(measure, "value"), float | int)
+    ]
+    return _plot(pairs, reference=reference) if pairs else None
 
 
 def whiskers(named: Any, *, reference: float | None = None, axis: tuple[float, float] | None = None) -> Plot | None:

@@ -142,11 +142,14 @@ def limitations(results: Results) -> list[str]:
                 f"such copies could have been missed."
             )
     realism = dig(results.evaluation, "fidelity.two_sample.synthetic")
-    if isinstance(low := dig(realism, "low"), float | int) and low > 0.5:
+    if isinstance(low := dig(results.evaluation, "fidelity.two_sample.difference.low"), float | int) and low > 0:
+        floor = interval(dig(results.evaluation, "fidelity.two_sample.floor"), 2)
         found.append(
-            f"A classifier tells synthetic from real images with a two-sample score of {interval(realism, 2)} (0.5 is chance): they differ."
+            f"A judge tells synthetic from real images with a two-sample score of {interval(realism, 2)}, real from real with {floor}."
         )
     for name, fact in (dig(results.evaluation, "label_fidelity.per_class") or {}).items():
+        if isinstance(fact, Mapping) and "unfit" in fact:
+            found.append(f"No classifier can say whether images of class “{name}” show it: it {fact['unfit']}.")
         if isinstance(value := dig(fact, "value"), float | int) and value < 0.6:
             found.append(f"A real-trained classifier recognises only {interval(fact, 2)} of the images of class “{name}” as such.")
     gain = dig(results.evaluation, "utility.paired_auc.synthetic-real")

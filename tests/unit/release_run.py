@@ -66,7 +66,7 @@ EVALUATION = {
         "repeats": 5,
         "frechet": {"synthetic": measure(2.31, 0.2), "floor": measure(1.12, 0.1), "ratio": measure(2.06, 0.25)},
         "kid": {"synthetic": measure(0.031, 0.004), "floor": measure(0.0004, 0.001)},
-        "two_sample": {"synthetic": measure(0.66, 0.03), "floor": measure(0.51, 0.03)},
+        "two_sample": {"synthetic": measure(0.66, 0.03), "floor": measure(0.51, 0.03), "difference": measure(0.15, 0.03)},
         "prdc": {name: {"synthetic": measure(0.8), "floor": measure(0.86)} for name in ("precision", "recall", "density", "coverage")},
         "per_class": {
             name: {

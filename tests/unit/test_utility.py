@@ -5,7 +5,7 @@ import pytest
 
 from evaluation import utility as ut
 from evaluation.data import Labelled
-from evaluation.intervals import clopper_pearson, to_json
+from evaluation.intervals import to_json
 from evaluation.metrics import macro_auc
 
 
@@ -61,38 +61,3 @@ def test_the_luck_of_training_widens_the_interval() -> None:
     found = ut.utility({"real": steady, "synthetic": moody}, as_test(labels), ("a", "b", "c"), rng, 400)
     widths = {arm: values["auc"].high - values["auc"].low for arm, values in found["arms"].items()}
     assert widths["synthetic"] > 2 * widths["real"]
-
-
-def test_label_fidelity_is_the_recall_of_the_averaged_classifiers() -> None:
-    labels = np.repeat([0, 1], 10).astype(np.int64)
-    p = np.zeros((2, 20, 2))
-    p[0, :, 1], p[1, :, 1] = 0.9, 0.2
-    p[:, 15:, 1] = 0.1
-    p[..., 0] = 1 - p[..., 1]
-    found = ut.label_fidelity(p, labels, ("a", "b"), np.random.default_rng(0))
-    assert found["per_class"]["b"] == clopper_pearson(5, 10)
-    assert found["per_class"]["a"] == clopper_pearson(0, 10)
-    assert found["macro"].value == pytest.approx(0.25)
-
-
-def test_arms_learn_from_their_own_images_only() -> None:
-    rng = np.random.default_rng(4)
-
-    def data(n: int, sign: int) -> Labelled:
-        labels = (np.arange(n) % 2).astype(np.int64)
-        images = rng.normal(0, 0.2, (n, 1, 8, 8)) + 0.5 * sign * (2 * labels - 1)[:, None, None, None]
-        return Labelled.of_classes(images.astype(np.float32), labels, np.arange(n), 2)
-
-    test = data(60, 1)
-    # The synthetic images carry the opposite labels, and the validation images side with neither.
-    val = Labelled(test.images * 0, test.findings, test.groups)
-    arms = ut.train_arms(data(64, 1), data(64, -1), val, 2, seeds=2, kind="small", images_seen=640, rng=rng, device="cpu")
-    score = {arm: np.mean([macro_auc(one.predict(test.images), test.labels) for one in trained]) for arm, trained in arms.items()}
-    assert [len(trained) for trained in arms.values()] == [2, 2, 2]
-    assert score["real"] > 0.95
-    assert score["synthetic"] < 0.05
-
-
-def test_joined_sets_keep_their_patients_apart() -> None:
-    both = ut.join(as_test(np.zeros(6, np.int64)), as_test(np.ones(6, np.int64)))
-    assert len(np.unique(both.groups)) == 4
