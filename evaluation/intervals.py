@@ -19,7 +19,6 @@ from scipy.stats import t as student_t
 
 from evaluation.metrics import Estimate, Floats, auc_estimate, share_estimate, tpr_at_fpr
 
-
 Key = TypeVar("Key")
 
 

@@ -101,7 +101,9 @@ def utility(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, name
     others = [arm for arm in scored if arm != CONTROL]
     overall = {measure: changes({arm: (of[arm], of[CONTROL]) for arm in others}) for measure, of in whole.items()}
     classes = {
-        measure: changes({(arm, name): (by_class[arm][name][measure], by_class[CONTROL][name][measure]) for arm in others for name in enough})
+        measure: changes(
+            {(arm, name): (by_class[arm][name][measure], by_class[CONTROL][name][measure]) for arm in others for name in enough}
+        )
         for measure in MEASURES
     }
 
@@ -112,7 +114,8 @@ def utility(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, name
         "specificity": SPECIFICITY,
         "synthetic": synthetic,
         "arms": {
-            arm: _of_all(one, test) | {"auc": interval(whole["auc"][arm]), "brier": interval(whole["brier"][arm])}
+            arm: _of_all(one, test)
+            | {"auc": interval(whole["auc"][arm]), "brier": interval(whole["brier"][arm])}
             | {"per_class": {name: _shown(one, called[arm][k], by_class[arm][name], test, k) for k, name in enumerate(names)}}
             for arm, one in scored.items()
         },

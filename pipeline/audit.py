@@ -14,6 +14,7 @@ from pipeline.artifacts import read_json, write_json
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
+from pipeline.release.results import interval
 from pipeline.stages import Context
 from pipeline.train import load_denoiser
 from privacy import audit, power
@@ -69,7 +70,7 @@ def run(ctx: Context) -> dict[str, Any]:
     return {
         "flagged_as_copies": f"{report['copies']['flagged']} of {len(images)}",
         "search_recall_at_least": round(found.recall_low, 3),
-        "membership_auc": round(attacked.auc.value, 3),
+        "membership_auc": interval(report["membership"]["auc"]),
     }
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pipeline.artifacts import read_json, write_json
 from pipeline.errors import InputError
 from pipeline.imagenet import imagenet_space
 from pipeline.images import ImageSet
+from pipeline.release.figures import evaluation_figures, summary
 from pipeline.stages import Context
 
 SUBGROUPS = ("site", "sex", "age_band", "acquisition")
@@ -95,10 +95,11 @@ def run(ctx: Context) -> dict[str, Any]:
     result["label_fidelity"] = label_fidelity(judge, seen, synthetic.labels, made.classes)
     result["utility"] = utility(scored, choose, test, made.classes, synthetic=len(synthetic))
     result["training"] = work.courses
-    write_json(ctx.out / "evaluation.json", to_json(result))
+    found = to_json(result)
+    write_json(ctx.out / "evaluation.json", found)
     save_judges(ctx.out / JUDGES, [one.classifier for one in arms[CONTROL]])
     _samples(ctx.out / "samples.png", splits["audit"], made, work.rng)
-    return _summary(result)
+    return summary(evaluation_figures(found))
 
 
 class _Work:
@@ -163,27 +164,6 @@ class _Work:
             )
         self.courses["arms"] = {arm: course(one) for arm, one in trained.items()}
         return trained
-
-
-def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The headline numbers, or why there is none."""
-    found, two_sample, arms = result["fidelity"], result["fidelity"]["two_sample"], result["utility"]["arms"]
-    summary = {
-        "frechet_ratio": found["unfit"] if "unfit" in found else headline(found["frechet"]["ratio"].value, 2),
-        "two_sample_auc": two_sample["unfit"] if "unfit" in two_sample else headline(two_sample["synthetic"].value),
-        "label_fidelity": headline(result["label_fidelity"]["macro"]),
-    }
-    if "unfit" not in two_sample:
-        summary["two_sample_floor"] = headline(two_sample["floor"].value)
-    return summary | {f"{arm}_auc": headline(facts["auc"].value) for arm, facts in arms.items()}
-
-
-def headline(measure: Any, digits: int = 3) -> float | str:
-    """For a stage's summary: rounded, or said to be undefined (too few images), since JSON knows no NaN; or why the judge is unfit."""
-    if isinstance(measure, Mapping):
-        return str(measure["unfit"])
-    value = float(getattr(measure, "value", measure))
-    return round(value, digits) if math.isfinite(value) else "undefined"
 
 
 def save_judges(path: Path, judges: Sequence[Classifier]) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from pipeline.artifacts import read_json, read_record
 from pipeline.errors import InputError
 from pipeline.ingest import quarantine
+from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, stress_figures
 from pipeline.release.results import dig, interval, number, read_results
 from pipeline.stages import STAGES
 
@@ -50,12 +51,14 @@ def show(run: Path, console: Console) -> None:
     for note in notes if isinstance(notes := dig(results.get("cohort") or {}, "notes"), list) else []:
         console.print(f"  ! {note}", markup=False, highlight=False)
     for title, rows in (
-        ("Privacy", _privacy(finished["audit"])),
-        ("Evaluation", _evaluation(finished["evaluation"])),
-        ("Stress test", _stress(finished["stress"])),
+        ("Privacy", audit_figures(finished["audit"])),
+        ("Evaluation", evaluation_figures(finished["evaluation"])),
+        ("Stress test", stress_figures(finished["stress"])),
     ):
-        if any(value is not None for _, value in rows):
+        if rows:
             console.print(_figures(title, rows))
+    for line in sentences(finished["evaluation"], ["real+synthetic"]):
+        console.print(f"  • {line}", markup=False, highlight=False)
     if gate.get("checks"):
         console.print(_checks(gate["checks"]))
     if gate:
@@ -92,12 +95,11 @@ def _left_out(reasons: Counter[str]) -> Table:
     return table
 
 
-def _figures(title: str, rows: list[tuple[str, Any]]) -> Table:
+def _figures(title: str, rows: list[Judged]) -> Table:
     table = Table(title.lower(), "value (95 % interval)", "n")
     table.columns[2].justify = "right"
-    for name, measure in rows:
-        if measure is not None:
-            table.add_row(escape(name), escape(interval(measure)), number(measure.get("n")) if isinstance(measure, Mapping) else "")
+    for figure in rows:
+        table.add_row(escape(figure.name), escape(figure.text), figure.n)
     return table
 
 
@@ -119,38 +121,3 @@ def _verdict(gate: Mapping[str, Any]) -> Panel:
     lines += [f"• {escape(str(reason))}" for reason in dig(gate, "images.reasons") or []]
     lines += [f"needed: {escape(str(sentence))}" for sentence in gate.get("needed") or []]
     return Panel("\n".join(lines), title="verdict", border_style=colour)
-
-
-def _privacy(audit: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    recalls = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
-    weakest = min(recalls, key=lambda row: float(row["recall"]["low"]), default=None)
-    return [
-        ("images flagged as copies", dig(audit, "copies.flagged")),
-        ("share flagged", dig(audit, "copies.rate")),
-        (f"weakest recall of planted copies ({weakest['transform']})" if weakest else "", weakest["recall"] if weakest else None),
-        ("membership attack on the weights, AUC", dig(audit, "membership.auc")),
-        ("its control, AUC", dig(audit, "membership.control_auc")),
-    ]
-
-
-def _evaluation(evaluation: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        ("Fréchet distance, synthetic", dig(evaluation, "fidelity.frechet.synthetic")),
-        ("Fréchet distance, unseen real (floor)", dig(evaluation, "fidelity.frechet.floor")),
-        ("two-sample test, synthetic", dig(evaluation, "fidelity.two_sample.synthetic")),
-        ("two-sample test, real (floor)", dig(evaluation, "fidelity.two_sample.floor")),
-        ("two-sample test, difference", dig(evaluation, "fidelity.two_sample.difference")),
-        ("label fidelity, mean of classes", dig(evaluation, "label_fidelity.macro")),
-        ("AUC on real tests, trained on real", dig(evaluation, "utility.arms.real.auc")),
-        ("AUC on real tests, trained on synthetic", dig(evaluation, "utility.arms.synthetic.auc")),
-        ("AUC on real tests, trained on both", dig(evaluation, "utility.arms.real+synthetic.auc")),
-        ("AUC difference, synthetic − real", dig(evaluation, "utility.paired_auc.synthetic-real")),
-    ]
-
-
-def _stress(stress: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = [("AUC on clean images", dig(stress, "clean.auc"))]
-    for name, steps in (stress.get("corruptions") or {}).items():
-        if steps:
-            rows.append((f"AUC under {str(name).replace('_', ' ')}, severity {number(dig(steps[-1], 'severity'))}", dig(steps[-1], "auc")))
-    return rows

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config.section import Images, Section
+from pipeline.config.section import Images, Location, Section
 
 
 class EvaluateConfig(Section):

@@ -152,7 +152,7 @@ def tpr(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
 
 def cross_fitted_tpr(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
     """The same of a logistic regression fitted on the other folds; without an effect it is the false-positive rate."""
-    label, patient, fold, scores = fitted(cell, rng)
+    label, patient, _, scores = fitted(cell, rng)
     return intervals.tpr_interval(scores, label == 1, patient, 0.01), 0.01 if cell.truth == 0 else math.nan
 
 
@@ -176,7 +176,8 @@ def predictive(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
 
 
 STATISTICS: dict[str, Callable[[Cell, np.random.Generator], tuple[Interval, float]]] = {
-    function.__name__: function for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, tpr, cross_fitted_tpr, brier, predictive)
+    function.__name__: function
+    for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, tpr, cross_fitted_tpr, brier, predictive)
 }
 CELLS = (
     *(Cell("auc", (192, 8), truth) for truth in (0.7, 0.9, 0.98)),
