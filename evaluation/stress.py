@@ -1,7 +1,8 @@
 """Where classifiers break: corrupted images, subgroups, changed prevalence.
 
 The classifiers are any callable from images float32 ``[n, C, H, W]`` in -1..1 to class probabilities: ``[n, K]``, or ``[S, n, K]`` of
-several trainings, which are then judged one by one as everywhere else. Intervals hold other patients and, with several trainings, other trainings.
+several trainings, which are then judged one by one as everywhere else. Intervals hold other patients and, with several trainings, other
+trainings.
 """
 
 from __future__ import annotations

@@ -169,8 +169,8 @@ def standing(results: Results) -> str:
         )
     if isinstance(attempt, int) and attempt > 1:
         return (
-            f"Attempt {attempt} on a known cohort: its test patients have been scored before, and settings may have been chosen on them. The "
-            " figures describe this run, and confirm nothing."
+            f"Attempt {attempt} on a known cohort: its test patients have been scored before, and settings may have been chosen on them. "
+            "The  figures describe this run, and confirm nothing."
         )
     return (
         "First attempt on this cohort that is on record. The figures are a confirmation only if code and settings were fixed before "
