@@ -145,4 +145,10 @@ def _sentence(what: str, name: str, change: Any) -> str:
 
 
 def _measured(*figures: Judged) -> list[Judged]:
-    return [figure for figure in figures if figure.measure is not None]
+    """Those that there are, and of several that one unfit judge would have given, the first."""
+    found: list[Judged] = []
+    for figure in figures:
+        unfit = isinstance(figure.measure, Mapping) and "unfit" in figure.measure
+        if figure.measure is not None and not (unfit and found and found[-1].measure == figure.measure):
+            found.append(figure)
+    return found
