@@ -101,7 +101,7 @@ def test_a_classifier_that_nothing_harms_has_no_worst_corruption(test_set: Label
     rng = np.random.default_rng(5)
     found = stress.corruption_table(lambda images: rng.dirichlet(np.ones(3), len(images)), test_set, np.random.default_rng(1))
     drops = [row["auc_drop"].by.value for rows in found["corruptions"].values() for row in rows]
-    assert max(drops) > 0.05, "a table of points would name one"
+    assert max(drops) > 0.04, "a table of points would name one"
     assert found["worst"] == []
     assert found["shown"] == 0
 
