@@ -271,7 +271,7 @@ def tpr_interval(scores: Floats, positives: NDArray[np.bool_], groups: ArrayLike
     Which threshold has that false-positive rate is itself uncertain: every threshold counts whose own rate's interval holds ``fpr``, and so
     does the interval of the true-positive rate at each. Both have half of the error (after Campbell 1994, "Advances in statistical
     methodology for the evaluation of diagnostic and laboratory tests", fixed-width bands), so that the interval holds more often than it
-    says. With fewer independent negatives than 4.4 / fpr (437 for 1 %) no threshold is high enough to be excluded, and the lower bound is 0.
+    says. With fewer independent negatives than 4.4 / fpr (437 for 1 %) no threshold is high enough to be excluded: the lower bound is 0.
     """
     positive, of_groups = np.asarray(positives, bool), np.asarray(groups)
     value = tpr_at_fpr(scores, positive, fpr)

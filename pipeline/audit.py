@@ -10,12 +10,13 @@ from PIL import Image, ImageDraw
 
 from evaluation.data import Labelled
 from pipeline import runtime
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import write_json
+from pipeline.cohorts.ledger import count_attempt
+from pipeline.context import Context
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
-from pipeline.images import ImageSet
+from pipeline.images import ImageSet, unit_of
 from pipeline.release.results import interval
-from pipeline.stages import Context
 from pipeline.train import load_denoiser
 from privacy import audit, power
 
@@ -56,7 +57,7 @@ def run(ctx: Context) -> dict[str, Any]:
             rng=np.random.default_rng(runtime.derive_seed(seed, "membership")),
             device=device,
         )
-    unit = read_json(ctx.folder("ingest") / "cohort.json")["unit"]
+    unit = unit_of(ctx.folder("ingest"))
     report = audit.summarise(
         found,
         attacked,
@@ -65,6 +66,7 @@ def run(ctx: Context) -> dict[str, Any]:
         n_audit=len(audited.images),
         holdout_units=len(np.unique(audited.groups)),
     )
+    count_attempt(ctx)  # before anybody can read what came of it
     write_json(ctx.out / "audit.json", report)
     pair_sheet(images, train.images, found, ctx.out / "pairs.png")
     return {

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.arms import CONTROL, DEFAULT, FULL, course, train_arms
-from evaluation.classifiers import Classifier, make_classifier
+from evaluation.classifiers import Classifier, Kind, make_classifier
 from evaluation.data import Labelled
 from evaluation.fidelity import fidelity, standardised_features
 from evaluation.intervals import to_json
@@ -19,13 +19,13 @@ from evaluation.panel import panel
 from evaluation.plain_features import plain_features
 from evaluation.training import Task, Trained, train
 from evaluation.utility import Scored, utility
-from pipeline import runtime
-from pipeline.artifacts import read_json, write_json
+from pipeline import runtime, tensors
+from pipeline.artifacts import damage, write_json
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.imagenet import imagenet_space
-from pipeline.images import ImageSet
+from pipeline.images import ImageSet, unit_of
 from pipeline.release.figures import evaluation_figures, summary
-from pipeline.stages import Context
 
 SUBGROUPS = ("site", "sex", "age_band", "acquisition")
 """Columns of the rows whose values are looked at one by one, where the rows have them."""
@@ -74,7 +74,7 @@ def run(ctx: Context) -> dict[str, Any]:
     work = _Work(ctx, made.classes, test, choose, config.seeds or (5 if runtime.device() == "cuda" else 3))
     result: dict[str, Any] = {
         "classes": list(made.classes),
-        "unit": read_json(ctx.folder("ingest") / "cohort.json")["unit"],
+        "unit": unit_of(ctx.folder("ingest")),
         "n": {"learn": len(learn), "choose": len(choose), "audit": len(audit), "test": len(test), "synthetic": len(synthetic)},
         "seeds": work.seeds,
         "ceiling": config.classifier_images,
@@ -168,32 +168,29 @@ class _Work:
 
 def save_judges(path: Path, judges: Sequence[Classifier]) -> None:
     """Write classifiers of one kind to a safetensors file."""
-    from safetensors.torch import save_file
-
-    first = judges[0].network
-    channels = next(value.shape[1] for value in first.state_dict().values() if value.ndim == 4)
-    facts = {"kind": judges[0].kind, "channels": str(channels), "classes": str(first.head.out_features)}
-    tensors = {
-        f"{number}.{name}": value.cpu().contiguous()
-        for number, one in enumerate(judges)
-        for name, value in one.network.state_dict().items()
-    }
-    save_file(tensors, path, metadata=facts)
+    states = [one.network.state_dict() for one in judges]
+    tensors.write({f"{number}.{name}": value for number, state in enumerate(states) for name, value in state.items()}, path)
 
 
-def load_judges(path: Path, device: str) -> list[Classifier]:
-    """The classifiers that :func:`save_judges` wrote."""
+def load_judges(path: Path, kind: Kind, device: str) -> list[Classifier]:
+    """The classifiers of one kind that :func:`save_judges` wrote. Raises InputError where the file is missing or damaged."""
     import torch
-    from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:
-        facts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    by_judge: dict[str, dict[str, Any]] = {}
+    for name, value in tensors.read(path).items():
+        number, _, own = name.partition(".")
+        by_judge.setdefault(number, {})[own] = value
     found = []
-    for number in range(1 + max(int(name.split(".")[0]) for name in tensors)):
-        network = make_classifier(facts["kind"], int(facts["channels"]), int(facts["classes"]), torch.Generator())
-        prefix = f"{number}."
-        network.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
-        found.append(Classifier(network.eval().to(device).to(memory_format=torch.channels_last), facts["kind"], device))
+    for state in by_judge.values():
+        try:
+            channels = next(value.shape[1] for name, value in state.items() if value.ndim == 4)
+            network = make_classifier(kind, channels, len(state["head.bias"]), torch.Generator())
+            network.load_state_dict(state)
+        except (StopIteration, KeyError, RuntimeError) as error:
+            raise InputError(damage(path.parent.name, path.name)) from error
+        found.append(Classifier(network.eval().to(device).to(memory_format=torch.channels_last), kind, device))
+    if not found:
+        raise InputError(damage(path.parent.name, path.name))
     return found
 
 

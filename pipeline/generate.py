@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import ranks, runtime
-from pipeline.artifacts import read_json
+from pipeline import ranks, resume, runtime, tensors
+from pipeline.artifacts import damage, read_object
 from pipeline.config import GenerateConfig
+from pipeline.context import Context
 from pipeline.diffusion import ema
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import guided
@@ -26,24 +28,29 @@ from pipeline.diffusion.schedules import RANGE, sampling_levels
 from pipeline.errors import InputError
 from pipeline.images import ImageSet, finding_columns
 from pipeline.ranks import Report, Share
-from pipeline.stages import Context
 from pipeline.train import MIXTURE, load_denoiser
+from pipeline.warm_start import TAKE, began_from, trained_on, weights_file
 
 
 def run(ctx: Context) -> dict[str, Any]:
     """Generate ``per_class`` images of each class from ``train``'s weights; resumable by batches, of which every rank makes a share."""
     import pandas as pd
 
-    section, model = ctx.config.generate, read_json(ctx.folder("train") / "model.json")
+    section, model = ctx.config.generate, read_object(ctx.folder("train") / "model.json")
     classes = model["classes"]
     # Classes take turns, so that any leading part of the set is balanced too.
     labels = np.tile(np.arange(len(classes)), section.per_class)
     seeds = [runtime.derive_seed(ctx.config.seed, "image", number) for number in range(len(labels))]
     parts = ctx.out / "partial"
     parts.mkdir(exist_ok=True)
+    if section.autoguidance is not None:
+        _check_guide(section.autoguidance, ctx.folder("train"), ctx.records.get("train", {}))
     with ctx.reporter.progress("generating images", len(labels)) as advance:
         ranks.together(make_parts, section, ctx.folder("train"), parts, labels, seeds, report=advance)
-    images = [np.load(_part(parts, start), allow_pickle=False) for start in range(0, len(labels), section.batch)]
+    paths = [_part(parts, start) for start in range(0, len(labels), section.batch)]
+    if not all(paths):
+        raise InputError("generate: images of a batch were changed while others were made: the same command makes them again")
+    images = [np.load(path, allow_pickle=False) for path in paths if path]
     rows = pd.DataFrame(
         {
             "id": [f"synthetic-{number:06d}" for number in range(len(labels))],
@@ -53,16 +60,14 @@ def run(ctx: Context) -> dict[str, Any]:
         }
     )
     ImageSet(np.concatenate(images), rows).save(ctx.out)
-    for part in parts.iterdir():
-        part.unlink()
-    parts.rmdir()
+    shutil.rmtree(parts)
     return {"images": len(labels), "per_class": section.per_class, "sampler": section.sampler, "steps": section.steps}
 
 
 def make_parts(
     share: Share, section: GenerateConfig, trained: Path, parts: Path, labels: NDArray[np.int64], seeds: list[int], *, report: Report
 ) -> None:
-    """Make a rank's share of the batches, and leave each in ``parts`` as ``<first image>.npy``; those that are there stand.
+    """Make a rank's share of the batches, and keep each in ``parts`` (:mod:`pipeline.resume`); those that are there and whole stand.
 
     Args:
         share: which batches.
@@ -86,19 +91,18 @@ def make_parts(
     sampling = Sampling(denoiser, model, section, device, guide, mixture)
     starts = range(0, len(labels), section.batch)
     for done, number in enumerate(share.places(len(starts)), start=1):
-        part = _part(parts, starts[number])
-        if not part.exists():
+        if _part(parts, starts[number]) is None:
             chosen = slice(starts[number], starts[number] + section.batch)
             made = sampling(Condition.of_classes(labels[chosen], len(model["classes"])), seeds[chosen])
-            temporary = part.with_suffix(".tmp")
-            with temporary.open("wb") as file:
-                np.save(file, made, allow_pickle=False)
-            temporary.replace(part)
+            unfinished = parts / f"unfinished-{starts[number]:07d}.npy"
+            np.save(unfinished, made, allow_pickle=False)
+            resume.keep(unfinished, f"{starts[number]:07d}")
         report(min(len(labels), share.of * done * section.batch))
 
 
-def _part(parts: Path, start: int) -> Path:
-    return parts / f"{start:07d}.npy"
+def _part(parts: Path, start: int) -> Path | None:
+    """The images from number ``start`` on, where they are made and whole."""
+    return resume.kept(parts, f"{start:07d}", ".npy")
 
 
 class Sampling:
@@ -217,8 +221,18 @@ def negative_class(section: GenerateConfig, model: dict[str, Any]) -> int | None
     return int(model["classes"].index(section.negative_class))
 
 
-def load_guide(folder: Path, denoiser: Denoiser, model: dict[str, Any], device: str) -> Denoiser:
+def _check_guide(given: Path, trained: Path, record: Mapping[str, Any]) -> None:
+    """Raise InputError where a guide was trained on other images than the model: the audit, and so the gate, would not know of them."""
+    path, name = weights_file(given), "generate.autoguidance"
+    if trained_on(path.parent, name, path) != record.get("identity", {}).get("inputs", {}).get("ingest"):
+        raise InputError(f"{name}: its model was trained on another ingest than this run's, whose patients the audit does not know: {TAKE}")
+    if began_from(path.parent) not in (None, began_from(trained)):
+        raise InputError(f"{name}: its training began from weights of whose patients this run's audit does not know: {TAKE}")
+
+
+def load_guide(given: Path, denoiser: Denoiser, model: dict[str, Any], device: str) -> Denoiser:
     """The denoiser of another run's train folder. Raises InputError where there is none, or it makes other images or classes."""
+    folder = weights_file(given).parent
     if not (folder / "model.json").is_file() or not (folder / "model.safetensors").is_file():
         raise InputError(f"generate.autoguidance: {folder} holds no trained model: give the train folder of a finished run")
     guide, its = load_denoiser(folder, device)
@@ -228,10 +242,11 @@ def load_guide(folder: Path, denoiser: Denoiser, model: dict[str, Any], device: 
 
 
 def load_mixture(folder: Path) -> Mixture:
-    """The Gaussians of the training images, of a train folder."""
-    from safetensors.torch import load_file
-
-    return Mixture(**load_file(folder / MIXTURE))
+    """The Gaussians of the training images, of a train folder. Raises InputError where they are missing or damaged."""
+    try:
+        return Mixture(**tensors.read(folder / MIXTURE))
+    except TypeError as error:
+        raise InputError(damage(folder.name, MIXTURE)) from error
 
 
 def average(denoiser: Denoiser, folder: Path, model: dict[str, Any], width: float) -> None:
@@ -255,10 +270,8 @@ def average(denoiser: Denoiser, folder: Path, model: dict[str, Any], width: floa
 
 
 def _by_width(path: Path) -> dict[float, dict[str, Tensor]]:
-    from safetensors.torch import load_file
-
     found: dict[float, dict[str, Tensor]] = {}
-    for name, value in load_file(path).items():
+    for name, value in tensors.read(path).items():
         width, _, parameter = name.partition("/")
         found.setdefault(float(width), {})[parameter] = value
     return found

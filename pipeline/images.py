@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.artifacts import damage, read_object
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 FINDING = "finding_"
 SHARD = 4096
 SHARD_BYTES = 1 << 30
+ROW_BYTES = 1 << 12
+"""More than a row takes."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,18 @@ class ImageSet:
 
     @classmethod
     def load(cls, folder: Path) -> ImageSet:
-        """Read what :meth:`save` wrote, memory-mapped. Raises FileNotFoundError where there is none."""
-        import pandas as pd
-
-        rows = pd.read_parquet(folder / "rows.parquet")
-        shards = [np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("images-*.npy"))]
-        return cls(shards[0] if len(shards) == 1 else cast("NDArray[Any]", Shards(shards)), rows)
+        """Read what :meth:`save` wrote, memory-mapped. Raises InputError where it is missing, damaged, or does not fit together."""
+        file = "images-00000.npy"
+        try:
+            shards: list[NDArray[Any]] = []
+            for path in sorted(folder.glob("images-*.npy")):
+                file = path.name
+                shards.append(_shard(path, shards[0] if shards else None))
+            file = "rows.parquet"
+            rows = _rows(folder / file, sum(map(len, shards)))
+            return cls(shards[0] if len(shards) == 1 else cast("NDArray[Any]", Shards(shards)), rows)
+        except Exception as error:  # numpy's and pyarrow's parsers raise anything on damaged files
+            raise InputError(damage(folder.name, file)) from error
 
 
 class Shards:
@@ -121,6 +130,37 @@ class Shards:
         return np.concatenate(self.parts).astype(dtype or self.dtype, copy=False)
 
 
+def _shard(path: Path, first: NDArray[Any] | None) -> NDArray[Any]:
+    """One shard, memory-mapped; ValueError where it does not continue the first one."""
+    shard = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(shard, np.ndarray) or shard.dtype not in (np.uint8, np.uint16) or shard.ndim not in (4, 5):
+        raise ValueError("not images")
+    if first is not None and (shard.shape[1:], shard.dtype) != (first.shape[1:], first.dtype):
+        raise ValueError("other images than the first shard's")
+    return shard
+
+
+def _rows(path: Path, count: int) -> pd.DataFrame:
+    """The table of ``count`` images; ValueError where it is another, before much memory is taken for it."""
+    import pandas as pd
+    from pyarrow import parquet
+
+    facts = parquet.read_metadata(path)
+    size = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
+    if facts.num_rows != count or size > ROW_BYTES * (count + ROW_BYTES):
+        raise ValueError("not a table of these images")
+    rows = pd.read_parquet(path)
+    findings = [name for name in rows.columns if str(name).startswith(FINDING)]
+    texts = [name for name in ("id", "patient", "split") if name in rows.columns]
+    if len(rows) != count or "id" not in texts or not rows.columns.is_unique or not all(isinstance(name, str) for name in rows.columns):
+        raise ValueError("not a table of images")
+    if not all(rows[name].dtype == np.int8 and rows[name].between(-1, 1).all() for name in findings):
+        raise ValueError("not findings")
+    if not all(isinstance(value, str) for name in texts for value in rows[name]):
+        raise ValueError("not names")
+    return rows.reset_index(drop=True)
+
+
 def write(folder: Path, images: NDArray[Any], index: NDArray[np.int64], rows: pd.DataFrame) -> None:
     """Write the images at ``index`` as shards, one shard in memory at a time, and their rows, into ``folder`` (made if absent)."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +178,14 @@ def shard_length(images: NDArray[Any]) -> int:
 def shard_name(number: int) -> str:
     """File name of a shard."""
     return f"images-{number:05d}.npy"
+
+
+def unit_of(folder: Path) -> str:
+    """``patient``, or ``image`` where an ingested cohort has no patients. Raises InputError where its ``cohort.json`` does not say."""
+    unit = read_object(folder / "cohort.json").get("unit")
+    if unit not in ("patient", "image"):
+        raise InputError(damage(folder.name, "cohort.json"))
+    return str(unit)
 
 
 def finding_columns(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, NDArray[np.int8]]:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.errors import MarkupError
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
-from pipeline.artifacts import read_json, read_record
+from pipeline.artifacts import RECORD, UNFINISHED, Checked, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.ingest import quarantine
 from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, stress_figures
-from pipeline.release.results import dig, interval, number, read_results
-from pipeline.stages import STAGES
+from pipeline.release.results import FILES, dig, interval, number, read_results
+from pipeline.stages import BY_NAME, STAGES
 
 # Reasons for leaving files out that are listed one by one.
 REASONS = 10
-COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "not judged": "dim"}
 NEXT = {
     "pass": ("release/report.html: the report to read first", "release/: images, cards and checksums, ready to leave"),
     "fail": ("release/report.html: why it failed", "audit/pairs.png: the nearest pairs, for local eyes only"),
@@ -35,38 +38,48 @@ def show(run: Path, console: Console) -> None:
     Raises:
         InputError: the folder is not a run.
     """
-    records = {stage.name: record for stage in STAGES if (record := read_record(run / stage.name)) is not None}
-    if not any((run / stage.name).is_dir() for stage in STAGES):
+    if not any((run / name / stage.name).is_dir() for stage in STAGES for name in ("", UNFINISHED)):
         raise InputError(f"{run.name} is not a run folder: give the folder that synthcohort run wrote, such as runs/quickstart")
-    gate = read_json(run / "release" / "gate.json") if "release" in records else None
-    gate = gate if isinstance(gate, dict) else {}
-    results = read_results(run)
+    records = {stage.name: record for stage in STAGES if (record := read_record(run / stage.name)) is not None}
+    results = read_results(lambda stage: run / stage)
     finished = {
-        key: results[key] if stage in records else {}
-        for key, stage in (("audit", "audit"), ("evaluation", "evaluate"), ("stress", "stress"))
+        key: results[key] if stage in records and _untouched(run / stage, records[stage], file) else {}
+        for key, (stage, file) in FILES.items()
     }
-    console.print(_stages(run, records))
-    if (reasons := quarantine.reasons(run / "ingest")).total():
+    gate = read_json(run / "release" / "gate.json")
+    if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
+        gate = {}
+    _print(console, "the records", lambda: _stages(run, records))
+    if (reasons := _reasons(run, records.get("ingest"))).total():
         console.print(_left_out(reasons))
-    for note in notes if isinstance(notes := dig(results.get("cohort") or {}, "notes"), list) else []:
+    for note in notes if isinstance(notes := finished["cohort"].get("notes"), list) else []:
         console.print(f"  ! {note}", markup=False, highlight=False)
-    for title, rows in (
-        ("Privacy", audit_figures(finished["audit"])),
-        ("Evaluation", evaluation_figures(finished["evaluation"])),
-        ("Stress test", stress_figures(finished["stress"])),
+    for title, read, key in (
+        ("Privacy", audit_figures, "audit"),
+        ("Evaluation", evaluation_figures, "evaluation"),
+        ("Stress test", stress_figures, "stress"),
     ):
-        if rows:
-            console.print(_figures(title, rows))
-    for line in sentences(finished["evaluation"], ["real+synthetic"]):
-        console.print(f"  • {line}", markup=False, highlight=False)
+        _print(console, title.lower(), functools.partial(_figures, title, read, finished[key]))
+    _print(console, "the utility", lambda: _listed(sentences(finished["evaluation"], ["real+synthetic"])))
     if gate.get("checks"):
-        console.print(_checks(gate["checks"]))
+        _print(console, "the gate's checks", lambda: _checks(gate["checks"]))
     if gate:
-        console.print(_verdict(gate))
+        _print(console, "the verdict", lambda: _verdict(gate))
     verdict = str(dig(gate, "images.verdict"))
     for line in NEXT.get(verdict, ("The run is not finished: the same synthcohort run command goes on where it stopped.",)):
         console.print(f"  → {line}", highlight=False)
+    if (run / UNFINISHED).is_dir():
+        console.print(f"  → {UNFINISHED}/: what an interrupted attempt left; its command goes on from there", highlight=False)
     console.print(f"  in {run}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _untouched(folder: Path, record: Mapping[str, Any], file: str) -> bool:
+    """Whether a small file of a finished stage is still as its record says: figures that somebody edited are not shown."""
+    try:
+        Checked().consume(folder, record, only=(file,))
+    except InputError:
+        return False
+    return True
 
 
 def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -75,12 +88,29 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
     for stage in STAGES:
         record = records.get(stage.name)
         if record is None:
-            begun = (run / stage.name).is_dir()
-            table.add_row(stage.name, "[yellow]unfinished[/]" if begun else "[dim]to do[/]", "", "")
+            table.add_row(stage.name, _state(run, stage.name), "", "")
             continue
         summary = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in record.get("summary", {}).items())
-        table.add_row(stage.name, "[green]done[/]", number(record.get("seconds"), 1), escape(summary))
+        inputs = [(name, digest) for name, digest in record["identity"].get("inputs", {}).items() if name in BY_NAME]
+        fits = all(records.get(name, {}).get("digest") == digest for name, digest in inputs)
+        state = "[green]done[/]" if fits else "[yellow]of other inputs[/]"
+        table.add_row(stage.name, state, escape(number(record.get("seconds"), 1)), escape(summary))
     return table
+
+
+def _state(run: Path, stage: str) -> str:
+    """What is said of a stage that is not finished, or not as it was."""
+    if (run / stage / RECORD).exists():
+        return "[red]damaged[/]"
+    return "[yellow]unfinished[/]" if (run / UNFINISHED / stage).is_dir() or (run / stage).is_dir() else "[dim]to do[/]"
+
+
+def _reasons(run: Path, record: Mapping[str, Any] | None) -> Counter[str]:
+    """Why files were left out of the cohort, or of one that could not be ingested."""
+    if record is None:
+        return quarantine.reasons(run / UNFINISHED / "ingest")
+    whole = "quarantine.csv" not in record["files"] or _untouched(run / "ingest", record, "quarantine.csv")
+    return quarantine.reasons(run / "ingest") if whole else Counter()
 
 
 def _left_out(reasons: Counter[str]) -> Table:
@@ -91,15 +121,31 @@ def _left_out(reasons: Counter[str]) -> Table:
     others = reasons.total() - sum(count for _, count in reasons.most_common(REASONS))
     if others:
         table.add_row("other reasons", number(others))
-    table.caption = "ingest/quarantine.csv lists them"
+    table.caption = "quarantine.csv lists them"
     return table
 
 
-def _figures(title: str, rows: list[Judged]) -> Table:
+def _print(console: Console, what: str, make: Callable[[], RenderableType | None]) -> None:
+    """Print a table, if there is one; a line where the figures are of a form that this version does not write, so that none can be made."""
+    try:
+        if (made := make()) is not None:
+            console.print(made)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MarkupError):
+        console.print(f"  ! {what}: the figures are damaged, or of another version", markup=False, highlight=False)
+
+
+def _listed(sentences: list[str]) -> Text | None:
+    return Text("\n".join(f"  • {line}" for line in sentences)) if sentences else None
+
+
+def _figures(title: str, read: Callable[[Mapping[str, Any]], list[Judged]], found: Mapping[str, Any]) -> Table | None:
+    rows = read(found)
+    if not rows:
+        return None
     table = Table(title.lower(), "value (95 % interval)", "n")
     table.columns[2].justify = "right"
     for figure in rows:
-        table.add_row(escape(figure.name), escape(figure.text), figure.n)
+        table.add_row(escape(figure.name), escape(figure.text), escape(figure.n))
     return table
 
 

@@ -4,25 +4,28 @@
                  │                             ├──> evaluate ──> stress ─┼──> release
                  └─────────────────────────────┴─────────────────────────┘
 
-A stage is a function of a :class:`Context` that reads the folders of the stages it needs, writes into its own, and returns
-a flat summary without patient data. :func:`run_stages` decides what has to run, and publishes what ran.
+A stage is a function of a :class:`~pipeline.context.Context` that reads the folders of the stages it needs, writes into its own, and
+returns a flat summary without patient data. :func:`run_stages` decides what has to run, and publishes what ran.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from rich.markup import escape
 
-from pipeline import artifacts
+from pipeline import artifacts, folders
+from pipeline.cohorts.ledger import restore
 from pipeline.config import Config
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
+from privacy import gate
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("ingest", 6, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
+    Stage("ingest", 7, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
     Stage("train", 4, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage("audit", 1, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
@@ -67,7 +70,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        1,
+        2,
         ("ingest", "train", "generate", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,
@@ -76,31 +79,6 @@ STAGES = (
     ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage is given.
-
-    Attributes:
-        config: the whole configuration; a stage reads its own section, the seed and the name.
-        run: the run folder.
-        out: the stage's own folder, existing and writable; a resumed stage finds its earlier files in it.
-        resumes: whether an interrupted attempt at the same work left files in ``out``.
-        reporter: progress bars and the log.
-        records: the records of the stages that it needs, by name.
-    """
-
-    config: Config
-    run: Path
-    out: Path
-    resumes: bool
-    reporter: Reporter
-    records: Mapping[str, Mapping[str, Any]]
-
-    def folder(self, stage: str) -> Path:
-        """The folder of a finished stage that this one needs."""
-        return self.run / stage
 
 
 @dataclass(frozen=True)
@@ -116,7 +94,7 @@ class Step:
 def identity(stage: Stage, config: Config, source: str | None, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The identity of a stage's output, in which files are named by content; ``source`` is the content digest of what ingest reads."""
     section = getattr(config, stage.name).model_dump(
-        mode="json", exclude={"path", "start_from", "autoguidance", "checkpoint_images", "imagenet"}
+        mode="json", exclude={"path", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
     )
     inputs = {name: records[name]["digest"] for name in stage.needs}
     if stage.name == "ingest":
@@ -140,37 +118,70 @@ def _other_weights(stage: Stage, config: Config) -> Path | None:
     return weights_file(given)
 
 
-def plan(config: Config, run: Path, source: str | None) -> list[Step]:
-    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits.
+def plan(config: Config, run: Path, source: str | None, keep: Iterable[Path] = ()) -> list[Step]:
+    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits or has lost a file.
 
-    Raises InputError where weights that the configuration names are not there: before any work, not after the stages ahead.
+    Raises:
+        InputError: as :func:`check`, or a record is damaged: before any work, not after the stages ahead.
     """
-    for stage in STAGES:
-        _other_weights(stage, config)
+    check(config, run, keep)
     steps: list[Step] = []
     records: dict[str, Mapping[str, Any]] = {}
     for stage in STAGES:
-        record = artifacts.read_record(run / stage.name)
+        folder = run / stage.name
+        record = artifacts.load_record(folder)
         finished = record is not None
+        lost = artifacts.lost(folder, record) if record is not None else None
         if any(name not in records for name in stage.needs):
             waits = next(name for name in stage.needs if name not in records)
             steps.append(Step(stage, None, f"{waits} runs first", finished))
             continue
         wanted = identity(stage, config, source, records)
-        if record is not None and record["fingerprint"] == artifacts.fingerprint(wanted):
+        if record is None:
+            steps.append(Step(stage, wanted, "not finished yet", False))
+        elif lost is not None:
+            steps.append(Step(stage, wanted, f"{stage.name}/{lost} is missing or damaged", True))
+        elif record["fingerprint"] != artifacts.fingerprint(wanted):
+            steps.append(Step(stage, wanted, _difference(record["identity"], wanted), True))
+        else:
             records[stage.name] = record
             steps.append(Step(stage, wanted, None, False))
-        else:
-            steps.append(Step(stage, wanted, _difference(record, wanted), finished))
     return steps
 
 
-def _difference(record: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
-    if record is None:
-        return "not finished yet"
-    had = record["identity"]
-    changed = [key for key in ("version", "seed", "inputs") if had[key] != wanted[key]]
-    sections = (had["config"], wanted["config"])
+def check_settings(config: Config) -> None:
+    """Raise InputError where a configuration would loosen the gate, or names a signing key that is none."""
+    try:
+        gate.copy_bound(config.release.max_copy_rate)
+    except ValueError as error:
+        raise InputError(f"release.max_copy_rate: {error}") from None
+    if config.release.sign is not None:
+        from pipeline.release.sign import private_key
+
+        private_key(config.release.sign)
+
+
+def check(config: Config, run: Path, keep: Iterable[Path] = ()) -> None:
+    """Refuse what would stop a stage far into the run: before any work, not after the stages ahead.
+
+    Raises:
+        InputError: as :func:`check_settings`; the run may not write into its folder (:func:`pipeline.folders.claim`), or weights that
+            the configuration names are not there.
+    """
+    check_settings(config)
+    from pipeline.ingest.source import locations
+
+    weights = {
+        setting: file
+        for stage, setting in (("train", "train.start_from"), ("generate", "generate.autoguidance"))
+        if (file := _other_weights(BY_NAME[stage], config)) is not None
+    }
+    folders.claim(run, tuple(BY_NAME), locations(config.ingest) | weights, keep)
+
+
+def _difference(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    changed = [key for key in ("version", "seed", "inputs") if had.get(key) != wanted[key]]
+    sections = (had.get("config", {}), wanted["config"])
     changed += [
         f"{wanted['stage']}.{key}"
         for key in sorted(sections[0].keys() | sections[1].keys())
@@ -179,63 +190,128 @@ def _difference(record: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> 
     return f"{', '.join(changed)} changed"
 
 
-def run_stages(config: Config, run: Path, reporter: Reporter, *, until: str | None = None, redo: bool = False) -> list[Step]:
-    """Bring a run folder up to date with its configuration; the caller holds its lock.
+def run_stages(
+    config: Config, run: Path, reporter: Reporter, *, until: str | None = None, redo: bool = False, keep: Iterable[Path] = ()
+) -> list[Step]:
+    """Bring a run folder up to date with its configuration, under its lock.
 
     Args:
         until: the last stage to run.
-        redo: replace finished outputs that the configuration no longer fits, instead of refusing.
+        redo: replace finished outputs that the configuration no longer fits, instead of refusing. They stay until all that replace them
+            are finished.
+        keep: files beside the configured sources that must not lie where a run replaces folders, such as the configuration's own.
 
     Returns:
         What the plan was, before anything ran.
 
     Raises:
-        InputError: finished stages would be replaced and ``redo`` is not given, a stage found its input unusable, or the cohort is of a
-            kind that stages after ingest do not take.
+        InputError: finished stages would be replaced and ``redo`` is not given, a stage found its input unusable or damaged, the folder
+            holds what is not the run's, another process uses it, or the cohort is of a kind that stages after ingest do not take.
     """
     from pipeline.ingest.source import source_digest
 
     if until != "ingest" and (why := config.ingest.not_trainable()) is not None:
         raise InputError(f"{why}: add --until ingest to ingest them")
-    source = source_digest(config, run)
-    steps = plan(config, run, source)
-    if until is not None:
-        steps = steps[: 1 + next(number for number, step in enumerate(steps) if step.stage.name == until)]
-    replaced = [step for step in steps if step.replaces]
-    if replaced and not redo:
-        first = replaced[0]
-        names = ", ".join(step.stage.name for step in replaced)
-        raise InputError(
-            f"{run.name} was finished with another configuration ({first.reason}): {names} would be redone; "
-            f"add --redo to replace them, or --out for a new folder"
-        )
+    check(config, run, keep)
+    with artifacts.lock(run):
+        folders.recover(run, tuple(BY_NAME))
+        source = source_digest(config, run)
+        steps = plan(config, run, source, keep)
+        if until is not None:
+            steps = steps[: 1 + next(number for number, step in enumerate(steps) if step.stage.name == until)]
+        replaced = [step.stage.name for step in steps if step.replaces]
+        if replaced and not redo:
+            first = next(step for step in steps if step.replaces)
+            raise InputError(
+                f"{run.name} was finished with another configuration ({first.reason}): {', '.join(replaced)} would be redone; "
+                f"add --redo to replace them, or --out for a new folder"
+            )
+        _refuse_strangers(run, replaced)
+        ingest = steps[0]
+        if any(step.reason is not None for step in steps) and (ingest.reason is None or ingest.replaces):
+            restore(run, stands=ingest.reason is None)
+        _bring_up_to_date(config, run, reporter, source, steps)
+        return steps
+
+
+def _refuse_strangers(run: Path, names: Iterable[str]) -> None:
+    """Raise InputError where a finished stage that is about to be replaced holds what the stage did not write."""
+    for name in names:
+        record = artifacts.load_record(run / name)
+        if record is not None and (count := artifacts.strangers(run / name, record)):
+            raise InputError(
+                f"{run.name}/{name} holds {count} files or links that this run did not write, and would be replaced: move them out of it"
+            )
+
+
+def _bring_up_to_date(config: Config, run: Path, reporter: Reporter, source: str | None, steps: Sequence[Step]) -> None:
+    replaced = [step.stage.name for step in steps if step.replaces]
     records: dict[str, Mapping[str, Any]] = {}
+    places: dict[str, Path] = {}
+    checked = artifacts.Checked()
+    made: list[str] = []
     for step in steps:
-        stage, out = step.stage, run / step.stage.name
-        record = artifacts.read_record(out) if step.reason is None else None
+        name = step.stage.name
+        places[name] = run / name
+        record = artifacts.load_record(run / name) if step.reason is None else None
         if record is None:
-            record = _run_stage(stage, config, run, reporter, source, records)
-        records[stage.name] = record
-    return steps
+            places[name] = run / artifacts.UNFINISHED / name
+            wanted = identity(step.stage, config, source, records)
+            record = _made_already(places[name], wanted, checked)
+            if record is None:
+                for needed in step.stage.needs:
+                    checked.consume(places[needed], records[needed])
+                record = _run_stage(step.stage, Work(config, run, reporter, records, places, checked), wanted)
+            made.append(name)
+        records[name] = record
+        if made and (not replaced or step is steps[-1]):
+            check(config, run)
+            _refuse_strangers(run, replaced)
+            folders.take_place(run, made)
+            places |= {name: run / name for name in made}
+            made = []
 
 
-def _run_stage(
-    stage: Stage, config: Config, run: Path, reporter: Reporter, source: str | None, records: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    wanted = identity(stage, config, source, records)
-    out = run / stage.name
-    resumes = artifacts.open_stage(out, wanted, resumable=stage.resumable, private=stage.private)
+def _made_already(folder: Path, wanted: Mapping[str, Any], checked: artifacts.Checked) -> dict[str, Any] | None:
+    """The record of what an interrupted run finished and had not put in its place yet, where it is whole and still wanted."""
+    record = artifacts.read_record(folder)
+    if record is None or record["fingerprint"] != artifacts.fingerprint(wanted):
+        return None
+    try:
+        checked.consume(folder, record)
+    except InputError:
+        return None
+    return record
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the stages of one run share: see :class:`Context`, and the files that were checked already."""
+
+    config: Config
+    run: Path
+    reporter: Reporter
+    records: Mapping[str, Mapping[str, Any]]
+    places: Mapping[str, Path]
+    checked: artifacts.Checked
+
+
+def _run_stage(stage: Stage, work: Work, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    out, reporter = work.places[stage.name], work.reporter
+    resumes = folders.open_stage(out, wanted, resumable=stage.resumable, private=stage.private)
     reporter.console.print(f"[bold]{stage.name}[/bold]{' (resumed)' if resumes else ''}")
     reporter.log("start", stage=stage.name, resumed=resumes)
     module, _, name = stage.function.partition(":")
     function: Callable[[Context], dict[str, Any]] = getattr(importlib.import_module(module), name)
     started = time.time()
-    needed = {name: records[name] for name in stage.needs}
-    summary = function(Context(config, run, out, resumes, reporter, needed))
+    needed = {name: work.records[name] for name in stage.needs}
+    where = {name: work.places[name] for name in stage.needs}
+    summary = function(Context(work.config, work.run, out, resumes, reporter, needed, where))
     seconds = time.time() - started
     record = artifacts.publish(
         out,
         wanted,
+        work.checked,
         summary=summary,
         seconds=round(seconds, 1),
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -245,3 +321,16 @@ def _run_stage(
     line = "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in summary.items())
     reporter.console.print(f"  {escape(line)}  [dim]({seconds:.0f} s)[/dim]")
     return record
+
+
+def verdict(run: Path) -> Literal["pass", "fail", "inconclusive"]:
+    """The verdict of a finished release. Raises InputError where its ``gate.json`` is not as the release stage left it."""
+    folder = run / "release"
+    record = artifacts.load_record(folder)
+    if record is None:
+        raise InputError(f"{run.name} holds no finished release")
+    artifacts.Checked().consume(folder, record, only=("gate.json",))
+    found = artifacts.read_object(folder / "gate.json").get("verdict")
+    if found not in ("pass", "fail", "inconclusive"):
+        raise InputError(artifacts.damage("release", "gate.json"))
+    return cast('Literal["pass", "fail", "inconclusive"]', found)

@@ -14,11 +14,11 @@ from evaluation.corruptions import CORRUPTIONS
 from evaluation.intervals import to_json
 from evaluation.metrics import Floats
 from pipeline import runtime
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import read_object, write_json
+from pipeline.context import Context
 from pipeline.evaluate import JUDGES, labelled, load, load_judges, sheet
 from pipeline.images import ImageSet
 from pipeline.release.figures import stress_figures, summary
-from pipeline.stages import Context
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -29,13 +29,13 @@ def run(ctx: Context) -> dict[str, Any]:
     test = labelled(splits["test"])
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "stress"))
-    judge = read_json(ctx.folder("evaluate") / "evaluation.json")["judge"]
+    judge = read_object(ctx.folder("evaluate") / "evaluation.json")["judge"]
     result: dict[str, Any] = {"classifier": judge["network"], "classes": list(names), "n": len(test)}
     if "unfit" in judge:
         result["unfit"] = judge["unfit"]
         write_json(ctx.out / "stress.json", result)
         return summary(stress_figures(result))
-    judges = load_judges(ctx.folder("evaluate") / JUDGES, runtime.device())
+    judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device())
     with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
         done = itertools.count(1)
 

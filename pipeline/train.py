@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 
 from evaluation.data import to_unit
-from pipeline import runtime, warm_start
-from pipeline.artifacts import read_json, write_json
+from pipeline import resume, runtime, tensors, warm_start
+from pipeline.artifacts import damage, read_object, write_json
 from pipeline.config import TrainConfig
+from pipeline.context import Context
 from pipeline.diffusion import mixture
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser, precondition
@@ -28,9 +28,8 @@ from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
 from pipeline.errors import InputError, Stopped
 from pipeline.images import ImageSet
-from pipeline.stages import Context
 
-CHECKPOINT = "checkpoint/state.safetensors"
+CHECKPOINT, STATE, SUFFIX = "checkpoint", "state", ".safetensors"
 MIXTURE = "mixture.safetensors"
 NETWORK = ("widths", "blocks", "patch", "attention", "dropout")
 CHUNK = 1024
@@ -61,9 +60,9 @@ def run(ctx: Context) -> dict[str, Any]:
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
     denoiser = build_denoiser(model, mean).to(device)
     if section.start_from is not None:
-        checked = warm_start.check_patients(section.start_from, everyone)
+        patients = warm_start.check_patients(section, ctx.run, ctx.folder("ingest"), ctx.records.get("ingest", {}))
         taken = warm_start.start(denoiser, section.start_from, cohort.classes, section.start_classes, section.frozen)
-        model["warm_start"] = {"patients": checked, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
+        model["warm_start"] = {"patients": patients, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
     images = np.array(cohort.images) if runtime.fits(cohort.images.nbytes, device) else cohort.images
     training = Training(
         denoiser,
@@ -72,31 +71,48 @@ def run(ctx: Context) -> dict[str, Any]:
         recipe(section),
         runtime.derive_seed(ctx.config.seed, "training"),
     )
-    state = ctx.out / CHECKPOINT
-    if state.exists():
-        training.load(load_file(state, device=device))
-    loss = _train(ctx, training, state)
+    _resume(ctx, training)
+    loss = _train(ctx, training)
     averaged = training.averaged()
     denoiser.load_state_dict(averaged)
     learned = explained(denoiser, training, runtime.derive_seed(ctx.config.seed, "explained"))
-    _replace(mixture_of(cohort, runtime.derive_seed(ctx.config.seed, "mixture") % 2**32).state(), ctx.out / MIXTURE)
-    _replace(averaged, ctx.out / "model.safetensors")
+    tensors.write(mixture_of(cohort, runtime.derive_seed(ctx.config.seed, "mixture") % 2**32).state(), ctx.out / MIXTURE)
+    tensors.write(averaged, ctx.out / "model.safetensors")
     model["parameters"] = sum(p.numel() for p in denoiser.parameters())
     write_json(ctx.out / "model.json", model)
-    state.unlink()
-    state.parent.rmdir()
+    for moment in snapshot_steps(section):
+        path = resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX)
+        assert path is not None
+        path.rename(ctx.out / "ema" / f"{moment:08d}{SUFFIX}")
+    shutil.rmtree(ctx.out / CHECKPOINT)
     seen, skipped = training.recipe.steps * section.batch, int(training.skipped)
     return {
         "images_seen": seen,
         "parameters": model["parameters"],
-        "loss": loss,
+        "loss": loss if math.isfinite(loss) else "undefined",
         "explained": round(learned, 3),
         "steps_skipped": skipped,
         "device": device,
     }
 
 
-def _train(ctx: Context, training: Training, state: Path) -> float:
+def _resume(ctx: Context, training: Training) -> None:
+    """Go on from the checkpoint of an interrupted attempt; start over where it, or an average stored before it, is damaged."""
+    folder = ctx.out / CHECKPOINT
+    if not folder.is_dir():
+        return
+    path = resume.kept(folder, STATE, SUFFIX)
+    if path is not None:
+        state = tensors.read(path, training.device)
+        earlier = [moment for moment in snapshot_steps(ctx.config.train) if moment <= int(state["step"])]
+        if all(resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX) is not None for moment in earlier):
+            training.load(state)
+            return
+    if any(folder.iterdir()):
+        ctx.reporter.console.print("  the checkpoint is damaged: training starts over")
+
+
+def _train(ctx: Context, training: Training) -> float:
     """From where ``training`` stands to its end, with checkpoints and snapshots; the last reported loss."""
     section, steps = ctx.config.train, training.recipe.steps
     every = max(1, section.checkpoint_images // section.batch)
@@ -120,12 +136,18 @@ def _train(ctx: Context, training: Training, state: Path) -> float:
             except BatchTooLarge as error:
                 raise InputError(_too_large(error, section)) from None
             if training.step in moments:
-                _replace(training.snapshot(), ctx.out / "ema" / f"{training.step:08d}.safetensors")
-            _replace(training.state(), state)
+                _keep(training.snapshot(), ctx.out / "ema", f"{training.step:08d}")
+            _keep(training.state(), ctx.out / CHECKPOINT, STATE)
             if stopped():
                 raise Stopped(f"training stopped at image {training.step * section.batch}; its checkpoint is written")
-    last: float = json.loads(metrics.read_text().splitlines()[-1])["loss"]
-    return last
+    lines = metrics.read_text().splitlines()
+    return float(json.loads(lines[-1])["loss"]) if lines else math.nan
+
+
+def _keep(state: Mapping[str, torch.Tensor], folder: Path, stem: str) -> None:
+    path = folder / f"unfinished{SUFFIX}"
+    tensors.write(state, path)
+    resume.keep(path, stem)
 
 
 @torch.inference_mode()
@@ -220,11 +242,36 @@ def recipe(section: TrainConfig) -> Recipe:
 
 
 def load_denoiser(folder: Path, device: str) -> tuple[Denoiser, dict[str, Any]]:
-    """The trained denoiser of a train stage, in evaluation mode, and its ``model.json``."""
-    model = read_json(folder / "model.json")
-    denoiser = build_denoiser(model)
-    denoiser.load_state_dict(load_file(folder / "model.safetensors"))
+    """The trained denoiser of a train stage, in evaluation mode, and its ``model.json``.
+
+    Raises:
+        InputError: a file is missing or damaged, or the weights are not of the network that ``model.json`` describes.
+    """
+    model, weights = read_object(folder / "model.json"), tensors.read(folder / "model.safetensors")
+    try:
+        if not _describes(model, weights):
+            raise ValueError("not the network of these weights")
+        denoiser = build_denoiser(model)
+        denoiser.load_state_dict(weights)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError, ArithmeticError) as error:
+        raise InputError(damage(folder.name, "model.json")) from error
     return denoiser.to(device).eval().requires_grad_(False), model
+
+
+def _describes(model: dict[str, Any], weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a ``model.json`` may describe the network of these weights: no larger one is built only to find that it does not."""
+    network, classes, widths = model["network"], model["classes"], model["network"]["widths"]
+    # Each level has as many convolutions of 3 x 3 as blocks, at the least.
+    smallest = 9 * network["blocks"] * sum(width**2 for width in widths)
+    return (
+        smallest <= sum(value.numel() for value in weights.values())
+        and len(widths) * network["blocks"] <= len(weights)
+        and len(classes) < max(len(value) for value in weights.values() if value.ndim)
+        and all(isinstance(name, str) for name in classes)
+        and network["patch"] in (1, 2, 4)
+        and model["shape"] == list(weights["mean"].shape)
+        and 0 < float(model["sigma_data"]) < math.inf
+    )
 
 
 def mean_and_spread(images: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
@@ -268,23 +315,15 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _replace(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _forget_after(metrics: Path, step: int) -> None:
-    """Drop the lines that a killed attempt wrote after its last checkpoint; they are about to be written again."""
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    """Drop the lines that a killed attempt wrote after its last checkpoint, and what is damaged; they are about to be written again."""
+    lines = metrics.read_text(errors="replace").splitlines() if metrics.is_file() else []
     kept = []
     for line in lines:
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except json.JSONDecodeError:
+            if json.loads(line)["step"] > step or not math.isfinite(json.loads(line)["loss"]):
+                continue
+        except (ValueError, TypeError, KeyError, RecursionError):
             break
+        kept.append(line)
     metrics.write_text("".join(line + "\n" for line in kept))

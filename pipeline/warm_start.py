@@ -6,19 +6,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from pipeline.artifacts import read_json
+from pipeline import tensors
+from pipeline.artifacts import RECORD, Checked, damage, key_mark, load_record, read_object
+from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
+from pipeline.release.results import dig
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pipeline.config import TrainConfig
     from pipeline.diffusion.objectives import Denoiser
-    from pipeline.images import ImageSet
 
 WEIGHTS = "model.safetensors"
+SAME = "trained on patients of this run's train split alone"
+TAKE = "take a run of the same cohort under the same key, whose splits are this run's"
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,15 @@ def start(denoiser: Denoiser, start_from: Path, classes: Sequence[str], renamed:
     Raises:
         InputError: fewer than half of the parameters fit, or a renamed class or a frozen part does not exist.
     """
-    from safetensors.torch import load_file
+    import torch
 
     path = weights_file(start_from)
     try:
-        earlier = load_file(path)
-    except Exception:
+        earlier = tensors.read(path)
+    except InputError:
         raise InputError(f"train.start_from {path.name}: not a readable safetensors file") from None
     described = path.with_name("model.json")
-    known = tuple(read_json(described)["classes"]) if described.is_file() else ()
+    known = tuple(map(str, read_object(described).get("classes", ()))) if described.is_file() else ()
     parameters = dict(denoiser.named_parameters())
     table = f"network.{denoiser.network.CLASS_TABLE}"
     found = {name: value for name in parameters if (value := _named(earlier, name)) is not None and name != table}
@@ -77,31 +82,104 @@ def start(denoiser: Denoiser, start_from: Path, classes: Sequence[str], renamed:
     return Taken(len(fits) + (len(new) < len(classes)), len(parameters), new)
 
 
-def check_patients(start_from: Path, cohort: ImageSet) -> str:
-    """Whether the earlier run trained on patients that this run has sealed or will test on: a sentence for the record.
+def check_patients(section: TrainConfig, run: Path, ingest: Path, record: Mapping[str, Any]) -> str:
+    """What is known of the patients on whom the earlier weights were trained: a sentence for ``model.json`` and the release's limitations.
 
-    Pseudonyms can be compared where both runs share one project key. Weights from elsewhere cannot be checked, and the record says so.
+    They are taken where the earlier run, whose files are hashed against its records, shows under the same project key that each patient of
+    its ``train`` split is in this run's ``train`` split too, so that the audit looks for them, or that none is in this cohort at all.
+
+    Args:
+        section: the configuration of training, with ``start_from``.
+        run: this run's folder, for the project key.
+        ingest: this run's ingest folder.
+        record: its record.
 
     Raises:
-        InputError: such a patient was trained on: the audit's non-members would be members.
+        InputError: neither is shown, and ``train.start_trained_on`` does not say on what weights without a run were trained.
     """
+    assert section.start_from is not None
+    path, name = weights_file(section.start_from), "train.start_from"
+    earlier = path.parent
+    if not (earlier / RECORD).is_file():
+        if section.start_trained_on is None:
+            raise InputError(
+                f"{name} {path.name}: weights without their run do not show on whom they were trained: give the run's train folder, or "
+                "say in train.start_trained_on on what published weights were trained, which the release states as your word"
+            )
+        return f"declared, not verified: {section.start_trained_on}"
+    if section.start_trained_on is not None:
+        raise InputError(f"train.start_trained_on is for weights without a run, and {name} has its run: leave it out")
+    trained = trained_on(earlier, name, path)
+    before = began_from(earlier)
+    if trained == record.get("digest"):
+        return before or SAME
+    if before is not None:
+        raise InputError(f"{name}: that run began itself from weights {before}, which shows nothing about this run's patients: {TAKE}")
+    other = earlier.parent / "ingest"
+    found = load_record(other) if other.is_dir() else None
+    if found is None or found["digest"] != trained:
+        raise InputError(f"{name}: the ingest folder beside it, which shows on whom it was trained, is not there or another: {TAKE}")
+    Checked().consume(other, found, only=("cohort.json", "rows.parquet"))
+    return _compare(name, other, ingest, key_mark(project_key(run)))
+
+
+def trained_on(folder: Path, name: str, weights: Path) -> str:
+    """Digest of the ingest that a finished train folder was trained on; its weights are hashed against its record.
+
+    Raises:
+        InputError: the folder is no finished train stage's, or its files are not as its record says.
+    """
+    record = load_record(folder, "train") if folder.is_dir() else None
+    if record is None:
+        raise InputError(f"{name}: {folder.name} is not the train folder of a finished run: {TAKE}")
+    described = {"model.json"} & record["files"].keys()
+    Checked().consume(folder, record, only=(weights.name, *described))
+    return str(record["identity"].get("inputs", {}).get("ingest"))
+
+
+def began_from(folder: Path) -> str | None:
+    """What a train folder's own warm start says of other patients than its train split's; None where there were none."""
+    described = folder / "model.json"
+    patients = dig(read_object(described), "warm_start.patients") if described.is_file() else None
+    return None if patients in (None, SAME) else str(patients)
+
+
+def _compare(name: str, other: Path, mine: Path, mark: str) -> str:
+    """Compare the patients of two ingests, and their images, by their pseudonyms."""
     import pandas as pd
 
-    rows = weights_file(start_from).parent.parent / "ingest" / "rows.parquet"
-    if not rows.is_file():
-        return "the earlier weights' patients are not known: that none of them is sealed here is the user's word"
-    earlier = pd.read_parquet(rows, columns=["patient", "split"])
-    trained = set(earlier.loc[earlier["split"] == "train", "patient"])
-    mine = cohort.rows
-    if not set(earlier["patient"]) & set(mine["patient"]):
-        return "no patient in common with the earlier run, or another project key"
-    both = int(mine.loc[(mine["split"] != "train") & mine["patient"].isin(trained), "patient"].nunique())
-    if both:
+    facts, ours = (read_object(folder / "cohort.json") for folder in (other, mine))
+    if facts.get("key_mark") != mark or ours.get("key_mark") != mark or facts.get("unit") != ours.get("unit"):
         raise InputError(
-            f"train.start_from: {both} patients that the earlier run trained on are in this run's audit, val or test split: "
+            f"{name}: its patients have pseudonyms under another project key, or none, so that they cannot be compared: {TAKE}"
+        )
+    try:
+        earlier, rows = (pd.read_parquet(folder / "rows.parquet", columns=["id", "patient", "split"]) for folder in (other, mine))
+    except Exception as error:  # pyarrow raises anything on a damaged file
+        raise InputError(damage(other.name, "rows.parquet")) from error
+    theirs = earlier[earlier["split"] == "train"]
+    sealed, seen = rows[rows["split"] != "train"], rows[rows["split"] == "train"]
+    known = rows["patient"].isin(set(theirs["patient"])) | rows["id"].isin(set(theirs["id"]))
+    if both := int(sealed.loc[known[sealed.index], "patient"].nunique()):
+        raise InputError(
+            f"{name}: {both} patients that the earlier run trained on are in this run's audit, val or test split: "
             f"the audit could not tell members from non-members; use that run's splits, or weights trained on other patients"
         )
-    return "no patient of this run's audit, val and test splits was trained on in the earlier run"
+    if set(theirs["patient"]) <= set(seen["patient"]):
+        return SAME
+    if known.any():
+        raise InputError(
+            f"{name}: some of its patients are in this run's train split and others are not, for whom nobody would look: {TAKE}"
+        )
+    if ours["unit"] == "image" and not _published_apart(facts, ours):
+        raise InputError(f"{name}: without patient ids nothing shows that the two cohorts have no image in common: {TAKE}")
+    return "trained on other patients, none of whom is in this cohort; whether their images are copied was not audited"
+
+
+def _published_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two cohorts without patients are different published data sets, whose images are named by their place in the set."""
+    sets = [dig(facts, "source.dataset") for facts in (one, other)]
+    return all(isinstance(name, str) for name in sets) and len({str(name).removesuffix("3d") for name in sets}) == 2
 
 
 def _named(weights: Mapping[str, Tensor], name: str) -> Tensor | None:

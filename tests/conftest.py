@@ -3,11 +3,29 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("SYNTHCOHORT_KEY", "a key that only the tests use")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cohorts_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test meets what another settled of a cohort, and none writes where the developer keeps that: runs that a module's tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cohorts") / "cohorts"
+        patch.setenv("SYNTHCOHORT_COHORTS", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def cohorts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the cohorts of one test, which does not exist yet."""
+    folder = tmp_path_factory.mktemp("cohorts") / "cohorts"
+    monkeypatch.setenv("SYNTHCOHORT_COHORTS", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

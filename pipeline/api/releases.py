@@ -7,19 +7,21 @@ from pathlib import Path
 from pipeline.errors import InputError, system_refusals
 
 
-def verify(release: Path, *, run: Path | None = None) -> list[str]:
+def verify(release: Path, *, run: Path | None = None, key: Path | None = None) -> list[str]:
     """Problems of a release, one line each; none means that it is whole and says what it must.
 
     Args:
         release: the folder, as released.
         run: the run that made it, to look for traces of the patients too.
+        key: the Ed25519 public key (PEM) of whoever must have signed it.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or no such key.
     """
+    from pipeline.release.sign import public_key
     from pipeline.release.verify import verify as verify_release
 
     with system_refusals(release):
         if not release.is_dir():
             raise InputError(f"no release folder {release.name}: give a folder such as runs/quickstart/release")
-        return verify_release(release, run)
+        return verify_release(release, run, None if key is None else public_key(key))

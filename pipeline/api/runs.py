@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline import artifacts
 from pipeline.config import Config, load_config
 from pipeline.errors import InputError, system_refusals
 from pipeline.system import private_files
@@ -67,14 +66,16 @@ def run(
     """
     from pipeline.progress import Reporter, silent
     from pipeline.stages import BY_NAME, run_stages
+    from pipeline.stages import verdict as verdict_of
 
     if until is not None and until not in BY_NAME:
         raise InputError(f"--until {until}: no such stage; the stages are {', '.join(BY_NAME)}")
     chosen, folder = _chosen(config, settings, out)
-    with system_refusals(folder), private_files(folder), artifacts.lock(folder):
-        steps = run_stages(chosen, folder, Reporter(folder / "log.jsonl", console or silent()), until=until, redo=redo)
-        gate = artifacts.read_json(folder / "release" / "gate.json") if until in (None, "release") else None
-    return Outcome(folder, gate["verdict"] if gate else None, tuple(steps))
+    with system_refusals(folder), private_files(folder):
+        reporter = Reporter(folder / "log.jsonl", console or silent())
+        steps = run_stages(chosen, folder, reporter, until=until, redo=redo, keep=_files(config))
+        verdict = verdict_of(folder) if until in (None, "release") else None
+    return Outcome(folder, verdict, tuple(steps))
 
 
 def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequence[str] = ()) -> list[Step]:
@@ -84,11 +85,12 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
         InputError: what was given cannot be used.
     """
     from pipeline.ingest.source import source_digest
-    from pipeline.stages import STAGES, Step
+    from pipeline.stages import STAGES, Step, check
     from pipeline.stages import plan as plan_stages
 
     chosen, folder = _chosen(config, settings, out)
     with system_refusals(folder), private_files(folder) if folder.exists() else contextlib.nullcontext():
+        check(chosen, folder, _files(config))
         if folder.exists():
             return plan_stages(chosen, folder, source_digest(chosen, folder))
     return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in STAGES]
@@ -130,3 +132,8 @@ def _chosen(config: Config | str | Path, settings: Sequence[str], out: Path | No
         if os.path.lexists(folder) and not folder.is_dir():
             raise InputError(f"{folder.name} is no folder, but a file or a link that leads to none: give --out a folder")
     return chosen, folder
+
+
+def _files(config: Config | str | Path) -> list[Path]:
+    """The configuration's own file, which a run must not replace."""
+    return [] if isinstance(config, Config) else [Path(config)]

@@ -25,10 +25,9 @@ def run(
     redo: Annotated[bool, typer.Option("--redo", help="Replace finished stages that the configuration no longer fits.")] = False,
 ) -> None:
     """Run every stage that is not up to date: ingest, train, generate, audit, evaluate, stress, release."""
-    settings = load_config(config, set_ or ())
-    outcome = api.run(settings, out=out, until=until, redo=redo, console=console)
+    outcome = api.run(config, settings=set_ or (), out=out, until=until, redo=redo, console=console)
     if outcome.idle:
-        console.print(f"Nothing to do: all {len(outcome.steps)} stages of {escape(settings.name)} are up to date.")
+        console.print(f"Nothing to do: all {len(outcome.steps)} stages of {escape(outcome.folder.name)} are up to date.")
     api.show(outcome.folder, console)
     if outcome.verdict is not None:
         raise typer.Exit(EXIT[outcome.verdict])

@@ -33,7 +33,7 @@ class GenerateConfig(Section):
     negative_class: str | None = None
     """Class to lead away from, instead of the unconditional model (images of that class itself are left unguided)."""
     autoguidance: Location | None = None
-    """Train folder of another run, such as an earlier or smaller model of the same classes, to lead away from (autoguidance)."""
+    """Train folder of another run on the same ingest, such as a shorter or smaller training, to lead away from (autoguidance)."""
     ema: Annotated[float, Field(ge=0.001, lt=0.28)] | None = None
     """Width of the weights' average, solved from the averages that training stored; by default the weights as trained."""
     batch: Batch = 100
@@ -53,4 +53,6 @@ class GenerateConfig(Section):
             raise ValueError("generate.negative_class and generate.autoguidance exclude each other: guidance leads away from one of them")
         if self.guidance_scale == 1 and (self.negative_class is not None or self.autoguidance is not None):
             raise ValueError("generate.guidance_scale is 1, which is no guidance: set it above 1 to lead away from anything")
+        if self.guidance_scale < 1 and self.autoguidance is not None:
+            raise ValueError("generate.guidance_scale below 1 makes images of the other run's model: autoguidance needs one above 1")
         return self

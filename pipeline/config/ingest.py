@@ -100,11 +100,15 @@ class IngestConfig(Section):
     phantom_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """phantom: how many patients to draw; each has one to four images."""
     audit_share: Fraction = 1 / 3
-    """Share of train + audit that is sealed from training and used as non-members; the audit's power hangs on it."""
+    """Share of train + audit that is sealed from training and used as non-members; the audit's power hangs on it. This and the shares below
+    decide on patients whom no earlier run of the cohort has assigned."""
     val_share: Fraction = 0.15
     """Share of all patients used to select and to fit encoders (a data set's official split wins)."""
     test_share: Fraction = 0.2
     """Share of all patients that is reported once (a data set's official split wins)."""
+    replication: bool = False
+    """Draw splits of this run's own, whatever is settled for the cohort, to see how far a result hangs on the split. Nothing of it is kept
+    with the cohort: it counts as no attempt, and is never released."""
 
     @property
     def volumes(self) -> bool:

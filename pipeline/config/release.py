@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.section import Line, Section
-from pipeline.release.gate import MAX_COPY_RATE
 
 
 class ReleaseConfig(Section):
@@ -20,10 +20,13 @@ class ReleaseConfig(Section):
     contact: Line = "unspecified"
     """Whom a user of the release may ask."""
     max_copy_rate: Annotated[float, Field(gt=0)] | None = None
-    """A stricter upper bound on the share of copies than the gate's own; a laxer one is refused."""
+    """A stricter upper bound on the share of copies than the gate's own; a laxer one is refused where a run is planned."""
+    sign: Path | None = None
+    """An Ed25519 private key (PEM, without a passphrase) to sign the release with; the key file is no part of what is released."""
 
-    @model_validator(mode="after")
-    def _only_tightens(self) -> ReleaseConfig:
-        if self.max_copy_rate is not None and self.max_copy_rate > MAX_COPY_RATE:
-            raise ValueError(f"release.max_copy_rate {self.max_copy_rate} is laxer than the gate's {MAX_COPY_RATE}: only tighten it")
-        return self
+    @field_validator("title", "licence", "contact")
+    @classmethod
+    def _one_line(cls, text: str, info: ValidationInfo) -> str:
+        if not text.isprintable():
+            raise ValueError(f"release.{info.field_name} has line breaks or control characters: write it on one line")
+        return text

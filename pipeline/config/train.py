@@ -59,7 +59,11 @@ class TrainConfig(Section):
     checkpoint_images: Images = 20_000
     """Images between two checkpoints."""
     start_from: Location | None = None
-    """Warm start: another run's ``train`` folder, or a ``.safetensors`` file of the same network (MONAI's own for its backbone)."""
+    """Warm start: another run's ``train`` folder, or a ``.safetensors`` file of the same network (MONAI's own for its backbone). The run
+    must show, under the same project key, that it was trained on patients of this run's train split alone, or on none of this cohort."""
+    start_trained_on: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{8,300}$")] | None = None
+    """Warm start from weights without a run, such as published ones: on what they were trained, in a sentence. Giving it declares that none
+    of this cohort's patients was among it; nobody can verify that, and the release says so."""
     start_classes: dict[str, str] = Field(default_factory=dict)
     """Warm start: this run's class to the earlier run's, where the names differ; equal names need no entry."""
     frozen: tuple[str, ...] = ()
@@ -74,6 +78,6 @@ class TrainConfig(Section):
                 "train.backbone monai needs train.augment=0, train.dropout=0, train.checkpointing=false and train.upsample=convolve: "
                 "it knows none of them"
             )
-        if (self.start_classes or self.frozen) and self.start_from is None:
-            raise ValueError("train.start_classes and train.frozen belong to a warm start: give train.start_from too")
+        if (self.start_classes or self.frozen or self.start_trained_on) and self.start_from is None:
+            raise ValueError("train.start_classes, start_trained_on and frozen belong to a warm start: give train.start_from too")
         return self

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import artifacts, ranks
+from pipeline.cohorts.key import project_key
 from pipeline.ingest import notes, patients, source
 from pipeline.ingest.collect import BLOCKS, collect, read_blocks
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, Use, opposite
@@ -24,7 +25,7 @@ from pipeline.ingest.work import Settings
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
-    from pipeline.stages import Context
+    from pipeline.context import Context
 
 PHANTOM_SIDE = 96
 CONFLICT = "the same image lies elsewhere under another label: decide which of them is right"
@@ -37,8 +38,9 @@ class Cohort:
 
     Attributes:
         images: ``[n, C, (D,) size, size]``, memory-mapped.
-        rows: ``id``, ``patient``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`, indexed by their places in ``images``; ``split``
-            for a set with official splits, otherwise :data:`PASSING`.
+        rows: ``id``, ``patient``, ``content``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`, indexed by their places in ``images``;
+            ``split`` for a set with official splits, otherwise :data:`PASSING`. ``content`` is the pseudonym by which an image is found
+            again: of its identifier, or of its pixels where it has none; where patients are unknown, it is ``patient`` too.
         left_out: file and reason of everything quarantined so far.
         classes: class names.
         unit: ``patient``, or ``image`` where patients are unknown.
@@ -75,21 +77,21 @@ def published(ctx: Context) -> Cohort:
 
     ingest = ctx.config.ingest
     found = medmnist.read(ingest)
-    key = artifacts.project_key(ctx.run)
+    key = project_key(ctx.run)
     with ctx.reporter.progress("reading images", len(found.split)) as done:
         pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), done)
     files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
     ids = [artifacts.keyed(key, "image", str(ingest.dataset), file)[:16] for file in files]
     empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band", "acquisition"), "")
-    rows = pd.DataFrame({"id": ids, "patient": ids, "findings": list(map(tuple, found.findings)), "file": files, "split": found.split})
-    rows = rows.assign(modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
+    rows = pd.DataFrame({"id": ids, "patient": ids, "content": ids, "findings": list(map(tuple, found.findings)), "file": files})
+    rows = rows.assign(split=found.split, modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
     facts = {"source": {"kind": "medmnist", "dataset": ingest.dataset, **found.facts}, "modality": found.modality}
     return Cohort(pixels, rows, [], found.classes, "image", facts)
 
 
 def scanned(ctx: Context) -> Cohort:
     """A folder of files, the phantom's own and what a PACS sent included."""
-    ingest, key = ctx.config.ingest, artifacts.project_key(ctx.run)
+    ingest, key = ctx.config.ingest, project_key(ctx.run)
     root, path, classes = _where(ctx)
     names = [name for name, found in source.regular_files(root) if found != path]
     table = _table(ingest, path, classes, names)
@@ -198,17 +200,15 @@ def reader(ingest: IngestConfig) -> Any:
 
 
 def _write_phantom(ctx: Context) -> Path:
-    """The phantom cohort as a folder of DICOM; one rename makes it whole, so that a part is never read."""
+    """The phantom cohort as a folder of DICOM."""
     from pipeline.phantom import anatomy
     from pipeline.phantom import dicom as phantom_dicom
 
     ingest = ctx.config.ingest
     folder = ctx.out / "phantom"
-    if not folder.exists():
-        unfinished = ctx.out / "phantom-unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        ctx.reporter.console.print("  drawing the phantom cohort")
-        patients = anatomy.draw_patients(ingest.phantom_patients, ctx.config.seed)
-        phantom_dicom.write_cohort(unfinished, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size), workers=source.workers())
-        unfinished.rename(folder)
+    # Drawing takes seconds: what an interrupted attempt left is not taken on trust.
+    shutil.rmtree(folder, ignore_errors=True)
+    ctx.reporter.console.print("  drawing the phantom cohort")
+    patients = anatomy.draw_patients(ingest.phantom_patients, ctx.config.seed)
+    phantom_dicom.write_cohort(folder, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size), workers=source.workers())
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import shutil
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import project_key
+from pipeline.cohorts.key import project_key
 from pipeline.ingest.isolate import SECONDS, Answer, Failed, isolated
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, Task
@@ -67,12 +68,13 @@ def collect(
         for number, answer in enumerate(answers, finished + 1):
             if isinstance(answer, Failed):
                 line: dict[str, Any] = {"rows": [], "left_out": [answer.reason], "again": [], "lines": []}
+                data = []
             else:
                 images, line = _first_of_its_kind(answer, seen)
-                for image in images:
-                    pixels.write(image.astype(store.stored, copy=False).tobytes())
+                data = [image.astype(store.stored, copy=False).tobytes() for image in images]
+            pixels.writelines(data)
             pixels.flush()  # the pixels are there before the line that counts them
-            journal.write(json.dumps(line).encode() + b"\n")
+            journal.write(json.dumps(line | {"check": _check(line, data)}).encode() + b"\n")
             journal.flush()
             done(number)
     shutil.rmtree(folder / BLOCKS, ignore_errors=True)
@@ -100,6 +102,14 @@ def read_blocks(share: Share, run: Path, folder: Path, settings: Settings, tasks
 
         collect(_block(folder, number), settings, block, workers, done)
         before += len(block)
+
+
+def _check(line: dict[str, Any], pixels: Sequence[bytes]) -> str:
+    """What a line of the journal says of itself and its images, so that a damaged one is read again."""
+    code = hashlib.sha256(json.dumps(line, sort_keys=True).encode())
+    for data in pixels:
+        code.update(data)
+    return code.hexdigest()[:16]
 
 
 def _block(folder: Path, number: int) -> Path:
@@ -138,26 +148,31 @@ class Store:
         self.bytes = int(np.prod(self.shape)) * self.stored.itemsize
 
     def open(self) -> int:
-        """Make the folder ready, and cut off what an interrupted attempt left unfinished; the number of tasks that are finished."""
+        """Make the folder ready, and cut off what an interrupted attempt left unfinished or was damaged since; the number of tasks that are
+        finished."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        pixels, journal = self.folder / "pixels.bin", self.folder / "journal.jsonl"
-        pixels.touch()
-        journal.touch()
         tasks = images = length = 0
-        with journal.open("rb") as file:
-            for line in file:
-                try:
-                    rows = len(json.loads(line)["rows"]) if line.endswith(b"\n") else None
-                except (ValueError, KeyError):
-                    rows = None
-                if rows is None or (images + rows) * self.bytes > pixels.stat().st_size:
+        with (self.folder / "pixels.bin").open("a+b") as pixels, (self.folder / "journal.jsonl").open("a+b") as journal:
+            pixels.seek(0)
+            journal.seek(0)
+            for line in journal:
+                rows = self._whole(line, pixels)
+                if rows is None:
                     break
                 tasks, images, length = tasks + 1, images + rows, length + len(line)
-        with journal.open("r+b") as file:
-            file.truncate(length)
-        with pixels.open("r+b") as file:
-            file.truncate(images * self.bytes)
+            journal.truncate(length)
+            pixels.truncate(images * self.bytes)
         return tasks
+
+    def _whole(self, line: bytes, pixels: BinaryIO) -> int | None:
+        """Rows of a line of the journal, whose images come next in ``pixels``; None where either is cut off or damaged."""
+        try:
+            value = json.loads(line) if line.endswith(b"\n") else {}
+            rows, check = value["rows"], value.pop("check")
+            data = [pixels.read(self.bytes) for _ in rows]
+            return len(rows) if check == _check(value, data) else None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[tuple[BinaryIO, BinaryIO]]:
@@ -182,10 +197,10 @@ class Store:
             start = end
 
     def rows(self, tasks: Sequence[Task]) -> pd.DataFrame:
-        """One row an image: ``id``, ``patient``, ``file``, ``findings`` (a tuple), :data:`FIELDS` and :data:`PASSING`."""
+        """One row an image: ``id``, ``patient``, ``content``, ``file``, ``findings`` (a tuple), :data:`FIELDS` and :data:`PASSING`."""
         import pandas as pd
 
-        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "findings", "file", *FIELDS, *PASSING)}
+        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "content", "findings", "file", *FIELDS, *PASSING)}
         shared: dict[Any, Any] = {}  # equal values are kept once: most columns hold few different ones
         for task, line in zip(tasks, self.lines()):
             for row in line["rows"]:

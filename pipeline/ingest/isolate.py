@@ -17,7 +17,7 @@ import resource
 import signal
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -28,6 +28,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import InputError
 from pipeline.system import end_with_parent, usable_cores, worker_processes
 
 SECONDS = 5.0
@@ -41,6 +42,12 @@ MEMORY = 768 << 20
 BATCH = 32
 HELD = 0.04
 SENT = 1 << 20
+# A process that the system kills (SIGKILL, as Linux does where memory runs out) is no fault of the item that it was reading: that item, or
+# the start of the process, is tried so often, after a pause that doubles from PAUSE seconds on.
+TRIES = 5
+PAUSE = 0.2
+# The exit code of a process whose parent, the server that forked it, was killed: nobody knows how it ended.
+LOST = 255
 # Answers that may wait for an earlier item's, in batches a worker: bounds the memory behind a file that takes its time.
 AHEAD = 4
 
@@ -59,12 +66,13 @@ CODECS = (
 
 Item = TypeVar("Item")
 Work = Callable[[Item], tuple[Any, Sequence[NDArray[Any]]]]
-Kind = Literal["slow", "memory", "crash", "error"]
+Kind = Literal["slow", "memory", "crash", "error", "killed"]
 REASONS: dict[str, str] = {
     "slow": "took longer than {seconds:g} s to read: check it in a viewer, and export it again without compression",
     "memory": "needs more than {memory} MiB to read: it declares more than it holds, or must be cut into smaller images",
     "crash": "crashed its decoder ({detail}): it is damaged, export it again",
     "error": "damaged or not decodable ({detail}): export it again",
+    "killed": "the system killed the process that read it, {tries} times: ingest it where more memory is free",
 }
 
 
@@ -78,7 +86,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failed:
-    """An item that gave nothing: ``slow``, ``memory``, ``crash`` or ``error``, and the reason in words that hold nothing of its content."""
+    """An item that gave nothing: of which kind, and the reason in words that hold nothing of its content."""
 
     kind: Kind
     reason: str
@@ -103,7 +111,7 @@ def isolated(
         memory: bytes that a worker may allocate beyond those that it held before its first item.
 
     Raises:
-        RuntimeError: workers cannot be started at all.
+        InputError: workers cannot be started at all.
     """
     if not items:
         return
@@ -111,9 +119,10 @@ def isolated(
     limit = seconds if callable(seconds) else lambda _: seconds
     pending = deque(range(len(items)))
     done: dict[int, Answer | Failed] = {}
+    killed: Counter[int] = Counter()
     pool: list[_Worker] = []
     try:
-        pool += [_Worker(work, memory) for _ in range(count)]
+        pool += [_start(work, memory, killed) for _ in range(count)]
         for position in range(len(items)):
             while position not in done:
                 _feed(pool, pending, position + AHEAD * BATCH * count, items, limit)
@@ -122,7 +131,7 @@ def isolated(
                     number = busy[pipe]
                     if not pool[number].collect(done, items, limit):
                         left = pool[number].left
-                        pool[number] = _Worker(work, memory)
+                        pool[number] = _start(work, memory, killed)
                         pool[number].ask(left, items, limit, together=False)
                 # Before the answers are looked at, so that nobody waits meanwhile.
                 _feed(pool, pending, position + AHEAD * BATCH * count, items, limit)
@@ -142,11 +151,22 @@ def _feed(pool: Sequence[_Worker], pending: deque[int], before: int, items: Sequ
             worker.ask(taken, items, limit)
 
 
+def _start(work: Work[Any], memory: int, killed: Counter[int]) -> _Worker:
+    """A worker that is ready. One that ends before it is, as where memory runs out for a moment, is replaced."""
+    for attempt in range(TRIES):
+        try:
+            return _Worker(work, memory, killed)
+        except (EOFError, OSError):
+            time.sleep(PAUSE * 2**attempt)
+    raise InputError(f"a process that reads files ended {TRIES} times before its first: free some memory, or set SYNTHCOHORT_WORKERS=1")
+
+
 @dataclass
 class _Worker:
     """One process, seen from the parent.
 
     Attributes:
+        killed: how often the system has killed a worker at an item, by the item's number.
         asked: numbers of the items that it has not answered, in their order.
         left: what another worker has to read where this one has ended.
         fresh: whether it has answered nothing yet.
@@ -155,6 +175,7 @@ class _Worker:
 
     work: Work[Any]
     memory: int
+    killed: Counter[int]
     asked: deque[int] = field(default_factory=deque)
     left: list[int] = field(default_factory=list)
     fresh: bool = True
@@ -166,13 +187,14 @@ class _Worker:
         # How many items of its batch the worker has begun to read: where it dies, the last of them is the one that it died of.
         self.begun = context.RawValue("i", 0)
         self.process = context.Process(target=_serve, args=(theirs, self.begun, self.work, self.memory), daemon=True)
-        self.process.start()
-        theirs.close()
         try:
+            self.process.start()
+            theirs.close()
             self.pipe.recv_bytes()
         except (EOFError, OSError):
+            theirs.close()
             self.end()
-            raise RuntimeError("a worker process ended before its first file: is there memory for it?") from None
+            raise
 
     def ask(self, numbers: list[int], items: Sequence[Any], limit: Callable[[Any], float], together: bool = True) -> None:
         """Send a batch, to be answered together or one by one. Only a worker that has answered all is asked, so that the two sides never
@@ -198,12 +220,14 @@ class _Worker:
                 done[self.asked.popleft()] = answer
                 self.fresh = False
         except (EOFError, OSError, ValueError, KeyError, IndexError):
+            self.process.join(1)  # one that has closed its pipe is about to end; one that sent no answer goes on
+            code = self.process.exitcode
             self.end()
             if not self.asked:  # it sent more than it was asked
                 return False
             place = min(max(0, self.begun.value - 1 - (self.size - len(self.asked))), len(self.asked) - 1)
             self.fresh = self.fresh and place == 0
-            return self._replaced(place, self._death(limit(items[self.asked[place]])), done)
+            return self._replaced(place, self._death(code, limit(items[self.asked[place]])), done)
         return True
 
     def _replaced(self, place: int, failed: Failed, done: dict[int, Answer | Failed]) -> bool:
@@ -211,24 +235,31 @@ class _Worker:
         self.end()
         self.left = list(self.asked)
         number = self.left.pop(place)
-        if self.fresh or failed.kind == "slow":
+        self.killed[number] += failed.kind == "killed"
+        again = self.killed[number] < TRIES if failed.kind == "killed" else not self.fresh and failed.kind != "slow"
+        if failed.kind == "killed":
+            time.sleep(PAUSE * 2 ** min(self.killed[number] - 1, TRIES))
+        if not again:
             done[number] = failed
         else:
             self.left.insert(0, number)
         return False
 
-    def _death(self, seconds: float) -> Failed:
-        code = self.process.exitcode or 0
+    def _death(self, code: int | None, seconds: float) -> Failed:
+        """What a process's exit code says; None is that of one which had not ended."""
         if code in (-signal.SIGPROF, -signal.SIGALRM):
             return _failed("slow", seconds=seconds)
+        if code in (-signal.SIGKILL, -signal.SIGTERM, LOST):
+            return _failed("killed", tries=TRIES)
         names = {-number.value: number.name for number in signal.Signals}
-        return _failed("crash", detail=names.get(code, f"exit {code}"))
+        return _failed("crash", detail="no answer" if code is None else names.get(code, f"exit {code}"))
 
     def end(self) -> None:
         """Kill the process and let go of it."""
         if not self.pipe.closed:
-            self.process.kill()
-            self.process.join()
+            if self.process.pid is not None:
+                self.process.kill()
+                self.process.join()
             self.pipe.close()
 
 

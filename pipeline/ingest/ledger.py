@@ -1,129 +1,75 @@
-"""The ledger of splits: once a patient is assigned, it stays, however the cohort grows.
-
-It lies in the run folder beside the stages, readable by its owner only, and holds keyed pseudonyms with their splits: no identity, and
-nothing from which one follows without the project's key.
-"""
+"""Splits of a cohort of which earlier runs have settled a part: once a patient is assigned, it stays, however the cohort grows."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import artifacts
-from pipeline.errors import InputError
+from pipeline.cohorts.cohort import TORN, Cohort
 from pipeline.ingest import split
 
-NAME = "splits.json"
-# How a pseudonym follows from a patient's id (:func:`pipeline.ingest.patients.canonical`): another way would draw all patients anew.
-SPELLING = "canonical"
 TIES = "a near-duplicate of images in different splits, which would tie them together: earlier patients stay where they are"
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What earlier ingests decided.
-
-    Attributes:
-        key: mark of the project key that the pseudonyms were made under.
-        shares: share of each split.
-        patients: split of every patient pseudonym.
-        images: every image pseudonym that has been assigned.
-    """
-
-    key: str
-    shares: Mapping[str, float]
-    patients: Mapping[str, str] = field(default_factory=dict)
-    images: frozenset[str] = frozenset()
-
-    @classmethod
-    def load(cls, path: Path, key: bytes, shares: Mapping[str, float]) -> Ledger:
-        """Read the ledger, an empty one where there is none.
-
-        Raises:
-            InputError: it is damaged, or was made under another key, or with other shares.
-        """
-        mark = artifacts.keyed(key, "ledger", SPELLING)[:16]
-        if not path.exists():
-            return cls(mark, dict(shares))
-        value = artifacts.read_json(path)
-        anew = f"or give another --out; deleting {path.name} draws all splits anew, which voids earlier results on test"
-        if not isinstance(value, dict) or not {"key", "shares", "patients", "images"} <= value.keys():
-            raise InputError(f"{path.name}, the ledger of splits, is damaged: restore it from a backup, {anew}")
-        if value["key"] != mark:
-            raise InputError(
-                f"{path.name}, the ledger of splits, was made under another project key, or before ids were compared without case and "
-                f"punctuation: restore that key, {anew}"
-            )
-        if value["shares"] != dict(shares):
-            asked = ", ".join(f"{name} {share:.3g}" for name, share in value["shares"].items())
-            raise InputError(f"{path.name}, the ledger of splits, was drawn with other shares ({asked}): restore them, {anew}")
-        return cls(mark, value["shares"], value["patients"], frozenset(value["images"]))
-
-    def save(self, path: Path, images: Sequence[str], patients: Sequence[str], splits: Sequence[str]) -> None:
-        """Add what was assigned, and write the whole in one rename with mode 0600; patients that are gone stay in it."""
-        known = {**self.patients, **dict(zip(patients, splits, strict=True))}
-        value = {
-            "key": self.key,
-            "shares": dict(self.shares),
-            "patients": dict(sorted(known.items())),
-            "images": sorted({*self.images, *images}),
-        }
-        # Made by mkstemp, so that it is 0600 from its first byte on.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=0)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+SETTLED_TWICE = "its patient or image was put into different splits by earlier runs: nobody can tell where it belongs"
 
 
 def place(
-    ledger: Ledger,
+    cohort: Cohort,
     images: Sequence[str],
     patients: Sequence[str],
     clusters: NDArray[np.int64],
     labels: NDArray[np.int64],
     classes: Sequence[str],
+    shares: Mapping[str, float],
     rng: np.random.Generator,
-) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """Split of every image, ``[n]``, and False where a new image ties two splits together and has to be left out (for :data:`TIES`).
+    noun: str = "patients",
+) -> tuple[NDArray[np.str_], NDArray[np.object_]]:
+    """Split of every image, ``[n]``, and why it has to be left out: an empty string, :data:`TIES` or :data:`SETTLED_TWICE`.
 
-    Patients of the ledger keep their split. New ones go where their near-duplicates are, and are drawn to fill up each split's share
-    where they have none.
+    Patients that are settled keep their split; one is settled by itself or by any of its images. New ones go where their near-duplicates
+    are, and are drawn to fill up each split's share where they have none.
 
     Args:
-        ledger: what is settled.
-        images: pseudonym of every image.
-        patients: pseudonym of its patient.
+        cohort: what is settled.
+        images: pseudonym of every image, by its identifier or its content.
+        patients: pseudonym of its patient; of the image itself where patients are unknown.
         clusters: its near-duplicates, as :func:`pipeline.ingest.split.near_duplicates` gives them.
         labels: its class index.
         classes: class names.
+        shares: share of each split; they sum to 1, and decide on new patients only.
         rng: source of the drawing; it decides on new patients only.
+        noun: what a patient is called in errors.
 
     Raises:
         InputError: a class has too few patients for the splits.
     """
-    settled = np.array([ledger.patients.get(patient, "") for patient in patients])
-    new = np.array([image not in ledger.images for image in images])
+    settled = _settled(cohort, images, patients)
+    twice = settled == TORN
+    settled[twice] = ""
+    new = np.array([image not in cohort.images for image in images])
     of_cluster = _splits_of(clusters, settled)
     torn = np.array([len(of_cluster.get(cluster, ())) > 1 for cluster in clusters.tolist()], bool)
-    kept = ~(torn & new)
+    kept = ~(torn & new) & ~twice
     free = kept & (settled == "")
-    splits = settled.astype(f"<U{max(map(len, ledger.shares))}")
+    splits = settled.astype(f"<U{max(map(len, shares))}")
     drawn = _follow(clusters, np.asarray(patients), free, of_cluster, splits)
     kept &= drawn >= -1
     use = np.flatnonzero(kept)
     # Settled patients are units by themselves; new ones are tied to each other where nothing settled decides on them.
     units = split.renumber(np.where(drawn >= 0, drawn, len(splits) + np.unique(np.asarray(patients), return_inverse=True)[1])[use])
-    splits[use] = split.assign(units, labels[use], ledger.shares, classes, rng, fixed=splits[use])
-    return splits, kept
+    splits[use] = split.assign(units, labels[use], shares, classes, rng, noun=noun, fixed=splits[use])
+    return splits, np.where(twice, SETTLED_TWICE, np.where(kept, "", TIES)).astype(object)
+
+
+def _settled(cohort: Cohort, images: Sequence[str], patients: Sequence[str]) -> NDArray[np.str_]:
+    """Settled split of every image's patient, ``[n]``: an empty string where nothing is, :data:`TORN` where what is settled differs."""
+    found: dict[str, set[str]] = {}
+    for image, patient in zip(images, patients, strict=True):
+        names = (cohort.patients.get(patient), cohort.images.get(image))
+        found.setdefault(patient, set()).update(name for name in names if name is not None)
+    settled = {patient: TORN if len(splits) > 1 else next(iter(splits), "") for patient, splits in found.items()}
+    return np.array([settled[patient] for patient in patients])
 
 
 def _splits_of(clusters: NDArray[np.int64], settled: NDArray[np.str_]) -> dict[int, set[str]]:

@@ -29,12 +29,15 @@ def write(folder: Path, left_out: Left) -> None:
 
 
 def reasons(folder: Path) -> Counter[str]:
-    """How often each reason was given; nothing where no list was written."""
+    """How often each reason was given; nothing where no list was written, or it is damaged."""
     path = folder / f"{NAME}.csv"
     if not path.is_file():
         return Counter()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return Counter(row["reason"] for row in csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return Counter(row["reason"] or "" for row in csv.DictReader(file))
+    except (OSError, ValueError, KeyError, csv.Error):
+        return Counter()
 
 
 def commonest(reasons: Iterable[str]) -> str:

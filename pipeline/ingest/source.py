@@ -8,8 +8,10 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline import artifacts, ranks, system
+from pipeline.cohorts.key import project_key
 from pipeline.config import Config, IngestConfig
 from pipeline.errors import InputError
 
@@ -20,6 +22,8 @@ MEDMNIST_ROOT = Path("~/.medmnist")
 _KINDS = {"dicom": "DICOM files", "nifti": "NIfTI volumes", "pictures": "pictures"}
 AT_REST_NS = 2_000_000_000
 MOST_WORKERS = 1024
+CACHE_BYTES = 512
+"""More than the cache takes for a file."""
 
 
 def source_digest(config: Config, run: Path) -> str:
@@ -35,7 +39,7 @@ def source_digest(config: Config, run: Path) -> str:
     ingest = config.ingest
     if ingest.source == "phantom":
         return artifacts.fingerprint({"phantom_patients": ingest.phantom_patients, "seed": config.seed})
-    key = artifacts.project_key(run)
+    key = project_key(run)
     if ingest.source == "medmnist":
         path = medmnist_file(ingest)
         [digest] = _digests({path.name: path}, run, key, secret=b"")
@@ -61,6 +65,22 @@ def folder(ingest: IngestConfig) -> Path:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder: give the folder with the {_KINDS[ingest.source]} as ingest.path")
     return root
+
+
+def locations(ingest: IngestConfig) -> dict[str, Path]:
+    """What ingest reads from the disk, by the setting that names it: a folder with all below it, or a file, which need not exist."""
+    found = {}
+    if ingest.source == "medmnist":
+        side = medmnist_side(ingest.size, ingest.volumes)
+        found["ingest.path"] = (ingest.path or MEDMNIST_ROOT).expanduser() / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
+    elif ingest.source == "dicomweb":
+        found |= {"ingest.labels": ingest.path.expanduser() / ingest.labels} if ingest.path else {}
+    elif ingest.path is not None:
+        found["ingest.path"] = ingest.path.expanduser()
+        found["ingest.labels"] = found["ingest.path"] / ingest.labels
+    if key := os.environ.get("SYNTHCOHORT_KEY_FILE"):
+        found["SYNTHCOHORT_KEY_FILE"] = Path(key)
+    return found
 
 
 def workers() -> int:
@@ -126,20 +146,18 @@ def medmnist_file(ingest: IngestConfig) -> Path:
         InputError: no such data set, or it is absent and cannot be downloaded.
     """
     assert ingest.dataset is not None
-    root = (ingest.path or MEDMNIST_ROOT).expanduser()
-    side = medmnist_side(ingest.size, ingest.volumes)
-    path = root / f"{ingest.dataset}{'' if side == 28 else f'_{side}'}.npz"
+    path = locations(ingest)["ingest.path"]
     if not path.is_file():
         from pipeline.ingest.readers.medmnist import download
 
-        download(ingest.dataset, side, path)
+        download(ingest.dataset, medmnist_side(ingest.size, ingest.volumes), path)
     return path
 
 
 def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes) -> list[str]:
     """Content digest of every file: an HMAC under ``secret``, or plain SHA-256 where it is empty."""
-    cache = artifacts.read_json(run / CACHE)
-    known: dict[str, str] = cache if isinstance(cache, dict) else {}
+    cache = artifacts.read_json(run / CACHE, largest=CACHE_BYTES * (len(files) + 1))
+    known: dict[str, str] = cache["files"] if isinstance(cache, dict) and cache == _sealed(cache.get("files"), key) else {}
     fresh: dict[str, str] = {}
     digests = []
     now = time.time_ns()
@@ -156,9 +174,14 @@ def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes) -> li
             fresh[mark] = digest
         digests.append(digest)
     if fresh != known:
-        artifacts.write_json(run / CACHE, fresh)
+        artifacts.write_json(run / CACHE, _sealed(fresh, key))
         (run / CACHE).chmod(0o600)
     return digests
+
+
+def _sealed(files: Any, key: bytes) -> dict[str, Any]:
+    """What is remembered of files, with an HMAC: what was damaged or edited is not believed."""
+    return {"files": files, "seal": artifacts.keyed(key, "cache", artifacts.fingerprint({"files": files}))}
 
 
 def _content_digest(path: Path, secret: bytes) -> str:

@@ -13,6 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import artifacts, images
+from pipeline.cohorts.cohort import Cohort as Settled
+from pipeline.cohorts.key import project_key
+from pipeline.cohorts.ledger import find
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
 from pipeline.ingest import ledger, notes, quarantine, split
@@ -24,10 +27,12 @@ from pipeline.ingest.tasks import Left
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
-    from pipeline.stages import Context
+    from pipeline.context import Context
 
 TWIN = "near-duplicate of an image in the official val or test split"
 UNKNOWN = "unknown (split by image)"
+# From how far off the shares of settled splits are mentioned.
+OFF = 0.05
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def run(ctx: Context) -> dict[str, Any]:
         quarantine.write(ctx.out, cohort.left_out)
     if not len(cohort.rows):
         files = len({name for name, _ in cohort.left_out})
-        raise InputError(f"no usable image among {files} files ({_commonest(cohort.left_out)}): ingest/quarantine.csv lists them")
+        raise InputError(f"no usable image among {files} files ({_commonest(cohort.left_out)}): {_list(ctx)} lists them")
     patients, splits, why = _split(ctx, cohort, clusters)
     kept = why == ""
     left_out = sorted(cohort.left_out + list(zip(cohort.rows["file"][~kept].tolist(), why[~kept].tolist())))
@@ -92,28 +97,43 @@ def _without_contradictions(cohort: Cohort, clusters: NDArray[np.int64]) -> tupl
     return remaining, split.groups_of_several(clusters[~wrong])
 
 
-def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[Any]]:
+def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
     """Patient and split of every image, and why it is left out after all: an empty string for those that stay.
 
-    Raises:
-        InputError: too few patients; it says why most files were left out.
+    What earlier runs settled of the cohort stays, and what is new is settled now.
     """
-    ingest, rng = ctx.config.ingest, np.random.default_rng((ctx.config.seed, 1))
-    patients = cohort.rows["patient"].to_numpy(str)
-    nothing = np.full(len(patients), "", object)
+    ingest, rows = ctx.config.ingest, cohort.rows
+    if ingest.replication:
+        return _draw(ctx, Settled(), cohort, clusters)
+    people = [*rows["patient"], *rows["issued"]] if cohort.unit == "patient" else []
+    with find(ctx.run, people, rows["content"]) as found:
+        settled = found.cohort
+        patients, splits, why = _draw(ctx, settled, cohort, clusters)
+        kept = why == ""
+        by_patient = dict(zip(patients[kept].tolist(), splits[kept].tolist())) if cohort.unit == "patient" else {}
+        found.save(settled.with_splits(by_patient, dict(zip(rows["content"][kept], splits[kept].tolist()))))
+    if settled.images and "split" not in rows and (told := _off(splits[kept], ingest)) is not None:
+        ctx.reporter.note(told)
+    return patients, splits, why
+
+
+def _draw(
+    ctx: Context, settled: Settled, cohort: Cohort, clusters: NDArray[np.int64]
+) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
+    """As :func:`_split`. Raises InputError where there are too few patients; it says why most files were left out."""
+    way = _split_published if "split" in cohort.rows else _split_drawn
     try:
-        if "split" in cohort.rows:
-            splits, kept = _split_published(cohort, clusters, ingest, rng)
-            return patients, splits, np.where(kept, nothing, TWIN)
-        if cohort.unit == "patient":
-            return _split_patients(ctx, cohort, clusters, rng)
-        return patients, _split_images(cohort, clusters, ingest, rng), nothing
+        return way(settled, cohort, clusters, ctx.config.ingest, np.random.default_rng((ctx.config.seed, 1)))
     except InputError as error:
         if not cohort.left_out:
             raise
         raise InputError(
-            f"{error} ({len(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; ingest/quarantine.csv lists them)"
+            f"{error} ({len(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; {_list(ctx)} lists them)"
         ) from None
+
+
+def _list(ctx: Context) -> str:
+    return (ctx.out / "quarantine.csv").relative_to(ctx.run).as_posix()
 
 
 def _commonest(left_out: Left) -> str:
@@ -141,52 +161,52 @@ def _shares(ingest: IngestConfig) -> dict[str, float]:
     }
 
 
-def _split_patients(
-    ctx: Context, cohort: Cohort, clusters: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[Any]]:
-    """The whole cohort by patient, those of earlier ingests where they are; patients that share a near-duplicate count as one.
+def _off(splits: NDArray[np.str_], ingest: IngestConfig) -> str | None:
+    """What to say where a split that was drawn earlier is far from the shares that are asked for now; None where it is not."""
+    asked = _shares(ingest)
+    had = {name: float((splits == name).mean()) for name in asked}
+    if max(abs(had[name] - share) for name, share in asked.items()) <= OFF:
+        return None
+    shares = ", ".join(f"{name} {had[name]:.2f} ({share:.2f})" for name, share in asked.items())
+    return f"earlier runs settled this cohort's splits, and they stay; shares of the images (and asked for): {shares}"
 
-    As :func:`_split`; left out are images that could be any of several patients', or would tie two splits together.
+
+def _split_drawn(
+    settled: Settled, cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
+    """The whole cohort by patient, or by image where nothing says whose they are; those that share a near-duplicate count as one.
+
+    Left out are images that could be any of several patients', were settled twice, or would tie two splits together.
     """
-    path, shares = ctx.run / ledger.NAME, _shares(ctx.config.ingest)
-    earlier = ledger.Ledger.load(path, artifacts.project_key(ctx.run), shares)
-    patients, clear = by_issuer(cohort.rows, earlier.patients.keys())
-    why = np.where(clear, np.full(len(patients), "", object), ISSUERS)
+    patients, clear = by_issuer(cohort.rows, settled.patients.keys())
+    why, splits = np.where(clear, "", ISSUERS).astype(object), np.full(len(patients), "", "<U5")
     places = np.flatnonzero(clear)
-    ids, splits = cohort.rows["id"].to_numpy(str), np.full(len(patients), "", "<U5")
+    content = cohort.rows["content"].to_numpy(str)[places].tolist()
     labels, names = strata(cohort.findings[places], cohort.classes)
-    splits[places], kept = ledger.place(earlier, ids[places].tolist(), patients[places].tolist(), clusters[places], labels, names, rng)
-    why[places[~kept]] = ledger.TIES
-    chosen = places[kept]
-    earlier.save(path, ids[chosen].tolist(), patients[chosen].tolist(), splits[chosen].tolist())
+    people, noun = patients[places].tolist(), f"{cohort.unit}s"
+    splits[places], why[places] = ledger.place(settled, content, people, clusters[places], labels, names, _shares(ingest), rng, noun=noun)
     return patients, splits, why
 
 
-def _split_images(cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator) -> NDArray[np.str_]:
-    """The whole cohort by image, where nothing says whose they are; near-duplicates count as one."""
-    units = split.tie(cohort.rows["patient"].tolist(), clusters)
-    labels, names = strata(cohort.findings, cohort.classes)
-    return split.assign(units, labels, _shares(ingest), names, rng, noun="images")
-
-
 def _split_published(
-    cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator
-) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """The official splits, with audit drawn from train; False in the second result for images that have a twin in a later split.
+    settled: Settled, cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
+    """The official splits, with audit drawn from train; images that have a twin in a later split are left out.
 
     An official test set stays whole, so that results compare with published ones.
     """
     splits = cohort.rows["split"].to_numpy().astype("<U5")
-    kept = np.ones(len(splits), bool)
+    why = np.full(len(splits), "", object)
     for earlier, later in (("train", ("val", "test")), ("val", ("test",))):
         there = set(clusters[np.isin(splits, later) & (clusters >= 0)].tolist())
-        kept &= ~((splits == earlier) & np.isin(clusters, list(there)))
-    pool = np.flatnonzero(kept & (splits == "train"))
-    units = split.tie(cohort.rows["patient"].iloc[pool].tolist(), clusters[pool])
+        why[(splits == earlier) & np.isin(clusters, list(there))] = TWIN
+    pool = np.flatnonzero((why == "") & (splits == "train"))
     shares = {"train": 1 - ingest.audit_share, "audit": ingest.audit_share}
     labels, names = strata(cohort.findings[pool], cohort.classes)
-    splits[pool] = split.assign(units, labels, shares, names, rng, noun="images")
-    return splits, kept
+    content = cohort.rows["content"].to_numpy(str)
+    pooled = content[pool].tolist()
+    splits[pool], why[pool] = ledger.place(settled, pooled, pooled, clusters[pool], labels, names, shares, rng, noun="images")
+    return content, splits, why
 
 
 def _write_facts(
@@ -209,6 +229,8 @@ def _write_facts(
         {
             "classes": list(cleaned.classes),
             "unit": cohort.unit,
+            "key_mark": artifacts.key_mark(project_key(ctx.run)),
+            "replication": ctx.config.ingest.replication,
             **cohort.facts,
             "size": int(cleaned.images.shape[-1]),
             "channels": int(cleaned.images.shape[1]),

@@ -20,7 +20,7 @@ from pipeline.ingest.readers.series import Slice, arrange, place
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipeline.stages import Context
+    from pipeline.context import Context
 
 Left = list[tuple[str, str]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,11 +167,13 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
         raise Unusable(BLANK)
     if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
+    # Before the pixels are standardised in place: what an image shows does not hang on the size that is asked for.
+    content = None if settings.dicom else _content(reading.pixels, settings.key)
     kept = {**vars(allow_list.keep(reading.header, settings.key, stated)), **_passing(reading.header, stated, settings)}
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
-        kept["patient"] = kept["id"]
+        kept["patient"] = content
     low, high = window(reading, kept["modality"], settings.target.scaling)
     if _faint(reading.pixels, low, high) and kept["modality"] not in SPARSE:
         raise Unusable(BLANK)
@@ -183,12 +186,19 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
         spacing = mm * ratio if mm else None
     row = {
         **kept,
+        "content": content or kept["id"],
         "findings": findings,
         "spacing_mm": spacing,
         "intensity_low": low if reading.linear else None,
         "intensity_high": high if reading.linear else None,
     }
     return image, row
+
+
+def _content(pixels: NDArray[np.float32], key: bytes) -> str:
+    """Pseudonym of an image that has no identifier: the same wherever its file lies, and whatever its name, labels and metadata are."""
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data.cast("B")).digest()
+    return keyed(key, "content", str(pixels.shape), digest)[:16]
 
 
 def _passing(header: Any, stated: Mapping[str, str], settings: Settings) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from importlib import metadata, resources
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures
 from pipeline.release.results import Results, interval, limitations, number, standing
 
-Verdict = Literal["pass", "fail", "inconclusive"]
+Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
 INTENDED = [
     "Developing and debugging image-analysis software before, or without, access to patients' images.",
@@ -102,42 +103,68 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
     Args:
         classes: how many released images each class has.
     """
-    config, gate = results.config, results.gate
-    checks = [check for check in gate["checks"] if check["subject"] == "images"]
-    total = sum(classes.values())
+    release = results.config.release
     return DataCard(
-        title=config.release.title,
-        summary=f"{total:,} synthetic images of {len(classes)} classes, {config.ingest.size} pixels square. None shows a patient.",
-        licence=config.release.licence,
-        contact=config.release.contact,
-        images=total,
-        size=config.ingest.size,
-        classes=dict(classes),
-        unit=gate["unit"],
-        intended_uses=INTENDED,
-        out_of_scope=OUT_OF_SCOPE,
+        **facts(results.gate, classes, results.config.ingest.size),
+        title=release.title,
+        licence=release.licence,
+        contact=release.contact,
         how_made=how_made(results),
         deidentification=actions(results),
         source=Source(**results.source, description=dataset_card(results.source["name"]) or ""),
-        privacy_verdict=gate["images"]["verdict"],
-        attempt=gate["attempt"],
-        reasons=gate["images"]["reasons"],
-        checks=[Check(**{key: check.get(key) for key in Check.model_fields if key in check}) for check in checks],
         power=[Figure(name=row.get("transform", ""), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
         standing=standing(results),
         evaluation=key_figures(results),
         utility=sentences(results.evaluation, ["real+synthetic"]),
         limitations=limitations(results),
-        digests=dict(gate["digests"]["images"]),
         software=dict(results.records["generate"].get("packages", {})),
     )
 
 
+def facts(gate: Mapping[str, Any], classes: Mapping[str, int], size: int) -> dict[str, Any]:
+    """The card's fields that follow from the verdict and the images alone, as ``verify`` asks for them.
+
+    Args:
+        classes: how many released images each class has.
+        size: side of the images, in pixels.
+    """
+    checks = [check for check in gate["checks"] if check["subject"] == "images"]
+    total = sum(classes.values())
+    return {
+        "summary": f"{total:,} synthetic images of {len(classes)} classes, {size} pixels square. None shows a patient.",
+        "images": total,
+        "size": size,
+        "classes": dict(classes),
+        "unit": gate["unit"],
+        "intended_uses": INTENDED,
+        "out_of_scope": OUT_OF_SCOPE,
+        "privacy_verdict": gate["images"]["verdict"],
+        "attempt": gate["attempt"],
+        "reasons": gate["images"]["reasons"],
+        "checks": [Check(**{key: check[key] for key in Check.model_fields}) for check in checks],
+        "digests": dict(gate["digests"]["images"]),
+    }
+
+
+def licence_text(card: DataCard) -> str:
+    """``LICENSE.txt``: the terms of the images, and those of their source cohort."""
+    lines = [card.title, "", f"Licence of these synthetic images (SPDX identifier): {card.licence}", f"Contact: {card.contact}"]
+    terms = [f"{key.capitalize()}: {text}" for key in ("licence", "citation") if (text := getattr(card.source, key))]
+    if terms:
+        lines += ["", "The images were generated from a model of a source cohort with its own terms:", *terms]
+    return "\n".join(lines) + "\n"
+
+
 def render_card(card: DataCard) -> str:
     """The card as Markdown; what it quotes is kept on one line each and cannot break out of the page's structure."""
+    return _markdown().render(card=card.model_dump(mode="json"))
+
+
+@functools.cache
+def _markdown() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"line": _line, "number": number, "interval": interval}
-    return environment.from_string(template("data_card.md.j2")).render(card=card.model_dump(mode="json"))
+    return environment.from_string(template("data_card.md.j2"))
 
 
 def template(name: str) -> str:

@@ -1,37 +1,39 @@
 """Synthetic images as DICOM Secondary Capture objects that say, in the standard's own attributes, that they are synthetic.
 
 One object an image, each its own synthetic subject and study, so that no viewer or PACS suggests a course of disease that was never
-generated. An object is a pure function of pixels, label, id and the cohort's digest: no clock, no host, no random UID.
+generated. An object is a pure function of pixels, label, id, the cohort's digest and our version: no clock, no host, no random UID, and
+nothing that another version of a library would write otherwise. So ``verify`` makes each file again and compares bytes: what a release's
+DICOM may hold is what stands here.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import uuid
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmwrite
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 MANUFACTURER = "synthcohort"
-SUBJECT_PREFIX = "SYN-"
+IMPLEMENTATION = UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, MANUFACTURER).int}")
 NAME_PREFIX = "SYNTHETIC^"
 SYNTHESIZER = ("109100", "DCM", "Synthesizing Equipment")
 _LO = 64  # longest value of VR LO and of a PN component group, PS3.5 section 6.2
 
 
-def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, cohort: str) -> Dataset:
+def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, cohort: str, version: str) -> Dataset:
     """One synthetic image as a Secondary Capture Image object (PS3.3 A.8.1), ready to be written.
 
     Args:
         image: ``uint8 [C, H, W]``, C = 1 (becomes MONOCHROME2) or 3 (RGB), 0 = black, 255 = white as displayed.
-        image_id: the image's id in the release; it must not derive from a patient.
+        image_id: the image's id in the release (:func:`pipeline.release.contents.subject`), which is the synthetic patient's too.
         label: the finding that the image was generated for, as text.
         cohort: digest of the cohort, which makes the UIDs (PS3.5 B.2, root 2.25) unique to it and reproducible.
+        version: of this software, as Software Versions (0018,1020) state it.
 
     Returns:
         A dataset with file meta information: Synthetic Data (0008,001C) = YES (PS3.3 C.12.1), Image Type DERIVED\\SECONDARY, Conversion
@@ -42,7 +44,7 @@ def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, co
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"image must be uint8 [1 or 3, H, W], not {image.dtype} {image.shape}")
-    template = _template(image.shape[0])
+    template = _template(image.shape[0], version)
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.update(template)
@@ -51,7 +53,7 @@ def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, co
     ds.StudyInstanceUID = derived_uid(cohort, "study", image_id)
     ds.SeriesInstanceUID = derived_uid(cohort, "series", image_id)
     ds.PatientName = (NAME_PREFIX + image_id)[:_LO]
-    ds.PatientID = (SUBJECT_PREFIX + image_id)[:_LO]
+    ds.PatientID = image_id[:_LO]
     text = label.replace("\\", "/")  # a backslash separates values in LO
     ds.SeriesDescription = f"Synthetic: {text}"[:_LO]
     ds.ImageComments = f"SYNTHETIC IMAGE: shows no patient, not for diagnosis. Generated for the finding: {text}"
@@ -61,9 +63,24 @@ def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, co
     return ds
 
 
-def write_secondary_capture(path: Path, image: NDArray[np.uint8], *, image_id: str, label: str, cohort: str) -> None:
-    """Write one :func:`secondary_capture` as a DICOM file (PS3.10, Explicit VR Little Endian)."""
-    dcmwrite(path, secondary_capture(image, image_id=image_id, label=label, cohort=cohort), enforce_file_format=True)
+def dicom_bytes(image: NDArray[np.uint8], *, image_id: str, label: str, cohort: str, version: str) -> bytes:
+    """One :func:`secondary_capture` as a DICOM file (PS3.10, Explicit VR Little Endian) with an empty preamble."""
+    file = io.BytesIO()
+    dcmwrite(file, secondary_capture(image, image_id=image_id, label=label, cohort=cohort, version=version), enforce_file_format=True)
+    return file.getvalue()
+
+
+def first_difference(expected: bytes, found: bytes) -> str:
+    """Where a file departs from the one that :func:`dicom_bytes` made, as words: the name of the attribute that was expected there."""
+    place = next((i for i, (one, other) in enumerate(zip(expected, found)) if one != other), min(len(expected), len(found)))
+    if place < 132:
+        return "its preamble"
+    if place == len(expected):
+        return "bytes after its end"
+    ds = dcmread(io.BytesIO(expected))
+    # An attribute begins with its tag, VR and length: 12 bytes before its value for these VRs, 8 for others (PS3.5 section 7.1.2).
+    elements = [*ds.file_meta, *ds]
+    return [str(e.name) for e in elements if e.file_tell - (12 if e.VR in ("OB", "OW", "SQ") else 8) <= place][-1]
 
 
 def derived_uid(cohort: str, kind: str, image_id: str) -> UID:
@@ -71,15 +88,15 @@ def derived_uid(cohort: str, kind: str, image_id: str) -> UID:
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{cohort}/{kind}/{image_id}').int}")
 
 
-@functools.cache
-def _template(channels: int) -> Dataset:
+@functools.lru_cache(8)
+def _template(channels: int, version: str) -> Dataset:
     """All that does not depend on the image; elements are shared between copies, which only ever replace them."""
-    version = _version()
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
+    ds.file_meta.ImplementationClassUID = IMPLEMENTATION
+    ds.file_meta.ImplementationVersionName = MANUFACTURER.upper()
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.SOPClassUID = SecondaryCaptureImageStorage
@@ -120,10 +137,3 @@ def _synthesizer(version: str) -> Dataset:
     item.SoftwareVersions = version
     item.ContributionDescription = "Generated the pixel data"
     return item
-
-
-def _version() -> str:
-    try:
-        return metadata.version("synthcohort")
-    except metadata.PackageNotFoundError:
-        return "0"

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.artifacts import read_json
 from pipeline.config import Config
 
-CHECKSUMS = "SHA256SUMS"
 FILES = {
-    "cohort": "ingest/cohort.json",
-    "deidentification": "ingest/deidentification.json",
-    "model": "train/model.json",
-    "audit": "audit/audit.json",
-    "evaluation": "evaluate/evaluation.json",
-    "stress": "stress/stress.json",
+    "cohort": ("ingest", "cohort.json"),
+    "deidentification": ("ingest", "deidentification.json"),
+    "model": ("train", "model.json"),
+    "audit": ("audit", "audit.json"),
+    "evaluation": ("evaluate", "evaluation.json"),
+    "stress": ("stress", "stress.json"),
 }
 
 
@@ -48,9 +43,11 @@ class Results:
     stress: Mapping[str, Any]
 
     @classmethod
-    def load(cls, config: Config, run: Path, gate: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> Results:
-        """Read the stages' results from a run folder."""
-        return cls(config, gate, records, **read_results(run))
+    def load(
+        cls, config: Config, folder: Callable[[str], Path], gate: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]
+    ) -> Results:
+        """Read the stages' results from their folders, which ``folder`` names by stage."""
+        return cls(config, gate, records, **read_results(folder))
 
     @property
     def source(self) -> dict[str, str]:
@@ -65,21 +62,21 @@ class Results:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration for publication: without the local paths of the source."""
-        return self.config.model_dump(mode="json", exclude={"ingest": {"path", "labels"}, "evaluate": {"imagenet"}})
+        """The configuration for publication: without local paths, and without the address of a PACS."""
+        local = {
+            "ingest": {"path", "labels", "query"},
+            "train": {"start_from"},
+            "generate": {"autoguidance"},
+            "evaluate": {"imagenet"},
+            "release": {"sign"},
+        }
+        return self.config.model_dump(mode="json", exclude=local)
 
 
-def read_results(run: Path) -> dict[str, dict[str, Any]]:
-    """The JSON results below a run folder by their key in :data:`FILES`; ``{}`` for what is absent or damaged."""
-    found = {key: read_json(run / name) for key, name in FILES.items()}
+def read_results(folder: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
+    """The JSON results by their key in :data:`FILES`, from the stages' folders, which ``folder`` names; ``{}`` for what is damaged."""
+    found = {key: read_json(folder(stage) / name) for key, (stage, name) in FILES.items()}
     return {key: value if isinstance(value, dict) else {} for key, value in found.items()}
-
-
-def pixel_digest(images: NDArray[np.uint8]) -> str:
-    """SHA-256 that binds a verdict to pixels, whatever file holds them: of the shape ``n,C,H,W`` as text, then the bytes in C order."""
-    code = hashlib.sha256(",".join(str(side) for side in images.shape).encode())
-    code.update(np.ascontiguousarray(images).tobytes())
-    return code.hexdigest()
 
 
 def dig(tree: Any, path: str) -> Any:
@@ -134,6 +131,8 @@ def limitations(results: Results) -> list[str]:
     ]
     if (results.gate.get("unit") or results.audit.get("unit")) == "image":
         found.append("The source has no patient identifiers: splits, figures and the verdict are by image, not by patient.")
+    if isinstance(patients := dig(results.model, "warm_start.patients"), str):
+        found.append(f"Training began from earlier weights: {patients}.")
     for row in results.audit.get("power") or []:
         recall = dig(row, "recall.low")
         if isinstance(recall, float | int) and recall < 0.8:

@@ -6,63 +6,59 @@ without any raster image.
 
 from __future__ import annotations
 
-import io
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from pipeline.artifacts import PARTIAL, file_digest, read_json, write_json
+from pipeline.artifacts import PARTIAL, RECORD, file_digest, keyed, read_json, write_json
+from pipeline.cohorts.key import project_key
+from pipeline.cohorts.ledger import count_attempt
+from pipeline.context import Context
 from pipeline.errors import InputError
-from pipeline.images import FINDING, ImageSet
-from pipeline.release import gate
-from pipeline.release.cards import data_card, render_card
-from pipeline.release.dicom_export import write_secondary_capture
+from pipeline.images import ImageSet
+from pipeline.release import contents
+from pipeline.release.cards import data_card, licence_text, render_card, software_version
+from pipeline.release.dicom_export import dicom_bytes
+from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.report import render_report
-from pipeline.release.results import CHECKSUMS, Results, pixel_digest
-from pipeline.stages import Context
-
-ATTEMPTS = "attempts.json"
-PLAIN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,55}$")
-SAMPLES = 12
+from pipeline.release.results import Results
+from pipeline.release.rows import FURTHER, Table
+from pipeline.release.verify import verify
+from privacy import gate
 
 
 def run(ctx: Context) -> dict[str, Any]:
     """Judge, then write the release that the verdict allows.
 
     Returns:
-        ``verdict`` and ``weights`` (pass, fail or inconclusive), ``images`` released, and ``attempt``.
+        ``verdict`` and ``weights`` (pass, fail or inconclusive), ``images`` released, and ``attempt`` (none for a replication).
 
     Raises:
-        InputError: the generated images are not those that were judged, or the configuration would loosen the gate.
+        InputError: the generated images are not those that were judged, the configuration would loosen the gate, or its texts and class
+            names are none that a release may hold.
     """
-    audit = read_json(ctx.folder("audit") / "audit.json")
-    if not isinstance(audit, dict):
-        raise InputError("audit/audit.json is missing or damaged: remove the audit folder of this run to measure it again")
     generated = _judged_images(ctx)
-    verdict = gate.decide(audit, ctx.config.release.max_copy_rate)
-    verdict["digests"] = {
-        "images": {name: digest for name, digest in ctx.records["generate"]["files"].items() if name.endswith((".npy", ".parquet"))},
-        "weights": {name: digest for name, digest in ctx.records["train"]["files"].items() if name.endswith(".safetensors")},
-        "pixels": pixel_digest(generated.images),
-    }
-    verdict["attempt"] = count_attempt(ctx, verdict["images"]["verdict"])
-    results = Results.load(ctx.config, ctx.run, verdict, ctx.records)
+    table = Table(_release_id(ctx), generated.classes, _further(generated))
+    rows = rows_csv(table, generated)
+    verdict = _verdict(ctx, generated, table.release, rows)
+    results = Results.load(ctx.config, ctx.folder, verdict, ctx.records)
     passed = verdict["images"]["verdict"] == "pass"
     if passed:
-        _write_cohort(ctx, generated)
+        (ctx.out / contents.ROWS).write_bytes(rows)
+        _write_images(ctx, generated, table, verdict)
         card = data_card(results, class_counts(generated))
-        write_json(ctx.out / "data_card.json", card.model_dump(mode="json"))
-        (ctx.out / "data_card.md").write_text(render_card(card), encoding="utf-8")
-        (ctx.out / "LICENSE.txt").write_text(_licence(results), encoding="utf-8")
+        write_json(ctx.out / contents.CARD, card.model_dump(mode="json"))
+        (ctx.out / contents.CARD_TEXT).write_text(render_card(card), encoding="utf-8")
+        (ctx.out / contents.LICENCE).write_text(licence_text(card), encoding="utf-8")
     samples = _samples(generated) if passed else {}
-    (ctx.out / "report.html").write_text(render_report(results, samples), encoding="utf-8")
-    write_json(ctx.out / "gate.json", verdict)
-    if passed:
-        _seal(ctx.out)
+    (ctx.out / contents.REPORT).write_text(render_report(results, samples), encoding="utf-8")
+    write_json(ctx.out / contents.GATE, verdict)
+    if passed or ctx.config.release.sign is not None:
+        seal(ctx.out, ctx.config.release.sign)
+    problems = verify(ctx.out, beside=frozenset({PARTIAL}))
+    if problems:
+        raise InputError(f"the release would not be verified: {problems[0]}: change the texts or the class names that it quotes")
     released = len(generated) if passed else 0
     return {
         "verdict": verdict["images"]["verdict"],
@@ -72,23 +68,35 @@ def run(ctx: Context) -> dict[str, Any]:
     }
 
 
-def count_attempt(ctx: Context, verdict: str) -> int:
-    """Which attempt on this cohort this is, from 1; kept in ``attempts.json`` beside the cohort, so that trying until it passes is visible.
+def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> dict[str, Any]:
+    """The content of ``gate.json``."""
+    audit, replication = read_json(ctx.folder("audit") / "audit.json"), ctx.config.ingest.replication
+    try:
+        checks = gate.checks(audit, ctx.config.release.max_copy_rate)
+        decided = gate.decide(checks, replication=replication)
+    except (KeyError, TypeError, ValueError):
+        raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
+    made, trained = ctx.records["generate"]["files"], ctx.records["train"]["files"]
+    digests = {
+        "images": {name: digest for name, digest in made.items() if name.endswith((".npy", ".parquet"))},
+        "weights": {name: digest for name, digest in trained.items() if name.endswith(".safetensors")},
+        "pixels": pixel_digest(generated.images),
+        "rows": contents.bytes_digest(rows),
+    }
+    return {
+        **decided,
+        "checks": checks,
+        "replication": replication,
+        "release": release,
+        "software": software_version(),
+        "digests": digests,
+        "attempt": count_attempt(ctx, decided["verdict"]),
+    }
 
-    The ledger maps the cohort's digest to one entry for each distinct generated set; judging the same set again does not count twice.
-    """
-    path = ctx.run / ATTEMPTS
-    ledger = read_json(path)
-    if ledger is None and path.exists():
-        raise InputError(f"{ATTEMPTS} of this run is damaged: restore it from a backup, since it counts the attempts on this cohort")
-    ledger = ledger or {}
-    entries = ledger.setdefault(ctx.records["ingest"]["digest"], [])
-    digest = ctx.records["generate"]["digest"]
-    place = next((index for index, entry in enumerate(entries) if entry["digest"] == digest), len(entries))
-    date = str(ctx.records["audit"].get("finished", ""))[:10]
-    entries[place : place + 1] = [{"digest": digest, "verdict": verdict, "date": date}]
-    write_json(path, ledger)
-    return place + 1
+
+def _release_id(ctx: Context) -> str:
+    """An id that no outsider can trace to the cohort, and that a release which is done again gets again."""
+    return keyed(project_key(ctx.run), "release", str(ctx.records["generate"]["digest"]))[:8]
 
 
 def class_counts(images: ImageSet) -> dict[str, int]:
@@ -96,98 +104,70 @@ def class_counts(images: ImageSet) -> dict[str, int]:
     return {name: int((images.labels == index).sum()) for index, name in enumerate(images.classes)}
 
 
-def class_folders(classes: tuple[str, ...]) -> dict[str, str]:
-    """A folder name for each class: its own name where it is a plain one, made plain and distinct where it is not."""
-    folders: dict[str, str] = {}
-    for index, name in enumerate(classes):
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "class"
-        folders[name] = plain if plain not in folders.values() else f"{plain}_{index}"
-    return folders
-
-
 def _judged_images(ctx: Context) -> ImageSet:
     """The generated images, after checking that they are still those that the audit read."""
     judged, record = ctx.records["audit"]["identity"]["inputs"], ctx.records["generate"]
     if judged["generate"] != record["digest"] or judged["train"] != ctx.records["train"]["digest"]:
-        raise InputError("the audit judged other images or weights than this run holds: remove the audit folder of this run to repeat it")
+        raise InputError("the audit judged other images or weights than this run holds: delete the audit folder of this run to repeat it")
     folder = ctx.folder("generate")
     changed = [name for name, digest in record["files"].items() if file_digest(folder / name) != digest]
     if changed:
         raise InputError(
-            f"generate/{changed[0]} has changed since it was judged: remove the generate folder of this run to make and judge it anew"
+            f"generate/{changed[0]} has changed since it was judged: delete the generate folder of this run to make and judge it anew"
         )
-    images = ImageSet.load(folder)
-    if not all(PLAIN_ID.match(str(name)) for name in images.rows["id"]) or images.rows["id"].duplicated().any():
-        raise InputError("generate/rows.parquet: ids must be distinct and of letters, digits, - and _ (at most 56): they become file names")
-    return images
+    return ImageSet.load(folder)
 
 
-def _write_cohort(ctx: Context, generated: ImageSet) -> None:
-    """The images as PNG, DICOM and one MedMNIST-like archive, with their rows."""
-    folders, rows = class_folders(generated.classes), generated.rows
-    labels = [generated.classes[index] for index in generated.labels]
-    cohort = str(ctx.records["generate"]["digest"])
-    for folder in ("dicom", *(f"images/{name}" for name in folders.values())):
+def _further(images: ImageSet) -> tuple[str, ...]:
+    return tuple(name for name in FURTHER if name in images.rows)
+
+
+def rows_csv(table: Table, images: ImageSet) -> bytes:
+    """``rows.csv`` of the images, in their order."""
+    write = {"seed": lambda value: str(int(value)), "guidance": lambda value: str(np.float32(value))}
+    further = [[write[name](value) for value in images.rows[name]] for name in table.further]
+    lines = [table.line(number, int(label), [column[number] for column in further]) for number, label in enumerate(images.labels)]
+    return table.header + b"".join(lines)
+
+
+def _write_images(ctx: Context, generated: ImageSet, table: Table, verdict: dict[str, Any]) -> None:
+    """The images as PNG, DICOM and one MedMNIST-like archive."""
+    for folder in table.folders():
         (ctx.out / folder).mkdir(parents=True, exist_ok=True)
-    files = [f"images/{folders[label]}/{image_id}.png" for label, image_id in zip(labels, rows["id"], strict=True)]
     with ctx.reporter.progress("writing the release", len(generated)) as done:
-        for index, (image_id, label, file) in enumerate(zip(rows["id"], labels, files, strict=True)):
-            image = generated.images[index]
-            picture(image).save(ctx.out / file)
-            write_secondary_capture(ctx.out / "dicom" / f"{image_id}.dcm", image, image_id=image_id, label=label, cohort=cohort)
-            done(index + 1)
-    save_medmnist(ctx.out / "cohort.npz", generated)
-    columns = ["id", *(name for name in rows.columns if str(name).startswith(FINDING) or name in ("seed", "guidance"))]
-    table = rows[columns].copy()
-    table.insert(1, "label", labels)
-    table["file"] = files
-    table.to_csv(ctx.out / "rows.csv", index=False, lineterminator="\n")
-
-
-def picture(image: NDArray[np.uint8]) -> Image.Image:
-    """A ``uint8 [C, H, W]`` image, C = 1 or 3, as a PIL picture (mode L or RGB)."""
-    return Image.fromarray(image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1))
-
-
-def save_medmnist(path: Path, images: ImageSet) -> None:
-    """Write MedMNIST's layout: ``train_images`` uint8 [n, H, W] or [n, H, W, 3], ``train_labels`` [n, 1]; val and test are there and empty.
-
-    Labels are class indices in the order of the finding columns.
-    """
-    pixels = images.images[:, 0] if images.images.shape[1] == 1 else np.moveaxis(images.images, 1, -1)
-    labels = images.labels.astype(np.uint8 if len(images.classes) <= 256 else np.uint16)[:, None]
-    arrays: dict[str, NDArray[Any]] = {"train_images": pixels, "val_images": pixels[:0], "test_images": pixels[:0]}
-    arrays |= {"train_labels": labels, "val_labels": labels[:0], "test_labels": labels[:0]}
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        for number, label in enumerate(generated.labels):
+            image = np.asarray(generated.images[number])
+            (ctx.out / table.picture(number, int(label))).write_bytes(png_bytes(image))
+            written = dicom_bytes(
+                image,
+                image_id=contents.subject(table.release, number),
+                label=generated.classes[label],
+                cohort=verdict["digests"]["pixels"],
+                version=verdict["software"],
+            )
+            (ctx.out / table.dicom(number)).write_bytes(written)
+            done(number + 1)
+    write_archive(ctx.out / contents.ARCHIVE, generated.images, generated.labels, len(generated.classes))
 
 
 def _samples(images: ImageSet) -> dict[str, list[bytes]]:
-    """The first images of each class as PNG bytes: unselected, so that the report shows the typical and not the best."""
-    found: dict[str, list[bytes]] = {}
-    for index, name in enumerate(images.classes):
-        found[name] = []
-        for row in np.flatnonzero(images.labels == index)[:SAMPLES]:
-            buffer = io.BytesIO()
-            picture(images.images[row]).save(buffer, format="PNG")
-            found[name].append(buffer.getvalue())
-    return found
+    """The first images of each class as PNG files: unselected, so that the report shows the typical and not the best."""
+    return {
+        name: [png_bytes(np.asarray(images.images[row])) for row in np.flatnonzero(images.labels == index)[: contents.SAMPLES]]
+        for index, name in enumerate(images.classes)
+    }
 
 
-def _licence(results: Results) -> str:
-    release, source = results.config.release, results.source
-    lines = [release.title, "", f"Licence of these synthetic images (SPDX identifier): {release.licence}", f"Contact: {release.contact}"]
-    terms = [f"{key.capitalize()}: {source[key]}" for key in ("licence", "citation") if source[key]]
-    if terms:
-        lines += ["", "The images were generated from a model of a source cohort with its own terms:", *terms]
-    return "\n".join(lines) + "\n"
-
-
-def _seal(out: Path) -> None:
-    """Make the release readable by all, and write its checksums last."""
-    paths = sorted(path for path in out.rglob("*") if path.name != PARTIAL)
+def seal(out: Path, key: Path | None = None) -> None:
+    """Make the release readable by all, and write its checksums last, signed where a key is given."""
+    paths = sorted(path for path in out.rglob("*") if path.name not in (PARTIAL, RECORD, contents.CHECKSUMS, contents.SIGNATURE))
     for path in (out, *paths):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    lines = [f"{file_digest(path)}  {path.relative_to(out).as_posix()}" for path in paths if path.is_file()]
-    (out / CHECKSUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (out / CHECKSUMS).chmod(0o644)
+    digests = {path.relative_to(out).as_posix(): file_digest(path) for path in paths if path.is_file()}
+    (out / contents.CHECKSUMS).write_bytes(contents.checksums(digests))
+    (out / contents.CHECKSUMS).chmod(0o644)
+    if key is not None:
+        from pipeline.release.sign import private_key, sign
+
+        sign(out, private_key(key))
+        (out / contents.SIGNATURE).chmod(0o644)

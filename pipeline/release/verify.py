@@ -1,4 +1,8 @@
-"""Check a release as whoever receives it would: checksums, verdict, card, pixels, DICOM attributes, and no trace of patients.
+"""Check a release as whoever receives it would: verdict, contents, checksums, signature, and no trace of patients.
+
+A release holds what :mod:`pipeline.release.contents` names, and each file is what its verdict, pixels and labels make: most are made again
+here and compared byte by byte, the others are held to a closed form. No decoder of images or DICOM runs on what is read, every read is
+bounded, and whatever is wrong is a finding. Checksums show damage; only a signature tells of a forger who writes them anew.
 
 Nothing here needs the run that made the release; given the run, the release is also compared with what was judged, and searched for the
 pseudonyms and the pixels of the source images.
@@ -6,193 +10,328 @@ pseudonyms and the pixels of the source images.
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import ValidationError
-from pydicom.uid import SecondaryCaptureImageStorage
 
-from pipeline.artifacts import PARTIAL, RECORD, file_digest, read_json, read_record
-from pipeline.release.cards import DataCard
-from pipeline.release.dicom_export import NAME_PREFIX, SUBJECT_PREFIX, SYNTHESIZER
-from pipeline.release.results import CHECKSUMS, pixel_digest
+from pipeline.artifacts import PACKAGES, RECORD, file_digest, read_json, read_record
+from pipeline.release import contents
+from pipeline.release.bounded import Damage, content, json_value, text
+from pipeline.release.cards import DataCard, dataset_card, facts, licence_text, render_card, software_version
+from pipeline.release.formats import Archive, check_png, png_limit
+from pipeline.release.page import check_page
+from pipeline.release.record import check_record
+from pipeline.release.rows import Rows, read_rows
+from pipeline.release.verdict import read_gate
+from privacy import gate as privacy_gate
 
-REFUSED = {"gate.json", "report.html"}
-EXPECTED = {"gate.json", "report.html", "rows.csv", "cohort.npz", "data_card.md", "data_card.json", "LICENSE.txt", CHECKSUMS}
-RASTER_MARKUP = re.compile(rb"<\s*(?:img|image|feimage|picture|canvas|object|embed|iframe)\b|data:(?:[a-z]+/|;)|url\s*\(", re.IGNORECASE)
-RASTER_BYTES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"\x93NUMPY", b"PK\x03\x04")
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+MOST_FINDINGS = 100
 
 
-def verify(release: Path, run: Path | None = None) -> list[str]:
+@dataclass
+class _Release:
+    """A release under verification: its folder, its verdict, what lies in it (sizes by path, folders), and what was read so far."""
+
+    path: Path
+    gate: Mapping[str, Any]
+    sizes: dict[str, int] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    shape: tuple[int, ...] = (0, 1, 1, 1)
+    pixels: list[bytes] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.gate["verdict"] == "pass")
+
+    @property
+    def images(self) -> int:
+        """How many images were judged."""
+        return int(next(check["n"] for check in self.gate["checks"] if check["name"] == "copies"))
+
+
+def verify(
+    release: Path, run: Path | None = None, key: Ed25519PublicKey | None = None, *, beside: frozenset[str] = frozenset()
+) -> list[str]:
     """Check a release folder.
 
     Args:
         release: the folder, as released.
         run: the run that made it, where it is at hand.
+        key: the public key of whoever must have signed it.
+        beside: files that lie in the folder while a release is being made.
 
     Returns:
-        Problems, one line each; none means that the release is whole and says what it must.
+        Problems, one printable line each and a hundred at the most; none means that the release is whole and says what it must.
     """
-    gate = read_json(release / "gate.json")
-    verdict = gate.get("images", {}).get("verdict") if isinstance(gate, dict) else None
-    if verdict not in ("pass", "fail", "inconclusive"):
-        return ["gate.json is missing or damaged: this is no release"]
-    names = {path.relative_to(release).as_posix() for path in release.rglob("*") if not path.is_dir()} - {RECORD, PARTIAL}
-    if gate.get("verdict") != verdict:
-        return [f"gate.json contradicts itself: verdict {gate.get('verdict')}, but images {verdict}"]
-    if verdict != "pass":
-        return _refused(release, names)
-    problems = [f"{name} is missing" for name in sorted(EXPECTED - names)]
-    if problems:
-        return problems
-    problems += _checksums(release, names) + _card(release, gate)
-    pixels, rows, damage = _cohort(release)
-    if damage:
-        return [*problems, damage]
-    problems += _bound(pixels, gate) + _pictures(release, names, pixels, rows) + _dicom(release, names, pixels, rows)
-    return problems + (_against_run(release, names, pixels, gate, run) if run is not None else [])
+    problems = list(islice(_problems(release, run, key, beside), MOST_FINDINGS))
+    return ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in problem) for problem in problems]
 
 
-def _refused(release: Path, names: set[str]) -> list[str]:
-    """A release without a pass holds its verdict and a report, and no raster image in either."""
-    problems = [f"{name} must not be in a release whose verdict is not pass" for name in sorted(names - REFUSED)]
-    for name in sorted(names & REFUSED):
-        content = (release / name).read_bytes()
-        if RASTER_MARKUP.search(content) or content.startswith(RASTER_BYTES):
-            problems.append(f"{name} holds a raster image, or a place for one, although the verdict is not pass")
-    return problems + [f"{name} is missing" for name in sorted(REFUSED - names)]
+def _problems(path: Path, run: Path | None, key: Ed25519PublicKey | None, beside: frozenset[str]) -> Iterator[str]:
+    gates: list[dict[str, Any]] = []
+    for problem in _guarded(contents.GATE, _keep, gates, read_gate, path / contents.GATE):
+        yield f"{problem}: this is no release"
+    if not gates:
+        return
+    release = _Release(path, gates[0])
+    strange = list(_guarded("the folder", _listing, release, beside))
+    yield from strange
+    wrong = len(strange)
+    for problem in _passed(release) if release.passed else _refused(release):
+        wrong += 1
+        yield problem
+    if key is not None:
+        yield from _signed(release, key)
+    if RECORD in release.sizes and not wrong:
+        yield from _guarded(RECORD, _record, release)
+    if run is not None and not wrong:
+        yield from _guarded("the run", _against_run, release, run)
+    if wrong and release.gate["software"] != (here := software_version()):
+        yield f"it was made by version {release.gate['software']} and this is {here}: verify it with the version that made it"
 
 
-def _checksums(release: Path, names: set[str]) -> list[str]:
-    listed: dict[str, str] = {}
-    for line in (release / CHECKSUMS).read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
-        listed[name] = digest
-    present = names - {CHECKSUMS}
-    problems = [f"{name} is not listed in {CHECKSUMS}" for name in sorted(present - listed.keys())]
-    problems += [f"{name} is listed in {CHECKSUMS} but missing" for name in sorted(listed.keys() - present)]
-    wrong = [name for name in sorted(present & listed.keys()) if file_digest(release / name) != listed[name]]
-    return problems + [f"{name} differs from its checksum" for name in wrong]
-
-
-def _card(release: Path, gate: dict[str, Any]) -> list[str]:
+def _guarded(name: str, check: Callable[..., Iterable[str] | None], *given: Any) -> Iterator[str]:
+    """The problems that a check of what is given finds in a file; whatever it raises is one."""
     try:
-        card = DataCard.model_validate_json((release / "data_card.json").read_text(encoding="utf-8"))
+        yield from check(*given) or ()
+    except Damage as error:
+        yield f"{name} {error}"
+    except FileNotFoundError:
+        yield f"{name} is missing"
+    except Exception as error:  # a file that nobody foresaw must not end the verification
+        yield f"{name} cannot be read ({type(error).__name__})"
+
+
+def _keep(into: list[Any], read: Callable[..., Any], *given: Any) -> None:
+    into.append(read(*given))
+
+
+def _listing(release: _Release, beside: frozenset[str]) -> list[str]:
+    """Note what lies in the folder; findings for what is neither file nor folder, and where there is more than any release has."""
+    sizes, folders = release.sizes, release.folders
+    most = 2 * release.images + 1000
+    strange: list[str] = []
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(release.path / below) as entries:
+            for entry in entries:
+                name = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                    strange.append(f"{name} is a link or no plain file: a release has none")
+                elif entry.is_file() and name not in beside:
+                    sizes[name] = entry.stat(follow_symlinks=False).st_size
+                elif entry.is_dir():
+                    folders.add(name)
+                    if name.count("/") < 2:
+                        waiting.append(name)
+                if len(sizes) + len(folders) + len(strange) > most:
+                    return [*strange, "it holds more files than its images need"]
+    return strange
+
+
+def _contents(release: _Release, files: frozenset[str] | set[str], folders: set[str]) -> Iterator[str]:
+    """Files and folders that a release of this verdict lacks, or must not have."""
+    signed = {contents.SIGNATURE, contents.CHECKSUMS} if contents.SIGNATURE in release.sizes else set()
+    verdict, files, optional = release.gate["verdict"], files | signed, {RECORD}
+    yield from (f"{name} is missing" for name in sorted(files - release.sizes.keys()))
+    yield from (f"{name} must not be in a release whose verdict is {verdict}" for name in sorted(release.sizes.keys() - files - optional))
+    yield from (f"the folder {name} must not be in a release whose verdict is {verdict}" for name in sorted(release.folders - folders))
+    if release.sizes.get(contents.SIGNATURE, contents.SIGNATURE_BYTES) != contents.SIGNATURE_BYTES:
+        yield f"{contents.SIGNATURE} is no signature: it has another size"
+
+
+def _refused(release: _Release) -> Iterator[str]:
+    """A release without a pass holds its verdict and a report without pictures; checksums only where it is signed."""
+    yield from _contents(release, contents.REFUSED, set())
+    if contents.REPORT in release.sizes:
+        yield from _guarded(contents.REPORT, _report, release, None)
+    if contents.CHECKSUMS in release.sizes:
+        yield from _guarded(contents.CHECKSUMS, _checksums, release)
+
+
+def _passed(release: _Release) -> Iterator[str]:
+    found: list[Rows] = []
+    path = release.path
+    if contents.ROWS in release.sizes:
+        yield from _guarded(contents.ROWS, _keep, found, read_rows, path / contents.ROWS, release.gate["release"], release.images)
+    if not found:
+        yield from _contents(release, contents.PASSED | release.sizes.keys(), release.folders)
+        return
+    table, labels = found[0].table, found[0].labels
+    files = contents.PASSED | {table.picture(i, label) for i, label in enumerate(labels)} | {table.dicom(i) for i in range(len(labels))}
+    missing = list(_contents(release, files, table.folders()))
+    yield from missing
+    if found[0].digest != release.gate["digests"]["rows"]:
+        yield f"{contents.ROWS} has other labels or seeds than were judged: its digest is not the one in gate.json"
+    if not files - release.sizes.keys():
+        yield from _guarded(contents.ARCHIVE, _images, release, found[0])
+        yield from _guarded(contents.CARD, _card, release, found[0])
+        yield from _guarded(contents.REPORT, _report, release, found[0])
+    if contents.CHECKSUMS in release.sizes:
+        yield from _guarded(contents.CHECKSUMS, _checksums, release)
+
+
+def _images(release: _Release, rows: Rows) -> Iterator[str]:
+    """The archive, and each picture and DICOM object made again from its pixels and its row."""
+    from pipeline.release.dicom_export import dicom_bytes, first_difference
+
+    gate, table = release.gate, rows.table
+    with (release.path / contents.ARCHIVE).open("rb") as file:
+        archive = Archive(file, len(rows.labels), len(table.classes))
+        release.shape = archive.shape
+        digest = contents.pixel_hash(archive.shape)
+        for number, (image, label) in enumerate(zip(archive.images(), rows.labels, strict=True)):
+            digest.update(image.tobytes())
+            release.pixels.append(hashlib.sha256(image.tobytes()).digest())
+            name = table.picture(number, label)
+            yield from _guarded(name, _picture, release.path / name, image)
+            expected = dicom_bytes(
+                image,
+                image_id=contents.subject(table.release, number),
+                label=table.classes[label],
+                cohort=gate["digests"]["pixels"],
+                version=gate["software"],
+            )
+            name = table.dicom(number)
+            with (release.path / name).open("rb") as written:
+                found = written.read(len(expected) + 1)
+            if found != expected:
+                yield f"{name} is not what its pixels, label and id make: it departs from that at {first_difference(expected, found)}"
+        if archive.labels() != rows.labels:
+            yield f"{contents.ARCHIVE} has other labels than {contents.ROWS}"
+    if digest.hexdigest() != gate["digests"]["pixels"]:
+        yield f"{contents.ARCHIVE} holds other images than were judged: the digest of their pixels is not the one in gate.json"
+
+
+def _card(release: _Release, rows: Rows) -> Iterator[str]:
+    """The card against its model and what it must say, and the texts that follow from it."""
+    value = json_value(release.path / contents.CARD)
+    try:
+        card = DataCard.model_validate(value)
     except ValidationError as error:
-        return [f"data_card.json: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-    agrees = card.digests == gate.get("digests", {}).get("images") and card.attempt == gate.get("attempt")
-    return [] if agrees else ["data_card.json describes another verdict than gate.json"]
+        listed = error.errors(include_input=False, include_url=False)[:20]
+        yield from (f"{contents.CARD}: {'.'.join(map(str, item['loc']))[:80]}: {item['msg']}" for item in listed)
+        return
+    classes, labels = rows.table.classes, np.array(rows.labels)
+    counts = {name: int((labels == index).sum()) for index, name in enumerate(classes)}
+    asked = facts(release.gate, counts, release.shape[2])
+    yield from (
+        f"{contents.CARD} has another {name} than follows from verdict and images" for name in asked if getattr(card, name) != asked[name]
+    )
+    if contents.json_bytes(card.model_dump(mode="json")) != contents.json_bytes(value):
+        yield f"{contents.CARD} has values of another type than a card's"
+    if card.source.description != (dataset_card(card.source.name) or ""):
+        yield f"{contents.CARD} has another description of its source than ours"
+    if not card.software.keys() <= {"python", *PACKAGES} or not all(map(contents.VERSION.fullmatch, card.software.values())):
+        yield f"{contents.CARD} names software that no run has"
+    quoted = card.model_dump(exclude={"digests": True, "source": {"description"}})
+    if any("\n" in line or contents.suspicious(line) for line in _strings(quoted)):
+        yield f"{contents.CARD} holds a text that is no language: line breaks or encoded data"
+    for name, made in ((contents.CARD_TEXT, render_card(card)), (contents.LICENCE, licence_text(card))):
+        yield from _guarded(name, _same, release.path / name, made.encode())
 
 
-def _cohort(release: Path) -> tuple[NDArray[np.uint8], list[dict[str, str]], str | None]:
-    """Images ``uint8 [n, C, H, W]`` and rows of the release, and what is wrong with them."""
-    none: NDArray[np.uint8] = np.zeros((0, 1, 1, 1), np.uint8)
-    try:
-        with np.load(release / "cohort.npz", allow_pickle=False) as archive:
-            images, labels = archive["train_images"], archive["train_labels"]
-    except (OSError, ValueError, KeyError):
-        return none, [], "cohort.npz cannot be read as a MedMNIST archive"
-    with (release / "rows.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images) == len(labels) == len(rows):
-        return none, [], f"cohort.npz holds {len(images)} images and {len(labels)} labels, rows.csv {len(rows)} rows"
-    if any(not row.get("id") or not row.get("file") for row in rows):
-        return none, [], "rows.csv lacks an id or a file name in some row"
-    return (images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)), rows, None
+def _strings(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, Mapping):
+        yield from (text for pair in tree.items() for part in pair for text in _strings(part))
+    elif isinstance(tree, list | tuple):
+        yield from (text for part in tree for text in _strings(part))
 
 
-def _bound(pixels: NDArray[np.uint8], gate: dict[str, Any]) -> list[str]:
-    bound = gate.get("digests", {}).get("pixels") == pixel_digest(pixels)
-    return [] if bound else ["cohort.npz holds other images than were judged: the digest of their pixels is not the one in gate.json"]
+def _same(path: Path, made: bytes) -> None:
+    if content(path, len(made)) != made:
+        raise Damage(f"does not say what {contents.CARD} says")
 
 
-def _pictures(release: Path, names: set[str], pixels: NDArray[np.uint8], rows: list[dict[str, str]]) -> list[str]:
-    listed = {row["file"] for row in rows}
-    problems = [f"{name} is in no row of rows.csv" for name in sorted({name for name in names if name.startswith("images/")} - listed)]
-    for image, row in zip(pixels, rows, strict=True):
-        if row["file"] not in names:
-            problems.append(f"{row['file']} is in rows.csv but missing")
-            continue
-        with Image.open(release / row["file"]) as picture:
-            shown, extra = np.asarray(picture), picture.info
-        if not np.array_equal(shown, image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)):
-            problems.append(f"{row['file']} shows other pixels than cohort.npz")
-        if extra:
-            problems.append(f"{row['file']} carries metadata: {', '.join(sorted(map(str, extra)))}")
-    return problems
+def _picture(path: Path, image: NDArray[np.uint8]) -> None:
+    check_png(content(path, png_limit(image.shape)), image)
 
 
-def _dicom(release: Path, names: set[str], pixels: NDArray[np.uint8], rows: list[dict[str, str]]) -> list[str]:
-    listed = {f"dicom/{row['id']}.dcm": image for row, image in zip(rows, pixels, strict=True)}
-    present = {name for name in names if name.startswith("dicom/")}
-    problems = [f"{name} is in no row of rows.csv" for name in sorted(present - listed.keys())]
-    problems += [f"{name} is missing" for name in sorted(listed.keys() - present)]
-    for name in sorted(present & listed.keys()):
-        problems += [f"{name}: {problem}" for problem in dicom_problems(release / name, listed[name])]
-    return problems
+def _report(release: _Release, rows: Rows | None) -> None:
+    if rows is None:
+        check_page(text(release.path / contents.REPORT), release.gate, {})
+        return
+    first = [number for index in range(len(rows.table.classes)) for number in islice(_of_class(rows.labels, index), contents.SAMPLES)]
+    names = [rows.table.picture(number, rows.labels[number]) for number in first]
+    pictures = {name: content(release.path / name, png_limit(release.shape[1:])) for name in names}
+    limit = contents.TEXT_BYTES + sum(2 * len(png) for png in pictures.values())
+    check_page(text(release.path / contents.REPORT, limit), release.gate, pictures)
 
 
-def dicom_problems(path: Path, image: NDArray[np.uint8]) -> list[str]:
-    """What keeps a file from being a synthetic Secondary Capture object of ``image`` (uint8 [C, H, W]) without any trace of a patient."""
-    try:
-        ds = pydicom.dcmread(path)
-        same = np.array_equal(ds.pixel_array, image[0] if len(image) == 1 else np.moveaxis(image, 0, -1))
-    except Exception as error:  # whatever a damaged file makes the reader raise is a finding about that file
-        return [f"cannot be read ({type(error).__name__})"]
-    equipment = [
-        (purpose.get("CodeValue"), purpose.get("CodingSchemeDesignator"))
-        for item in ds.get("ContributingEquipmentSequence", [])
-        for purpose in item.get("PurposeOfReferenceCodeSequence", [])
-    ]
-    demands = {
-        "SOP Class is not Secondary Capture Image Storage": ds.get("SOPClassUID") == SecondaryCaptureImageStorage,
-        "Synthetic Data (0008,001C) is not YES": ds.get("SyntheticData") == "YES",
-        "Contributing Equipment Sequence names no synthesizing equipment": SYNTHESIZER[:2] in equipment,
-        "Patient's Name is not marked synthetic": str(ds.get("PatientName", "")).startswith(NAME_PREFIX),
-        "Patient ID is not marked synthetic": str(ds.get("PatientID", "")).startswith(SUBJECT_PREFIX),
-        "its pixels differ from cohort.npz": same,
-    }
-    return [problem for problem, met in demands.items() if not met] + list(_traces(ds))
+def _of_class(labels: list[int], index: int) -> Iterator[int]:
+    return (number for number, label in enumerate(labels) if label == index)
 
 
-def _traces(ds: pydicom.Dataset) -> Iterator[str]:
-    """Attributes that a synthetic image cannot have: dates, persons, a patient's description, private and curve or overlay groups."""
-    for element in ds.iterall():
-        tag = element.tag
-        described = tag.group == 0x0010 and element.keyword not in ("PatientName", "PatientID")
-        dated_or_named = element.VR in ("DA", "TM", "DT", "PN", "AS") and element.keyword != "PatientName"
-        if tag.is_private or tag.group & 0xFF00 in (0x5000, 0x6000):
-            yield f"holds the private or overlay attribute {tag}"
-        elif (described or dated_or_named) and not element.is_empty:
-            yield f"holds {element.name} {tag}, which a synthetic image cannot have"
+def _checksums(release: _Release) -> Iterator[str]:
+    """The checksums against the files, where these are of a size that a release can have."""
+    most = 16 * contents.TEXT_BYTES + len(release.pixels) * (4 * int(np.prod(release.shape[1:])) + contents.TEXT_BYTES // 64)
+    if sum(release.sizes.values()) > most:
+        raise Damage("was not compared with the files, which are larger than its images make a release")
+    covered = release.sizes.keys() - {contents.CHECKSUMS, contents.SIGNATURE, RECORD}
+    digests = {name: file_digest(release.path / name) for name in covered}
+    made = contents.checksums(digests)
+    found = content(release.path / contents.CHECKSUMS, len(made) + contents.TEXT_BYTES)
+    if found == made:
+        return
+    parts = [line.partition("  ") for line in found.decode(errors="replace").splitlines()]
+    listed = {name: digest for digest, _, name in parts}
+    yield from (f"{name} is listed in {contents.CHECKSUMS} but missing" for name in sorted(listed.keys() - covered))
+    yield from (f"{name} differs from its checksum" for name in sorted(covered) if listed.get(name) != digests[name])
+    yield f"{contents.CHECKSUMS} is not the list of this release's files"
 
 
-def _against_run(release: Path, names: set[str], pixels: NDArray[np.uint8], gate: dict[str, Any], run: Path) -> list[str]:
-    """The release against the run: the same files judged, no source image among the released ones, no pseudonym in any file."""
+def _signed(release: _Release, key: Ed25519PublicKey) -> Iterator[str]:
+    from pipeline.release.sign import check_signature
+
+    if not {contents.CHECKSUMS, contents.SIGNATURE} <= release.sizes.keys():
+        yield f"it is not signed: there is no {contents.SIGNATURE}"
+        return
+    yield from _guarded(contents.SIGNATURE, check_signature, release.path, key)
+
+
+def _record(release: _Release) -> None:
+    others = {name: size for name, size in release.sizes.items() if name != RECORD}
+    digests = {name: file_digest(release.path / name) for name in others}
+    page = text(release.path / contents.REPORT, others[contents.REPORT])
+    check_record(json_value(release.path / RECORD), release.gate, digests, others, page)
+
+
+def _against_run(release: _Release, run: Path) -> Iterator[str]:
+    """The release against the run: the same files judged, the same verdict, no source image released, no pseudonym in any text."""
     from pipeline.images import ImageSet
 
-    record = read_record(run / "generate")
+    record, gate = read_record(run / "generate"), release.gate
     if record is None:
-        return ["the run folder holds no finished generate stage to compare with"]
-    judged = gate.get("digests", {}).get("images", {})
-    problems = [f"generate/{name} of the run is not what was judged" for name in judged if record["files"].get(name) != judged[name]]
+        yield "the run folder holds no finished generate stage to compare with"
+        return
+    judged = gate["digests"]["images"]
+    yield from (f"generate/{name} of the run is not what was judged" for name in judged if record["files"].get(name) != judged[name])
+    bound = next(check["threshold"] for check in gate["checks"] if check["name"] == "copies")
+    if privacy_gate.checks(read_json(run / "audit" / "audit.json"), bound) != gate["checks"]:
+        yield "gate.json has other checks than follow from the audit of the run"
     source = ImageSet.load(run / "ingest")
-    known = {hashlib.sha256(image.tobytes()).digest() for image in source.images}
-    same = sum(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() in known for image in pixels)
+    known = {hashlib.sha256(np.asarray(source.images[index]).tobytes()).digest() for index in range(len(source))}
+    same = sum(digest in known for digest in release.pixels)
     if same:
-        problems.append(f"{same} released images are pixel for pixel images of the source")
+        yield f"{same} released images are pixel for pixel images of the source"
     columns = [name for name in ("id", "patient", "patient_id", "pseudonym") if name in source.rows]
     marks = {str(value).encode() for name in columns for value in source.rows[name] if len(str(value)) >= 8}
     words = re.compile(rb"[A-Za-z0-9_-]{8,}")
-    for name in sorted(names):
-        if marks & set(words.findall((release / name).read_bytes())):
-            problems.append(f"{name} holds an id or a pseudonym of the source")
-    return problems
+    for name in sorted(name for name in release.sizes if "/" not in name and name != contents.ARCHIVE):
+        if marks & set(words.findall((release.path / name).read_bytes())):
+            yield f"{name} holds an id or a pseudonym of the source"

@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 FRESH_SEED = 987_654
 
@@ -36,17 +38,16 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
     from pipeline.phantom.anatomy import CLASSES
     from pipeline.phantom.image import phantom_arrays
     from pipeline.progress import Reporter
-    from pipeline.release.gate import decide
     from pipeline.stages import run_stages
-    from privacy import audit, power
+    from privacy import audit, gate, power
 
     started = time.time()
     settings = load_config(config, [*overrides, f"seed={seed}"])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}/cohorts"):
         run = Path(folder)
         run_stages(settings, run, Reporter(run / "log.jsonl"), until="audit")
         report = json.loads((run / "audit" / "audit.json").read_text())
-        honest = decide(report)
+        honest = gate.decide(gate.checks(report))
         everyone, synthetic = ImageSet.load(run / "ingest"), ImageSet.load(run / "generate")
         train, sealed = _side(everyone, "train"), _side(everyone, "audit")
         copied = np.array(synthetic.images)
@@ -55,7 +56,7 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
         for place, source, transform in zip(rng.permutation(len(copied)), rng.permutation(len(train.images)), kinds):
             copied[place] = transform(train.images[source], rng)
         found = audit.find_copies(train, sealed, copied, planted=settings.audit.planted, rng=rng, device=runtime.device())
-        planted = decide(_with_copies(report, found))
+        planted = gate.decide(gate.checks(_with_copies(report, found)))
         fresh, labels, _ = phantom_arrays(fresh_patients, FRESH_SEED + seed, settings.ingest.size)
         hold, images = len(fresh) // 5, to_unit(fresh)
         choose = Labelled.of_classes(images[hold : 2 * hold], labels[hold : 2 * hold], np.arange(hold), len(CLASSES))

@@ -33,8 +33,7 @@ from evaluation.training import Task, train
 from pipeline import runtime
 from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet
-from pipeline.release import gate
-from privacy import audit, power
+from privacy import audit, gate, power
 from privacy.copies import CopySearch, shared_structure
 from tests.benchmarks.bootstrap import interval_of, resample_weights
 from tests.benchmarks.two_sample import TwoSample, two_sample_halves, two_sample_tasks
@@ -279,5 +278,4 @@ class CopyJudge:
             "copies": found,
             "power": [{"core": True, "planted": len(self.planted), "found": hits}],
         }
-        verdict = gate._verdict(gate._image_checks(report, gate.MAX_COPY_RATE))
-        return found | verdict
+        return found | gate.decide(gate.checks(report))["images"]

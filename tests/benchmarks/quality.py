@@ -10,12 +10,14 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -81,7 +83,8 @@ def configuration(options: argparse.Namespace, extra: Sequence[str] = ()) -> Con
 
 def load_sets(config: Config) -> dict[str, ImageSet]:
     """The four splits, through the pipeline's own ingest."""
-    with tempfile.TemporaryDirectory() as folder:
+    # Each seed has splits of its own, and nothing of them stays.
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}/cohorts"):
         run_stages(config, Path(folder), Reporter(Path(folder) / "log.jsonl"), until="ingest")
         everyone = ImageSet.load(Path(folder) / "ingest")
         return {name: everyone.split(name) for name in SPLITS}

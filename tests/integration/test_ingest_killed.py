@@ -25,7 +25,7 @@ def start(config, run):
 
 def lines(run):
     """Files that the journal holds; its last line may be unfinished."""
-    found = list(run.glob("ingest/partial-*/journal.jsonl"))
+    found = list(run.glob("unfinished/ingest/partial-*/journal.jsonl"))
     return found[0].read_bytes().count(b"\n") if found else 0
 
 

@@ -12,7 +12,11 @@ import pytest
 from tests.integration.small import quick
 
 STAGES = ("ingest", "train", "generate", "audit", "evaluate", "stress", "release")
-MIDDLE = {"ingest": "ingest/partial-*/journal.jsonl", "train": "train/checkpoint/*.safetensors", "generate": "generate/partial/*.npy"}
+MIDDLE = {
+    "ingest": "unfinished/ingest/partial-*/journal.jsonl",
+    "train": "unfinished/train/checkpoint/state.*.safetensors",
+    "generate": "unfinished/generate/partial/*.npy",
+}
 
 
 def kill_in(stage, config, run):
@@ -20,7 +24,7 @@ def kill_in(stage, config, run):
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", "run", str(config), "--out", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    pattern = MIDDLE.get(stage, f"{stage}/partial.json")
+    pattern = MIDDLE.get(stage, f"unfinished/{stage}/partial.json")
     deadline = time.time() + 240
     while time.time() < deadline and process.poll() is None:
         if any(run.glob(pattern)) and not (run / stage / "record.json").exists():
@@ -50,3 +54,4 @@ def test_killed_in_every_stage_it_ends_the_same(tmp_path, command):
     gates = [json.loads((run / "release" / "gate.json").read_text()) for run in (killed, straight)]
     assert gates[0] == gates[1]
     assert not [name for name in os.listdir(killed / "train") if name.startswith(("checkpoint", "partial"))]
+    assert not (killed / "unfinished").exists()

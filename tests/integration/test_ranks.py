@@ -38,7 +38,7 @@ def alive(run):
 
 
 def blocks_begun(run):
-    return list(run.glob("ingest/partial-*/blocks/*/journal.jsonl"))
+    return list(run.glob("unfinished/ingest/partial-*/blocks/*/journal.jsonl"))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_two_ranks_give_the_bytes_of_one(tmp_path, config):
         assert said.count("per class 25  sampler") == 1, said  # one rank speaks
     for stage in ("ingest", "train", "generate"):
         assert folder_digests(tmp_path / "one" / stage) == folder_digests(tmp_path / "two" / stage), stage
-    assert not list((tmp_path / "two").glob("*/partial*"))
+    assert not list((tmp_path / "two").glob("**/partial*"))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import time
 from typing import Any
 
@@ -30,6 +31,13 @@ def work(item: str) -> tuple[Any, list[NDArray[Any]]]:
         ctypes.string_at(0)
     if verb == "leave":
         os._exit(3)
+    if verb == "killed":  # by the system, the first times; the argument is a folder and how often
+        folder, times = argument.rsplit("*", 1)
+        deaths = len(os.listdir(folder))
+        if deaths < int(times):
+            open(os.path.join(folder, str(deaths)), "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"square": deaths}, []
     if verb == "raise":
         raise ValueError("SECRET^JANE " + argument)
     if verb == "panic":

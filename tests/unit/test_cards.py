@@ -16,8 +16,9 @@ from pipeline.release.results import Results, interval, limitations, number
 
 def results(run: Path) -> Results:
     ctx = make_context(run)
-    gate = decide("pass") | {"digests": {"images": {"images-00000.npy": "0" * 64}, "weights": {}, "pixels": "1" * 64}, "attempt": 2}
-    return Results.load(config(), ctx.run, gate, ctx.records)
+    digests = {"images": {"images-00000.npy": "0" * 64}, "weights": {}, "pixels": "1" * 64, "rows": "2" * 64}
+    gate = decide("pass") | {"digests": digests, "attempt": 2}
+    return Results.load(config(), ctx.folder, gate, ctx.records)
 
 
 def test_shipped_schema_is_that_of_the_model() -> None:
@@ -36,7 +37,7 @@ def test_card_states_verdict_power_figures_and_counts(tmp_path: Path) -> None:
     assert "attempt 2 on this cohort" in text
     assert "Embedded" not in text
     assert "A parametric phantom" in text
-    assert all(check.name != "membership" for check in card.checks), "a check of the weights is no part of the images' card"
+    assert all(check.name != "membership_weights" for check in card.checks), "a check of the weights is no part of the images' card"
 
 
 def test_markdown_cannot_be_broken_by_what_it_quotes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pydicom
 import pytest
 from pydicom.sr.codedict import codes
 
-from pipeline.release.dicom_export import SYNTHESIZER, derived_uid, secondary_capture, write_secondary_capture
+from pipeline.release.dicom_export import SYNTHESIZER, derived_uid, dicom_bytes, first_difference, secondary_capture
 
 # Synthetic Data (0008,001C) entered the standard after the dictionary of the packaged dciodvfy.
 NEWER_THAN_DCIODVFY = "(0008,001c)"
@@ -24,22 +25,23 @@ def image(channels: int, side: tuple[int, int] = (15, 13)) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_survive_a_round_trip_of_odd_length(tmp_path: Path, channels: int) -> None:
     pixels = image(channels)
-    write_secondary_capture(tmp_path / "a.dcm", pixels, image_id="s1", label="effusion", cohort="abc")
+    (tmp_path / "a.dcm").write_bytes(dicom_bytes(pixels, image_id="SYN-1", label="effusion", cohort="abc", version="1"))
     read = pydicom.dcmread(tmp_path / "a.dcm")
     assert np.array_equal(read.pixel_array, pixels[0] if channels == 1 else np.moveaxis(pixels, 0, -1))
     assert read.PhotometricInterpretation == ("MONOCHROME2" if channels == 1 else "RGB")
 
 
 def test_object_says_that_it_is_synthetic_and_who_made_it() -> None:
-    ds = secondary_capture(image(1), image_id="s000007", label="pleural \\ effusion, Erguß", cohort="abc")
+    ds = secondary_capture(image(1), image_id="SYN-00c0ffee-000007", label="pleural \\ effusion, Erguß", cohort="abc", version="1.2")
     purpose = ds.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0]
     assert ds.SyntheticData == "YES"
     assert ds.ConversionType == "SYN"
     assert ds.ImageType == ["DERIVED", "SECONDARY"]
     assert ds.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
     assert (purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning) == SYNTHESIZER
-    assert str(ds.PatientName) == "SYNTHETIC^s000007"
-    assert ds.PatientID == "SYN-s000007"
+    assert str(ds.PatientName) == "SYNTHETIC^SYN-00c0ffee-000007"
+    assert ds.PatientID == "SYN-00c0ffee-000007"
+    assert ds.SoftwareVersions == "1.2"
     assert ds.SeriesDescription == "Synthetic: pleural / effusion, Erguß"
     assert not ds.PatientBirthDate
     assert not ds.StudyDate
@@ -51,13 +53,12 @@ def test_synthesizer_code_is_that_of_the_dicom_dictionary() -> None:
     assert (concept.value, concept.scheme_designator, concept.meaning) == SYNTHESIZER
 
 
-def test_same_image_gives_the_same_bytes_and_other_ids_other_uids(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_secondary_capture(tmp_path / name, image(1), image_id="s1", label="x", cohort="abc")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    first, second = (secondary_capture(image(1), image_id=name, label="x", cohort="abc") for name in ("s1", "s2"))
-    assert first.PatientID == "SYN-s1"
-    assert second.PatientID == "SYN-s2"
+def test_same_image_gives_the_same_bytes_and_other_ids_other_uids() -> None:
+    made = [dicom_bytes(image(1), image_id="SYN-1", label="x", cohort="abc", version="1") for _ in range(2)]
+    assert made[0] == made[1]
+    first, second = (secondary_capture(image(1), image_id=name, label="x", cohort="abc", version="1") for name in ("SYN-1", "SYN-2"))
+    assert first.PatientID == "SYN-1"
+    assert second.PatientID == "SYN-2"
     uids = [ds[key].value for ds in (first, second) for key in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")]
     assert len(set(uids)) == 6
     assert all(uid.is_valid and uid.startswith("2.25.") for uid in uids)
@@ -66,15 +67,30 @@ def test_same_image_gives_the_same_bytes_and_other_ids_other_uids(tmp_path: Path
 
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="uint8"):
-        secondary_capture(np.zeros((2, 4, 4), np.uint8), image_id="s1", label="x", cohort="abc")
+        secondary_capture(np.zeros((2, 4, 4), np.uint8), image_id="SYN-1", label="x", cohort="abc", version="1")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_dciodvfy_finds_no_error(tmp_path: Path, channels: int) -> None:
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
-    write_secondary_capture(tmp_path / "a.dcm", image(channels), image_id="s1", label="Erguß", cohort="abc")
+    made = dicom_bytes(image(channels), image_id="SYN-00c0ffee-000001", label="Erguß", cohort="abc", version="1")
+    (tmp_path / "a.dcm").write_bytes(made)
     found = subprocess.run(["dciodvfy", "-new", str(tmp_path / "a.dcm")], capture_output=True, text=True, check=False)
     report = (found.stdout + found.stderr).splitlines()
     assert "SCImage" in report
     assert [line for line in report if line.startswith("Error") and NEWER_THAN_DCIODVFY not in line] == []
+
+
+def test_no_library_writes_its_own_version_into_a_file() -> None:
+    read = pydicom.dcmread(io.BytesIO(dicom_bytes(image(1), image_id="SYN-1", label="x", cohort="abc", version="1")))
+    assert read.file_meta.ImplementationVersionName == "SYNTHCOHORT"
+    assert b"PYDICOM" not in dicom_bytes(image(1), image_id="SYN-1", label="x", cohort="abc", version="1")
+
+
+def test_the_attribute_where_two_files_part_is_named() -> None:
+    made = dicom_bytes(image(1), image_id="SYN-1", label="x", cohort="abc", version="1")
+    assert first_difference(made, made.replace(b"LO\x06\x00SYN-1 ", b"LO\x06\x00ROE-1 ")) == "Patient ID"
+    assert first_difference(made, b"x" + made[1:]) == "its preamble"
+    assert first_difference(made, made + b"x") == "bytes after its end"
+    assert first_difference(made, made[:-3]) == "Pixel Data"

@@ -11,11 +11,11 @@ import pytest
 
 from pipeline import evaluate, stress
 from pipeline.config import Config
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.progress import Reporter, silent
 from pipeline.release.results import dig, interval, number
-from pipeline.stages import Context
 
 NAMES = ("left", "right")
 
@@ -106,7 +106,7 @@ def test_distances_are_given_with_a_spread_and_never_an_interval(finished: types
 
 
 def test_stress_is_put_on_the_very_judges_of_the_evaluation(finished: types.SimpleNamespace) -> None:
-    judges = evaluate.load_judges(finished.folder / "evaluate" / evaluate.JUDGES, "cpu")
+    judges = evaluate.load_judges(finished.folder / "evaluate" / evaluate.JUDGES, "small", "cpu")
     assert len(judges) == 2
     test = evaluate.labelled(ImageSet.load(finished.folder / "ingest").split("test"))
     named = np.stack([one.predict(test.unit) for one in judges]).argmax(axis=2)
@@ -132,6 +132,19 @@ def test_judges_that_see_nothing_yield_sentences_everywhere(tmp_path: Path) -> N
     assert said in number(dig(found, "label_fidelity.macro.value"))
     assert said in stress.run(context(tmp_path, "stress"))["unfit"]
     assert said in json.loads((tmp_path / "stress" / "stress.json").read_text())["unfit"]
+
+
+def test_damaged_judges_are_told_in_one_line(finished: types.SimpleNamespace, tmp_path: Path) -> None:
+    whole = (finished.folder / "evaluate" / evaluate.JUDGES).read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", None):
+        path = tmp_path / "evaluate" / evaluate.JUDGES
+        path.parent.mkdir(exist_ok=True)
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"judges\.safetensors") as refused:
+            evaluate.load_judges(path, "small", "cpu")
+        assert "\n" not in str(refused.value)
+    with pytest.raises(InputError, match=r"judges\.safetensors"):
+        evaluate.load_judges(finished.folder / "evaluate" / evaluate.JUDGES, "resnet18", "cpu")
 
 
 def test_a_val_of_one_patient_is_refused_in_words(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def leaves(tree: Any) -> Iterator[dict[str, Any]]:
 def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ctx = make_context(tmp_path_factory.mktemp("figures") / "run")
     gate = decide("pass") | {"digests": {"images": {"a.npy": "0" * 64}, "weights": {}, "pixels": "1" * 64}, "attempt": 1}
-    results = Results.load(config(), ctx.run, gate, ctx.records)
+    results = Results.load(config(), ctx.folder, gate, ctx.records)
     artifacts.write_json(ctx.out / "gate.json", gate)
     artifacts.publish(ctx.out, {}, summary={"verdict": "pass"}, seconds=1.0)
     stream = io.StringIO()
@@ -110,7 +110,7 @@ def test_a_figure_of_an_unfit_judge_is_its_reason_said_once() -> None:
 )
 def test_figures_of_a_known_cohort_confirm_nothing(tmp_path: Path, gate: dict[str, Any], cohort: dict[str, Any], said: str) -> None:
     ctx = make_context(tmp_path / "run")
-    base = Results.load(config(), ctx.run, decide("inconclusive") | {"digests": {"images": {}, "pixels": ""}}, ctx.records)
+    base = Results.load(config(), ctx.folder, decide("inconclusive") | {"digests": {"images": {}, "pixels": ""}}, ctx.records)
     found = replace(base, gate={**base.gate, **gate}, cohort={**base.cohort, **cohort})
     assert standing(found).startswith(said)
     assert ("confirm nothing" in standing(found)) == (not said.startswith("First"))
@@ -135,6 +135,6 @@ def test_a_tile_has_the_digits_of_the_interval_beside_it(tmp_path: Path, value: 
     ctx = make_context(tmp_path / "run")
     measure = change(value, 0.0301)
     evaluation = EVALUATION | {"utility": EVALUATION["utility"] | {"differences": {"real+synthetic": {"auc": measure}}}}
-    found = replace(Results.load(config(), ctx.run, decide("pass"), ctx.records), evaluation=evaluation)
+    found = replace(Results.load(config(), ctx.folder, decide("pass"), ctx.records), evaluation=evaluation)
     shown, note = next((shown, note) for name, shown, note in tiles(found) if name == "AUC, synthetic images added")
     assert f"{shown} ({note.rpartition('; ')[2]})" == interval(measure)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import time
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from isolated_work import leaking, work
 
+from pipeline.errors import InputError
+from pipeline.ingest import isolate
 from pipeline.ingest.isolate import BATCH, Answer, Failed, isolated
 
 HOSTILE = ["hang:", "crash:", "leave:", "raise:x", "panic:", "allocate:4000", "recurse:", "sleep:60"]
@@ -93,3 +100,68 @@ def test_workers_are_gone_when_the_caller_stops_early() -> None:
 
 def test_no_items_no_workers() -> None:
     assert list(isolated(work, [])) == []
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "PAUSE", 0.001)
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("before", [0, 1, 7])
+@pytest.mark.parametrize("times", [1, 3, 4])
+def test_what_a_worker_reads_that_the_system_kills_is_read_again(tmp_path: Path, before: int, times: int) -> None:
+    """SIGKILL, as from Linux where memory runs out: also at the first file of a worker, and several times in a row."""
+    items = [*(f"square:{n}" for n in range(before)), f"killed:{tmp_path}*{times}", "square:5"]
+    found = list(isolated(work, items, workers=1))
+    assert [answer.value["square"] for answer in found if isinstance(answer, Answer)] == [*(n**2 for n in range(before)), times, 25]
+
+
+@pytest.mark.usefixtures("quickly")
+def test_what_is_killed_every_time_is_left_out_and_costs_itself_only(tmp_path: Path) -> None:
+    found = list(isolated(work, ["square:1", f"killed:{tmp_path}*99", "square:2", "crash:"], workers=1))
+    assert [getattr(answer, "kind", "") for answer in found] == ["", "killed", "", "crash"]
+    assert len(list(tmp_path.iterdir())) == isolate.TRIES
+    assert isinstance(found[1], Failed)
+    assert "more memory" in found[1].reason
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_worker_that_is_killed_before_it_is_ready_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = isolate._context(work)
+    real, left = context.Process.start, [3]
+
+    def start(process: Any) -> None:
+        real(process)
+        if left[0]:
+            left[0] -= 1
+            os.kill(process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(context.Process, "start", start)
+    found = list(isolated(work, [f"square:{n}" for n in range(70)], workers=2))
+    assert [answer.value["square"] for answer in found if isinstance(answer, Answer)] == [n**2 for n in range(70)]
+    assert left == [0]
+
+
+@pytest.mark.usefixtures("quickly")
+def test_where_no_worker_can_be_started_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = isolate._context(work)
+    real = context.Process.start
+    monkeypatch.setattr(context.Process, "start", lambda process: real(process) or os.kill(process.pid, signal.SIGKILL))
+    with pytest.raises(InputError, match="free some memory"):
+        list(isolated(work, ["square:1"], workers=1))
+
+
+@pytest.mark.usefixtures("quickly")
+def test_workers_that_are_killed_from_outside_between_batches_and_with_the_server_that_forked_them_cost_nothing() -> None:
+    items = [f"square:{n}" for n in range(6 * BATCH)]
+    results = isolated(work, items, workers=2)
+    found = [next(results)]
+    for number, answer in enumerate(results):
+        found.append(answer)
+        if number % BATCH == 3:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGKILL)
+        if number == 2 * BATCH:
+            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    assert [answer.value["square"] for answer in found if isinstance(answer, Answer)] == [n**2 for n in range(6 * BATCH)]

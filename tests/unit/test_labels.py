@@ -33,7 +33,7 @@ def test_labels_by_file_uid_or_patient(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("file,label\na,healthy\nb,tumour\n", "2 label(s) match no class, in row(s) 1, 2 of 2 below the header; ingest.classes names normal, effusion"),
+        ("file,label\na,healthy\nb,tumour\n", "2 label(s) match no class, in row(s) 1, 2 of 2"),
         ("name,label\na,normal\n", "needs a column 'label' and one of file"),
         ("", "needs a column"),
     ],

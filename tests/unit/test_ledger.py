@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import stat
 from pathlib import Path
+from typing import Any
 
 import dicom_folder
 import numpy as np
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 
+from pipeline.cohorts.cohort import TORN, Attempt, Cohort
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.ingest import stage
-from pipeline.ingest.ledger import Ledger, place
+from pipeline.ingest.ledger import SETTLED_TWICE, TIES, place
 from pipeline.ingest.split import assign, tie
 from pipeline.progress import Reporter
 from pipeline.stages import Context
@@ -48,11 +50,12 @@ def test_growth_moves_nobody_and_ties_nothing(seed: int, before: int, added: int
     late_image = rng.random(len(images)) < 0.05  # an image that an early patient brings later
     first = np.flatnonzero(early & ~late_image)
     subset = [images[n] for n in first], [patients[n] for n in first]
-    old, kept = place(Ledger("k", SHARES), *subset, clusters[first], labels[first], CLASSES, np.random.default_rng(1))
-    assert kept.all()
-    assert not crossing(clusters[first], old, kept)
-    grown = Ledger("k", SHARES, dict(zip(subset[1], old.tolist())), frozenset(subset[0]))
-    new, kept = place(grown, images, patients, clusters, labels, CLASSES, np.random.default_rng(2))
+    old, why = place(Cohort(), *subset, clusters[first], labels[first], CLASSES, SHARES, np.random.default_rng(1))
+    assert not why.any()
+    assert not crossing(clusters[first], old, why == "")
+    grown = Cohort(dict(zip(subset[1], old.tolist())), dict(zip(subset[0], old.tolist())))
+    new, why = place(grown, images, patients, clusters, labels, CLASSES, SHARES, np.random.default_rng(2))
+    kept = why == ""
     np.testing.assert_array_equal(new[first], old)
     assert kept[first].all()
     assert not crossing(clusters, new, kept)
@@ -61,12 +64,12 @@ def test_growth_moves_nobody_and_ties_nothing(seed: int, before: int, added: int
         assert len(set(new[mine].tolist())) <= 1
         if patient not in subset[1]:
             assert mine.sum() in (0, sum(p == patient for p in patients)) or _torn(clusters, grown, patients, patient)
-    again, kept_again = place(grown, images, patients, clusters, labels, CLASSES, np.random.default_rng(2))
+    again, why_again = place(grown, images, patients, clusters, labels, CLASSES, SHARES, np.random.default_rng(2))
     np.testing.assert_array_equal(again[kept], new[kept])
-    np.testing.assert_array_equal(kept_again, kept)
+    np.testing.assert_array_equal(why_again, why)
 
 
-def _torn(clusters: NDArray[np.int64], ledger: Ledger, patients: list[str], patient: str) -> bool:
+def _torn(clusters: NDArray[np.int64], ledger: Cohort, patients: list[str], patient: str) -> bool:
     """Whether one of the patient's images is alike to images of settled patients in two splits."""
     mine = {c for c, p in zip(clusters.tolist(), patients) if p == patient and c >= 0}
     return any(len({ledger.patients[p] for c, p in zip(clusters.tolist(), patients) if c == m and p in ledger.patients}) > 1 for m in mine)
@@ -74,15 +77,15 @@ def _torn(clusters: NDArray[np.int64], ledger: Ledger, patients: list[str], pati
 
 def test_an_empty_ledger_draws_as_without_one() -> None:
     images, patients, clusters, labels = cohort(80, np.random.default_rng(3))
-    splits, kept = place(Ledger("k", SHARES), images, patients, clusters, labels, CLASSES, np.random.default_rng(7))
+    splits, why = place(Cohort(), images, patients, clusters, labels, CLASSES, SHARES, np.random.default_rng(7))
     plain = assign(tie(patients, clusters), labels, SHARES, CLASSES, np.random.default_rng(7))
     np.testing.assert_array_equal(splits, plain)
-    assert kept.all()
+    assert not why.any()
 
 
-def settled(splits: dict[str, str]) -> Ledger:
+def settled(splits: dict[str, str]) -> Cohort:
     """Each patient with one image, ``i-<patient>``."""
-    return Ledger("k", SHARES, splits, frozenset(f"i-{patient}" for patient in splits))
+    return Cohort(splits, {f"i-{patient}": name for patient, name in splits.items()})
 
 
 def balanced() -> dict[str, str]:
@@ -98,9 +101,9 @@ def test_who_ties_two_splits_is_left_out_and_who_touches_one_follows_it() -> Non
     clusters[[0, len(known), len(known) + 1]] = 0  # p0 (train), follows, ties
     clusters[[19, len(known) + 2]] = 1  # p19 (test), ties
     labels = np.zeros(len(images), np.int64)
-    splits, kept = place(settled(known), images, patients, clusters, labels, ("a",), np.random.default_rng(0))
+    splits, why = place(settled(known), images, patients, clusters, labels, ("a",), SHARES, np.random.default_rng(0))
     assert dict(zip(patients[:20], splits[:20].tolist())) == known
-    assert kept.tolist() == [*[True] * 21, False, False, True]
+    assert why.tolist() == [*[""] * 21, TIES, TIES, ""]
     assert splits[20] == "train"
 
 
@@ -110,16 +113,16 @@ def test_a_new_image_of_an_earlier_patient_stays_with_the_patient_or_out() -> No
     images = [f"i-{patient}" for patient in known] + ["i-second", "i-third"]
     clusters = np.full(len(images), -1)
     clusters[[19, 21]] = 0  # p19 is in test, p0 in train
-    splits, kept = place(settled(known), images, patients, clusters, np.zeros(22, np.int64), ("a",), np.random.default_rng(0))
+    splits, why = place(settled(known), images, patients, clusters, np.zeros(22, np.int64), ("a",), SHARES, np.random.default_rng(0))
     assert splits[20] == "train"
-    assert kept.tolist() == [*[True] * 21, False]
+    assert why.tolist() == [*[""] * 21, TIES]
 
 
 def test_new_patients_fill_up_what_a_split_lacks() -> None:
     known = {f"p{n}": "train" if n < 12 else ("audit", "val", "test")[n % 3] for n in range(18)}
     patients = [*known, *(f"n{n}" for n in range(82))]
     images = [f"i-{patient}" for patient in patients]
-    splits, _ = place(settled(known), images, patients, np.full(100, -1), np.zeros(100, np.int64), ("a",), np.random.default_rng(0))
+    splits, _ = place(settled(known), images, patients, np.full(100, -1), np.zeros(100, np.int64), ("a",), SHARES, np.random.default_rng(0))
     assert {name: int((splits == name).sum()) for name in SHARES} == {"train": 44, "audit": 21, "val": 15, "test": 20}
 
 
@@ -128,37 +131,18 @@ def test_too_few_new_patients_says_what_lacks() -> None:
     patients = [*known, "n"]
     images = [f"i-{patient}" for patient in patients]
     with pytest.raises(InputError, match="class a lacks 1 in test, and earlier patients stay"):
-        place(settled(known), images, patients, np.full(13, -1), np.zeros(13, np.int64), ("a",), np.random.default_rng(0))
+        place(settled(known), images, patients, np.full(13, -1), np.zeros(13, np.int64), ("a",), SHARES, np.random.default_rng(0))
 
 
-def test_the_file_is_private_holds_pseudonyms_and_survives(tmp_path: Path) -> None:
-    path = tmp_path / "splits.json"
-    first = Ledger.load(path, KEY, SHARES)
-    first.save(path, ["i1"], ["p1"], ["train"])
-    Ledger.load(path, KEY, SHARES).save(path, ["i2"], ["p2"], ["test"])
-    found = Ledger.load(path, KEY, SHARES)
-    assert found.patients == {"p1": "train", "p2": "test"}
-    assert found.images == {"i1", "i2"}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert KEY.decode() not in path.read_text()
-    assert [p.name for p in tmp_path.iterdir()] == ["splits.json"]
-
-
-@pytest.mark.parametrize(
-    ("key", "shares", "spoil", "message"),
-    [
-        (b"another key, of the same kind", SHARES, False, "another project key"),
-        (KEY, {**SHARES, "train": 0.5}, False, r"other shares \(train 0.44"),
-        (KEY, SHARES, True, "damaged"),
-    ],
-)
-def test_a_ledger_that_does_not_fit_is_refused(tmp_path: Path, key: bytes, shares: dict[str, float], spoil: bool, message: str) -> None:
-    path = tmp_path / "splits.json"
-    Ledger.load(path, KEY, SHARES).save(path, ["i1"], ["p1"], ["train"])
-    if spoil:
-        path.write_text("{")
-    with pytest.raises(InputError, match=message):
-        Ledger.load(path, key, shares)
+def test_who_is_known_by_images_alone_goes_where_they_are_and_who_is_settled_twice_stays_out() -> None:
+    known = balanced()
+    patients = [*known, "renamed", "renamed", "both", "both", "joined", "new"]
+    images = [f"i-{patient}" for patient in known] + ["i-p19", "i-another", "i-p0", "i-p18", "i-joined", "i-new"]
+    cohort = settled(known).with_splits({"joined": TORN}, {})
+    arguments = np.full(len(images), -1), np.zeros(len(images), np.int64), ("a",), SHARES, np.random.default_rng(0)
+    splits, why = place(cohort, images, patients, *arguments)
+    assert splits[20:22].tolist() == ["test", "test"]
+    assert why.tolist() == [*[""] * 22, *[SETTLED_TWICE] * 3, ""]
 
 
 def test_patients_who_come_later_move_nobody_in_the_ingested_cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,3 +160,33 @@ def test_patients_who_come_later_move_nobody_in_the_ingested_cohort(tmp_path: Pa
     assert len(tables[1]) == 36
     assert (tables[1][tables[0].index] == tables[0]).all()
     assert set(tables[1].drop(tables[0].index)) >= {"train", "audit"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda value: value["patients"].update(p1="audit"),
+        lambda value: value["patients"].pop("p1"),
+        lambda value: value["images"].pop("i1"),
+        lambda value: value["images"].update(i9="train"),
+        lambda value: value.update(patients=[]),
+        lambda value: value.update(images=3),
+        lambda value: value["patients"].update(p1=3),
+        lambda value: value["attempts"].clear(),
+        lambda value: value["attempts"][0].update(verdict="pass"),
+        lambda value: value.pop("seal"),
+        lambda value: value.update(seal=None),
+    ],
+)
+def test_an_edited_cohort_is_refused(damage: Any) -> None:
+    """An edited split would make a sealed patient one of the training's, an edited count hide an attempt."""
+    cohort = Cohort({"p1": "train"}, {"i1": "train"}, (Attempt("set", "fail", "2026-01-01"),))
+    assert Cohort.from_json(cohort.to_json(KEY), KEY) == cohort
+    value = json.loads(cohort.to_json(KEY))
+    damage(value)
+    with pytest.raises(ValueError, match=r"edited|not a cohort"):
+        Cohort.from_json(json.dumps(value).encode(), KEY)
+
+
+def test_a_cohort_of_another_key_is_told_from_a_damaged_one() -> None:
+    assert Cohort.from_json(Cohort({"p1": "train"}).to_json(KEY), b"another key, as long") is None

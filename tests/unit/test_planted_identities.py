@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,7 @@ def traces(content: str) -> list[str]:
     return [trace for trace in TRACES if trace in content]
 
 
-def test_nothing_of_it_is_outside_the_list_of_what_was_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_it_is_outside_the_list_of_what_was_left_out(tmp_path: Path, cohorts: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root, run = cohort(tmp_path / "in"), tmp_path / "run"
     ctx = context(root, run)
     stage.run(ctx)
@@ -113,9 +114,10 @@ def test_nothing_of_it_is_outside_the_list_of_what_was_left_out(tmp_path: Path, 
     assert traces("".join(capfd.readouterr())) == []
     pseudonyms = {*kept.rows["id"], *kept.rows["patient"]}
     assert not [path for path, content in files(run) if traces(content) and any(name in content for name in pseudonyms)]
-    ledger = run / "splits.json"
+    [ledger] = cohorts.glob("cohort-*.json")
     assert stat.S_IMODE(ledger.stat().st_mode) == 0o600
-    assert set(kept.rows["patient"]) <= set(part.strip('": ,\n') for part in ledger.read_text().replace(":", "\n").splitlines())
+    assert not traces(ledger.read_text())
+    assert set(kept.rows["patient"]) == set(json.loads(ledger.read_text())["patients"])
 
 
 def test_an_interrupted_run_leaves_no_table_from_identities_to_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -13,16 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from release_run import CLASSES, gate_module, make_context, synthetic_images
+from release_run import CLASSES, LENIENT, audit, make_context, released, synthetic_images
 
 from pipeline.errors import InputError
-from pipeline.release import stage
+from pipeline.release import contents, stage
+from pipeline.release.verify import verify
 from pipeline.stages import Context
+from privacy import gate
 
 
-def release(run: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, channels: int = 1) -> Context:
-    monkeypatch.setattr(stage, "gate", gate_module(verdict))
-    ctx = make_context(run, channels)
+@pytest.fixture(autouse=True)
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+
+
+def release(run: Path, verdict: str = "pass", channels: int = 1) -> Context:
+    ctx = make_context(run, channels, verdict)
     stage.run(ctx)
     return ctx
 
@@ -32,16 +39,16 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
-def test_without_a_pass_only_verdict_and_report_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
-    ctx = release(tmp_path / "run", monkeypatch, verdict)
+def test_without_a_pass_only_verdict_and_report_are_written(tmp_path: Path, verdict: str) -> None:
+    ctx = release(tmp_path / "run", verdict)
     assert files(ctx.out) == {"gate.json", "report.html"}
     assert json.loads((ctx.out / "gate.json").read_text())["verdict"] == verdict
     assert b"data:image" not in (ctx.out / "report.html").read_bytes()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pass_writes_the_same_images_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
-    out = release(tmp_path / "run", monkeypatch, "pass", channels).out
+def test_pass_writes_the_same_images_in_every_format(tmp_path: Path, channels: int) -> None:
+    out = release(tmp_path / "run", "pass", channels).out
     images = synthetic_images(channels)
     with np.load(out / "cohort.npz", allow_pickle=False) as archive:
         pixels, labels = archive["train_images"], archive["train_labels"]
@@ -60,38 +67,37 @@ def test_pass_writes_the_same_images_in_every_format(tmp_path: Path, monkeypatch
     assert {"data_card.md", "data_card.json", "report.html", "gate.json", "LICENSE.txt", "SHA256SUMS"} <= files(out)
 
 
-def test_archive_has_the_layout_of_medmnists_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_has_the_layout_of_medmnists_own(tmp_path: Path) -> None:
     if "SYNTHCOHORT_DATA" not in os.environ:
         pytest.skip("SYNTHCOHORT_DATA is not set: no MedMNIST file to compare with")
-    out = release(tmp_path / "run", monkeypatch, "pass").out
+    out = release(tmp_path / "run", "pass").out
     with np.load(Path(os.environ["SYNTHCOHORT_DATA"]) / "breastmnist" / "breastmnist.npz") as theirs, np.load(out / "cohort.npz") as ours:
         layout = [{key: (archive[key].dtype, archive[key].ndim) for key in archive} for archive in (theirs, ours)]
     assert layout[0] == layout[1]
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
-def test_checksums_are_read_by_sha256sum_and_cover_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = release(tmp_path / "run", monkeypatch, "pass").out
+def test_checksums_are_read_by_sha256sum_and_cover_everything(tmp_path: Path) -> None:
+    out = release(tmp_path / "run", "pass").out
     found = subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=out, capture_output=True, text=True, check=False)
     assert found.returncode == 0
     assert {line.rpartition(": ")[0] for line in found.stdout.splitlines()} == files(out) - {"SHA256SUMS"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
-def test_passed_release_is_readable_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = release(tmp_path / "run", monkeypatch, "pass").out
+def test_passed_release_is_readable_by_others(tmp_path: Path) -> None:
+    out = release(tmp_path / "run", "pass").out
     modes = {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.name != "partial.json"}
     assert modes == {0o755, 0o644}
     assert out.stat().st_mode & 0o777 == 0o755
 
 
-def test_same_run_releases_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sums = [(release(tmp_path / name, monkeypatch, "pass").out / "SHA256SUMS").read_text().splitlines() for name in ("a", "b")]
+def test_same_run_releases_the_same_bytes(tmp_path: Path) -> None:
+    sums = [(release(tmp_path / name, "pass").out / "SHA256SUMS").read_text().splitlines() for name in ("a", "b")]
     assert sums[0] == sums[1]
 
 
-def test_images_changed_after_the_audit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "gate", gate_module("pass"))
+def test_images_changed_after_the_audit_are_refused(tmp_path: Path) -> None:
     ctx = make_context(tmp_path / "run")
     shard = np.load(ctx.folder("generate") / "images-00000.npy")
     shard[3, 0, 0, 0] ^= 1
@@ -101,31 +107,71 @@ def test_images_changed_after_the_audit_are_refused(tmp_path: Path, monkeypatch:
     assert files(ctx.out) == set()
 
 
-def test_audit_of_other_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "gate", gate_module("pass"))
+def test_audit_of_other_images_is_refused(tmp_path: Path) -> None:
     ctx = make_context(tmp_path / "run")
     ctx.records["audit"]["identity"]["inputs"]["generate"] = "0" * 64
     with pytest.raises(InputError, match="audit judged other images"):
         stage.run(ctx)
 
 
-def test_attempts_on_one_cohort_are_counted_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ctx = release(tmp_path / "run", monkeypatch, "fail")
-    assert stage.count_attempt(ctx, "fail") == 1
-    ctx.records["generate"]["digest"] = "1" * 64
-    assert stage.count_attempt(ctx, "pass") == 2
-    assert stage.count_attempt(ctx, "pass") == 2
-    ctx.records["ingest"]["digest"] = "2" * 64
-    assert stage.count_attempt(ctx, "pass") == 1
-    ledger = json.loads((ctx.run / "attempts.json").read_text())
-    assert sorted(len(entries) for entries in ledger.values()) == [1, 2]
-    (ctx.run / "attempts.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        stage.count_attempt(ctx, "pass")
-
-
 def test_class_names_become_distinct_plain_folders() -> None:
-    folders = stage.class_folders(("normal, benign", "normal / benign", "../up", "plain"))
-    assert len(set(folders.values())) == 4
+    folders = contents.class_folders(("normal, benign", "normal / benign", "../up", "plain", "Plain"))
+    assert len({folder.lower() for folder in folders.values()}) == 5
     assert folders["plain"] == "plain"
     assert all("/" not in name and not name.startswith(".") for name in folders.values())
+
+
+def test_subjects_carry_an_id_of_the_release_that_only_the_key_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for folder, key in (("a", "x" * 16), ("b", "x" * 16), ("c", "y" * 16)):
+        monkeypatch.setenv("SYNTHCOHORT_KEY", key)
+        out = release(tmp_path / folder).out
+        ids.append(json.loads((out / "gate.json").read_text())["release"])
+        with (out / "rows.csv").open(newline="") as file:
+            assert [row["id"] for row in csv.DictReader(file)] == [f"SYN-{ids[-1]}-{number:06d}" for number in range(10)]
+    assert ids[0] == ids[1]
+    assert ids[0] != ids[2]
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive"])
+def test_what_is_written_is_verified_and_so_is_the_stages_record(tmp_path: Path, verdict: str) -> None:
+    ctx = released(tmp_path / "run", verdict)
+    assert (ctx.out / "record.json").exists()
+    assert verify(ctx.out, ctx.run) == []
+
+
+def test_texts_that_are_no_language_are_refused_before_anything_is_released(tmp_path: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    release = ctx.config.release.model_copy(update={"contact": "iVBORw0KGgo" * 20})
+    with pytest.raises(InputError, match="change the texts or the class names"):
+        stage.run(dataclasses.replace(ctx, config=ctx.config.model_copy(update={"release": release})))
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"copies": 1}', '{"n": NaN}'])
+def test_a_damaged_audit_is_one_line(tmp_path: Path, damage: str) -> None:
+    ctx = make_context(tmp_path / "run")
+    (ctx.folder("audit") / "audit.json").write_text(damage)
+    with pytest.raises(InputError, match=r"audit\.json is missing or damaged"):
+        stage.run(ctx)
+
+
+def test_a_measure_out_of_its_range_is_no_verdict(tmp_path: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    (ctx.folder("audit") / "audit.json").write_text(json.dumps(audit("pass") | {"n": {**audit("pass")["n"], "holdout_units": -5}}))
+    with pytest.raises(InputError, match="damaged"):
+        stage.run(ctx)
+
+
+def test_nothing_local_is_in_the_report(tmp_path: Path) -> None:
+    """Paths of other runs and of the key, and the digest by which the cohort could be recognised."""
+    ctx = make_context(tmp_path / "run", 1, "fail")
+    config = ctx.config.model_copy(
+        update={
+            "generate": ctx.config.generate.model_copy(update={"autoguidance": Path("/srv/roe/train")}),
+            "train": ctx.config.train.model_copy(update={"start_from": Path("/srv/roe/other")}),
+        }
+    )
+    stage.run(dataclasses.replace(ctx, config=config))
+    page = (ctx.out / "report.html").read_text()
+    assert "/srv/roe" not in page
+    assert ctx.records["ingest"]["digest"] not in page

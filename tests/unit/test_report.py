@@ -87,8 +87,8 @@ def test_raster_is_shown_on_pass_only() -> None:
 def test_banner_gives_verdict_reasons_need_and_attempt() -> None:
     page = render_report(results("inconclusive"), {})
     assert "evidence does not suffice" in page
-    assert "146 sealed images cannot certify" in page
-    assert "About 900 images (450 sealed)" in page
+    assert "calibrated on 146 sealed patients" in page
+    assert "300 sealed patients are needed and 146 are there" in page
     assert "Attempt <b>3</b> of this cohort" in page
     assert "What would be needed" not in render_report(results("pass"), {})
 
@@ -158,7 +158,8 @@ def test_classes_too_small_to_measure_are_named_with_the_reason() -> None:
     table = class_table(EVALUATION["fidelity"]["per_class"])
     assert table["omitted"] == {"pneumothorax": "22 images a side, fewer than 50"}
     assert "pneumothorax" not in table["rows"]
-    assert dict(zip(table["columns"], table["rows"]["nodule"], strict=True))["frechet"] == ("6.000 (5.600 to 6.400)", "1.700 (1.680 to 1.720)")
+    shown = dict(zip(table["columns"], table["rows"]["nodule"], strict=True))
+    assert shown["frechet"] == ("6.000 (5.600 to 6.400)", "1.700 (1.680 to 1.720)")
     assert "22 images a side" in render_report(results("pass"), {})
 
 

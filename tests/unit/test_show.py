@@ -25,7 +25,7 @@ def text(run: Path) -> str:
 def test_finished_run_shows_verdict_reasons_figures_and_where_to_look(tmp_path: Path, verdict: str) -> None:
     ctx = make_context(tmp_path / "run")
     artifacts.write_json(ctx.out / "gate.json", decide(verdict) | {"attempt": 2})
-    artifacts.publish(ctx.out, {}, summary={"verdict": verdict}, seconds=1.0)
+    artifacts.publish(ctx.out, {"stage": "release"}, summary={"verdict": verdict}, seconds=1.0)
     shown = text(ctx.run)
     assert f"images: {verdict}" in shown
     assert "attempt 2 of this cohort" in shown
@@ -33,7 +33,8 @@ def test_finished_run_shows_verdict_reasons_figures_and_where_to_look(tmp_path: 
     assert "JPEG 15" in shown
     assert "0.941 (0.921 to 0.961)" in shown
     assert "bias field, severity 5" in shown
-    assert ("About 900 images" in shown) == (verdict != "pass")
+    assert "not judged" in shown
+    assert ("300 sealed patients are needed" in shown) == (verdict == "inconclusive")
 
 
 def test_partial_run_shows_what_is_there(tmp_path: Path) -> None:

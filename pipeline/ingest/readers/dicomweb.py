@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import resume
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def find(query: QueryConfig) -> list[str]:
 
 
 def fetch(query: QueryConfig, folder: Path, reporter: Reporter) -> None:
-    """Retrieve everything that the PACS has to a query into ``folder``, numbered; files that are there already are not asked for again.
+    """Retrieve everything that the PACS has to a query into ``folder``, numbered; files that are there and whole are not asked for again.
 
     Raises:
         InputError: as :func:`find`.
@@ -53,14 +54,13 @@ def fetch(query: QueryConfig, folder: Path, reporter: Reporter) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with reporter.progress("retrieving from the PACS", len(found)) as done:
         for number, name in enumerate(found):
-            path = folder / f"{number:07d}.dcm"
-            if not path.exists():
-                unfinished = path.with_suffix(".unfinished")
+            if resume.kept(folder, f"{number:07d}", ".dcm") is None:
+                unfinished = folder / "unfinished.dcm"
                 try:
                     client.retrieve_instance(*name.split("/"), media_types=AS_STORED).save_as(unfinished, enforce_file_format=True)
                 except Exception as error:
                     raise _unanswered(query, error) from None
-                unfinished.rename(path)
+                resume.keep(unfinished, f"{number:07d}")
             done(number + 1)
 
 

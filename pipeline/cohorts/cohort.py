@@ -1,0 +1,109 @@
+"""One cohort: what earlier runs settled of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import artifacts
+
+SPLITS = ("train", "audit", "val", "test")
+TORN = "torn"
+"""The split of what two cohorts had in different splits before a run joined them: every run leaves it out from then on."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One generated set that was judged.
+
+    Attributes:
+        generated: digest of the set.
+        verdict: pass, fail or inconclusive; empty until a release says it.
+        date: of the first judgement, ``YYYY-MM-DD``.
+    """
+
+    generated: str
+    verdict: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What earlier runs settled.
+
+    Attributes:
+        patients: split of every patient's pseudonym; empty where patients are unknown.
+        images: split of every image's pseudonym. A patient whose id is written or read in another way is found again by its images.
+        attempts: the sets that were judged, in their order.
+    """
+
+    patients: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+    attempts: tuple[Attempt, ...] = ()
+
+    def joined(self, other: Cohort) -> Cohort:
+        """Both as one: attempts add up, and what they have in different splits is :data:`TORN`."""
+        known = {attempt.generated for attempt in self.attempts}
+        attempts = [*self.attempts, *(attempt for attempt in other.attempts if attempt.generated not in known)]
+        attempts.sort(key=lambda attempt: attempt.date)
+        return Cohort(_joined(self.patients, other.patients), _joined(self.images, other.images), tuple(attempts))
+
+    def with_splits(self, patients: Mapping[str, str], images: Mapping[str, str]) -> Cohort:
+        """With further assignments; what is settled stays as it is."""
+        return dataclasses.replace(self, patients={**patients, **self.patients}, images={**images, **self.images})
+
+    def contradicts(self, patients: Mapping[str, str], images: Mapping[str, str]) -> bool:
+        """Whether any of these assignments differs from what is settled."""
+        pairs = ((self.patients, patients), (self.images, images))
+        return any(settled.get(name, split) != split for settled, given in pairs for name, split in given.items())
+
+    def attempted(self, generated: str, verdict: str = "") -> tuple[Cohort, int]:
+        """With an attempt on record, and its number from 1; the same set again does not count twice."""
+        attempts = list(self.attempts)
+        place = next((number for number, one in enumerate(attempts) if one.generated == generated), len(attempts))
+        if place == len(attempts):
+            attempts.append(Attempt(generated, "", time.strftime("%Y-%m-%d")))
+        attempts[place] = dataclasses.replace(attempts[place], verdict=verdict or attempts[place].verdict)
+        return dataclasses.replace(self, attempts=tuple(attempts)), place + 1
+
+    def to_json(self, key: bytes) -> bytes:
+        """The content of its file, sealed under the key of the pseudonyms: an edit would turn a sealed patient into one of train."""
+        value = {
+            "key": artifacts.key_mark(key),
+            "patients": dict(sorted(self.patients.items())),
+            "images": dict(sorted(self.images.items())),
+            "attempts": [dataclasses.asdict(attempt) for attempt in self.attempts],
+        }
+        return json.dumps(value | {"seal": _seal(value, key)}, indent=0).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes, key: bytes) -> Cohort | None:
+        """The cohort; None where it was made under another key. Raises ValueError where the content is damaged or was edited."""
+        try:
+            value = json.loads(content)
+            seal = value.pop("seal")
+            mark, patients, images, attempts = (value[name] for name in ("key", "patients", "images", "attempts"))
+            judged = tuple(Attempt(**entry) for entry in attempts)
+            splits = {*patients.values(), *images.values()}
+        except (RecursionError, TypeError, KeyError, AttributeError):
+            raise ValueError("not a cohort's file") from None
+        texts = [text for attempt in judged for text in dataclasses.astuple(attempt)]
+        if not all(isinstance(text, str) for text in (mark, *texts)) or not splits <= {*SPLITS, TORN}:
+            raise ValueError("not a cohort's file")
+        if mark != artifacts.key_mark(key):
+            return None
+        if seal != _seal(value, key):
+            raise ValueError("edited")
+        return cls(patients, images, judged)
+
+
+def _seal(value: Mapping[str, Any], key: bytes) -> str:
+    return artifacts.keyed(key, "cohort seal", artifacts.fingerprint(value))
+
+
+def _joined(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, str]:
+    return {**ours, **{name: split if ours.get(name, split) == split else TORN for name, split in theirs.items()}}

@@ -1,0 +1,181 @@
+"""The ledger of cohorts: which one a run's is, what is settled of it, and how often it was judged.
+
+A run's cohort is found by its patients and images: one pseudonym in common is enough, and a run that has some in common with several joins
+them. What is settled changes in one rename while the folder is held, so that runs of one cohort may work side by side, and one that is
+killed leaves the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import artifacts
+from pipeline.cohorts import folder
+from pipeline.cohorts.cohort import SPLITS, Attempt, Cohort
+from pipeline.cohorts.key import project_key
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.context import Context
+
+Splits = Mapping[str, str]
+# Sources whose images have no identifier: they are known by what they show.
+BY_CONTENT = ("pictures", "nifti")
+# Where a run folder held them, by an earlier version.
+OLD_SPLITS, OLD_ATTEMPTS = "splits.json", "attempts.json"
+
+
+class Found:
+    """The cohort of a run, while the folder is held.
+
+    Attributes:
+        cohort: what is settled of it.
+    """
+
+    def __init__(self, cohort: Cohort, key: bytes, files: list[Path], old: list[Path]) -> None:
+        self.cohort, self._key, self._files, self._old = cohort, key, files, old
+
+    def save(self, cohort: Cohort) -> None:
+        """Settle it like this. Of several files, and what was in the run folder, one file remains."""
+        path = self._files[0] if self._files else folder.new_file()
+        with folder.usable():
+            if cohort != self.cohort or len(self._files) != 1 or self._old:
+                folder.replace(path, cohort.to_json(self._key))
+            for needless in (*self._files[1:], *self._old):
+                needless.unlink(missing_ok=True)
+        self.cohort, self._files, self._old = cohort, [path], []
+
+
+@contextlib.contextmanager
+def find(run: Path, patients: Iterable[str], images: Iterable[str]) -> Iterator[Found]:
+    """The cohort to which any of these pseudonyms belongs; an empty one where there is none.
+
+    Args:
+        run: the run folder. Splits and attempts that an earlier version kept in it are the cohort's.
+        patients: pseudonyms of patients.
+        images: pseudonyms of images.
+
+    Raises:
+        InputError: the folder cannot be used, or one of its files is damaged or was made under another key.
+    """
+    key = project_key(run)
+    people, pictures = set(patients), set(images)
+    with folder.held():
+        cohort = Cohort()
+        files: list[Path] = []
+        for path in folder.files():
+            other = _load(path, key)
+            if not people.isdisjoint(other.patients) or not pictures.isdisjoint(other.images):
+                cohort, files = cohort.joined(other), [*files, path]
+        old = [path for path in (run / OLD_SPLITS, run / OLD_ATTEMPTS) if path.is_file()]
+        yield Found(cohort.joined(_left_in(run, old, key)), key, files, old)
+
+
+def restore(run: Path, *, stands: bool) -> None:
+    """Settle what a finished ingest says, should the cohort's file have been lost.
+
+    Args:
+        run: the run folder.
+        stands: whether its ingest is going to be used as it is: it must not contradict the cohort then. Otherwise the cohort is right.
+
+    Raises:
+        InputError: it contradicts the cohort.
+    """
+    assigned = _assigned(run / "ingest")
+    if assigned is not None:
+        with find(run, *assigned) as found:
+            if stands:
+                _check(found.cohort, *assigned)
+            found.save(found.cohort.with_splits(*assigned))
+
+
+def count_attempt(ctx: Context, verdict: str = "") -> int | None:
+    """Which attempt on its cohort the generated set is, from 1; None for a replication, which is none.
+
+    A set counts when it is judged, before anybody can see the result, and once: trying until it passes is visible.
+
+    Args:
+        ctx: of a stage that needs ingest and generate.
+        verdict: pass, fail or inconclusive, where it is known.
+
+    Raises:
+        InputError: the ingest is damaged, or contradicts the cohort.
+    """
+    if ctx.config.ingest.replication:
+        return None
+    assigned = _assigned(ctx.folder("ingest"))
+    if assigned is None:
+        raise InputError("ingest/rows.parquet or cohort.json is damaged: remove the ingest folder of this run to make it anew")
+    with find(ctx.run, *assigned) as found:
+        _check(found.cohort, *assigned)
+        cohort, number = found.cohort.with_splits(*assigned).attempted(str(ctx.records["generate"]["digest"]), verdict)
+        found.save(cohort)
+    return number
+
+
+def _check(cohort: Cohort, patients: Splits, images: Splits) -> None:
+    if cohort.contradicts(patients, images):
+        raise InputError(
+            f"this run's splits are not those of its cohort in {folder.folder()}: remove the ingest folder of this run to take the "
+            f"cohort's, or give the folder that knows this run's as SYNTHCOHORT_COHORTS"
+        )
+
+
+def _assigned(ingest: Path) -> tuple[Splits, Splits] | None:
+    """Split of every patient and of every image of a finished ingest; None where it cannot be read, or settles nothing."""
+    facts: Any = artifacts.read_json(ingest / "cohort.json")
+    if not isinstance(facts, dict) or facts.get("replication"):
+        return None
+    try:
+        import pyarrow.parquet
+
+        rows = pyarrow.parquet.read_table(ingest / "rows.parquet", columns=["id", "patient", "split"]).to_pydict()
+        identified = facts["source"]["kind"] not in BY_CONTENT
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    patients, images = (dict(zip(rows[column], rows["split"])) for column in ("patient", "id"))
+    # An earlier version made other pseudonyms of patients, and of images without an identifier.
+    if "key_mark" not in facts:
+        return ({}, images) if identified else None
+    if facts.get("unit") != "patient":
+        return {}, patients
+    return patients, images if identified else {}
+
+
+def _load(path: Path, key: bytes) -> Cohort:
+    try:
+        cohort = Cohort.from_json(path.read_bytes(), key)
+    except (OSError, ValueError):
+        raise InputError(
+            f"{path.name} in {path.parent} is damaged: restore it from a backup; if it is moved away, what no run folder knows of its "
+            f"splits is drawn anew, and its attempts are forgotten"
+        ) from None
+    if cohort is None:
+        raise InputError(
+            f"{path.name} in {path.parent} was made under another key of the pseudonyms: give that key, or another folder as "
+            f"SYNTHCOHORT_COHORTS for the cohorts under this one"
+        )
+    return cohort
+
+
+def _left_in(run: Path, files: Iterable[Path], key: bytes) -> Cohort:
+    """What an earlier version kept in the run folder. Raises InputError where it is damaged, or was made under another key."""
+    cohort = Cohort()
+    for path in files:
+        value = artifacts.read_json(path)
+        try:
+            if path.name == OLD_ATTEMPTS:
+                entries = [Attempt(entry["digest"], entry["verdict"], entry["date"]) for judged in value.values() for entry in judged]
+                cohort = cohort.joined(Cohort(attempts=tuple(entries)))
+                continue
+            marks = [artifacts.keyed(key, "ledger", *spelling)[:16] for spelling in ((), ("canonical",))]
+            same, patients = value["key"] in marks, dict(value["patients"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            same, patients = False, {}
+        if not same or not {*patients.values()} <= {*SPLITS}:
+            raise InputError(f"{path.name} in {run.name} is damaged, or was made under another key: restore it from a backup")
+        cohort = cohort.joined(Cohort(patients))
+    return cohort

@@ -1,0 +1,108 @@
+"""The closed list of what a release may hold, read by whoever writes one and by ``verify``: what is not named here is not released.
+
+A release of any other verdict than ``pass`` holds its verdict and a report. A passed one holds its images as PNG, DICOM and one archive,
+their rows, a card, the licence, and the checksums of all of it. A signature is optional, and signs the checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+GATE, REPORT, ROWS, ARCHIVE = "gate.json", "report.html", "rows.csv", "cohort.npz"
+CARD, CARD_TEXT, LICENCE = "data_card.json", "data_card.md", "LICENSE.txt"
+CHECKSUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
+SIGNATURE_BYTES = 64
+PICTURES, DICOM = "images", "dicom"
+REFUSED = frozenset({GATE, REPORT})
+PASSED = REFUSED | {ROWS, ARCHIVE, CARD, CARD_TEXT, LICENCE, CHECKSUMS}
+
+GATE_KEYS = ("verdict", "unit", "images", "weights", "needed", "checks", "replication", "release", "software", "digests", "attempt")
+DIGEST_KEYS = ("images", "weights", "pixels", "rows")
+JUDGED_FILES = {
+    "images": re.compile(r"images-\d{5}\.npy|rows\.parquet"),
+    "weights": re.compile(r"[a-z]+\.safetensors|ema/\d{8}\.safetensors"),
+}
+"""Names of the run's files whose digests ``gate.json`` binds."""
+RELEASE_ID = re.compile(r"[0-9a-f]{8}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+VERSION = re.compile(r"[0-9A-Za-z.+!_-]{1,40}")
+TEXT_BYTES = 4 << 20
+"""Largest JSON, Markdown or licence text, and the report without its pictures."""
+LINE_BYTES = 1 << 20
+SAMPLES = 12
+"""Pictures of each class in the report of a passed release, at the most."""
+WORD = 66
+"""Longest word of a text: longer ones are no language, but data."""
+
+
+def subject(release: str, number: int) -> str:
+    """Id of image ``number`` of a release: of its row, its files, and its synthetic patient (VR LO, PS3.5 section 6.2).
+
+    Args:
+        release: 8 hexadecimal digits that no other release shares, so that subjects of two never meet in a PACS.
+        number: place of the image among the rows, from 0.
+    """
+    return f"SYN-{release}-{number:06d}"
+
+
+def class_folders(classes: Sequence[str]) -> dict[str, str]:
+    """A folder name for each class: its own name where it is a plain one, made plain and distinct where it is not."""
+    folders: dict[str, str] = {}
+    for index, name in enumerate(classes):
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:80] or "class"
+        # Some file systems do not tell upper from lower case.
+        taken = {folder.lower() for folder in folders.values()}
+        folders[name] = plain if plain.lower() not in taken else f"{plain}_{index}"
+    return folders
+
+
+def array_shapes(images: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The arrays of ``cohort.npz`` in order, MedMNIST's layout: all images are in ``train``, of shape ``n,H,W`` or ``n,H,W,3``, uint8.
+
+    Labels are ``[n, 1]``, class indices in the order of the finding columns; val and test are there and empty.
+    """
+    splits = ("train", "val", "test")
+    counts = {name: images[0] if name == "train" else 0 for name in splits}
+    pictures = {f"{name}_images": (counts[name], *images[1:]) for name in splits}
+    return pictures | {f"{name}_labels": (counts[name], 1) for name in splits}
+
+
+def label_type(classes: int) -> str:
+    """The numpy type of the labels in ``cohort.npz``."""
+    return "|u1" if classes <= 256 else "<u2"
+
+
+def bytes_digest(data: bytes) -> str:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def json_bytes(value: Any) -> bytes:
+    """The one way in which a release writes JSON, so that nothing hides in spaces, escapes or repeated keys."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+def checksums(digests: Mapping[str, str]) -> bytes:
+    """``SHA256SUMS``, as ``sha256sum -c`` reads it, of digests by path."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+
+
+def pixel_hash(shape: Sequence[int]) -> hashlib._Hash:
+    """The hash that binds a verdict to pixels, whatever file holds them: SHA-256 of the shape ``n,C,H,W`` as text, then the bytes.
+
+    It is returned after the shape; the images' bytes, in C order and in the order of the rows, are the caller's to add.
+    """
+    return hashlib.sha256(",".join(str(side) for side in shape).encode())
+
+
+def suspicious(text: str) -> bool:
+    """Whether a text holds what is no language: characters that are not printed, a long word, or three words in a row like encoded data."""
+    if not text.replace("\n", " ").isprintable():
+        return True
+    words = text.split()
+    encoded = [len(word) >= 24 and re.fullmatch(r"[A-Za-z0-9+/=_-]+", word) is not None for word in words]
+    return any(len(word) > WORD for word in words) or any(all(encoded[i : i + 3]) for i in range(len(encoded) - 2))

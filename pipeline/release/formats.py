@@ -1,0 +1,260 @@
+"""The bytes of a release's images: PNG files and an archive that hold pixels and nothing else, and the check that they do.
+
+Both are written by the byte, in one layout, because any freedom that a format leaves (chunks, comments, times, gaps) is a place to hide
+something. Only the compression is the library's choice; it is undone within bounds, and whatever it holds must be the pixels.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.release.bounded import Damage
+from pipeline.release.contents import array_shapes, label_type, pixel_hash
+
+PIECE = 1 << 16
+MOST_PIXELS = 3 << 24
+"""Bytes of one image, at the most."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ZIP_DATE = 33  # 1980-01-01, the first day that the format knows
+_ARRAY = re.compile(rb"\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,5}), (\d{1,5})(, 3)?\), \} *\n")
+
+
+def pixel_digest(images: Any) -> str:
+    """SHA-256 of ``uint8 [n, C, H, W]`` images by :func:`pipeline.release.contents.pixel_hash`, one in memory at a time."""
+    code = pixel_hash(images.shape)
+    for index in range(len(images)):
+        code.update(np.asarray(images[index]).tobytes())
+    return code.hexdigest()
+
+
+def slack(size: int) -> int:
+    """Largest compressed size of so many bytes (RFC 1951: five bytes a stored block, and zlib's stored blocks hold 16 KiB or more)."""
+    return size + size // 1000 + 1024
+
+
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
+    """A ``uint8 [C, H, W]`` image, C = 1 (grey) or 3 (RGB), as a PNG file (ISO/IEC 15948) of IHDR, one IDAT without filters, and IEND."""
+    return _png_head(image) + _chunk(b"IDAT", zlib.compress(_scanlines(image), 6)) + _chunk(b"IEND", b"")
+
+
+def check_png(data: bytes, image: NDArray[np.uint8]) -> None:
+    """Raise Damage unless the bytes are a PNG file as :func:`png_bytes` writes it, of this image."""
+    head, tail, rows = _png_head(image), _chunk(b"IEND", b""), _scanlines(image)
+    if not data.startswith(head) or not data.endswith(tail) or len(data) < len(head) + 12 + len(tail):
+        raise Damage("is no plain PNG file of its image's size: it has other chunks, or bytes before or after them")
+    inner = data[len(head) : -len(tail)]
+    packed = inner[8:-4]
+    if inner != _chunk(b"IDAT", packed):
+        raise Damage("has other chunks than a picture needs, or a damaged one")
+    stream = zlib.decompressobj()
+    try:
+        shown = stream.decompress(packed, len(rows) + 1)
+    except zlib.error:
+        raise Damage("is damaged: its pixels cannot be read") from None
+    if shown != rows or not stream.eof or stream.unused_data or len(packed) > slack(len(rows)):
+        raise Damage("shows other pixels than cohort.npz, or holds more than pixels")
+
+
+def png_limit(shape: tuple[int, ...]) -> int:
+    """Largest PNG file of a ``C, H, W`` image."""
+    return slack(shape[1] * (shape[2] * shape[0] + 1)) + 100
+
+
+def _png_head(image: NDArray[np.uint8]) -> bytes:
+    channels, height, width = image.shape
+    return _PNG + _chunk(b"IHDR", struct.pack(">2L5B", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0))
+
+
+def _scanlines(image: NDArray[np.uint8]) -> bytes:
+    rows = np.moveaxis(image, 0, -1).reshape(image.shape[1], -1)
+    return np.pad(rows, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter's number, 0
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
+
+
+def write_archive(path: Path, images: Any, labels: NDArray[np.int64], classes: int) -> None:
+    """Write ``uint8 [n, C, H, W]`` images and their class indices ``[n]`` in MedMNIST's layout, as numpy's ``load`` reads it.
+
+    A zip file with 64-bit sizes throughout (APPNOTE 6.3.9, section 4.5.3), so that there is one layout for any size.
+    """
+    n, channels, height, width = images.shape
+    shape = (n, height, width) if channels == 1 else (n, height, width, channels)
+    kind = label_type(classes)
+    data: Mapping[str, Iterable[bytes]] = {
+        "train_images": (np.moveaxis(np.asarray(images[i]), 0, -1).tobytes() for i in range(n)),
+        "train_labels": [labels.astype(kind).tobytes()],
+    }
+    tail, count = b"", 0
+    with path.open("wb") as file:
+        for name, sides in array_shapes(shape).items():
+            header = _array_header("|u1" if name.endswith("images") else kind, sides)
+            at = file.tell()
+            file.write(_local(name, 0, 0, 0))
+            crc, size, packed = _deflate(file, header, data.get(name, ()))
+            end = file.tell()
+            file.seek(at)
+            file.write(_local(name, crc, packed, size))
+            file.seek(end)
+            tail, count = tail + _central(name, crc, packed, size, at), count + 1
+        file.write(tail + _end(count, len(tail), file.tell()))
+
+
+class Archive:
+    """What :func:`write_archive` wrote, read forward with one image in memory at a time: first :meth:`images`, then :meth:`labels`.
+
+    Args:
+        file: at its start.
+        n: how many images it must hold.
+        classes: of how many classes.
+
+    Attributes:
+        shape: ``n, C, H, W``.
+
+    Raises:
+        Damage: here or on the way, where the file holds anything else.
+    """
+
+    def __init__(self, file: BinaryIO, n: int, classes: int) -> None:
+        self.file, self.kind = file, label_type(classes)
+        self.first = _Member(file, "train_images")
+        self.layout = self.first.image_shape()
+        count, height, width = self.layout[:3]
+        if count != n or not 0 < height * width <= MOST_PIXELS // 3:
+            raise Damage(f"holds {count} images, or some of an impossible size, where {n} were judged")
+        self.shape = (n, self.layout[3] if len(self.layout) == 4 else 1, height, width)
+        self.tail = b""
+
+    def images(self) -> Iterator[NDArray[np.uint8]]:
+        """The images ``uint8 [C, H, W]`` in their order; the end of the array is checked after the last."""
+        n, channels, height, width = self.shape
+        self.first.expect(_array_header("|u1", self.layout), self.layout, 1)
+        for _ in range(n):
+            pixels = np.frombuffer(self.first.read(height * width * channels), np.uint8).reshape(height, width, channels)
+            yield np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+        self.tail += self.first.finish()
+
+    def labels(self) -> list[int]:
+        """The class index of every image; then nothing may follow but empty arrays and the archive's own table."""
+        found: list[int] = []
+        shapes = array_shapes(self.layout)
+        for name, shape in list(shapes.items())[1:]:
+            kind = "|u1" if name.endswith("images") else self.kind
+            member, item = _Member(self.file, name), np.dtype(kind).itemsize
+            member.expect(_array_header(kind, shape), shape, item)
+            found += np.frombuffer(member.read(int(np.prod(shape, dtype=np.int64)) * item), kind).tolist()
+            self.tail += member.finish()
+        expected = self.tail + _end(len(shapes), len(self.tail), self.file.tell())
+        if self.file.read(len(expected) + 1) != expected:
+            raise Damage("holds more than its arrays: other members, comments or bytes after its end")
+        return found
+
+
+class _Member:
+    """One compressed array of the archive, read forward within the bounds of its declared shape."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.file, self.name, self.at = file, name, file.tell()
+        head = file.read(len(_local(name, 0, 0, 0)))
+        if len(head) != len(_local(name, 0, 0, 0)):
+            raise Damage("is cut short")
+        (self.crc,) = struct.unpack_from("<L", head, 14)
+        self.size, self.packed = struct.unpack_from("<2Q", head, len(head) - 16)
+        if head != _local(name, self.crc, self.packed, self.size):
+            raise Damage(f"does not hold {name} where it must be, or with more than an array needs")
+        self.stream, self.left, self.found, self.given = zlib.decompressobj(-15), self.packed, 0, 0
+        self.ahead = b""
+
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape in the array's header, which stays to be read."""
+        self.ahead = self.read(128)
+        match = _ARRAY.fullmatch(self.ahead[10:])
+        if match is None:
+            raise Damage("does not begin with uint8 images [n, H, W] or [n, H, W, 3]")
+        return tuple(int(side) for side in match.groups()[:3]) + ((3,) if match[4] else ())
+
+    def expect(self, header: bytes, shape: tuple[int, ...], item: int) -> None:
+        """Read the array's header, which must be this one, and whose size the member's must fit."""
+        size = len(header) + int(np.prod(shape, dtype=np.int64)) * item
+        if self.size != size or self.packed > slack(size) or (self.ahead or self.read(len(header))) != header:
+            raise Damage(f"has {self.name} of another shape or type than {','.join(map(str, shape))}")
+
+    def read(self, count: int) -> bytes:
+        """So many bytes of the array."""
+        pieces, missing = [], count
+        while missing:
+            source = self.stream.unconsumed_tail
+            if not source:
+                source = self.file.read(min(PIECE, self.left))
+                self.left -= len(source)
+            try:
+                piece = self.stream.decompress(source, missing)
+            except zlib.error:
+                raise Damage(f"is damaged: {self.name} cannot be read") from None
+            if not piece and (self.stream.eof or not source):
+                raise Damage(f"is cut short in {self.name}")
+            pieces.append(piece)
+            missing -= len(piece)
+        data = b"".join(pieces)
+        self.found, self.given = zlib.crc32(data, self.found), self.given + count
+        return data
+
+    def finish(self) -> bytes:
+        """Its line in the archive's table; the compressed stream must end here, with the right checksum."""
+        while not self.stream.eof and (self.left or self.stream.unconsumed_tail):
+            source = self.stream.unconsumed_tail or self.file.read(min(PIECE, self.left))
+            self.left -= 0 if self.stream.unconsumed_tail else len(source)
+            try:
+                more = self.stream.decompress(source, 1)
+            except zlib.error:
+                raise Damage(f"is damaged: {self.name} cannot be read") from None
+            if more or not source:
+                break
+        if not self.stream.eof or self.stream.unused_data or self.left or self.found != self.crc or self.given != self.size:
+            raise Damage(f"holds more or other bytes in {self.name} than its array")
+        return _central(self.name, self.crc, self.packed, self.size, self.at)
+
+
+def _deflate(file: BinaryIO, header: bytes, data: Iterable[bytes]) -> tuple[int, int, int]:
+    """Write the raw deflate stream (RFC 1951) of an array: its CRC-32, its size, and that of the stream."""
+    stream, start = zlib.compressobj(6, zlib.DEFLATED, -15), file.tell()
+    crc, size = zlib.crc32(header), len(header)
+    file.write(stream.compress(header))
+    for piece in data:
+        crc, size = zlib.crc32(piece, crc), size + len(piece)
+        file.write(stream.compress(piece))
+    file.write(stream.flush())
+    return crc, size, file.tell() - start
+
+
+def _array_header(kind: str, shape: tuple[int, ...]) -> bytes:
+    """The header of a ``.npy`` array, format 1.0, in C order, 128 bytes."""
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + text.ljust(117) + b"\n"
+
+
+def _local(name: str, crc: int, packed: int, size: int) -> bytes:
+    file = f"{name}.npy".encode()
+    head = struct.pack("<4s5H3L2H", b"PK\x03\x04", 45, 0, 8, 0, _ZIP_DATE, crc, 0xFFFFFFFF, 0xFFFFFFFF, len(file), 20)
+    return head + file + struct.pack("<2H2Q", 1, 16, size, packed)
+
+
+def _central(name: str, crc: int, packed: int, size: int, at: int) -> bytes:
+    file, full = f"{name}.npy".encode(), 0xFFFFFFFF
+    head = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 45, 45, 0, 8, 0, _ZIP_DATE, crc, full, full, len(file), 28, 0, 0, 0, 0, full)
+    return head + file + struct.pack("<2H3Q", 1, 24, size, packed, at)
+
+
+def _end(count: int, size: int, at: int) -> bytes:
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, at)
+    where = struct.pack("<4sLQL", b"PK\x06\x07", 0, at + size, 1)
+    return wide + where + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)

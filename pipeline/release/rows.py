@@ -1,0 +1,139 @@
+"""``rows.csv``: a line for each released image, which writer and reader make in the same way."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.images import FINDING
+from pipeline.release.bounded import Damage
+from pipeline.release.contents import DICOM, LINE_BYTES, PICTURES, class_folders, subject
+
+FURTHER = ("seed", "guidance")
+
+
+@dataclass(frozen=True)
+class Table:
+    """``rows.csv``: its columns, and the one way to write a line.
+
+    Attributes:
+        release: see :func:`subject`.
+        classes: in the order of the finding columns.
+        further: which of the columns ``seed`` and ``guidance`` there are.
+    """
+
+    release: str
+    classes: tuple[str, ...]
+    further: tuple[str, ...] = ("seed", "guidance")
+
+    @property
+    def header(self) -> bytes:
+        """The first line."""
+        return _line(["id", "label", *(FINDING + name for name in self.classes), *self.further, "file"])
+
+    def line(self, number: int, label: int, further: Sequence[str]) -> bytes:
+        """The line of image ``number``, of class ``label``; text that a spreadsheet would calculate is neutralised."""
+        findings = [str(int(index == label)) for index in range(len(self.classes))]
+        return _line([subject(self.release, number), cell(self.classes[label]), *findings, *further, self.picture(number, label)])
+
+    def picture(self, number: int, label: int) -> str:
+        """Path of an image's PNG file."""
+        return f"{PICTURES}/{self._folders[self.classes[label]]}/{subject(self.release, number)}.png"
+
+    def dicom(self, number: int) -> str:
+        """Path of an image's DICOM file."""
+        return f"{DICOM}/{subject(self.release, number)}.dcm"
+
+    def folders(self) -> set[str]:
+        """All folders of a passed release."""
+        return {PICTURES, DICOM, *(f"{PICTURES}/{name}" for name in self._folders.values())}
+
+    @functools.cached_property
+    def _folders(self) -> dict[str, str]:
+        return class_folders(self.classes)
+
+
+def cell(text: str) -> str:
+    """A text for a CSV cell: one that a spreadsheet would take for a formula is led by an apostrophe."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _line(cells: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What ``rows.csv`` says: its table, the class index of every image, and the SHA-256 of its bytes."""
+
+    table: Table
+    labels: list[int]
+    digest: str
+
+
+def read_rows(path: Path, release: str, n: int) -> Rows:
+    """Read the rows of a release of ``n`` images line by line. Raises Damage for any line that :class:`Table` would write otherwise."""
+    code = hashlib.sha256()
+    labels: list[int] = []
+    with path.open("rb") as file:
+        header = file.readline(LINE_BYTES)
+        table = _table(header, release)
+        code.update(header)
+        while line := file.readline(LINE_BYTES):
+            number = len(labels)
+            cells = _cells(line)
+            findings = cells[2 : 2 + len(table.classes)]
+            further = cells[2 + len(table.classes) : -1]
+            label = findings.index("1") if "1" in findings else 0
+            if number == n or not _plain(table.further, further) or table.line(number, label, further) != line:
+                raise Damage(f"has a line that does not follow from its image's class, or one too many (line {number + 2})")
+            labels.append(label)
+            code.update(line)
+    if len(labels) != n:
+        raise Damage(f"has {len(labels)} lines for {n} images")
+    return Rows(table, labels, code.hexdigest())
+
+
+def _table(header: bytes, release: str) -> Table:
+    columns = _cells(header)
+    classes = tuple(name.removeprefix(FINDING) for name in columns if name.startswith(FINDING))
+    table = Table(release, classes, tuple(name for name in FURTHER if name in columns))
+    if not classes or len(set(classes)) < len(classes) or not "".join(classes).isprintable() or table.header != header:
+        raise Damage("has other columns than id, label, one for each class, seed, guidance and file")
+    return table
+
+
+def _cells(line: bytes) -> list[str]:
+    try:
+        return next(csv.reader([line.decode()], strict=True), [])
+    except (UnicodeDecodeError, csv.Error):
+        raise Damage("is damaged: it cannot be read as CSV in UTF-8") from None
+
+
+def _plain(columns: Sequence[str], values: Sequence[str]) -> bool:
+    """Whether a seed is an integer of 64 bits and a guidance scale a float of 32, as they are written."""
+    if len(values) != len(columns):
+        return False
+    for name, value in zip(columns, values):
+        if name == "seed" and (re.fullmatch(r"[0-9]{1,19}", value) is None or str(int(value)) != value):
+            return False
+        if name == "guidance" and (re.fullmatch(r"[0-9.e-]{1,16}", value) is None or not _float32(value)):
+            return False
+    return True
+
+
+def _float32(text: str) -> bool:
+    try:
+        return str(np.float32(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,51 @@
+"""``gate.json`` as a closed form: its verdict, reasons and sentences follow from the numbers of its checks, and the rest is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.release import contents
+from pipeline.release.bounded import Damage, json_value
+from privacy import gate as privacy_gate
+
+
+def read_gate(path: Path) -> dict[str, Any]:
+    """A ``gate.json`` whose verdict, reasons and texts follow from the numbers of its checks. Raises Damage for any other."""
+    if path.is_symlink():
+        raise Damage("is a link")
+    gate = json_value(path)
+    if not isinstance(gate, dict) or tuple(gate) != contents.GATE_KEYS:
+        raise Damage("has other keys than a verdict")
+    if not isinstance(gate["checks"], list) or not isinstance(gate["replication"], bool):
+        raise Damage("holds no checks, or does not say whether the run is a replication")
+    try:
+        decided = privacy_gate.decide(gate["checks"], replication=gate["replication"])
+        contradictions = privacy_gate.contradictions(gate["checks"])
+    except ValueError as error:
+        raise Damage(f"does not hold together: {error}") from None
+    differs = [name for name, value in decided.items() if gate[name] != value] + contradictions
+    if differs:
+        raise Damage(f"contradicts itself: {differs[0]} does not follow from its checks" if differs[0] in decided else differs[0])
+    _check_bound(gate)
+    return gate
+
+
+def _check_bound(gate: Mapping[str, Any]) -> None:
+    """Raise Damage unless what the verdict is bound to has the right form."""
+    digests, attempt = gate["digests"], gate["attempt"]
+    if not isinstance(digests, dict) or tuple(digests) != contents.DIGEST_KEYS:
+        raise Damage("is not bound to images, weights, pixels and rows")
+    for subject, pattern in contents.JUDGED_FILES.items():
+        if not isinstance(digests[subject], dict) or not all(map(pattern.fullmatch, digests[subject])):
+            raise Damage(f"is bound to {subject} of other names than a run's")
+    bound = [digests["pixels"], digests["rows"], *digests["images"].values(), *digests["weights"].values()]
+    forms = [
+        all(isinstance(value, str) and contents.DIGEST.fullmatch(value) for value in bound),
+        isinstance(gate["release"], str) and contents.RELEASE_ID.fullmatch(gate["release"]),
+        isinstance(gate["software"], str) and contents.VERSION.fullmatch(gate["software"]),
+        gate["replication"] if attempt is None else type(attempt) is int and 1 <= attempt < 1 << 31,
+    ]
+    if not all(forms):
+        raise Damage("has a digest, an id, a version or an attempt of another form")

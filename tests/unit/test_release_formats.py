@@ -1,0 +1,117 @@
+"""The bytes of a release's images and rows: read by other programs, and by our readers only as they were written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.release.bounded import Damage
+from pipeline.release.contents import subject, suspicious
+from pipeline.release.formats import Archive, check_png, pixel_digest, png_bytes, png_limit, write_archive
+from pipeline.release.rows import Table, cell, read_rows
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "-", "=HYPERLINK(1)", "@x"]
+
+
+def images(channels: int, count: int = 7, shape: tuple[int, int] = (9, 13)) -> NDArray[np.uint8]:
+    return np.random.default_rng(channels).integers(0, 256, (count, channels, *shape), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_other_programs_read_the_pictures(channels: int) -> None:
+    (image,) = images(channels, 1)
+    data = png_bytes(image)
+    shown = np.asarray(Image.open(io.BytesIO(data)))
+    assert np.array_equal(shown, image[0] if channels == 1 else np.moveaxis(image, 0, -1))
+    assert len(data) <= png_limit(image.shape)
+    check_png(data, image)
+    with pytest.raises(Damage):
+        check_png(data, 255 - image)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("classes", [2, 300])
+def test_numpy_and_zip_read_the_archive(tmp_path: Path, channels: int, classes: int) -> None:
+    pixels, labels = images(channels), np.arange(7) % classes
+    write_archive(tmp_path / "cohort.npz", pixels, labels, classes)
+    assert zipfile.ZipFile(tmp_path / "cohort.npz").testzip() is None
+    with np.load(tmp_path / "cohort.npz", allow_pickle=False) as found:
+        assert np.array_equal(found["train_images"], pixels[:, 0] if channels == 1 else np.moveaxis(pixels, 1, -1))
+        assert found["train_labels"].dtype == (np.uint8 if classes == 2 else np.uint16)
+        assert found["train_labels"][:, 0].tolist() == labels.tolist()
+    with (tmp_path / "cohort.npz").open("rb") as file:
+        archive = Archive(file, 7, classes)
+        assert np.array_equal(np.stack(list(archive.images())), pixels)
+        assert archive.labels() == labels.tolist()
+
+
+def test_every_byte_of_an_archive_is_bound(tmp_path: Path) -> None:
+    """Flipping any one bit is found, or leaves what is read as it was (two compressed streams can hold the same)."""
+    path, pixels, labels = tmp_path / "cohort.npz", images(1, 3, (4, 4)), [1, 0, 1]
+    write_archive(path, pixels, np.array(labels), 2)
+    data = path.read_bytes()
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        archive = None
+        try:
+            archive = Archive(io.BytesIO(bytes(changed)), 3, 2)
+            read = np.stack(list(archive.images())), archive.labels()
+        except Damage:
+            continue
+        assert np.array_equal(read[0], pixels)
+        assert read[1] == labels
+
+
+def test_the_digest_binds_shape_and_order() -> None:
+    pixels = images(1)
+    digests = {pixel_digest(some) for some in (pixels, pixels[::-1], pixels.reshape(7, 1, 13, 9), pixels[:, :, ::-1])}
+    assert len(digests) == 4
+
+
+@pytest.mark.parametrize("label", FORMULAS)
+def test_labels_that_a_spreadsheet_would_calculate_are_neutralised(tmp_path: Path, label: str) -> None:
+    assert cell(label) == f"'{label}"
+    table = Table("00c0ffee", ("normal", label))
+    line = table.line(0, 1, ("5", "1.5"))
+    (cells,) = csv.reader([line.decode()])
+    assert cells[1] == f"'{label}"
+    assert not any(value[:1] in tuple("=+-@") for value in cells)
+
+
+def test_rows_are_read_as_they_are_written_and_not_otherwise(tmp_path: Path) -> None:
+    table = Table("00c0ffee", ("normal", "=1+1", 'with "quotes", and commas'))
+    labels = [0, 2, 1, 1]
+    lines = [table.line(number, label, (str(number), "1.4")) for number, label in enumerate(labels)]
+    (tmp_path / "rows.csv").write_bytes(table.header + b"".join(lines))
+    rows = read_rows(tmp_path / "rows.csv", "00c0ffee", 4)
+    assert rows.labels == labels
+    assert rows.table == table
+    for other in (lines[:3], [*lines, lines[3]], lines[::-1], [lines[0].replace(b",0,1.4", b",00,1.4"), *lines[1:]]):
+        (tmp_path / "rows.csv").write_bytes(table.header + b"".join(other))
+        with pytest.raises(Damage):
+            read_rows(tmp_path / "rows.csv", "00c0ffee", 4)
+
+
+def test_a_subjects_id_fits_dicoms_long_string() -> None:
+    assert subject("00c0ffee", 7) == "SYN-00c0ffee-000007"
+    assert len(subject("00c0ffee", 10**12)) <= 64
+
+
+@pytest.mark.parametrize("text", ["A cohort of chest radiographs", "AUC 0.53 (0.51 to 0.55)", "ab" * 32, "", "Müller, Ångström", "胸部"])
+def test_language_and_digests_are_not_suspicious(text: str) -> None:
+    assert not suspicious(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["A" * 67, "\x1b[2J", "a\x00b", "\u202eabc", "\ud800", " ".join(["iVBORw0KGgoAAAANSUhEUgAA"] * 3), "\u200b"]
+)
+def test_encoded_data_and_unprinted_characters_are_suspicious(text: str) -> None:
+    assert suspicious(text)
