@@ -40,7 +40,7 @@ def project_key(run: Path) -> bytes:
 def _of_the_cohorts(run: Path) -> bytes:
     home, own = folder.folder() / NAME, run / NAME
     with folder.held(), folder.usable():
-        if not home.exists():
+        if not os.path.lexists(home):
             if not own.is_file() and (folder.files() or _key_of(run) is not None):
                 raise InputError(
                     f"{home} is missing, and pseudonyms were made under it: restore it from a backup, give the key as SYNTHCOHORT_KEY, or "

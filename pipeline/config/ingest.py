@@ -95,8 +95,12 @@ class IngestConfig(Section):
     """nifti, pictures: the DICOM modality of the images, such as ``CT``, which the files do not say."""
     burned_in: Literal["strict", "search", "declared"] = "strict"
     """Which images are left out for text in their pixels. strict: what declares text, what is of a kind that nearly always has it
-    (ultrasound, photographs, secondary captures) and does not deny it, and where a search of the pixels finds text; search: the pixels
-    decide on such kinds; declared: only what the header declares. MedMNIST is not searched: it is published without text."""
+    (ultrasound without a calibrated region, photographs, secondary captures) and does not deny it, and where a search of the pixels finds
+    text; search: the pixels decide on such kinds; declared: only what the header declares. MedMNIST is not searched: it is
+    published without text."""
+    mask: tuple[tuple[float, float, float, float], ...] = ()
+    """Rectangles that are blanked in every image before anything looks at it, such as ``[[0, 0, 1, 0.08]]`` for a banner over the upper
+    8 %: left, top, right and bottom as shares of the stored width and height, so that one mask fits images of any size."""
     phantom_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """phantom: how many patients to draw; each has one to four images."""
     audit_share: Fraction = 1 / 3
@@ -151,6 +155,14 @@ class IngestConfig(Section):
             )
         if any(not isinstance(how, str) and how[0] >= how[1] for how in self.scaling.values()):
             raise ValueError("ingest.scaling: a window is [low, high], with low under high")
+        if self.mask and self.source == "medmnist":
+            raise ValueError("ingest.mask does not go with MedMNIST: its images come as they are")
+        for number, (left, top, right, bottom) in enumerate(self.mask, 1):
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1) or (right - left == 1 and bottom - top == 1):
+                raise ValueError(
+                    f"ingest.mask: rectangle {number} must be [left, top, right, bottom] as shares of the width and the height, from 0 to "
+                    "1, with left under right and top under bottom, and must leave something of the image"
+                )
         if self.val_share + self.test_share >= 0.9:
             raise ValueError("ingest.val_share + ingest.test_share leave too little to train on: keep their sum under 0.9")
         return self

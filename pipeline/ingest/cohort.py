@@ -76,13 +76,14 @@ def published(ctx: Context) -> Cohort:
     from pipeline.ingest.readers import medmnist
 
     ingest = ctx.config.ingest
-    found = medmnist.read(ingest)
+    found = medmnist.read(ingest, source.medmnist_file(ingest))
+    medmnist.check_classes(found)
     key = project_key(ctx.run)
     with ctx.reporter.progress("reading images", len(found.split)) as done:
         pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), done)
     files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
     ids = [artifacts.keyed(key, "image", str(ingest.dataset), file)[:16] for file in files]
-    empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band", "acquisition"), "")
+    empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band", "acquisition", "turned"), "")
     rows = pd.DataFrame({"id": ids, "patient": ids, "content": ids, "findings": list(map(tuple, found.findings)), "file": files})
     rows = rows.assign(split=found.split, modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
     facts = {"source": {"kind": "medmnist", "dataset": ingest.dataset, **found.facts}, "modality": found.modality}
@@ -108,6 +109,7 @@ def scanned(ctx: Context) -> Cohort:
         dicom=ingest.source not in ("nifti", "pictures"),
         table=table,
         burned_in=ingest.burned_in,
+        mask=ingest.mask,
     )
     tasks, left_out = grouped(ctx, root, names)
     folder, workers = _partial(ctx, key), source.workers()

@@ -31,7 +31,10 @@ SLOWEST = 16 << 20
 # Where ranks leave what they read, in blocks of so many tasks: starting a block's workers costs a tenth of reading it, or less.
 BLOCKS = "blocks"
 BLOCK = 512
-FIELDS = ("modality", "view", "laterality", "site", "sex", "age_band", "acquisition", "spacing_mm", "intensity_low", "intensity_high")
+FIELDS = (
+    *("modality", "view", "laterality", "site", "sex", "age_band", "acquisition", "turned"),
+    *("spacing_mm", "intensity_low", "intensity_high"),
+)
 
 
 def collect(
@@ -61,7 +64,7 @@ def collect(
             functools.partial(work, settings=settings),
             tasks[finished:],
             workers=workers,
-            seconds=functools.partial(_seconds, root=settings.root),
+            seconds=functools.partial(_seconds, settings=settings),
             memory=settings.memory,
         )
     with store.appending() as (pixels, journal):
@@ -116,10 +119,11 @@ def _block(folder: Path, number: int) -> Path:
     return folder / BLOCKS / f"{number:08d}"
 
 
-def _seconds(task: Task, root: Path) -> float:
-    """Time that a task may take: more for many files, and for large ones."""
-    size = sum((root / name).stat().st_size for name in task.files if (root / name).exists())
-    return SECONDS * (len(task.files) + size / SLOWEST)
+def _seconds(task: Task, settings: Settings) -> float:
+    """Time that a task may take: more for many files, for large ones, and where text is read."""
+    paths = [settings.root / name for name in task.files]
+    size = sum(path.stat().st_size for path in paths if path.exists())
+    return SECONDS * (len(task.files) + size / SLOWEST) + settings.reading_seconds
 
 
 def _first_of_its_kind(answer: Answer, seen: set[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What a label table says of an image beside its label: whose it is, and of which sex, age, site, view, side and acquisition.
 
-It is told under the DICOM keyword of each, so that it goes through the same de-identification as a header.
+It is told under the name of the header's field, so that it goes through the same de-identification as a header.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def refuse_shortened(found: Table, column: str) -> None:
 
 
 def stated(found: Table, key: str) -> tuple[list[dict[str, str]], list[str]]:
-    """What each row states beside its label, under DICOM keywords; and how many values say nothing."""
+    """What each row states beside its label, under names of the header's fields; and how many values say nothing."""
     told: list[dict[str, str]] = [{} for _ in found.rows]
     notes = []
-    for column, (keyword, convert) in FACTS.items():
+    for column, (name, convert) in FACTS.items():
         odd = 0
         for row, value in zip(told, found.values(column) if column != key else ()):
             fact = convert(value) if value else ""
             if fact:
-                row[keyword] = fact
+                row[name] = fact
             odd += bool(value and not fact)
         notes += [f"{found.name}: {odd} values of its column {column!r} say nothing that is known, and were left out"] if odd else []
     return told, notes
@@ -66,11 +66,11 @@ def _id(value: str) -> str:
 
 
 FACTS: dict[str, tuple[str, Callable[[str], str]]] = {
-    "patient_id": ("PatientID", _id),
-    "sex": ("PatientSex", _one_of(SEXES, _SEXES)),
-    "age": ("PatientAge", _age),
-    "site": ("InstitutionName", str),
-    "view": ("ViewPosition", _one_of(VIEWS, {})),
-    "laterality": ("ImageLaterality", _one_of(LATERALITIES, _SIDES)),
-    "acquisition": ("AcquisitionProtocolName", str),
+    "patient_id": ("patient_id", _id),
+    "sex": ("patient_sex", _one_of(SEXES, _SEXES)),
+    "age": ("patient_age", _age),
+    "site": ("institution_name", str),
+    "view": ("view_position", _one_of(VIEWS, {})),
+    "laterality": ("image_laterality", _one_of(LATERALITIES, _SIDES)),
+    "acquisition": ("acquisition_protocol_name", str),
 }

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Without a window the display range is the image's own, but for this share of its pixels at either end (dead pixels, markers).
 TAIL = 0.005
+# Of 256 grey levels, so many are no contrast.
+GREYS = 3
 Scaling = Literal["header", "percentile"] | tuple[float, float]
 
 
@@ -30,6 +32,21 @@ def percentiles(values: NDArray[np.float32], tail: float = TAIL) -> tuple[float,
     if low >= high:
         low, high = float(kept.min()), float(kept.max())
     return (low, high) if low < high else (low, low + 1)
+
+
+def contrasts(bounds: tuple[float, float], values: NDArray[np.float32], lowest: float, highest: float) -> bool:
+    """Whether values, from ``lowest`` to ``highest``, are more than one grey between two bounds: others were written for other units.
+
+    A window beside the values shows one flat grey. So does one in which they are but a spot: of the values' percentiles,
+    :data:`GREYS` of its 256 grey levels or fewer.
+    """
+    low, high = bounds
+    if high <= lowest or low >= highest:
+        return False
+    if min(high, highest) - max(low, lowest) > (high - low) / 4:  # percentiles cost more than all else, and most windows fit
+        return True
+    first, last = percentiles(values)
+    return min(high, last) - max(low, first) > (high - low) * GREYS / 256
 
 
 def window(reading: Reading, modality: str, scaling: Mapping[str, Scaling]) -> tuple[float, float]:

@@ -10,16 +10,14 @@ from unicodedata import normalize
 
 from pipeline.errors import InputError
 from pipeline.ingest import facts, matching, patients, table
-from pipeline.ingest.readers.header import text
 from pipeline.ingest.readers.reading import Quarantined
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pipeline.ingest.readers.header import Header
 
 # 1 present, 0 absent, -1 unknown, for each class in order; empty where the table says nothing.
 Findings = tuple[int, ...]
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
-_KEYWORD = {"sop_instance_uid": "SOPInstanceUID", "series_instance_uid": "SeriesInstanceUID", "patient_id": "PatientID"}
 _MARKS = {"": -1} | {f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", ".0", ",0")}
 Use = Literal["needed", "optional", "elsewhere"]
 CONTRADICTORY = "contradictory labels for its {column} in the label table"
@@ -34,7 +32,7 @@ class Entry:
         line: the first line that has the key.
         rows: how many have it.
         findings: empty where the table gives no label.
-        stated: what else it says, under DICOM keywords, to be read as a header is.
+        stated: what else it says, under the names of :class:`~pipeline.ingest.readers.header.Header`'s fields, to be read as they are.
         why: why it cannot be used, where its rows contradict each other.
     """
 
@@ -119,7 +117,7 @@ class Labels:
                     entries[name] = entry if before is None else _merged(before, entry, self.column)
         return replace(self, table=entries, unmatched=unmatched, unpadded=_unpadded("file", unmatched))
 
-    def entry(self, file: str, header: Dataset | Any) -> Entry | str | None:
+    def entry(self, file: str, header: Header) -> Entry | str | None:
         """What the table says of an image, given its file's path and its header: nothing, or the reason why it is unclear."""
         key = self._key(file, header)
         found = self.table.get(key)
@@ -128,7 +126,7 @@ class Labels:
             return matching.UNPADDED.format(column=self.column) if self.unpadded.get(matching.unpadded(bare), bare) != bare else None
         return (found.why or found) if isinstance(found, Entry) else found
 
-    def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
+    def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings of an image, given its file's relative POSIX path and its header."""
         found = self.entry(file, header)
         if isinstance(found, str):
@@ -137,17 +135,17 @@ class Labels:
             return Quarantined(f"no label: its {self.column} is not in the label table")
         return found.findings or Quarantined(f"no label: the label table leaves it empty for its {self.column}")
 
-    def line(self, header: Dataset | Any) -> int | None:
+    def line(self, header: Header) -> int | None:
         """The line that an image's header leads to, in a table by UID or patient."""
         found = self.table.get(self._key("", header)) if self.column != "file" else None
         return found.line if isinstance(found, Entry) else None
 
-    def _key(self, file: str, header: Dataset | Any) -> str:
-        return file if self.column == "file" else matching.identifier(self.column, text(header, _KEYWORD[self.column]))
+    def _key(self, file: str, header: Header) -> str:
+        return file if self.column == "file" else matching.identifier(self.column, getattr(header, self.column))
 
     def names_patients(self) -> bool:
         """Whether any row says whose image it is."""
-        return any("PatientID" in entry.stated for entry in self.table.values() if isinstance(entry, Entry))
+        return any("patient_id" in entry.stated for entry in self.table.values() if isinstance(entry, Entry))
 
     def outside(self) -> list[str]:
         """Keys that are paths out of the folder: no file is looked for there."""
@@ -162,9 +160,9 @@ class FieldLabels:
     keyword: str
     classes: tuple[str, ...]
 
-    def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
+    def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings of an image, given its header."""
-        value = table.folded(text(header, self.keyword))
+        value = table.folded(header.also.get(self.keyword, ""))
         if not value:
             return Quarantined(f"no label: its header has no {self.keyword}")
         if value not in [table.folded(name) for name in self.classes]:
@@ -178,7 +176,7 @@ class FolderLabels:
 
     classes: tuple[str, ...]
 
-    def find(self, file: str, header: Dataset | Any) -> Findings | Quarantined:
+    def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings of an image, given its file's relative POSIX path."""
         folder, names = matching.readable(PurePosixPath(file).parts[0]), [normalize("NFC", name) for name in self.classes]
         if folder not in names:
@@ -202,11 +200,11 @@ def _merged(first: Entry | str, second: Entry, column: str) -> Entry:
     why = first.why or second.why
     if first.findings and second.findings and first.findings != second.findings:
         why = CONTRADICTORY.format(column=column)
-    names = {patients.canonical(entry.stated["PatientID"]) for entry in (first, second) if "PatientID" in entry.stated}
+    names = {patients.canonical(entry.stated["patient_id"]) for entry in (first, second) if "patient_id" in entry.stated}
     if len(names) > 1:
         why = why or SEVERAL_PATIENTS.format(column=column)
     stated = {**second.stated, **first.stated}
-    for name in first.stated.keys() & second.stated.keys() - {"PatientID"}:
+    for name in first.stated.keys() & second.stated.keys() - {"patient_id"}:
         stated[name] = first.stated[name] if first.stated[name] == second.stated[name] else ""
     return Entry(min(first.line, second.line), first.rows + second.rows, first.findings or second.findings, stated, why)
 

@@ -254,7 +254,8 @@ def _write_facts(
         {
             "method": "published without patient data; nothing to remove" if published else "allow-list",
             "kept": [name for name in cleaned.rows.columns if not name.startswith("finding_")],
-            "actions": [] if published else allow_list.describe(ctx.config.ingest.burned_in),
+            "actions": [] if published else allow_list.describe(ctx.config.ingest.burned_in, len(ctx.config.ingest.mask)),
             "dates": "none kept",
+            "mask": [list(rectangle) for rectangle in ctx.config.ingest.mask],
         },
     )

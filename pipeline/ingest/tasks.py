@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pipeline.ingest import source
 from pipeline.ingest.isolate import Failed, isolated
 from pipeline.ingest.labels import Labels
-from pipeline.ingest.readers.header import quiet
-from pipeline.ingest.readers.reading import Quarantined
-from pipeline.ingest.readers.series import Slice, arrange, place
+from pipeline.ingest.readers import dicom, geometry, nifti
+from pipeline.ingest.readers.reading import Quarantined, Reading
+from pipeline.ingest.readers.series import Slice, arrange, digest, doubtful, place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,9 @@ class Task:
 
 def grouped(ctx: Context, root: Path, names: Sequence[str]) -> tuple[list[Task], Left]:
     """What is read together of the files ``names`` below ``root``, in its order; and why other files are in nothing."""
-    if not ctx.config.ingest.volumes or ctx.config.ingest.source == "nifti":
+    if ctx.config.ingest.source == "nifti":
+        return [Task(files) for files in nifti.paired(names)], []
+    if not ctx.config.ingest.volumes:
         return [Task((name,)) for name in names], []
     with ctx.reporter.progress("finding series", len(names)) as done:
         return series(root, names, source.workers(), done)
@@ -64,11 +66,17 @@ def series(root: Path, names: Sequence[str], workers: int | None, done: Callable
         elif "why" in found.value:
             left.append((name, found.value["why"]))
         elif found.arrays:
-            slices.append(Slice(tuple(found.value["group"]), found.arrays[0], tuple(found.value["apart"])))
+            told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in found.value.items()}
+            slices.append(Slice(**told, affine=found.arrays[0]))
             files.append(name)
         else:
             tasks.append(Task((name,)))
         done(number)
+    unclear = doubtful(slices)
+    contents = isolated(functools.partial(_content, root=root), [files[number] for number in unclear], workers=workers)
+    for number, found in zip(unclear, contents):
+        if not isinstance(found, Failed):
+            slices[number] = replace(slices[number], content=found.value)
     volumes, others = arrange(slices)
     tasks += [Task(tuple(files[number] for number in members)) for members in volumes]
     return sorted(tasks, key=lambda task: task.files), left + [(files[number], why) for number, why in others]
@@ -76,20 +84,23 @@ def series(root: Path, names: Sequence[str], workers: int | None, done: Callable
 
 def _survey(name: str, root: Path) -> tuple[dict[str, Any], list[NDArray[np.float64]]]:
     """What :func:`series` needs of one file: a slice's place, nothing for a file of several frames, or why it is left out."""
-    from pipeline.ingest.readers import dicom
-
     header = dicom.read_header(root / name)
     if isinstance(header, Quarantined):
         return {"why": header.reason}, []
-    with quiet():
-        if (why := dicom.not_an_image(header)) is not None:
-            return {"why": why}, []
-        if not header.get("Rows") or not header.get("Columns"):
-            return {"why": dicom.NO_PIXELS}, []
-        if int(header.get("NumberOfFrames") or 1) > 1:
-            return {}, []
-        affine = dicom.place(header, dicom.spacing(header)[0])
-        if affine is None:
-            return {"why": "no position and orientation in the patient: not a slice of a volume"}, []
-        found = place(header, affine, (int(header.get("Rows") or 0), int(header.get("Columns") or 0)))
-    return {"group": found.group, "apart": found.apart}, [affine]
+    if (why := dicom.not_an_image(header)) is not None:
+        return {"why": why}, []
+    if not header.pixels.rows or not header.pixels.columns:
+        return {"why": dicom.NO_PIXELS}, []
+    if header.pixels.frames > 1 or header.acquisition.mosaic != 0:
+        return {}, []
+    affine = geometry.place(header.geometry)
+    if affine is None:
+        return {"why": "no position and orientation in the patient: not a slice of a volume"}, []
+    found = vars(place(header, affine, (header.pixels.rows, header.pixels.columns)))
+    return {key: value for key, value in found.items() if key != "affine"}, [affine]
+
+
+def _content(name: str, root: Path) -> tuple[str, list[NDArray[np.float64]]]:
+    """A digest of the pixels of one file; an empty string where they cannot be read."""
+    found = next(iter(dicom.read(root / name)))
+    return digest(found) if isinstance(found, Reading) else "", []

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import keyed
 from pipeline.ingest import patients
-from pipeline.ingest.deidentify import allow_list, text_guard
+from pipeline.ingest.deidentify import allow_list, blank, text_guard
 from pipeline.ingest.intensity import window
 from pipeline.ingest.isolate import MEMORY
-from pipeline.ingest.readers.header import text
+from pipeline.ingest.readers import ultrasound
+from pipeline.ingest.readers.geometry import Turn
+from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined, Reading, Unusable
 from pipeline.ingest.standardize import Target, clipped, standardize, standardize_volume
 from pipeline.ingest.tasks import Task
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pipeline.ingest.labels import Findings, Labels
 
 MIN_SIDE = 16
+# What the models that read text need, and how long reading an image's or a volume's places may take.
+READING_MEMORY, READING_SECONDS = 384 << 20, 10.0
 # Share of the values, at either end, that may differ in a blank image, and how far the others may: noise of one step either way.
 STRAY = 0.005
 STEPS = 2.0
@@ -43,14 +47,14 @@ BLANK = "the image is blank, or nearly so: it has no contrast"
 class Reader(Protocol):
     """``read`` of one of the readers: the images of these files, one for each that the files hold."""
 
-    def __call__(self, paths: Sequence[Path], refuse: Callable[[Any], str | None]) -> Iterator[Reading | Quarantined]:
+    def __call__(self, paths: Sequence[Path], refuse: Callable[[Header], str | None]) -> Iterator[Reading | Quarantined]:
         """Read."""
 
 
 class Labeller(Protocol):
     """Which findings an image has."""
 
-    def find(self, file: str, header: Any) -> Findings | Quarantined:
+    def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings by the file's relative path and its header."""
 
 
@@ -69,6 +73,7 @@ class Settings:
         dicom: whether headers are those of DICOM files, which must say their modality.
         table: the label table, where there is one: it may name the patient, and more.
         burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
+        mask: as in :func:`pipeline.ingest.deidentify.blank.masked`.
     """
 
     root: Path
@@ -81,33 +86,60 @@ class Settings:
     dicom: bool = True
     table: Labels | None = None
     burned_in: text_guard.Policy = "strict"
+    mask: tuple[blank.Rectangle, ...] = ()
 
     @property
     def memory(self) -> int:
         """Bytes that a worker may use for a task: a volume needs more than an image."""
-        return MEMORY if self.dimensions == 2 else 4 * MEMORY
+        reading = READING_MEMORY if self.burned_in != "declared" else 0
+        return (MEMORY if self.dimensions == 2 else 4 * MEMORY) + reading
+
+    @property
+    def reading_seconds(self) -> float:
+        """Time that reading what looks like text may take, beyond that for a task's files."""
+        return READING_SECONDS if self.burned_in != "declared" else 0.0
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What labels and label table say of an image, asked once, with its header.
+
+    Attributes:
+        line: the line of a table by UID or patient that the header leads to.
+        stated: what the table says beside its findings, under names of the header's fields.
+    """
+
+    line: int | None
+    stated: dict[str, str] | Quarantined
+    findings: Findings | Quarantined
 
 
 def work(task: Task, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """One task's images and their rows, and why others were left out of it: past this point there is no identity."""
     images, rows, left_out = [], [], []
-    lines: set[int] = set()
-    refuse = functools.partial(_refuse, task=task, settings=settings, lines=lines)
+    told: dict[str, _Told] = {}
+    refuse = functools.partial(_refuse, task=task, settings=settings, told=told)
     for found in settings.read([settings.root / file for file in task.files], refuse):
         try:
             if isinstance(found, Quarantined):
                 raise Unusable(found.reason)
-            image, row = _standard(found, task, settings)
+            image, row = _standard(found, told[found.header.sop_instance_uid], settings)
         except Unusable as error:
             left_out.append(str(error))
             continue
         images.append(image)
         rows.append(row)
+    lines = sorted({one.line for one in told.values() if one.line is not None})
     # Frames that are left out for one reason give it once.
-    return {"rows": rows, "left_out": list(dict.fromkeys(left_out)), "again": [], "lines": sorted(lines)}, images
+    return {"rows": rows, "left_out": list(dict.fromkeys(left_out)), "again": [], "lines": lines}, images
 
 
-def _findings(header: Any, task: Task, settings: Settings) -> Findings | Quarantined:
+def _ask(header: Header, task: Task, settings: Settings) -> _Told:
+    line = settings.table.line(header) if settings.table is not None else None
+    return _Told(line, _stated(header, task, settings), _findings(header, task, settings))
+
+
+def _findings(header: Header, task: Task, settings: Settings) -> Findings | Quarantined:
     """What the labels say of an image; a volume's files must not contradict each other."""
     found = [settings.labels.find(name, header) for name in task.files]
     known = {one for one in found if not isinstance(one, Quarantined)}
@@ -116,8 +148,8 @@ def _findings(header: Any, task: Task, settings: Settings) -> Findings | Quarant
     return known.pop() if known else found[0]
 
 
-def _stated(header: Any, task: Task, settings: Settings) -> dict[str, str] | Quarantined:
-    """What the label table says of an image beside its findings, under DICOM keywords."""
+def _stated(header: Header, task: Task, settings: Settings) -> dict[str, str] | Quarantined:
+    """What the label table says of an image beside its findings; a volume's files must be one patient's."""
     stated: dict[str, str] = {}
     for name in task.files if settings.table is not None else ():
         assert settings.table is not None
@@ -125,51 +157,47 @@ def _stated(header: Any, task: Task, settings: Settings) -> dict[str, str] | Qua
         if isinstance(found, str):
             return Quarantined(found)
         said = found.stated if found is not None else {}
-        ids = [patients.canonical(one["PatientID"]) for one in (stated, said) if "PatientID" in one]
+        ids = [patients.canonical(one["patient_id"]) for one in (stated, said) if "patient_id" in one]
         if len(set(ids)) > 1:
             return Quarantined("several patients for the files of its series in the label table")
         stated = {**said, **stated}
     return stated
 
 
-def _refuse(header: Any, task: Task, settings: Settings, lines: set[int]) -> str | None:
-    """Why an image is not wanted, told by its header alone; adds the line of a table by UID or patient that it leads to."""
-    if settings.table is not None and (line := settings.table.line(header)) is not None:
-        lines.add(line)
-    if not text(header, "SOPInstanceUID"):
+def _refuse(header: Header, task: Task, settings: Settings, told: dict[str, _Told]) -> str | None:
+    """Why an image is not wanted, told by its header alone; what labels and label table say goes under its SOP Instance UID."""
+    asked = told[header.sop_instance_uid] = _ask(header, task, settings)
+    if not header.sop_instance_uid:
         return "no SOP Instance UID: give it one, or export it again"
-    modality = text(header, "Modality").upper()
-    if settings.dicom and modality not in allow_list.MODALITIES:
-        if not modality:
+    if settings.dicom and header.modality not in allow_list.MODALITIES:
+        if not header.modality:
             return "its header has no Modality: set it to what it is (CT, MR, DX, ...)"
         return "its Modality is not that of an image of the body (a whole slide, a segmentation, a report, ...): keep such files elsewhere"
-    stated = _stated(header, task, settings)
-    if isinstance(stated, Quarantined):
-        return stated.reason
-    if settings.patients and not patients.canonical(stated.get("PatientID") or text(header, "PatientID")):
+    if isinstance(asked.stated, Quarantined):
+        return asked.stated.reason
+    if settings.patients and not patients.canonical(asked.stated.get("patient_id") or header.patient_id):
         return "no Patient ID: it could not be kept on the same side of the split as the patient's other images; give it one"
     if (why := text_guard.refuse_header(header, settings.burned_in)) is not None:
         return why
-    found = _findings(header, task, settings)
-    return found.reason if isinstance(found, Quarantined) else None
+    return asked.findings.reason if isinstance(asked.findings, Quarantined) else None
 
 
-def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
-    findings = _findings(reading.header, task, settings)
-    stated = _stated(reading.header, task, settings)
-    for found in (findings, stated):
-        if isinstance(found, Quarantined):
-            raise Unusable(found.reason)
+def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
+    header, stated = reading.header, told.stated
     assert isinstance(stated, dict)
+    # Before anything else looks at the pixels; rectangles are shares of the whole picture, as stored, so the crop comes after them.
+    mask = [Turn.named(reading.turned).rectangle(one) for one in settings.mask]
+    reading = ultrasound.cropped(dataclasses.replace(reading, pixels=blank.masked(reading.pixels, mask)))
     if min(reading.pixels.shape[-2:]) < MIN_SIDE:
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
-    if _blank(reading.pixels, text(reading.header, "Modality").upper() in SPARSE):
+    if _blank(reading.pixels, header.modality in SPARSE):
         raise Unusable(BLANK)
     if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
     # Before the pixels are standardised in place: what an image shows does not hang on the size that is asked for.
     content = None if settings.dicom else _content(reading.pixels, settings.key)
-    kept = {**vars(allow_list.keep(reading.header, settings.key, stated)), **_passing(reading.header, stated, settings)}
+    said: dict[str, Any] = {**stated}  # the label table wins over the header
+    kept = {**vars(allow_list.keep(dataclasses.replace(header, **said), settings.key)), **_passing(header, stated, settings)}
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
@@ -187,7 +215,8 @@ def _standard(reading: Reading, task: Task, settings: Settings) -> tuple[NDArray
     row = {
         **kept,
         "content": content or kept["id"],
-        "findings": findings,
+        "findings": told.findings,
+        "turned": reading.turned,
         "spacing_mm": spacing,
         "intensity_low": low if reading.linear else None,
         "intensity_high": high if reading.linear else None,
@@ -201,20 +230,19 @@ def _content(pixels: NDArray[np.float32], key: bytes) -> str:
     return keyed(key, "content", str(pixels.shape), digest)[:16]
 
 
-def _passing(header: Any, stated: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def _passing(header: Header, stated: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """:data:`PASSING`: digests of how the patient's id is spelled, of the id with its issuer, and of the header's id where a table wins
     over it; and for which use the image was made (PS3.3 C.8.11.1)."""
-    in_header, in_table = text(header, "PatientID"), stated.get("PatientID", "")
-    issuer = patients.canonical(text(header, "IssuerOfPatientID")) if not in_table else ""
-    who = patients.canonical(in_header)
-    intent = text(header, "PresentationIntentType").upper()
+    in_table, who = stated.get("patient_id", ""), patients.canonical(header.patient_id)
+    issuer = patients.canonical(header.issuer_of_patient_id) if not in_table else ""
+    intent = header.presentation_intent_type if header.presentation_intent_type in INTENTS else ""
     if not settings.patients:
-        return dict.fromkeys(PASSING, "") | {"intent": intent if intent in INTENTS else ""}
+        return dict.fromkeys(PASSING, "") | {"intent": intent}
     return {
-        "spelling": keyed(settings.key, "spelling", in_table or in_header)[:16],
+        "spelling": keyed(settings.key, "spelling", in_table or header.patient_id)[:16],
         "issued": keyed(settings.key, "issued", who, issuer)[:16] if issuer else "",
         "in_header": keyed(settings.key, "patient", who)[:16] if in_table and who else "",
-        "intent": intent if intent in INTENTS else "",
+        "intent": intent,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from markupsafe import escape
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.artifacts import PACKAGES, fingerprint
+from pipeline.artifacts import PACKAGES, SEAL, fingerprint
 from pipeline.release.bounded import Damage
 from pipeline.release.contents import DIGEST, VERSION
 
@@ -54,6 +54,7 @@ class _Record(_Part):
     seconds: float = Field(ge=0, le=1e9)
     finished: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}$")
     contains_patient_data: Literal[False]
+    seal: Digest
 
 
 def check_record(value: Any, gate: Mapping[str, Any], digests: Mapping[str, str], sizes: Mapping[str, int], page: str) -> None:
@@ -76,6 +77,7 @@ def check_record(value: Any, gate: Mapping[str, Any], digests: Mapping[str, str]
     settings = record.identity.config
     bound = {
         "identity": record.fingerprint == fingerprint(value["identity"]),
+        "seal": record.seal == fingerprint({name: entry for name, entry in value.items() if name != SEAL}),
         "files": value["files"] == digests and value["sizes"] == sizes and record.digest == fingerprint(value["files"]),
         "summary": record.summary == summary | {"images": released},
         "packages": set(record.packages) <= {"python", *PACKAGES},

@@ -14,10 +14,10 @@ from tests.integration.small import quick
 STAGES = ("ingest", "train", "generate", "audit", "evaluate", "stress", "release")
 SENTENCE = "synthcohort: interrupted; the same command goes on where it stopped\n"
 MIDDLE = {
-    "drawing": "ingest/phantom-unfinished",
-    "ingest": "ingest/partial-*/journal.jsonl",
-    "train": "train/metrics.jsonl",
-    "generate": "generate/partial",
+    "drawing": "unfinished/ingest/phantom-unfinished",
+    "ingest": "unfinished/ingest/partial-*/journal.jsonl",
+    "train": "unfinished/train/metrics.jsonl",
+    "generate": "unfinished/generate/partial",
 }
 
 
@@ -35,7 +35,7 @@ def start(config: Path, run: Path, *more: str) -> subprocess.Popen[str]:
 
 def inside(process: subprocess.Popen[str], run: Path, stage: str) -> bool:
     """Wait until the run is in a stage; False where it ended before that was seen."""
-    begun = MIDDLE.get(stage, f"{stage}/partial.json")
+    begun = MIDDLE.get(stage, f"unfinished/{stage}/partial.json")
     while process.poll() is None:
         if any(run.glob(begun)) and not (run / stage / "record.json").exists():
             return True

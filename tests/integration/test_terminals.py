@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline import api
 from pipeline.progress import Console
 
-def run(settings, console, **options):
+def run(config, console, **options):
     for _ in range(500):
         console.print("Fréchet → 0.5 − 0.1 … • 肺 \\udcff ≥ ━━━━ [bold]bold[/bold]", highlight=False)
     with Reporter(Path("log.jsonl"), console).progress("training images", 10) as done:

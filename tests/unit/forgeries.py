@@ -17,7 +17,7 @@ import numpy as np
 import pydicom
 from PIL import Image, PngImagePlugin
 
-from pipeline.artifacts import fingerprint
+from pipeline.artifacts import SEAL, fingerprint
 from pipeline.release import contents, stage
 
 Forgery = Callable[[Path], object]
@@ -64,6 +64,8 @@ def json_edit(name: str, change: Callable[[Any], object]) -> Forgery:
     def forge(release: Path) -> None:
         value = json.loads((release / name).read_text())
         change(value)
+        if name == "record.json":
+            value[SEAL] = fingerprint({key: entry for key, entry in value.items() if key != SEAL})
         (release / name).write_bytes(contents.json_bytes(value))
 
     return sealed(forge)
@@ -190,12 +192,10 @@ def check(name: str, **numbers: Any) -> Forgery:
     return json_edit("gate.json", lambda gate: next(c for c in gate["checks"] if c["name"] == name).update(numbers))
 
 
-def record_settings(release: Path) -> None:
+def other_contact(record: dict[str, Any]) -> None:
     """Another contact in the record, with the fingerprint that fits it."""
-    record = json.loads((release / "record.json").read_text())
     record["identity"]["config"]["contact"] = PAYLOAD
     record["fingerprint"] = fingerprint(record["identity"])
-    (release / "record.json").write_bytes(contents.json_bytes(record))
 
 
 def private(ds: pydicom.Dataset) -> None:
@@ -290,7 +290,8 @@ PASSED: dict[str, tuple[Forgery, str]] = {
     "payload in the record's summary": (json_edit("record.json", lambda v: v["summary"].update(verdict=PAYLOAD)), "record.json"),
     "payload in the record's hardware": (json_edit("record.json", lambda v: v["hardware"].update(gpu=BASE64)), "record.json"),
     "payload in the record's identity": (json_edit("record.json", lambda v: v["identity"]["config"].update(title="x")), "record.json"),
-    "payload in the record's settings": (record_settings, "record.json"),
+    "payload in the record's settings": (json_edit("record.json", other_contact), "record.json"),
+    "another seal": (edited("record.json", '"seal": "', '"seal": "0'), "record.json"),
     "payload for a package": (json_edit("record.json", lambda v: v["packages"].update({"jane.roe": "1"})), "record.json"),
     "a file more in the record": (json_edit("record.json", lambda v: v["files"].update({"jane.txt": "0" * 64})), "record.json"),
     "a record that holds patient data": (json_edit("record.json", lambda v: v.update(contains_patient_data=True)), "record.json"),

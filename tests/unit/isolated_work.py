@@ -70,3 +70,15 @@ def leaking(item: int) -> tuple[Any, list[NDArray[Any]]]:
         return len(bytes(item << 20)), []
     _leak.append(bytes(30 << 20))
     return item, []
+
+
+def guarded(text: str) -> tuple[Any, list[NDArray[Any]]]:
+    """What the text guard says of a smooth picture with this text."""
+    from pipeline.ingest.deidentify.text_guard import has_text
+    from tests.benchmarks.text_pictures import ink
+
+    picture = np.add.outer(np.arange(256.0), np.arange(256.0)).astype(np.float32) / 4
+    covered = ink(text, "DejaVuSans-Bold", 20, True)
+    part = picture[20 : 20 + covered.shape[0], 30 : 30 + covered.shape[1]]
+    part += covered * (255 - part)
+    return has_text(picture), []

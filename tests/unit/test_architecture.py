@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,71 @@ def test_imports_go_one_way(package):
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             ours = {name.split(".")[0] for name in names} & set(ALLOWED)
             assert ours <= ALLOWED[package], f"{path.name} imports {ours}"
+
+
+# Imports that go against the direction, with what stands in their way.
+AGAINST = {("pipeline.config.release", "pipeline.release.gate")}  # the gate's own bound, which a configuration may only tighten
+# From the last to use to the first to be used: a module imports none of a layer above its own.
+INGEST = (
+    ("stage",),
+    ("cohort",),
+    ("collect", "quarantine"),
+    ("work",),
+    ("tasks",),
+    ("labels", "deidentify", "facts", "matching", "patients", "table", "notes", "split", "ledger", "source", "isolate"),
+    ("readers",),
+    ("standardize",),
+    ("intensity",),
+    ("readers.reading",),
+    ("readers.header",),
+)
+
+
+def imports() -> dict[str, set[str]]:
+    """Every module of ours with those that it imports, within functions and for types too."""
+    paths = [path for package in ALLOWED for path in (ROOT / package).rglob("*.py")]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    found: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                whole = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                named |= {name if name in modules else node.module for name in whole.values()}
+        found[module] = {name for name in named if name in modules and name != module and (module, name) not in AGAINST}
+    return found
+
+
+def test_no_module_imports_itself_in_a_circle():
+    graph = imports()
+    assert len(graph) > 100
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_a_circle_would_be_found():
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"c"}, "c": {"a"}}).prepare()
+
+
+def test_config_lies_below_all():
+    for module, names in imports().items():
+        if module.startswith("pipeline.config"):
+            assert {name for name in names if not name.startswith("pipeline.config")} <= {"pipeline.errors"}, module
+
+
+def test_ingest_goes_from_the_stage_down_to_the_header():
+    def layer(module: str) -> int | None:
+        name = module.removeprefix("pipeline.ingest.")
+        fitting = [(len(prefix), number) for number, layer in enumerate(INGEST) for prefix in layer if f"{name}.".startswith(f"{prefix}.")]
+        return max(fitting)[1] if fitting else None
+
+    for module, names in imports().items():
+        for name in names:
+            above, below = layer(module), layer(name)
+            if above is not None and below is not None:
+                assert above <= below, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("package", ["privacy", "evaluation"])

@@ -294,6 +294,7 @@ def test_a_folder_instead_of_a_file_is_refused(tmp_path: Path, cohorts: Path) ->
 def old_run(run: Path, key: bytes) -> None:
     run.mkdir()
     (run / "pseudonym.key").write_bytes(key)
+    (run / "pseudonym.key").chmod(0o600)
     mark = artifacts.keyed(key, "ledger")[:16]
     shares = {"train": 0.5, "audit": 0.2, "val": 0.1, "test": 0.2}
     artifacts.write_json(run / "splits.json", {"key": mark, "shares": shares, "patients": {"p": "audit"}, "images": ["i"]})

@@ -81,7 +81,8 @@ WHY = {
     "no pixel data": f"""chrJapMulti.dcm chrJapMultiExplicitIR6.dcm chrKoreanMulti.dcm chrSQEncoding.dcm chrSQEncoding1.dcm UN_sequence.dcm
         empty_charset_LEI.dcm meta_missing_tsyntax.dcm nested_priv_SQ.dcm no_meta_group_length.dcm priv_SQ.dcm {TINY_ALPHA}""",
     # Cut off; and 250 bytes of a codestream in which something else stands.
-    "damaged, cut short": "MR_truncated.dcm JPEG2000-embedded-sequence-delimiter.dcm",
+    "cut short": "MR_truncated.dcm",
+    "damaged or in an unsupported encoding": "JPEG2000-embedded-sequence-delimiter.dcm",
 }
 REASON = {name: reason for reason, names in WHY.items() for name in names.split()}
 

@@ -23,7 +23,7 @@ from test_ingest_stage import ingest
 
 from pipeline.config import Config, QueryConfig
 from pipeline.errors import InputError
-from pipeline.ingest.readers.header import quiet
+from pipeline.ingest.readers.values import quiet
 from pipeline.progress import Reporter
 from pipeline.stages import run_stages
 

@@ -206,7 +206,7 @@ def test_the_shipped_configurations_for_volumes() -> None:
 def test_shards_are_read_like_one_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.images.SHARD", 4)
     images = np.random.default_rng(0).integers(0, 256, (10, 1, 5, 5), dtype=np.uint8)
-    ImageSet(images, pd.DataFrame({"id": range(10)})).save(tmp_path)
+    ImageSet(images, pd.DataFrame({"id": list("abcdefghij")})).save(tmp_path)
     found = ImageSet.load(tmp_path)
     assert len(list(tmp_path.glob("images-*.npy"))) == 3
     assert found.images.shape == images.shape

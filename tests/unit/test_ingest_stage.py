@@ -40,6 +40,7 @@ COLUMNS = [
         "sex",
         "age_band",
         "acquisition",
+        "turned",
     ),
     *("spacing_mm", "intensity_low", "intensity_high", "duplicate_group"),
 ]

@@ -276,6 +276,8 @@ def test_a_failed_split_leaves_the_list_of_what_was_left_out(tmp_path: Path) -> 
     found = quarantined(run)
     assert len(found) == 13
     assert "./=cmd.dcm" in found
+    (run / artifacts.UNFINISHED).mkdir()
+    (run / "ingest").rename(run / artifacts.UNFINISHED / "ingest")
     shown = terminal(run)
     assert "no Patient ID" in shown
     assert "12" in shown
@@ -293,7 +295,7 @@ def test_show_lists_reasons_and_notes_of_a_finished_ingest(tmp_path: Path) -> No
     attributes = [{"PatientID": f"P{n}" if n < 16 else None, "ViewPosition": ("PA", "AP")[n % 3 == 0]} for n in range(20)]
     run = tmp_path / "run"
     summary, _ = ingest(declared(folder(tmp_path / "in", attributes, by_file)), run)
-    artifacts.publish(run / "ingest", {}, summary=summary, seconds=1.0)
+    artifacts.publish(run / "ingest", {"stage": "ingest"}, summary=summary, seconds=1.0)
     shown = terminal(run)
     assert "no Patient ID" in shown
     assert "quarantine.csv" in shown

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dicom_folder import dataset, ramp
 
 from pipeline.errors import InputError
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
+from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined
 
 
@@ -18,7 +18,7 @@ def labels(tmp_path: Path, text: str) -> Labels:
 
 
 def test_labels_by_file_uid_or_patient(tmp_path: Path) -> None:
-    header = dataset(ramp(), SOPInstanceUID="1.2.3", PatientID="A7")
+    header = Header(sop_instance_uid="1.2.3", patient_id="A7")
     assert labels(tmp_path, "file,label\n./a\\b.dcm,effusion\n").find("a/b.dcm", header) == (0, 1)
     assert labels(tmp_path, "Label,SOP_Instance_UID\neffusion,1.2.3\n").find("x", header) == (0, 1)
     assert labels(tmp_path, "patient_id,label\n A7 , normal \n").find("x", header) == (1, 0)
@@ -54,10 +54,10 @@ def test_many_unknown_labels_are_told_by_their_first_rows_and_never_by_their_tex
 
 
 def test_a_series_and_a_patient_column_beside_the_file(tmp_path: Path) -> None:
-    header = dataset(ramp(), SeriesInstanceUID="1.5")
+    header = Header(series_instance_uid="1.5")
     assert labels(tmp_path, "series_instance_uid,label\n1.5,effusion\n").find("x", header) == (0, 1)
     table = labels(tmp_path, "file,label,patient_id\na.png,normal,P1\nb.png,normal,P2\nb.png,normal,P3\n")
-    assert table.table["a.png"].stated == {"PatientID": "P1"}
+    assert table.table["a.png"].stated == {"patient_id": "P1"}
     assert table.find("a.png", header) == (1, 0)
     assert isinstance(table.find("b.png", header), Quarantined)
 
@@ -66,7 +66,7 @@ def test_several_findings_have_a_column_each(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("file,Normal,effusion\na,0,1\nb,1,1\nc,0,0\nd,-1,\ne,,\n")
     table = Labels.load(path, ("normal", "effusion"), several=True)
-    header = dataset(ramp())
+    header = Header()
     assert [table.find(name, header) for name in "abcd"] == [(0, 1), (1, 1), (0, 0), (-1, -1)]
     assert isinstance(table.find("e", header), Quarantined)
     path.write_text("file,normal,effusion\na,no,1\n")
@@ -84,9 +84,9 @@ def test_paths_out_of_the_folder_are_named(tmp_path: Path) -> None:
 
 def test_an_attribute_of_the_header_names_the_class() -> None:
     found = FieldLabels("BodyPartExamined", ("Chest", "Hand"))
-    assert found.find("x", dataset(ramp(), BodyPartExamined="CHEST ")) == (1, 0)
-    for value, expected in (("SKULL", "none of ingest.classes"), (None, "has no BodyPartExamined")):
-        header = dataset(ramp(), **({"BodyPartExamined": value} if value else {}))
+    assert found.find("x", Header(also={"BodyPartExamined": "CHEST"})) == (1, 0)
+    for value, expected in (("SKULL", "none of ingest.classes"), ("", "has no BodyPartExamined")):
+        header = Header(also={"BodyPartExamined": value})
         missing = found.find("x", header)
         assert isinstance(missing, Quarantined)
         assert expected in missing.reason
@@ -192,7 +192,7 @@ def test_numbers_that_a_spreadsheet_rounded_are_named(tmp_path: Path, column: st
     ],
 )
 def test_patients_are_found_by_their_id_however_it_is_spelled(tmp_path: Path, key: str, patient: str, expected: object) -> None:
-    found = labels(tmp_path, f"patient_id,label\n{key},effusion\n").find("x", dataset(ramp(), PatientID=patient))
+    found = labels(tmp_path, f"patient_id,label\n{key},effusion\n").find("x", Header(patient_id=patient))
     if isinstance(expected, str):
         assert isinstance(found, Quarantined)
         assert expected in found.reason
@@ -203,26 +203,26 @@ def test_patients_are_found_by_their_id_however_it_is_spelled(tmp_path: Path, ke
 def test_one_patient_in_two_spellings_with_two_labels_has_none(tmp_path: Path) -> None:
     table = labels(tmp_path, "patient_id,label\nPat001,normal\nPAT 001,effusion\n")
     for patient in ("Pat001", "PAT 001"):
-        found = table.find("x", dataset(ramp(), PatientID=patient))
+        found = table.find("x", Header(patient_id=patient))
         assert isinstance(found, Quarantined)
         assert "contradictory" in found.reason
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "keyword", "stated"),
+    ("column", "value", "name", "stated"),
     [
-        *(("age", value, "PatientAge", "045Y") for value in ("45", "45.0", '"45,5"', "045Y", "45y")),
-        ("age", "11M", "PatientAge", "011M"),
-        *(("sex", value, "PatientSex", "F") for value in ("f", "Female", "FEMALE")),
-        ("view", "mlo", "ViewPosition", "MLO"),
-        ("laterality", "Left", "ImageLaterality", "L"),
-        ("site", "St Elsewhere", "InstitutionName", "St Elsewhere"),
-        ("acquisition", "scanner 3", "AcquisitionProtocolName", "scanner 3"),
+        *(("age", value, "patient_age", "045Y") for value in ("45", "45.0", '"45,5"', "045Y", "45y")),
+        ("age", "11M", "patient_age", "011M"),
+        *(("sex", value, "patient_sex", "F") for value in ("f", "Female", "FEMALE")),
+        ("view", "mlo", "view_position", "MLO"),
+        ("laterality", "Left", "image_laterality", "L"),
+        ("site", "St Elsewhere", "institution_name", "St Elsewhere"),
+        ("acquisition", "scanner 3", "acquisition_protocol_name", "scanner 3"),
     ],
 )
-def test_what_a_table_states_is_told_as_a_header_would(tmp_path: Path, column: str, value: str, keyword: str, stated: str) -> None:
+def test_what_a_table_states_is_told_as_a_header_would(tmp_path: Path, column: str, value: str, name: str, stated: str) -> None:
     table = labels(tmp_path, f"file,label,{column}\na,normal,{value}\n")
-    assert table.table["a"].stated == {keyword: stated}  # type: ignore[union-attr]
+    assert table.table["a"].stated == {name: stated}  # type: ignore[union-attr]
 
 
 def test_values_that_say_nothing_are_counted_and_not_quoted(tmp_path: Path) -> None:

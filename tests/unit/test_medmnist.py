@@ -32,6 +32,10 @@ def config(folder: Path, flag: str, size: int = 32) -> IngestConfig:
     return IngestConfig(source="medmnist", dataset=flag, path=folder, size=size)
 
 
+def read(ingest: IngestConfig) -> medmnist.Published:
+    return medmnist.read(ingest, medmnist_file(ingest))
+
+
 @pytest.fixture
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -42,7 +46,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reads_colour_sets_channels_first(tmp_path: Path) -> None:
     path = write(tmp_path, "bloodmnist", channels=3, top=8)
-    found = medmnist.read(config(tmp_path, "bloodmnist"))
+    found = read(config(tmp_path, "bloodmnist"))
     images = np.concatenate(list(found.blocks()))
     assert images.shape == (58, 3, 28, 28)
     with np.load(path) as arrays:
@@ -57,7 +61,7 @@ def test_the_real_breastmnist() -> None:
     data = os.environ.get("SYNTHCOHORT_DATA")
     if not data:
         pytest.skip("SYNTHCOHORT_DATA is not set: no BreastMNIST")
-    found = medmnist.read(config(Path(data, "breastmnist"), "breastmnist"))
+    found = read(config(Path(data, "breastmnist"), "breastmnist"))
     assert [int((found.split == name).sum()) for name in ("train", "val", "test")] == [546, 78, 156]
     assert found.classes == ("malignant", "normal_benign")
     assert found.facts["checksum"] == "the official file"
@@ -95,7 +99,7 @@ def test_an_absent_file_is_downloaded_by_the_package(tmp_path: Path, monkeypatch
 
 def test_an_unknown_set_is_refused_with_the_choices(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a MedMNIST") as caught:
-        medmnist.read(config(tmp_path, "catmnist"))
+        read(config(tmp_path, "catmnist"))
     assert "breastmnist" in str(caught.value)
 
 
@@ -114,7 +118,7 @@ def test_every_set_at_every_published_size(tmp_path: Path, flag: str, side: int)
         several = info["task"].startswith("multi-label")
         arrays[f"{name}_labels"] = rng.integers(0, 2, (count, classes)) if several else rng.integers(0, classes, (count, 1))
     np.savez_compressed(tmp_path / f"{flag}{'' if side == 28 else f'_{side}'}.npz", **arrays)
-    found = medmnist.read(config(tmp_path, flag, side))
+    found = read(config(tmp_path, flag, side))
     assert len(found.classes) == classes
     assert found.modality
     expected = np.concatenate([arrays[f"{name}_images"] for name in ("train", "val", "test")])
@@ -127,7 +131,7 @@ def test_every_set_at_every_published_size(tmp_path: Path, flag: str, side: int)
 
 def test_the_real_adrenalmnist3d(real_data: Path) -> None:
     for size in (28, 64):
-        found = medmnist.read(config(real_data / "adrenalmnist3d", "adrenalmnist3d", size))
+        found = read(config(real_data / "adrenalmnist3d", "adrenalmnist3d", size))
         assert [int((found.split == name).sum()) for name in ("train", "val", "test")] == [1188, 98, 298]
         assert found.shape == (1, size, size, size)
         assert found.facts["checksum"] == "the official file"
@@ -136,7 +140,7 @@ def test_the_real_adrenalmnist3d(real_data: Path) -> None:
 def test_blocks_are_small_whatever_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "breastmnist")
     monkeypatch.setattr(medmnist, "BLOCK", 10 * 28 * 28)
-    assert [len(block) for block in medmnist.read(config(tmp_path, "breastmnist")).blocks()] == [10, 10, 10, 10, 8, 10]
+    assert [len(block) for block in read(config(tmp_path, "breastmnist")).blocks()] == [10, 10, 10, 10, 8, 10]
 
 
 @pytest.mark.parametrize(
@@ -151,11 +155,43 @@ def test_blocks_are_small_whatever_the_file(tmp_path: Path, monkeypatch: pytest.
 def test_damaged_contents_are_an_input_error(tmp_path: Path, changes: dict[str, Any]) -> None:
     write(tmp_path, "breastmnist", **changes)
     with pytest.raises(InputError, match="damaged"):
-        medmnist.read(config(tmp_path, "breastmnist"))
+        read(config(tmp_path, "breastmnist"))
 
 
 def test_a_cut_file_is_an_input_error(tmp_path: Path) -> None:
     path = write(tmp_path, "breastmnist")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged"):
-        medmnist.read(config(tmp_path, "breastmnist"))
+        read(config(tmp_path, "breastmnist"))
+
+
+@pytest.mark.parametrize("absent", [("val",), ("test",), ("train", "val")])
+@pytest.mark.parametrize("part", ["images", "labels", "both"])
+def test_a_file_without_a_split_is_said_to_be(tmp_path: Path, absent: tuple[str, ...], part: str) -> None:
+    path = write(tmp_path, "breastmnist")
+    with np.load(path) as arrays:
+        left = {name: arrays[name] for name in arrays.files if not (name.split("_")[0] in absent and part in (name.split("_")[1], "both"))}
+    np.savez(path, **left)
+    with pytest.raises(InputError, match=f"has no split {' and no '.join(absent)}:"):
+        read(config(tmp_path, "breastmnist"))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("missing", ["malignant", "normal, benign"])
+def test_a_class_that_a_split_lacks_is_named_at_ingest(tmp_path: Path, split: str, missing: str) -> None:
+    count = {"train": 40, "val": 8, "test": 10}[split]
+    write(tmp_path, "breastmnist", **{f"{split}_labels": np.full((count, 1), int(missing == "malignant"), np.uint8)})
+    found = read(config(tmp_path, "breastmnist"))
+    with pytest.raises(InputError, match=rf"its split {split} has no image of {missing}: "):
+        medmnist.check_classes(found)
+
+
+def test_complete_sets_pass_with_several_findings_too(tmp_path: Path) -> None:
+    write(tmp_path, "breastmnist")
+    medmnist.check_classes(read(config(tmp_path, "breastmnist")))
+    several = {
+        f"{name}_labels": np.eye(14, dtype=np.uint8)[np.arange(count) % 14] for name, count in (("train", 40), ("val", 8), ("test", 10))
+    }
+    write(tmp_path, "chestmnist", **several)
+    with pytest.raises(InputError, match="its split val has no image of"):
+        medmnist.check_classes(read(config(tmp_path, "chestmnist")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,9 @@ import pytest
 from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
-from pipeline.ingest import standardize as standardizing
 from pipeline.ingest.readers import nifti
 from pipeline.ingest.readers.reading import Quarantined, Reading
-from pipeline.ingest.standardize import Target, standardize_volume
+from pipeline.ingest.standardize import Target, _sampled, standardize_volume
 
 # Every volume of the real folder: its number of time points, and its size as (D, H, W).
 MUST = {
@@ -95,7 +95,7 @@ def test_resampling_agrees_with_monai(real_data: Path) -> None:
     wanted = np.asarray(theirs)[0].transpose(2, 1, 0)
     affine = np.asarray(theirs.affine)[:, [2, 1, 0, 3]]
     matrix = np.linalg.inv(found.affine) @ affine
-    ours = standardizing._sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
+    ours = _sampled(found.pixels * np.float32(40), matrix, Target(max(wanted.shape), bits=16))[0] / 40
     ours = ours[tuple(map(slice, wanted.shape))]
     inside = ours > 0  # beyond the volume MONAI repeats its border
     assert inside.mean() > 0.2
@@ -197,11 +197,11 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "not finite" in reason(save("infinite.nii", np.full((4, 4, 4), np.inf, np.float32)))
     whole = save("whole.nii", np.zeros((9, 9, 9), np.int16)).read_bytes()
     (tmp_path / "cut.nii").write_bytes(whole[:-100])
-    assert "damaged" in reason(tmp_path / "cut.nii")
+    assert "cut short" in reason(tmp_path / "cut.nii")
     (tmp_path / "head.nii").write_bytes(whole[:200])
-    assert "damaged" in reason(tmp_path / "head.nii")
+    assert "cut short" in reason(tmp_path / "head.nii")
     (tmp_path / "text.nii").write_text("hello")
-    assert "damaged" in reason(tmp_path / "text.nii")
+    assert reason(tmp_path / "text.nii") == "not a NIfTI volume"
     huge = bytearray(whole)
     huge[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()
     (tmp_path / "huge.nii").write_bytes(huge)
@@ -213,8 +213,178 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "permissions" in reason(tmp_path / "absent.nii")
 
 
-def test_the_path_stands_for_a_uid(tmp_path: Path) -> None:
+def test_the_path_takes_the_place_of_a_uid(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    path = linear(tmp_path / "sub" / "a.nii", np.eye(4))
-    [found] = read(path, modality="CT", root=tmp_path)
-    assert (found.header.Modality, found.header.SOPInstanceUID) == ("CT", "sub/a.nii")
+    [found] = read(linear(tmp_path / "sub" / "a.nii", np.eye(4)), modality="ct", root=tmp_path)
+    assert (found.header.sop_instance_uid, found.header.modality, found.header.patient_id) == ("sub/a.nii", "CT", "")
+
+
+def volume(**changes: Any) -> nibabel.Nifti1Image:
+    """A small volume in scanner space; ``changes`` set fields of its header."""
+    values = np.random.default_rng(0).integers(0, 1000, (10, 11, 12)).astype(np.int16)
+    image = nibabel.Nifti1Image(values, np.diag([2.0, 2.5, 3.0, 1.0]))
+    for name, value in changes.items():
+        image.header[name] = value
+    return image
+
+
+def saved(path: Path, data: bytes) -> Path:
+    path.write_bytes(gzip.compress(data) if path.suffix.lower() == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("window", [(1e5, 2e5), (-500, -100), (0, 1e6), (-1e9, 1e9), (999, 1e5), (5, 5), (9, 3), (np.nan, 100)])
+def test_a_display_range_beside_the_values_is_not_used(tmp_path: Path, window: tuple[float, float]) -> None:
+    [found] = read(saved(tmp_path / "a.nii", volume(cal_min=window[0], cal_max=window[1]).to_bytes()))
+    assert 0 <= found.low < 50
+    assert 950 < found.high <= 1000
+
+
+@pytest.mark.parametrize("window", [(0, 1000), (100, 300), (-1000, 2000), (990, 1000)])
+def test_a_display_range_that_shows_something_is_used(tmp_path: Path, window: tuple[float, float]) -> None:
+    [found] = read(saved(tmp_path / "a.nii", volume(cal_min=window[0], cal_max=window[1]).to_bytes()))
+    assert (found.low, found.high) == window
+
+
+def spoiled(data: bytes, place: int, change: int = 0x20) -> bytes:
+    return data[:place] + bytes([data[place] ^ change]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("place", [-1, -5, -8, 0.3, 0.5, 0.9])
+def test_compressed_files_with_a_flipped_bit_are_damaged(tmp_path: Path, place: float) -> None:
+    data = gzip.compress(volume().to_bytes())
+    at = int(place) % len(data) if place < 0 else int(place * len(data))
+    (tmp_path / "a.nii.gz").write_bytes(spoiled(data, at))
+    assert reason(tmp_path / "a.nii.gz").startswith(("damaged", "its length does not fit"))
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_cut_files_are_said_to_be(tmp_path: Path, name: str, keep: float) -> None:
+    data = saved(tmp_path / name, volume().to_bytes()).read_bytes()
+    (tmp_path / name).write_bytes(data[: int(keep * len(data))])
+    assert "cut short" in reason(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("offset", [0.0, 348.0, 351.0, 352.5, 336.0, 368.0, 1e9, -16.0, np.nan])
+def test_a_wrong_vox_offset_is_told(tmp_path: Path, name: str, offset: float) -> None:
+    data = bytearray(volume().to_bytes())
+    data[108:112] = np.float32(offset).tobytes()
+    found = reason(saved(tmp_path / name, bytes(data)))
+    assert "vox_offset" in found
+    assert "permissions" not in found
+
+
+def test_what_lies_between_header_and_voxels_is_passed_over(tmp_path: Path) -> None:
+    image = volume()
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"made by a test"))
+    [found] = read(saved(tmp_path / "a.nii", image.to_bytes()))
+    np.testing.assert_array_equal(found.pixels[0], np.asarray(image.dataobj).transpose(2, 1, 0))
+    data = bytearray(image.to_bytes())
+    data[108:112] = np.float32(352).tobytes()  # as if there were no extension
+    assert "vox_offset" in reason(saved(tmp_path / "b.nii", bytes(data)))
+
+
+def test_more_bytes_than_voxels_are_told(tmp_path: Path) -> None:
+    for name in ("a.nii", "a.nii.gz"):
+        assert "length" in reason(saved(tmp_path / name, volume().to_bytes() + bytes(64)))
+
+
+def oriented(first: Any = None, codes: tuple[int, int] = (0, 0), second: Any = None) -> bytes:
+    image = volume()
+    image.set_sform(np.diag([2.0, 2.5, 3.0, 1.0]) if first is None else first, codes[0])
+    image.set_qform(np.diag([2.0, 2.5, 3.0, 1.0]) if second is None else second, codes[1])
+    return bytes(image.to_bytes())
+
+
+TURNED = np.array([[0, -2.5, 0, 0], [2.0, 0, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
+MIRRORED = np.diag([-2.0, 2.5, 3.0, 1.0])
+MOVED = np.array([[2.0, 0, 0, 30], [0, 2.5, 0, -4], [0, 0, 3, 9], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (oriented(codes=(0, 0)), "neither sform nor qform"),
+        (oriented(codes=(0, 1)), None),
+        (oriented(codes=(1, 0)), None),
+        (oriented(codes=(1, 1)), None),
+        (oriented(MOVED, (1, 1)), None),  # another origin: the volume is centred anyway
+        (oriented(MIRRORED, (1, 1)), "contradict"),
+        (oriented(MIRRORED, (4, 1)), "contradict"),  # no alignment to a template mirrors
+        (oriented(TURNED, (1, 1)), "contradict"),
+        (oriented(TURNED, (2, 1)), None),  # an alignment may turn
+        (oriented(np.diag([1.0, 1.0, 1.0, 1.0]), (1, 1)), "contradict"),
+        (oriented(np.diag([1.9, 2.4, 2.8, 1.0]), (4, 1)), None),  # and stretch
+        (oriented(second=MIRRORED, codes=(2, 2)), "contradict"),
+    ],
+)
+def test_an_orientation_is_needed_and_two_must_agree(tmp_path: Path, data: bytes, expected: str | None) -> None:
+    path = saved(tmp_path / "a.nii", data)
+    if expected:
+        assert expected in reason(path)
+    else:
+        assert read(path)[0].affine is not None
+
+
+@pytest.mark.parametrize("name", ["a.NII", "a.Nii", "a.NII.GZ", "a.nii.GZ"])
+def test_endings_in_capitals_are_read(tmp_path: Path, name: str) -> None:
+    [found] = read(saved(tmp_path / name, volume().to_bytes()))
+    assert found.pixels.shape == (1, 12, 11, 10)
+
+
+def test_the_content_tells_whether_it_is_compressed(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(gzip.compress(volume().to_bytes()))
+    (tmp_path / "b.nii.gz").write_bytes(volume().to_bytes())
+    for name in ("a.nii", "b.nii.gz"):
+        assert len(read(tmp_path / name)) == 1
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (1, 20, 30), (20, 1, 30), (20, 30, 1, 4)])
+def test_files_of_one_slice_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    image = nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4))
+    assert "a single slice" in reason(saved(tmp_path / "a.nii", image.to_bytes()))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("names", [("a.hdr", "a.img"), ("A.HDR", "A.IMG"), ("a.hdr.gz", "a.img.gz"), ("a.hdr", "a.img.gz")])
+def test_pairs_are_one_volume(tmp_path: Path, names: tuple[str, str], version: int) -> None:
+    kind = {1: nibabel.Nifti1Pair, 2: nibabel.Nifti2Pair}[version]
+    source = volume()
+    image = kind(np.asarray(source.dataobj), source.affine)
+    nibabel.save(image, tmp_path / "plain.img")
+    paths = [saved(tmp_path / name, (tmp_path / f"plain.{kind}").read_bytes()) for name, kind in zip(names, ("hdr", "img"))]
+    found = list(nifti.read(paths))
+    assert isinstance(found[0], Reading), found
+    np.testing.assert_array_equal(found[0].pixels[0], np.asarray(source.dataobj).transpose(2, 1, 0))
+    assert nifti.paired(["b.nii", *names, "c.hdr", "d.img"]) == [("b.nii",), names, ("c.hdr",), ("d.img",)]
+
+
+def test_half_a_pair_and_an_old_header_say_what_is_missing(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "a.img")
+    for name in ("a.hdr", "a.img"):
+        assert "one file of a pair" in reason(tmp_path / name)
+    header = bytearray((tmp_path / "a.hdr").read_bytes())
+    header[344:348] = bytes(4)  # as Analyze 7.5, which has no magic
+    (tmp_path / "a.hdr").write_bytes(header)
+    [found] = nifti.read([tmp_path / "a.hdr", tmp_path / "a.img"])
+    assert isinstance(found, Quarantined)
+    assert "Analyze" in found.reason
+    data = bytearray(volume().to_bytes())
+    data[344:348] = b"ni1\0"
+    assert "another file" in reason(saved(tmp_path / "b.nii", bytes(data)))
+
+
+@pytest.mark.parametrize("name", ["a.dscalar.nii", "a.dtseries.nii", "a.DLABEL.nii", "a.dconn.nii.gz", "a.ptseries.nii", "a.pscalar.nii"])
+def test_cifti_is_no_image(tmp_path: Path, name: str) -> None:
+    assert "CIFTI" in reason(saved(tmp_path / name, volume().to_bytes()))
+    assert "CIFTI" in reason(saved(tmp_path / "b.nii", volume(intent_code=3006).to_bytes()))
+
+
+def test_parse_errors_are_not_a_matter_of_permissions(tmp_path: Path) -> None:
+    for place in (40, 70, 72, 76, 252, 254, 280, 344):
+        path = saved(tmp_path / "a.nii", volume().to_bytes()[:place] + b"\xff\x7f" * 4 + volume().to_bytes()[place + 8 :])
+        [found] = nifti.read([path]) if not isinstance(next(iter(nifti.read([path]))), Reading) else [Quarantined("")]
+        assert isinstance(found, Quarantined)
+        assert "permissions" not in found.reason

@@ -41,7 +41,9 @@ def test_no_text_of_the_label_table_is_told(monkeypatch, capfd, tmp_path, kind):
 
 
 def test_the_rows_of_unknown_labels_are_told(monkeypatch, capfd, tmp_path):
-    (tmp_path / "a.dcm").write_bytes(b"no image")
-    (tmp_path / "labels.csv").write_text("file,label\na.dcm,normal\nb.dcm,x\nc.dcm,y\nd.dcm,x\n")
-    options = ("--set", f"ingest.path={tmp_path}", "--set", "ingest.classes=[normal, effusion]", "--out", tmp_path / "run")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.dcm").write_bytes(b"no image")
+    (source / "labels.csv").write_text("file,label\na.dcm,normal\nb.dcm,x\nc.dcm,y\nd.dcm,x\n")
+    options = ("--set", f"ingest.path={source}", "--set", "ingest.classes=[normal, effusion]", "--out", tmp_path / "run")
     refused(run_main(monkeypatch, capfd, "run", "dicom_folder", "--until", "ingest", *options), "2 label(s)", "2, 3, 4", "ingest.classes")

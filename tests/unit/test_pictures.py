@@ -83,7 +83,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes((tmp_path / "b.png").read_bytes()[:-2000])
-    assert "damaged or cut short" in reason(tmp_path / "c.png")
+    assert "cut short" in reason(tmp_path / "c.png")
     large = bytearray((tmp_path / "b.png").read_bytes())
     large[16:24] = (20000).to_bytes(4, "big") * 2
     (tmp_path / "d.png").write_bytes(large)

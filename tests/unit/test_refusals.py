@@ -98,8 +98,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from pipeline import artifacts, images, progress
 from pipeline.errors import InputError, system_refusals
-from pipeline.release.dicom_export import write_secondary_capture
-from pipeline.release.stage import save_medmnist
+from pipeline.release.dicom_export import dicom_bytes
+from pipeline.release.formats import write_archive
 
 place = Path(sys.argv[1])
 (place / "large").write_bytes(bytes(100_000))
@@ -112,13 +112,13 @@ writers = {
     "text": lambda: (place / "a.html").write_text("x" * 5000),
     "bytes": lambda: (place / "a.dcm").write_bytes(bytes(5000)),
     "npy": lambda: np.save(place / "a.npy", noise),
-    "npz": lambda: save_medmnist(place / "a.npz", whole),
+    "npz": lambda: write_archive(place / "a.npz", noise, np.zeros(4, np.int64), 1),
     "image set": lambda: whole.save(place / "set"),
     "rows": lambda: rows.to_parquet(place / "a.parquet", index=False),
     "csv": lambda: rows.to_csv(place / "a.csv"),
     "weights": lambda: save_file({"w": torch.zeros(5000)}, place / "a.safetensors"),
     "png": lambda: Image.fromarray(noise[0, 0]).save(place / "a.png"),
-    "dicom": lambda: write_secondary_capture(place / "b.dcm", noise[0], image_id="a", label="a", cohort="c"),
+    "dicom": lambda: (place / "b.dcm").write_bytes(dicom_bytes(noise[0], image_id="a", label="a", cohort="c", version="1")),
     "copy": lambda: shutil.copyfile(place / "large", place / "copy"),
 }
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

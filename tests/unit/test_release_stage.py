@@ -125,6 +125,7 @@ def test_subjects_carry_an_id_of_the_release_that_only_the_key_gives(tmp_path: P
     ids = []
     for folder, key in (("a", "x" * 16), ("b", "x" * 16), ("c", "y" * 16)):
         monkeypatch.setenv("SYNTHCOHORT_KEY", key)
+        monkeypatch.setenv("SYNTHCOHORT_COHORTS", str(tmp_path / f"cohorts of {key[0]}"))
         out = release(tmp_path / folder).out
         ids.append(json.loads((out / "gate.json").read_text())["release"])
         with (out / "rows.csv").open(newline="") as file:

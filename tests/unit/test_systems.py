@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import api, artifacts, progress, runtime, system
+from pipeline import api, artifacts, folders, progress, runtime, system
 from pipeline.errors import InputError
 from pipeline.ingest.source import workers
 from tests.unit.command import refused, run_main
@@ -36,7 +36,7 @@ def test_only_the_release_can_be_read_by_others(tmp_path, umask):
             reporter.log("event")
             artifacts.write_json(run / ".sources.json", {})
             for stage in ("ingest", "release"):
-                artifacts.open_stage(run / stage, {"stage": stage}, resumable=False, private=stage == "ingest")
+                folders.open_stage(run / stage, {"stage": stage}, resumable=False, private=stage == "ingest")
                 (run / stage / "below").mkdir()
                 (run / stage / "below" / "file").write_text("x")
                 artifacts.publish(run / stage, {"stage": stage}, contains_patient_data=stage == "ingest")

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import threadpoolctl
-from PIL import Image
 from pydicom import Dataset
-from scipy.signal import correlate
 
-from pipeline.ingest.deidentify import text_guard
-from pipeline.ingest.deidentify.text_guard import THRESHOLD, declared, planes, refuse, suspicious, text_map, text_score
+from pipeline.ingest.deidentify.text_detector import text_score
+from pipeline.ingest.deidentify.text_guard import THRESHOLD, declared, planes, refuse, suspicious
+from pipeline.ingest.readers.attributes import parsed
+from pipeline.ingest.readers.header import Header
 from pipeline.phantom.image import phantom_arrays
 from tests.benchmarks.text_pictures import Grey, ink
 
@@ -25,11 +25,11 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def header(**attributes: object) -> Dataset:
+def header(**attributes: object) -> Header:
     found = Dataset()
     for name, value in {"Modality": "DX", **attributes}.items():
         setattr(found, name, value)
-    return found
+    return parsed(found)
 
 
 @functools.cache
@@ -87,27 +87,6 @@ def test_empty_and_odd_pictures_have_no_text(picture: Grey) -> None:
     assert text_score(picture.astype(np.float32)) < THRESHOLD
 
 
-def test_the_network_is_what_its_weights_say() -> None:
-    """Against plain correlations, layer by layer."""
-    from safetensors.numpy import load_file
-
-    arrays = load_file(text_guard.WEIGHTS)
-    picture = chest()[:64, :72]
-    values = text_guard.normalize(picture, 200.0)[None]
-    names = sorted((name for name in arrays if name.endswith("weight")), key=lambda name: int(name.split(".")[0]))
-    for name in names:
-        weight, bias = arrays[name], arrays[name.replace("weight", "bias")]
-        side = weight.shape[-1]
-        stride = {8: 4, 1: 1}.get(side, 2 if name == names[1] else 1)
-        edge = (side - stride + 1) // 2
-        padded = np.pad(values, ((0, 0), (edge, edge), (edge, edge)))
-        values = (
-            np.stack([correlate(padded, kernel, "valid", "direct")[0] for kernel in weight])[:, ::stride, ::stride] + bias[:, None, None]
-        )
-        values = values if name == names[-1] else np.maximum(values, 0)
-    np.testing.assert_allclose(text_map(picture, 200.0), values[0], atol=1e-4)
-
-
 @pytest.mark.parametrize(
     "attributes",
     [
@@ -153,17 +132,7 @@ def test_a_plain_radiograph_is_searched_and_the_reason_quotes_nothing() -> None:
 
 
 def test_damaged_values_are_taken_as_not_said() -> None:
-    class Damaged:
-        def get(self, keyword: str) -> object:
-            raise ValueError(keyword)
-
-        def __contains__(self, tag: int) -> bool:
-            return True
-
-        def __getitem__(self, tag: int) -> object:
-            raise ValueError(tag)
-
-    assert refuse(Damaged(), chest()[None]) is None  # type: ignore[arg-type]
+    assert refuse(Header(), chest()[None]) is None
 
 
 def test_colour_and_volumes_are_searched() -> None:
@@ -174,9 +143,3 @@ def test_colour_and_volumes_are_searched() -> None:
     assert len(planes(volume)) == 33
     volume[0, :] = written(volume[0, 0], "DOE^JANE")
     assert refuse(header(), volume) is not None
-
-
-def test_the_local_mean_is_enlarged_as_pillow_does_it() -> None:
-    blocks = np.random.default_rng(0).random((9, 13), np.float32)
-    expected = np.asarray(Image.fromarray(blocks).resize((104, 72), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(text_guard._enlarged(blocks), expected, atol=1e-6)

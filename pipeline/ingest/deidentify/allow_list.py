@@ -7,17 +7,11 @@ replaced by an HMAC. A name typed into the wrong attribute therefore does not pa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from pipeline.artifacts import keyed
 from pipeline.ingest.patients import canonical
-from pipeline.ingest.readers.header import text
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
+from pipeline.ingest.readers.header import Header
 
 # Defined terms of planar images, PS3.3 C.7.3.1.1.1.
 MODALITIES = frozenset({"CR", "CT", "DX", "ES", "IO", "MG", "MR", "NM", "OP", "OPT", "OT", "PT", "PX", "RF", "RG", "US", "XA", "XC"})
@@ -26,6 +20,13 @@ VIEWS = frozenset(
     {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LAT", "LATERAL", "OBLIQUE"}
     | {"CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "FB", "SIO", "ISO", "CV", "AT"}
 )
+# What the pixels may say of side, view and position: a marker that reads as nothing else is no identity.
+SIDES = ("L", "R", "LT", "RT", "LEFT", "RIGHT")
+SEEN_FROM = (
+    *("AP", "PA", "LAT", "LATERAL", "OBL", "OBLIQUE", "CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "AXIAL"),
+    *("SUPINE", "PRONE", "ERECT", "UPRIGHT", "STANDING", "SITTING", "DECUB", "DECUBITUS", "PORTABLE", "MOBILE"),
+)
+MARKERS = frozenset({*SIDES, *SEEN_FROM, *(side + view for side in ("L", "R") for view in SEEN_FROM)})
 LATERALITIES = frozenset({"L", "R", "B", "U"})
 SEXES = frozenset({"M", "F", "O"})
 OLDEST_BAND = 90
@@ -59,38 +60,29 @@ class Fields:
     acquisition: str
 
 
-def keep(header: Dataset, key: bytes, stated: Mapping[str, str] = MappingProxyType({})) -> Fields:
+def keep(header: Header, key: bytes) -> Fields:
     """The fields that stay of a header with Patient ID and SOP Instance UID; pseudonyms are HMACs under ``key``.
 
     The patient is the Patient ID without case, spaces and punctuation. Its issuer is not part of the pseudonym
     (:func:`pipeline.ingest.patients.by_issuer` keeps issuers apart).
-
-    Args:
-        header: the source's attributes.
-        key: of the pseudonyms.
-        stated: what a label table says under the same keywords; it wins.
     """
 
-    def said(keyword: str) -> str:
-        return stated.get(keyword) or text(header, keyword)
-
-    def term(keyword: str, terms: frozenset[str]) -> str:
-        value = said(keyword).upper()
-        return value if value in terms else ""
+    def term(written: str, terms: frozenset[str]) -> str:
+        return written.upper() if written.upper() in terms else ""
 
     def group(name: str, value: str) -> str:
         return f"{name}-{keyed(key, name, value)[:4]}" if value else ""
 
     return Fields(
-        id=keyed(key, "image", text(header, "SOPInstanceUID"))[:16],
-        patient=keyed(key, "patient", canonical(said("PatientID")))[:16],
-        modality=term("Modality", MODALITIES),
-        view=term("ViewPosition", VIEWS),
-        laterality=term("ImageLaterality", LATERALITIES) or term("Laterality", LATERALITIES),
-        site=group("site", said("InstitutionName").casefold()),
-        sex=term("PatientSex", SEXES),
-        age_band=age_band(said("PatientAge")),
-        acquisition=group("acquisition", stated.get("AcquisitionProtocolName", "").casefold()),
+        id=keyed(key, "image", header.sop_instance_uid)[:16],
+        patient=keyed(key, "patient", canonical(header.patient_id))[:16],
+        modality=term(header.modality, MODALITIES),
+        view=term(header.view_position, VIEWS),
+        laterality=term(header.image_laterality, LATERALITIES) or term(header.laterality, LATERALITIES),
+        site=group("site", header.institution_name.casefold()),
+        sex=term(header.patient_sex, SEXES),
+        age_band=age_band(header.patient_age),
+        acquisition=group("acquisition", header.acquisition_protocol_name.casefold()),
     )
 
 
@@ -105,10 +97,17 @@ def age_band(age: str) -> str:
     return f"{OLDEST_BAND}+" if decade >= OLDEST_BAND else f"{decade}-{decade + 9}"
 
 
-def describe(burned_in: str = "strict") -> list[str]:
-    """What de-identification does, one sentence an action, for the cards and for a reviewer; ``burned_in`` is ``ingest.burned_in``."""
-    kinds = "Ultrasound, photographs, secondary captures and digitised films that do not deny burned-in text are quarantined."
-    search = "Every image is searched for burned-in text of three letters or more, 10 px high or higher, and quarantined where it is found."
+def describe(burned_in: str = "strict", mask: int = 0) -> list[str]:
+    """What de-identification does, one sentence an action, for the cards and for a reviewer.
+
+    ``burned_in`` is ``ingest.burned_in``, ``mask`` the number of rectangles in ``ingest.mask``.
+    """
+    blanked = f"{mask} rectangles, which the user named, are blanked in every image before anything looks at it."
+    kinds = "Ultrasound without such a region, photographs, secondary captures and digitised films are left out if they deny no text."
+    search = (
+        "Every image is searched for burned-in text of three letters or more, 10 px high or higher; what is found is read, and the image "
+        "quarantined where words or numbers are read, or where they could be there unread."
+    )
     return [
         "Only the attributes named here are kept; every other one, private ones, nested sequences and overlays included, is left behind.",
         "Patient ID and SOP Instance UID are replaced by HMAC-SHA-256 pseudonyms under a secret key that is in no output.",
@@ -118,10 +117,15 @@ def describe(burned_in: str = "strict") -> list[str]:
         "Patient's Age is kept as a ten-year band; 90 years and above are one band.",
         "No date and no time is kept, not even shifted.",
         "No free text is kept: descriptions, comments, names and addresses are left behind.",
+        "Radiographs and mammograms are turned into their standard view by Patient Orientation; what was turned is kept as a word.",
         "Pixel spacing is kept; pixel values are windowed to 8 or 16 bits, MONOCHROME1 is inverted, colour becomes luminance by default.",
         "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
+        *([blanked] if mask else []),
+        "Ultrasound is cropped to the largest two-dimensional region that its header calibrates (Sequence of Ultrasound Regions).",
         *([kinds] if burned_in == "strict" else []),
         *([search] if burned_in != "declared" else ["Text burned into the pixels without being declared is not searched for."]),
         "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
+        f"Markers of side and view that stand alone are no identity and stay: {', '.join(SIDES + SEEN_FROM)}, and a view with "
+        "L or R before it.",
         "No table from identities to pseudonyms is written anywhere.",
     ]

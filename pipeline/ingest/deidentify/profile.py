@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.artifacts import keyed
 from pipeline.ingest.deidentify.allow_list import LATERALITIES, MODALITIES, SEXES, VIEWS
-from pipeline.ingest.readers.header import text
+from pipeline.ingest.readers.values import text
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
-from pipeline.ingest.source import medmnist_file, medmnist_side
 from pipeline.ingest.standardize import fit
 
 SPLITS = ("train", "val", "test")
@@ -130,22 +129,24 @@ def download(flag: str, side: int, path: Path) -> None:
         ) from None
 
 
-def read(ingest: IngestConfig) -> Published:
-    """Read the set that the configuration names, at the published size that serves ``ingest.size``.
+def read(ingest: IngestConfig, path: Path) -> Published:
+    """Read the set that the configuration names from its file, whose name ends with the side of its images where that is not 28.
 
     Raises:
-        InputError: the set is unknown, absent, or its file damaged.
+        InputError: the set is unknown, its file is damaged, or lacks a split.
     """
     assert ingest.dataset is not None
     info = information(ingest.dataset)
-    path = medmnist_file(ingest)
-    side = medmnist_side(ingest.size, ingest.volumes)
+    side = int(path.stem.partition("_")[2] or 28)
     channels = int(info["n_channels"])
     classes = [str(info["label"][str(index)]) for index in range(len(info["label"]))]
     several = "multi-label" in info["task"]
     stored = (*[side] * (3 if ingest.volumes else 2), *([channels] if channels > 1 else []))
     findings = []
     with _damaged(path), zipfile.ZipFile(path) as archive:
+        absent = [name for name in SPLITS if not {f"{name}_images.npy", f"{name}_labels.npy"} <= set(archive.namelist())]
+        if absent:
+            raise InputError(f"{path} has no split {' and no '.join(absent)}: give it {', '.join(SPLITS)}, each with images and labels")
         for name in SPLITS:
             with archive.open(f"{name}_images.npy") as file:
                 count, *shape = _header(file)
@@ -178,6 +179,14 @@ def read(ingest: IngestConfig) -> Published:
             "checksum": "the official file" if same else "differs from the official file",
         },
     )
+
+
+def check_classes(found: Published) -> None:
+    """Raises InputError where a split has no image of a class: no stage after ingest could learn it, or judge it."""
+    for name in SPLITS:
+        there = (found.findings[found.split == name] == 1).any(axis=0)
+        if missing := [label for label, some in zip(found.facts["published_classes"], there) if not some]:
+            raise InputError(f"{found.path}: its split {name} has no image of {', '.join(missing)}: give each split images of every class")
 
 
 def _header(file: IO[bytes]) -> tuple[int, ...]:

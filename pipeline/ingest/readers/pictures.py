@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import DecompressionBombError
 
 from pipeline.ingest.intensity import percentiles
-from pipeline.ingest.readers.nifti import source_header
+from pipeline.ingest.readers.header import Header, of_file
 from pipeline.ingest.readers.reading import Quarantined, Reading, Refuse, Unusable, nothing
 
 FORMATS = ("PNG", "JPEG", "TIFF")
@@ -35,7 +35,7 @@ def read(
         root: the folder to which paths are relative.
     """
     try:
-        header = source_header(paths[0], modality, root)
+        header = of_file(paths[0], root, modality)
         with Image.open(paths[0], formats=FORMATS) as picture:
             if (why := refuse(header)) is not None:
                 raise Unusable(why)
@@ -54,10 +54,16 @@ def read(
     except (PermissionError, FileNotFoundError):
         yield Quarantined("cannot be opened: mend its permissions")
     except Exception as error:
-        yield Quarantined(f"damaged or cut short ({type(error).__name__}): export it again")
+        # Pillow says of a file that ends early that it is truncated, or has unread bytes; its other messages may quote the file.
+        short = isinstance(error, EOFError) or "truncated" in str(error)
+        yield Quarantined(
+            "cut short: the file ends before its last pixel; copy or export it again"
+            if short
+            else f"damaged ({type(error).__name__}): export it again"
+        )
 
 
-def _reading(picture: Image.Image, header: Any, number: int | None) -> Reading:
+def _reading(picture: Image.Image, header: Header, number: int | None) -> Reading:
     upright = ImageOps.exif_transpose(picture)
     if upright.mode in DEEP:
         values: NDArray[Any] = np.asarray(upright, np.float32)[None]

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from pydicom import Dataset
+
+    from pipeline.ingest.readers.header import Header
 
 
-Refuse = Callable[["Dataset | Any"], str | None]
+Refuse = Callable[["Header"], str | None]
 
 
-def nothing(_: Dataset | Any) -> None:
+def nothing(_: Header) -> None:
     """The ``refuse`` that lets everything pass."""
 
 
@@ -50,10 +51,10 @@ class Reading:
         aspect: height of a pixel over its width; from ``spacing``, or from a pixel aspect ratio where there is no spacing.
         affine: ``float64 [4, 4]`` from indices ``(slice, row, column, 1)`` to mm in the patient's RAS+ axes (x to the right, y to the
             front, z up); None where the position is not known. For a single slice the first column is the unit normal.
-        header: the source's attributes under their DICOM keywords, identities included: for ``deidentify.keep`` and the label table
-            only. A reader of another format fills in those that it knows (PatientID, SOPInstanceUID, Modality, ...).
+        header: what the source says of it, identities included: for the allow-list and the label table only.
         kind: ``image`` stands alone, ``slice`` is one of a series that can be assembled, ``volume`` is three-dimensional already.
         frame: number of the frame in its file, from 0; None in a file with one image.
+        turned: how the image was brought to its standard view, one of :data:`pipeline.ingest.readers.geometry.TURNS`.
     """
 
     pixels: NDArray[np.float32]
@@ -63,6 +64,7 @@ class Reading:
     spacing: tuple[float, ...] | None
     aspect: float
     affine: NDArray[np.float64] | None
-    header: Dataset | Any = field(repr=False)
+    header: Header = field(repr=False)
     kind: Literal["image", "slice", "volume"] = "image"
     frame: int | None = None
+    turned: str = ""
