@@ -141,6 +141,7 @@ class Learner:
         network = make_classifier(kind, task.images.shape[1], task.classes, torch.Generator().manual_seed(task.seed))
         self.network = network.to(device).to(memory_format=self.layout).train()
         self.average = copy.deepcopy(self.network).eval()
+        self.mean, self.now = _floats(self.average), _floats(self.network)
         self.images, self.labels = moved[id(task.images)], torch.from_numpy(task.labels).to(device)
         self.choose, self.truth = moved[id(task.choose.unit)], torch.from_numpy(task.choose.labels).to(device)
         share = torch.bincount(self.truth, minlength=task.classes).double()
@@ -183,8 +184,7 @@ class Learner:
             return
         share = min(1.0, AVERAGED * AVERAGED_EVERY / (self.taken + AVERAGED_EVERY))
         with torch.no_grad():
-            pairs = list(zip(_floats(self.average), _floats(self.network)))
-            torch._foreach_lerp_([mean for mean, _ in pairs], [now for _, now in pairs], share)
+            torch._foreach_lerp_(self.mean, self.now, share)
 
     def check(self) -> None:
         """Score the averaged network on the held-out images, keep it where it is the best so far, and see whether it still gains."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation import stress
+from evaluation.classifiers import Kind
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.intervals import to_json
 from evaluation.metrics import Floats
 from pipeline import runtime
-from pipeline.artifacts import read_object, write_json
+from pipeline.artifacts import damage, read_object, write_json
 from pipeline.context import Context
+from pipeline.errors import InputError
 from pipeline.evaluate import JUDGES, labelled, load, load_judges, sheet
 from pipeline.images import ImageSet
 from pipeline.release.figures import stress_figures, summary
@@ -29,7 +31,9 @@ def run(ctx: Context) -> dict[str, Any]:
     test = labelled(splits["test"])
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "stress"))
-    judge = read_object(ctx.folder("evaluate") / "evaluation.json")["judge"]
+    judge = read_object(ctx.folder("evaluate") / "evaluation.json").get("judge")
+    if not isinstance(judge, dict) or judge.get("network") not in get_args(Kind):
+        raise InputError(damage("evaluate", "evaluation.json"))
     result: dict[str, Any] = {"classifier": judge["network"], "classes": list(names), "n": len(test)}
     if "unfit" in judge:
         result["unfit"] = judge["unfit"]

@@ -119,7 +119,8 @@ def panel_table(options: argparse.Namespace, sets: Sets, names: tuple[str, ...])
                 device=options.device,
             )
         )
-        found[name] = one | {"seconds": time.time() - started}
+        one["seconds"] = time.time() - started
+        found[name] = one
         judges = "  ".join(f"{judge} {_short(facts)}" for judge, facts in one.get("judges", {}).items())
         say(f"{name}: n {one['n']}, {one['seconds']:.0f} s\n   {judges}\n   {_verdict(one)}")
         for label, facts in one.get("per_class", {}).items():
