@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,28 @@ from evaluation.judges import fitness, label_fidelity
 from evaluation.panel import panel
 from evaluation.plain_features import plain_features
 from evaluation.training import Task, Trained, train
-from evaluation.utility import utility
+from evaluation.utility import Scored, utility
 from pipeline import runtime, tensors
 from pipeline.artifacts import damage, write_json
 from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.imagenet import imagenet_space
 from pipeline.images import ImageSet, unit_of
+from pipeline.release.figures import evaluation_figures, summary
 
+SUBGROUPS = ("site", "sex", "age_band", "acquisition")
+"""Columns of the rows whose values are looked at one by one, where the rows have them."""
 JUDGES = "judges.safetensors"
 """The classifiers trained on real images, which the stress stage puts under stress; weights learned from patients, so they stay here."""
 
 
 def labelled(images: ImageSet) -> Labelled:
     """The images as the judges take them; groups are the patients, or the images themselves where there is no patient (synthetic ones)."""
-    groups = images.rows["patient"] if "patient" in images.rows else images.rows["id"]
-    return Labelled(np.asarray(images.images), images.findings, groups.to_numpy(dtype=str))
+    rows = images.rows
+    groups = rows["patient"] if "patient" in rows else rows["id"]
+    known = {column: rows[column].astype(object) for column in SUBGROUPS if column in rows}
+    attributes = {column: values.where(values.notna(), "").to_numpy(dtype=str) for column, values in known.items()}
+    return Labelled(np.asarray(images.images), images.findings, groups.to_numpy(dtype=str), attributes)
 
 
 def load(ctx: Context) -> tuple[dict[str, ImageSet], ImageSet]:
@@ -80,17 +85,21 @@ def run(ctx: Context) -> dict[str, Any]:
     for name, facts in two_sample.pop("per_class", {}).items():
         by_class[name] = by_class.get(name, {}) | {"two_sample": facts}
     arms = work.arms(real, synthetic)
-    scored = {arm: np.stack([one.classifier.predict(test.unit) for one in trained]) for arm, trained in arms.items()}
-    judge = fitness(scored[CONTROL], test, made.classes)
+    scored = {
+        arm: Scored(*(np.stack([one.classifier.predict(part.unit) for one in trained]) for part in (choose, test)))
+        for arm, trained in arms.items()
+    }
+    judge = fitness(scored[CONTROL].test, test, made.classes)
     seen = np.stack([one.classifier.predict(synthetic.unit) for one in arms[CONTROL]])
     result["judge"] = {"network": config.classifier, "trained_on": CONTROL} | judge.to_dict()
     result["label_fidelity"] = label_fidelity(judge, seen, synthetic.labels, made.classes)
-    result["utility"] = utility(scored, test, made.classes, work.rng)
+    result["utility"] = utility(scored, choose, test, made.classes, synthetic=len(synthetic))
     result["training"] = work.courses
-    write_json(ctx.out / "evaluation.json", to_json(result))
+    found = to_json(result)
+    write_json(ctx.out / "evaluation.json", found)
     save_judges(ctx.out / JUDGES, [one.classifier for one in arms[CONTROL]])
     _samples(ctx.out / "samples.png", splits["audit"], made, work.rng)
-    return _summary(result)
+    return summary(evaluation_figures(found))
 
 
 class _Work:
@@ -155,27 +164,6 @@ class _Work:
             )
         self.courses["arms"] = {arm: course(one) for arm, one in trained.items()}
         return trained
-
-
-def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The headline numbers, or why there is none."""
-    found, two_sample, arms = result["fidelity"], result["fidelity"]["two_sample"], result["utility"]["arms"]
-    summary = {
-        "frechet_ratio": found["unfit"] if "unfit" in found else headline(found["frechet"]["ratio"].value, 2),
-        "two_sample_auc": two_sample["unfit"] if "unfit" in two_sample else headline(two_sample["synthetic"].value),
-        "label_fidelity": headline(result["label_fidelity"]["macro"]),
-    }
-    if "unfit" not in two_sample:
-        summary["two_sample_floor"] = headline(two_sample["floor"].value)
-    return summary | {f"{arm}_auc": headline(facts["auc"].value) for arm, facts in arms.items()}
-
-
-def headline(measure: Any, digits: int = 3) -> float | str:
-    """For a stage's summary: rounded, or said to be undefined (too few images), since JSON knows no NaN; or why the judge is unfit."""
-    if isinstance(measure, Mapping):
-        return str(measure["unfit"])
-    value = float(getattr(measure, "value", measure))
-    return round(value, digits) if math.isfinite(value) else "undefined"
 
 
 def save_judges(path: Path, judges: Sequence[Classifier]) -> None:

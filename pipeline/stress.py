@@ -18,10 +18,9 @@ from pipeline import runtime
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.context import Context
 from pipeline.errors import InputError
-from pipeline.evaluate import JUDGES, headline, labelled, load, load_judges, sheet
+from pipeline.evaluate import JUDGES, labelled, load, load_judges, sheet
 from pipeline.images import ImageSet
-
-SUBGROUPS = ("site", "sex", "age_band", "acquisition")
+from pipeline.release.figures import stress_figures, summary
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def run(ctx: Context) -> dict[str, Any]:
     runtime.limit_threads()
     runtime.reuse_memory()
     splits, made = load(ctx)
-    test, synthetic = labelled(splits["test"]), labelled(made)
+    test = labelled(splits["test"])
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "stress"))
     judge = read_object(ctx.folder("evaluate") / "evaluation.json").get("judge")
@@ -37,42 +36,37 @@ def run(ctx: Context) -> dict[str, Any]:
         raise InputError(damage("evaluate", "evaluation.json"))
     result: dict[str, Any] = {"classifier": judge["network"], "classes": list(names), "n": len(test)}
     if "unfit" in judge:
-        write_json(ctx.out / "stress.json", result | {"unfit": judge["unfit"]})
-        return {"classifier": judge["unfit"]}
+        result["unfit"] = judge["unfit"]
+        write_json(ctx.out / "stress.json", result)
+        return summary(stress_figures(result))
     judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device())
     with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
         done = itertools.count(1)
 
         def predict(images: NDArray[np.float32]) -> Floats:
-            found = np.mean([one.predict(images) for one in judges], axis=0)
+            found = np.stack([one.predict(images) for one in judges])
             progress(next(done))
-            return np.asarray(found)
+            return found
 
         p = predict(test.unit)
         table = stress.corruption_table(predict, test, rng, max_images=ctx.config.stress.images)
-    recalls = stress.synthetic_recalls(np.mean([one.predict(synthetic.unit) for one in judges], axis=0), synthetic.labels, names)
-    reasons = {name: facts["unfit"] for name, facts in judge["per_class"].items() if "unfit" in facts}
-    rows = splits["test"].rows
-    columns = {column: rows[column].to_numpy() for column in SUBGROUPS if column in rows}
+    blind = {name: facts["unfit"] for name, facts in judge["per_class"].items() if "unfit" in facts}
     result |= {
-        "clean": stress.clean(p, test, names, rng),
+        "unfit_classes": blind,
+        "clean": stress.clean(p, test, names),
         "corruptions": table["corruptions"],
         "corruption_images": table["n"],
         "corruption_reference": table["reference"],
         "mean_drop": table["mean_drop"],
+        "shown": table["shown"],
         "worst": table["worst"],
-        "subgroups": stress.subgroups(p, test, columns, rng),
-        "synthetic": {"per_class_recall": recalls | {name: {"unfit": reason} for name, reason in reasons.items()}},
-        "prevalence": stress.changed_prevalence(p, test, names, rng),
+        "subgroups": stress.subgroups(p, test),
+        "prevalence": {name: steps for name, steps in stress.changed_prevalence(p, test, names).items() if name not in blind},
     }
-    write_json(ctx.out / "stress.json", to_json(result))
-    _failures(ctx.out / "failures.png", splits["test"], p)
-    worst = table["worst"][0]
-    return {
-        "clean_auc": headline(result["clean"]["auc"].value),
-        "mean_drop_auc": headline(table["mean_drop"]["auc"]),
-        "worst": f"{worst['corruption']} {worst['severity']} (-{worst['auc_drop']:.3f} AUC)",
-    }
+    found = to_json(result)
+    write_json(ctx.out / "stress.json", found)
+    _failures(ctx.out / "failures.png", splits["test"], p.mean(axis=0))
+    return summary(stress_figures(found))
 
 
 def _failures(path: Path, test: ImageSet, p: Floats, count: int = 8) -> None:

@@ -24,19 +24,18 @@ from evaluation.intervals import (
     clopper_pearson,
     clopper_pearson_lower,
     clopper_pearson_upper,
+    difference,
     interval,
-    interval_of,
-    resample_weights,
     to_json,
 )
-from evaluation.metrics import Floats, balanced_accuracy_estimate
+from evaluation.metrics import Floats, balanced_accuracy_estimate, macro_auc_estimate
 from evaluation.training import Task, train
-from evaluation.utility import utility
 from pipeline import runtime
 from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet
 from privacy import audit, gate, power
 from privacy.copies import CopySearch, shared_structure
+from tests.benchmarks.bootstrap import interval_of, resample_weights
 from tests.benchmarks.two_sample import TwoSample, two_sample_halves, two_sample_tasks
 
 Features = Callable[[NDArray[np.float32]], Floats]
@@ -188,14 +187,15 @@ class Judge:
 
     def _worth(self, made: Labelled, classifiers: list[Classifier]) -> dict[str, Any]:
         """Label fidelity beside that of held-out real images, and utility beside that of real training images."""
-        scored = {"real": self.real_test, "synthetic": np.stack([one.predict(self.real["test"].unit) for one in classifiers])}
-        found = utility(scored, self.real["test"], self.names, self.rng("utility"))
+        test = self.real["test"]
+        scored = {"real": self.real_test, "synthetic": np.stack([one.predict(test.unit) for one in classifiers])}
+        found = {arm: macro_auc_estimate(p, test.labels, test.groups) for arm, p in scored.items()}
         return {
             "label_fidelity": {"synthetic": self._label_fidelity(made.unit, made.labels), "floor": self.real_labels},
             "utility": {
-                "synthetic": found["arms"]["synthetic"]["auc"],
-                "real": found["arms"]["real"]["auc"],
-                "difference": found["paired_auc"]["synthetic-real"],
+                "synthetic": interval(found["synthetic"]),
+                "real": interval(found["real"]),
+                "difference": difference(found["synthetic"], found["real"]),
             },
         }
 

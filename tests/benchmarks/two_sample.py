@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from evaluation.classifiers import Kind
 from evaluation.data import Labelled, halve
-from evaluation.intervals import Interval, percentile_interval, resample_weights, weighted_auc
+from evaluation.intervals import Interval
 from evaluation.metrics import Floats
 from evaluation.training import Task, train
+from tests.benchmarks.bootstrap import percentile_interval, resample_weights, weighted_auc
 
 HELD = 5
 """One group in so many of a training half only says when the network has reached its plateau."""

@@ -109,11 +109,12 @@ def test_stress_is_put_on_the_very_judges_of_the_evaluation(finished: types.Simp
     judges = evaluate.load_judges(finished.folder / "evaluate" / evaluate.JUDGES, "small", "cpu")
     assert len(judges) == 2
     test = evaluate.labelled(ImageSet.load(finished.folder / "ingest").split("test"))
-    named = np.mean([one.predict(test.unit) for one in judges], axis=0).argmax(axis=1)
+    named = np.stack([one.predict(test.unit) for one in judges]).argmax(axis=2)
     recall = finished.stress["clean"]["per_class_recall"]["left"]["value"]
-    assert recall == pytest.approx((named[test.labels == 0] == 0).mean())
+    assert recall == pytest.approx((named[:, test.labels == 0] == 0).mean())
     assert finished.stress["classifier"] == finished.evaluate["judge"]["network"] == "small"
     assert finished.stress["corruption_images"] == 40
+    assert finished.stress["clean"]["auc"] == finished.evaluate["utility"]["arms"]["real"]["auc"], "one judge, one number"
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -129,7 +130,7 @@ def test_judges_that_see_nothing_yield_sentences_everywhere(tmp_path: Path) -> N
     # What asks for a number below it gets the sentence, in a table and in a tile.
     assert said in interval(dig(found, "fidelity.frechet.synthetic"))
     assert said in number(dig(found, "label_fidelity.macro.value"))
-    assert said in stress.run(context(tmp_path, "stress"))["classifier"]
+    assert said in stress.run(context(tmp_path, "stress"))["unfit"]
     assert said in json.loads((tmp_path / "stress" / "stress.json").read_text())["unfit"]
 
 
