@@ -12,7 +12,7 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures
-from pipeline.release.results import Results, interval, limitations, number, standing
+from pipeline.release.results import Results, dig, interval, limitations, number, standing
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
