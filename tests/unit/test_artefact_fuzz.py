@@ -198,7 +198,7 @@ def test_records(run: Path) -> None:
 
 
 def test_a_plan_over_a_damaged_record(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fuzz(run / "train" / "record.json", functools.partial(stages.plan, config(), run, "source-digest"), 100, 6)
+    fuzz(run / "train" / "record.json", functools.partial(stages.plan, config(), run, {"ingest": {"source": "source-digest"}}), 100, 6)
 
 
 def test_facts(run: Path) -> None:

@@ -71,7 +71,10 @@ def message(call: Callable[[], Any]) -> str | None:
 
 def looked_at(run: Path) -> None:
     """``plan`` and ``show`` of whatever is there: tables or one line."""
-    for look in (lambda: stages.plan(config(), run, "source-digest"), lambda: show(run, Console(file=io.StringIO(), width=150))):
+    for look in (
+        lambda: stages.plan(config(), run, {"ingest": {"source": "source-digest"}}),
+        lambda: show(run, Console(file=io.StringIO(), width=150)),
+    ):
         assert "\n" not in (message(look) or "")
 
 

@@ -25,6 +25,7 @@ def text(run: Path) -> str:
 def test_finished_run_shows_verdict_reasons_figures_and_where_to_look(tmp_path: Path, verdict: str) -> None:
     ctx = make_context(tmp_path / "run")
     artifacts.write_json(ctx.out / "gate.json", decide(verdict) | {"attempt": 2})
+    (ctx.out / "report.html").write_text("report")
     artifacts.publish(ctx.out, {"stage": "release"}, summary={"verdict": verdict}, seconds=1.0)
     shown = text(ctx.run)
     assert f"images: {verdict}" in shown
