@@ -207,7 +207,7 @@ def released(run: Path, verdict: str = "pass", channels: int = 1, sign: Path | N
     """A run folder with a finished release of the wished verdict; the gate's bound on the copy rate must be LENIENT."""
     ctx = make_context(run, channels, verdict, sign)
     summary = stage.run(ctx)
-    wanted = identity(BY_NAME["release"], ctx.config, None, ctx.records)
+    wanted = identity(BY_NAME["release"], ctx.config, {}, ctx.records)
     facts = {"summary": summary, "seconds": 1.0, "finished": "2026-01-02T03:04:05+0000", "contains_patient_data": False}
     artifacts.publish(ctx.out, wanted, **facts)
     return ctx

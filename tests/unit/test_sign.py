@@ -92,7 +92,7 @@ def test_openssl_checks_the_signature_too(tmp_path: Path, keys: dict[str, tuple[
 
 def test_the_key_is_no_part_of_the_identity_and_of_no_file(tmp_path: Path, keys: dict[str, tuple[Path, Path]]) -> None:
     records = {name: {"digest": "0"} for name in BY_NAME}
-    wanted = [identity(BY_NAME["release"], config(sign), None, records) for sign in (None, keys["ours"][0])]
+    wanted = [identity(BY_NAME["release"], config(sign), {}, records) for sign in (None, keys["ours"][0])]
     assert wanted[0] == wanted[1]
     out = released(tmp_path / "run", "pass", sign=keys["ours"][0]).out
     assert all(b"ours.pem" not in path.read_bytes() for path in out.rglob("*") if path.is_file())
