@@ -81,6 +81,37 @@ class Labelled:
         attributes = {name: column[index] for name, column in self.attributes.items()}
         return Labelled(self.images[index], self.findings[index], self.groups[index], attributes)
 
+    def halves(self, seed: int) -> tuple[Labelled, Labelled]:
+        """Two halves that share no group, the same for the same seed: of ``val``, *learn* (for encoders) and *choose* (for plateaus).
+
+        Every finding is spread over both as evenly as whole groups allow.
+        """
+        rare = np.where(self.findings == 1, (self.findings == 1).sum(axis=0), len(self) + 1)
+        side = halve(self.groups, np.random.default_rng(seed), rare.argmin(axis=1))
+        return self.take(side == 0), self.take(side == 1)
+
+
+def halve(groups: NDArray[Any], rng: np.random.Generator, kinds: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """0 or 1 for every row, whole groups at random, so that the halves' row counts differ by less than the largest group.
+
+    With ``kinds``, an integer from 0 for every row, it is the counts of each group's rarest kind that are kept even, the rarest first.
+    """
+    _, member, size = np.unique(groups, return_inverse=True, return_counts=True)
+    member = member.reshape(-1)
+    kinds = np.zeros(len(member), dtype=np.int64) if kinds is None else kinds
+    frequency = np.bincount(kinds, minlength=1)
+    table = np.zeros((len(size), len(frequency)), dtype=np.int64)
+    np.add.at(table, (member, kinds), 1)
+    rarest = np.where(table > 0, frequency, len(member) + 1).argmin(axis=1)
+    half, rows = np.empty(len(size), dtype=np.int64), np.zeros((2, len(frequency)), dtype=np.int64)
+    order = rng.permutation(len(size))
+    for group in order[np.argsort(frequency[rarest[order]], kind="stable")]:
+        kind = rarest[group]
+        lead, whole = rows[0, kind] - rows[1, kind], rows[0].sum() - rows[1].sum()
+        half[group] = int(lead > 0 or (lead == 0 and whole > 0))
+        rows[half[group]] += table[group]
+    return half[member]
+
 
 def to_unit(images: NDArray[Any]) -> NDArray[np.float32]:
     """uint8 0..255 or uint16 0..65535 to float32 −1..1, the range in which every network works; float32 as it is."""

@@ -6,8 +6,7 @@ floor the other half of the held-out images. Both sides always have the same n a
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.data import Labelled
-from evaluation.encoder import Kind, train_classifier, train_together
-from evaluation.intervals import Interval, percentile_interval, resample_weights, weighted_auc
+from evaluation.data import Labelled, halve
+from evaluation.intervals import Spread
 from evaluation.metrics import Floats
 
 PER_CLASS_MIN = 50
@@ -94,97 +92,6 @@ def _radius(a: Floats, k: int) -> Floats:
 
 
 @dataclass(frozen=True)
-class TwoSample:
-    """A classifier two-sample test: scores are higher for the candidate; fold f was scored by the network of the other fold."""
-
-    scores: Floats
-    is_candidate: NDArray[np.bool_]
-    fold: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-    def scored(self, by_fold: Sequence[Floats]) -> TwoSample:
-        """With the scores of fold 0's rows and of fold 1's, each by the network of the other fold."""
-        scores = np.empty(len(self.labels))
-        for f, values in enumerate(by_fold):
-            scores[self.fold == f] = values
-        return dataclasses.replace(self, scores=scores)
-
-    def areas(self, weights: Floats, label: int | None = None) -> Floats:
-        """AUC (0.5: cannot be told apart) under weights ``[B, n]``: ``[B]``, the mean of both folds; within one class if given."""
-        keep = np.ones(len(self.labels), dtype=bool) if label is None else self.labels == label
-        folds = [keep & (self.fold == f) for f in (0, 1)]
-        return np.asarray(np.mean([weighted_auc(self.scores[rows], self.is_candidate[rows], weights[:, rows]) for rows in folds], axis=0))
-
-    def interval(self, rng: np.random.Generator, resamples: int = 500, label: int | None = None) -> Interval:
-        """:meth:`areas`, bootstrapped by group."""
-        keep = np.ones(len(self.labels), dtype=bool) if label is None else self.labels == label
-        if not (self.fold >= 0).any():
-            return Interval(math.nan, math.nan, math.nan, int(keep.sum()))
-        weights = np.concatenate([np.ones((1, len(self.groups))), resample_weights(self.groups, rng, resamples)])
-        areas = self.areas(weights, label)
-        return percentile_interval(float(areas[0]), areas[1:], int(keep.sum()))
-
-
-def two_sample_halves(candidate: Labelled, reference: Labelled, rng: np.random.Generator) -> tuple[NDArray[np.float32], TwoSample]:
-    """The images ``[n, C, H, W]`` of a two-sample test and their halves, drawn by group, before anything is scored (scores are 0).
-
-    No patient is in both halves. With fewer than two groups a side nothing can be held out: no row is in a fold then (-1).
-    """
-    images = np.concatenate([candidate.unit, reference.unit])
-    is_candidate = np.repeat([True, False], [len(candidate), len(reference)])
-    groups = _joint_groups(candidate.groups, reference.groups)
-    labels = np.concatenate([candidate.labels, reference.labels])
-    fold = np.full(len(images), -1, dtype=np.int64)
-    if min(len(np.unique(part.groups)) for part in (candidate, reference)) >= 2:
-        for side in (True, False):
-            rows = np.flatnonzero(is_candidate == side)
-            fold[rows] = halve(groups[rows], rng)
-    return images, TwoSample(np.zeros(len(images)), is_candidate, fold, groups, labels)
-
-
-def two_sample_test(
-    candidate: Labelled, reference: Labelled, *, kind: Kind, images_seen: int, rng: np.random.Generator, device: str
-) -> TwoSample:
-    """Train on one half to tell ``candidate`` from ``reference``, score the other, and the other way round (Lopez-Paz & Oquab 2017).
-
-    Halves are those of :func:`two_sample_halves`; where nothing can be held out, the interval is NaN.
-    """
-    images, test = two_sample_halves(candidate, reference, rng)
-    if not (test.fold >= 0).any():
-        return test
-    jobs = [
-        functools.partial(
-            train_classifier,
-            images[test.fold != f],
-            test.is_candidate[test.fold != f].astype(np.int64),
-            kind=kind,
-            images_seen=images_seen,
-            seed=int(rng.integers(2**31)),
-            device=device,
-        )
-        for f in (0, 1)
-    ]
-    return test.scored([one.predict(images[test.fold == f])[:, 1] for f, one in enumerate(train_together(jobs, device))])
-
-
-def _joint_groups(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
-    """Integer groups of two sets of which a patient may have images in only one."""
-    first, second = (np.unique(x, return_inverse=True)[1].reshape(-1).astype(np.int64) for x in (a, b))
-    return np.concatenate([first, second + (first.max(initial=-1) + 1)])
-
-
-def halve(groups: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
-    """0 or 1 for every row, whole groups at random, so that the halves' row counts differ by less than the largest group."""
-    _, member, size = np.unique(groups, return_inverse=True, return_counts=True)
-    half, rows = np.empty(len(size), dtype=np.int64), [0, 0]
-    for group in rng.permutation(len(size)):
-        half[group] = int(rows[0] > rows[1])
-        rows[half[group]] += int(size[group])
-    return half[member.reshape(-1)]
-
-
-@dataclass(frozen=True)
 class Draw:
     """One repeat's three index arrays of equal length and equal class counts."""
 
@@ -215,53 +122,35 @@ def draw(audit: Labelled, synthetic_labels: NDArray[np.int64], rng: np.random.Ge
 def fidelity(
     audit: Labelled,
     synthetic: Labelled,
-    features: Callable[[NDArray[np.float32]], Floats],
+    spaces: Sequence[Callable[[NDArray[np.float32]], Floats]],
     class_names: tuple[str, ...],
     *,
-    kind: Kind,
-    images_seen: int,
     rng: np.random.Generator,
-    device: str,
     repeats: int = 20,
 ) -> dict[str, Any]:
     """The protocol: synthetic against half A of the held-out images, beside the floor of half B against A, at equal n and mix.
 
     Args:
         audit: real images that no generator or encoder saw.
-        features: from images ``[n, C, H, W]`` to features ``[n, D]``, of an encoder trained on neither set.
-        kind, images_seen, device: of the two-sample classifiers.
-        repeats: random halvings. Their 2.5 and 97.5 percentiles are the intervals of all but the two-sample test (which is
-            trained once, and bootstrapped by patient): the spread over splits of one cohort.
+        spaces: each from images ``[n, C, H, W]`` to features ``[n, D]``, of encoders trained on neither set; halvings take them in turn, so
+            that the spread holds the luck of the encoder, too.
+        repeats: random halvings, whose percentiles are given as a spread: that over splits of one cohort, and no interval.
 
     Returns:
-        ``n`` (images a side), ``repeats``, ``frechet``, ``kid``, ``two_sample``, ``prdc`` and ``per_class``, with
-        :class:`Interval` leaves; a class with fewer than 50 images a side is ``{"omitted": reason}``.
+        ``n`` (images a side), ``repeats``, ``frechet``, ``kid``, ``prdc`` and ``per_class``, with :class:`Spread` leaves; a class with
+        fewer than 50 images a side is ``{"omitted": reason}``.
     """
     classes = len(class_names)
-    real, made = features(audit.unit), features(synthetic.unit)
+    seen = [(space(audit.unit), space(synthetic.unit)) for space in spaces]
     draws = [draw(audit, synthetic.labels, rng, classes) for _ in range(repeats)]
     result: dict[str, Any] = {"n": min(len(d.a) for d in draws), "repeats": repeats}
-    result |= _compare(draws, real, made)
-    first = draws[0]
-    reference = audit.take(first.a)
-    tests = {
-        name: two_sample_test(side, reference, kind=kind, images_seen=images_seen, rng=rng, device=device)
-        for name, side in (("synthetic", synthetic.take(first.synthetic)), ("floor", audit.take(first.b)))
-    }
-    result["two_sample"] = {name: test.interval(rng) for name, test in tests.items()}
-    result["per_class"] = {name: _one_class(k, audit, synthetic, real, made, tests, rng, repeats) for k, name in enumerate(class_names)}
+    result |= _compare(draws, seen)
+    result["per_class"] = {name: _one_class(k, audit, synthetic, seen, rng, repeats) for k, name in enumerate(class_names)}
     return result
 
 
 def _one_class(
-    k: int,
-    audit: Labelled,
-    synthetic: Labelled,
-    real: Floats,
-    made: Floats,
-    tests: dict[str, TwoSample],
-    rng: np.random.Generator,
-    repeats: int,
+    k: int, audit: Labelled, synthetic: Labelled, seen: Sequence[tuple[Floats, Floats]], rng: np.random.Generator, repeats: int
 ) -> dict[str, Any]:
     rows, columns = np.flatnonzero(audit.labels == k), np.flatnonzero(synthetic.labels == k)
     single = Labelled.of_classes(audit.images[rows], np.zeros(len(rows), dtype=np.int64), audit.groups[rows], 1)
@@ -270,14 +159,14 @@ def _one_class(
         return {"omitted": f"{n} images a side, fewer than {PER_CLASS_MIN}"}
     draws = [draw(single, np.zeros(len(columns), dtype=np.int64), rng, 1) for _ in range(repeats)]
     draws = [Draw(rows[d.a], rows[d.b], columns[d.synthetic]) for d in draws]
-    two_sample = {name: test.interval(rng, label=k) for name, test in tests.items()}
-    return {"n": min(len(d.a) for d in draws)} | _compare(draws, real, made) | {"two_sample": two_sample}
+    return {"n": min(len(d.a) for d in draws)} | _compare(draws, seen)
 
 
-def _compare(draws: list[Draw], real: Floats, made: Floats) -> dict[str, Any]:
-    """Every feature-space measure of synthetic against A and of B against A, with percentiles over the draws."""
-    synthetic = measures([(made[d.synthetic], real[d.a]) for d in draws])
-    floor = measures([(real[d.b], real[d.a]) for d in draws])
+def _compare(draws: Sequence[Draw], seen: Sequence[tuple[Floats, Floats]]) -> dict[str, Any]:
+    """Every feature-space measure of synthetic against A and of B against A; ``seen`` are the features of both sets by space."""
+    turns = list(zip(draws, itertools.cycle(seen)))
+    synthetic = measures([(made[d.synthetic], real[d.a]) for d, (real, made) in turns])
+    floor = measures([(real[d.b], real[d.a]) for d, (real, _) in turns])
     return compare(synthetic, floor, min(len(d.a) for d in draws))
 
 
@@ -296,17 +185,12 @@ def measures(pairs: Sequence[tuple[Floats, Floats]]) -> dict[str, Floats]:
 
 
 def compare(synthetic: dict[str, Floats], floor: dict[str, Floats], n: int) -> dict[str, Any]:
-    """:func:`measures` of synthetic sets beside those of the floor: medians with percentiles, and the Fréchet distances' ratio."""
-
-    def spread(values: Floats) -> Interval:
-        finite = values[np.isfinite(values)]
-        return percentile_interval(float(np.median(finite)) if len(finite) else math.nan, finite, n)
-
-    beside = {name: {"synthetic": spread(values), "floor": spread(floor[name])} for name, values in synthetic.items()}
+    """:func:`measures` of synthetic sets beside those of the floor: medians and spreads, and the Fréchet distances' ratio."""
+    beside = {name: {"synthetic": Spread.of(values, n), "floor": Spread.of(floor[name], n)} for name, values in synthetic.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = synthetic["frechet"] / floor["frechet"]
     return {
-        "frechet": beside["frechet"] | {"ratio": spread(ratio)},
+        "frechet": beside["frechet"] | {"ratio": Spread.of(ratio, n)},
         "kid": beside["kid"],
         "prdc": {name: beside[name] for name in MANIFOLD},
     }

@@ -10,14 +10,16 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 from scipy.stats import t as student_t
 
-from evaluation.metrics import Estimate, Floats, auc_estimate, mean_defined
+from evaluation.metrics import Estimate, Floats, auc_estimate, share_estimate, tpr_at_fpr
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,67 @@ class Interval:
         return {"value": value, "low": low, "high": high, "n": int(self.n)}
 
 
+@dataclass(frozen=True)
+class Change:
+    """A paired difference that is read beside others.
+
+    Attributes:
+        by: the difference with the interval that it has alone.
+        p: Holm's adjusted p-value of no difference, over all that are read together; NaN where it was not tested.
+    """
+
+    by: Interval
+    p: float
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is shown at the 5 % level that all have together."""
+        return self.p < FAMILY
+
+    def to_dict(self) -> dict[str, float | int | bool | None]:
+        """For JSON: the interval's, with ``p`` and ``stands``."""
+        return {**self.by.to_dict(), "p": float(self.p) if math.isfinite(self.p) else None, "stands": self.stands}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with how far it ranges over repeats on the same images, which is no confidence interval: it holds no other patients.
+
+    Attributes:
+        value: the median; NaN where it is not defined.
+        low, high: the 2.5 and 97.5 percentiles of the repeats.
+        repeats: their number.
+        n: images a side.
+    """
+
+    value: float
+    low: float
+    high: float
+    repeats: int
+    n: int
+
+    @classmethod
+    def of(cls, values: ArrayLike, n: int) -> Spread:
+        """Of the finite ones among repeats ``[R]``."""
+        finite = np.asarray(values, np.float64)
+        finite = finite[np.isfinite(finite)]
+        if not len(finite):
+            return cls(math.nan, math.nan, math.nan, 0, n)
+        low, value, high = (float(x) for x in np.quantile(finite, [0.025, 0.5, 0.975]))
+        return cls(value, low, high, len(finite), n)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: ``{"value", "spread": [low, high], "repeats", "n"}``, with None for what is not finite."""
+        value, low, high = (float(x) if math.isfinite(x) else None for x in (self.value, self.low, self.high))
+        return {"value": value, "spread": [low, high], "repeats": self.repeats, "n": int(self.n)}
+
+
 def to_json(value: Any) -> Any:
-    """Nested dicts and lists with :class:`Interval` leaves as plain JSON values, with None for NaN and infinities."""
-    if isinstance(value, Interval):
+    """Nested dicts and lists with :class:`Interval`, :class:`Change` and :class:`Spread` leaves as plain JSON values.
+
+    NaN and infinities become None.
+    """
+    if isinstance(value, Interval | Change | Spread):
         return value.to_dict()
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -92,6 +152,8 @@ TOO_FEW = 5
 """Patients of the smaller side under which no interval is given: with so few, every method's coverage hangs on the scores' distribution."""
 TRUSTED = 20
 """Patients of the smaller side at which the variance that the rows show weighs as much as the one expected of such a statistic."""
+FAMILY = 0.05
+"""Probability that any of the differences that are read together is called shown where there is none."""
 CROSS_FITTED = 2.0
 """How many times larger the variance of a cross-fitted AUC is than that of as many rows scored by a fixed model. Without an effect, two
 folds' statistics are one inner product, of the difference within the one and within the other, divided by either's length: they vary as
@@ -171,7 +233,20 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
+def changes(pairs: Mapping[Key, tuple[Estimate, Estimate]]) -> dict[Key, Change]:
+    """``one − other`` of every pair, each with its own interval, and tested together (Holm 1979)."""
+    adjusted = holm([p_value(one, other) for one, other in pairs.values()])
+    return {key: Change(difference(*pair), float(p)) for (key, pair), p in zip(pairs.items(), adjusted, strict=True)}
+
+
 def cross_fitted(scores: Floats, positives: NDArray[np.bool_], groups: ArrayLike, fold: NDArray[np.int64]) -> Interval:
+    """The interval of :func:`cross_fitted_estimate`; without a row in a fold its value and bounds are NaN."""
+    if not (fold >= 0).any():
+        return Interval(math.nan, math.nan, math.nan, len(scores))
+    return interval(cross_fitted_estimate(scores, positives, groups, fold))
+
+
+def cross_fitted_estimate(scores: Floats, positives: NDArray[np.bool_], groups: ArrayLike, fold: NDArray[np.int64]) -> Estimate:
     """Mean over folds of the AUC within each, where each fold was scored by a model of the others; see :data:`CROSS_FITTED`.
 
     Args:
@@ -180,18 +255,43 @@ def cross_fitted(scores: Floats, positives: NDArray[np.bool_], groups: ArrayLike
     """
     parts = [fold == number for number in np.unique(fold) if number >= 0]
     estimates = [auc_estimate(scores[rows], positives[rows], np.asarray(groups)[rows]) for rows in parts]
-    if not estimates:
-        return Interval(math.nan, math.nan, math.nan, len(scores))
     influence = np.zeros(len(scores))
     for rows, one in zip(parts, estimates):
         influence[rows] = one.influence * math.sqrt(CROSS_FITTED) / len(parts)
     whole = auc_estimate(scores, positives, groups)
-    value = float(np.mean([one.value for one in estimates]))
-    return interval(
-        dataclasses.replace(
-            whole, by_seed=np.array([value]), influence=influence, reference=lambda truth: CROSS_FITTED * whole.reference(truth)
-        )
+    value = float(np.mean([one.value for one in estimates])) if estimates else math.nan
+    return dataclasses.replace(
+        whole, by_seed=np.array([value]), influence=influence, reference=lambda truth: CROSS_FITTED * whole.reference(truth)
     )
+
+
+def tpr_interval(scores: Floats, positives: NDArray[np.bool_], groups: ArrayLike, fpr: float, confidence: float = 0.95) -> Interval:
+    """The true-positive rate at a false-positive rate, with an interval over other positives and other negatives.
+
+    Which threshold has that false-positive rate is itself uncertain: every threshold counts whose own rate's interval holds ``fpr``, and so
+    does the interval of the true-positive rate at each. Both have half of the error (after Campbell 1994, "Advances in statistical
+    methodology for the evaluation of diagnostic and laboratory tests", fixed-width bands), so that the interval holds more often than it
+    says. With fewer independent negatives than 4.4 / fpr (437 for 1 %) no threshold is high enough to be excluded: the lower bound is 0.
+    """
+    positive, of_groups = np.asarray(positives, bool), np.asarray(groups)
+    value = tpr_at_fpr(scores, positive, fpr)
+    if not math.isfinite(value):
+        return Interval(value, 0.0, 1.0, len(positive))
+    half = (1 + confidence) / 2
+    thresholds = [math.inf, *np.unique(scores[~positive])[::-1]]
+    first, last = 0, 0
+    for number, threshold in enumerate(thresholds):
+        false = share_interval(share_estimate(scores[~positive] > threshold, of_groups[~positive]), half)
+        if false.high < fpr:
+            first = number
+        if false.low > fpr:
+            break
+        last = number
+    # The true threshold lies below the last one that is too high.
+    least, most = (
+        share_interval(share_estimate(scores[positive] > thresholds[number], of_groups[positive]), half) for number in (first, last)
+    )
+    return Interval(value, min(value, least.low), max(value, most.high), len(positive))
 
 
 def predictive_value(sensitivity: Interval, specificity: Interval, prevalence: float) -> Interval:
@@ -267,104 +367,3 @@ def _edge(holds: Callable[[float], bool], inside: float, end: float) -> float:
         middle = (inside + end) / 2
         inside, end = (middle, end) if holds(middle) else (inside, middle)
     return inside
-
-
-def resample_weights(groups: ArrayLike, rng: np.random.Generator, resamples: int = 1000) -> Floats:
-    """How often each row occurs in each bootstrap resample of whole groups: float64 ``[resamples, n]``.
-
-    Weights instead of index arrays let the ``weighted_*`` statistics below do all resamples at once.
-    """
-    _, member = np.unique(np.asarray(groups), return_inverse=True)
-    count = int(member.max()) + 1
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return np.asarray(weights[:, member.reshape(-1)], dtype=np.float64)
-
-
-def weighted_auc(scores: ArrayLike, positives: ArrayLike, weights: Floats) -> Floats:
-    """:func:`auc` of every resample: ``[n]``, bool ``[n]``, weights ``[B, n]`` -> ``[B]`` (NaN where a side is empty)."""
-    positive = np.asarray(positives, dtype=bool)
-    if not positive.any() or positive.all():
-        return np.full(len(weights), math.nan)
-    _, tie = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)
-    order = np.argsort(tie, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(tie[order]) > 0])
-    sorted_weights = weights[:, order]
-    pos = np.add.reduceat(sorted_weights * positive[order], starts, axis=1)
-    neg = np.add.reduceat(sorted_weights * ~positive[order], starts, axis=1)
-    below = np.cumsum(neg, axis=1) - neg
-    with np.errstate(invalid="ignore", divide="ignore"):
-        area = (pos * (below + neg / 2)).sum(axis=1) / (pos.sum(axis=1) * neg.sum(axis=1))
-    return np.asarray(area, dtype=np.float64)
-
-
-def weighted_recalls(predicted: ArrayLike, labels: ArrayLike, classes: int, weights: Floats) -> Floats:
-    """Recall of each class in every resample: class indices ``[n]``, weights ``[B, n]`` -> ``[B, K]`` (NaN where absent)."""
-    y = np.asarray(labels)
-    one_hot = np.eye(classes)[y]
-    hit = (np.asarray(predicted) == y)[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((weights @ (one_hot * hit)) / (weights @ one_hot), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """One classifier's metrics on the sample itself (row 0) and on its B resamples.
-
-    Attributes:
-        auc: macro one-versus-rest AUC ``[1 + B]``.
-        accuracy: share named right ``[1 + B]``.
-        balanced_accuracy: mean recall of the classes ``[1 + B]``.
-        class_auc, class_recall: ``[1 + B, K]``, NaN where a class is absent.
-    """
-
-    auc: Floats
-    accuracy: Floats
-    balanced_accuracy: Floats
-    class_auc: Floats
-    class_recall: Floats
-
-
-def resampled_metrics(probabilities: Floats, labels: NDArray[np.int64], weights: Floats) -> Resampled:
-    """Metrics of probabilities ``[n, K]`` against classes ``[n]`` under :func:`resample_weights` ``[B, n]``."""
-    weights = np.concatenate([np.ones((1, weights.shape[1])), weights])
-    classes, predicted = probabilities.shape[1], probabilities.argmax(axis=1)
-    class_auc = np.stack([weighted_auc(probabilities[:, k], labels == k, weights) for k in range(classes)], axis=1)
-    class_recall = weighted_recalls(predicted, labels, classes, weights)
-    accuracy = np.asarray(weights @ (predicted == labels) / weights.sum(axis=1))
-    return Resampled(mean_defined(class_auc), accuracy, mean_defined(class_recall), class_auc, class_recall)
-
-
-def interval_of(draws: Floats, n: int) -> Interval:
-    """The interval of a metric whose value on the sample is ``draws[0]``, and on its resamples the rest."""
-    return percentile_interval(float(draws[0]), draws[1:], n)
-
-
-def percentile_interval(value: float, draws: ArrayLike, n: int, confidence: float = 0.95) -> Interval:
-    """The interval between the tails of bootstrap draws; draws that are NaN (a class was not resampled) are left out."""
-    values = np.asarray(draws, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return Interval(value, math.nan, math.nan, n)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(value), float(low), float(high), n)
-
-
-def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float],
-    groups: ArrayLike,
-    rng: np.random.Generator,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile bootstrap of any statistic, resampling whole groups (Efron & Tibshirani 1993, chapters 8 and 13).
-
-    Args:
-        statistic: from an index array of rows (repeated as often as they were drawn) to a number.
-        groups: the group of every row ``[n]``, such as the patient; rows of one group are drawn together.
-        rng: the only source of randomness.
-    """
-    rows = np.arange(len(np.asarray(groups)), dtype=np.int64)
-    weights = resample_weights(groups, rng, resamples).astype(np.int64)
-    draws = [statistic(np.repeat(rows, weight)) for weight in weights]
-    return percentile_interval(statistic(rows), draws, len(rows), confidence)

@@ -110,7 +110,7 @@ def auc_estimate(scores: ArrayLike, positives: ArrayLike, groups: ArrayLike) -> 
         np.mean([influence for _, influence in found], axis=0),
         positive.astype(np.int64),
         of_groups,
-        lambda value: _hanley_mcneil(value, *sides),
+        lambda value: hanley_mcneil(value, *sides),
         len(positive),
     )
 
@@ -175,6 +175,31 @@ def balanced_accuracy_estimate(predicted: ArrayLike, labels: ArrayLike, groups: 
     )
 
 
+def brier_estimate(probabilities: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> Estimate:
+    """Brier's score in 0..1, of probabilities ``[n, K]`` or of several trainings' ``[S, n, K]``: lower is better.
+
+    Half the squared distance to the true class (Brier 1950), so that for two classes it is the usual (p − y)². The largest variance that a
+    mean of numbers in 0..1 can have is its reference.
+    """
+    table = np.asarray(probabilities, np.float64)
+    distance = (table if table.ndim == 3 else table[None]) - np.eye(table.shape[-1])[np.asarray(labels)]
+    return share_estimate(np.square(distance).sum(axis=2) / 2, groups)
+
+
+def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error of the largest probability (Guo et al. 2017, eq. 3), of probabilities ``[n, K]``; NaN without a row.
+
+    Mean distance between confidence and accuracy over equal bins of confidence. It is never negative, and the smaller n, the larger it
+    comes out, also for a calibrated classifier: compare it at equal n only.
+    """
+    p = np.asarray(probabilities, np.float64)
+    if not len(p):
+        return math.nan
+    confidence, hit = p.max(axis=1), p.argmax(axis=1) == np.asarray(labels)
+    bin_ = np.ceil(confidence * bins).astype(np.int64)
+    return float(np.abs(np.bincount(bin_, confidence - hit)).sum() / len(p))
+
+
 def _integers(groups: ArrayLike) -> NDArray[np.int64]:
     return np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
 
@@ -205,7 +230,8 @@ def _half_correlated(variances: list[float]) -> float:
     return (together + sum(variances)) / 2 / len(variances) ** 2
 
 
-def _hanley_mcneil(value: float, positives: int, negatives: int) -> float:
+def hanley_mcneil(value: float, positives: int, negatives: int) -> float:
+    """Variance of an AUC of this value over that many positives and negatives (Hanley & McNeil 1982, in Newcombe's 2006 form)."""
     more = (positives + negatives) / 2 - 1
     spread = 1 + more * ((1 - value) / (2 - value) + value / (1 + value))
     return value * (1 - value) * spread / (positives * negatives)

@@ -1,124 +1,197 @@
 """What synthetic images are good for: training on them, alone or beside real ones, judged on real test patients.
 
-Arms differ in their training images only: the same network, number of images seen, seeds, and selection on the same real
-validation images. The test set is scored once per trained network.
+The arms are those of :mod:`evaluation.arms`, and every one is compared with the same control, which is fixed beforehand. The test set is
+scored once per trained network. Intervals hold other patients and other trainings.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.arms import CONTROL
 from evaluation.data import Labelled
-from evaluation.encoder import Classifier, Kind, train_classifier, train_together
-from evaluation.intervals import clopper_pearson, interval_of, resample_weights, resampled_metrics
-from evaluation.metrics import Floats
+from evaluation.intervals import Change, Interval, Spread, changes, interval, share_interval
+from evaluation.metrics import (
+    Estimate,
+    Floats,
+    auc_estimate,
+    balanced_accuracy_estimate,
+    brier_estimate,
+    calibration_error,
+    macro_auc_estimate,
+    recall_estimate,
+    share_estimate,
+)
 
-ARMS = ("real", "synthetic", "real+synthetic")
-METRICS = ("auc", "accuracy", "balanced_accuracy", "class_auc", "class_recall")
+SPECIFICITY = 0.9
+"""At which sensitivities are compared: one false alarm in ten patients without the finding, which a reader's second look can bear."""
+LEAST_NEGATIVES = 20
+"""Held-out images without a finding, at the least, that a threshold is set on: two of them lie above it."""
+LEAST_PATIENTS = 11
+"""Test patients with a finding, and without it, at the least, for a comparison in a subgroup. One of ten patients moves a sensitivity by a
+tenth; and the US Centers for Medicare & Medicaid Services let no count of 1 to 10 patients be published."""
+MEASURES = ("auc", "sensitivity")
+"""Compared by class."""
+UNTESTED = Change(Interval(math.nan, math.nan, math.nan, 0), math.nan)
 
-
-def join(first: Labelled, second: Labelled) -> Labelled:
-    """Both sets one after the other; their groups stay apart."""
-    groups = [np.array([f"{side}:{group}" for group in part.groups]) for side, part in enumerate((first, second))]
-    return Labelled(np.concatenate([first.unit, second.unit]), np.concatenate([first.findings, second.findings]), np.concatenate(groups))
-
-
-def train_arms(
-    train: Labelled,
-    synthetic: Labelled,
-    val: Labelled,
-    classes: int,
-    *,
-    seeds: int,
-    kind: Kind,
-    images_seen: int,
-    rng: np.random.Generator,
-    device: str,
-) -> dict[str, list[Classifier]]:
-    """``seeds`` classifiers of every arm of :data:`ARMS`; an arm's i-th network shares its seed with the others' i-th."""
-    sets = dict(zip(ARMS, (train, synthetic, join(train, synthetic)), strict=True))
-    numbers = rng.integers(2**31, size=seeds)
-    jobs = [
-        functools.partial(
-            train_classifier,
-            data.unit,
-            data.labels,
-            kind=kind,
-            images_seen=images_seen,
-            seed=int(number),
-            device=device,
-            val=val,
-            classes=classes,
-        )
-        for data in sets.values()
-        for number in numbers
-    ]
-    trained = iter(train_together(jobs, device))
-    return {arm: list(itertools.islice(trained, seeds)) for arm in sets}
+Compared = dict[str, Estimate]
+"""By measure."""
 
 
-def label_fidelity(
-    probabilities: Floats, labels: NDArray[np.int64], class_names: tuple[str, ...], rng: np.random.Generator
-) -> dict[str, Any]:
-    """How often real-trained classifiers name a synthetic image's own class.
+@dataclass(frozen=True)
+class Scored:
+    """One arm's classifiers, scored on held-out images and on test images.
+
+    Attributes:
+        choose: probabilities of the real held-out images on which the trainings' length was chosen, ``[S, m, K]``.
+        test: of the test images, ``[S, n, K]``.
+    """
+
+    choose: Floats
+    test: Floats
+
+    def called(self, choose: Labelled, label: int) -> NDArray[np.bool_] | None:
+        """Whether each training calls each test image positive for a class, ``[S, n]``, above a threshold of its own.
+
+        It is the lowest one at which at least :data:`SPECIFICITY` of the held-out images without the finding lie at or below it; None
+        where they are fewer than :data:`LEAST_NEGATIVES`.
+        """
+        negatives = np.sort(self.choose[:, choose.labels != label, label], axis=1)
+        count = negatives.shape[1]
+        if count < LEAST_NEGATIVES:
+            return None
+        allowed = int(np.floor(count * (1 - SPECIFICITY) + 1e-9))
+        return np.asarray(self.test[:, :, label] > negatives[:, [count - 1 - allowed]])
+
+
+def utility(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, names: tuple[str, ...], *, synthetic: int) -> dict[str, Any]:
+    """Every arm's measures on the test patients, and what it changes over the control.
+
+    Differences are paired by patient and by training seed. Those of one measure are tested together, over all arms and classes, and those
+    in subgroups over all arms, subgroups and classes (Holm): what a reader sees side by side is one family.
 
     Args:
-        probabilities: ``[seeds, n, K]``, averaged over the seeds before the largest is taken.
-        labels: the classes that were asked for, ``[n]``.
+        scored: by arm, with the control among them.
+        choose: the held-out images, on which thresholds are set.
+        test: the test images; ``attributes`` name the subgroups.
+        names: of the classes.
+        synthetic: how many synthetic images the arms could use.
 
     Returns:
-        ``per_class``: recall with its Clopper-Pearson interval; ``macro``: their mean, bootstrapped by image.
+        ``seeds``, ``n_test``, ``control``, ``specificity`` and ``synthetic``; ``arms``, each with measures and ``per_class``;
+        ``differences``, each arm's ``auc``, ``brier`` and ``per_class`` (``auc``, ``sensitivity``); ``subgroups``: by column,
+        value and class each arm's ``auc`` and ``sensitivity``, or ``{"few": LEAST_PATIENTS}``. Leaves are :class:`Interval`,
+        :class:`Change` and :class:`Spread`.
     """
-    predicted = probabilities.mean(axis=0).argmax(axis=1)
-    per_class = {
-        name: clopper_pearson(int((predicted[labels == k] == k).sum()), int((labels == k).sum())) for k, name in enumerate(class_names)
+    labels, groups = test.labels, test.groups
+    called = {arm: [one.called(choose, k) for k in range(len(names))] for arm, one in scored.items()}
+    enough = [name for k, name in enumerate(names) if _enough(labels == k, groups)]
+    by_class = {arm: {name: _by_class(one, called[arm], test, k) for k, name in enumerate(names)} for arm, one in scored.items()}
+    whole = {
+        "auc": {arm: macro_auc_estimate(one.test, labels, groups) for arm, one in scored.items()},
+        "brier": {arm: brier_estimate(one.test, labels, groups) for arm, one in scored.items()},
     }
-    one_hot = np.eye(len(class_names))[predicted]
-    macro = resampled_metrics(one_hot, labels, resample_weights(np.arange(len(labels)), rng, 500)).balanced_accuracy
-    return {"per_class": per_class, "macro": interval_of(macro, len(labels))}
+    others = [arm for arm in scored if arm != CONTROL]
+    overall = {measure: changes({arm: (of[arm], of[CONTROL]) for arm in others}) for measure, of in whole.items()}
+    classes = {
+        measure: changes(
+            {(arm, name): (by_class[arm][name][measure], by_class[CONTROL][name][measure]) for arm in others for name in enough}
+        )
+        for measure in MEASURES
+    }
+
+    return {
+        "seeds": len(scored[CONTROL].test),
+        "n_test": len(test),
+        "control": CONTROL,
+        "specificity": SPECIFICITY,
+        "synthetic": synthetic,
+        "arms": {
+            arm: _of_all(one, test)
+            | {"auc": interval(whole["auc"][arm]), "brier": interval(whole["brier"][arm])}
+            | {"per_class": {name: _shown(one, called[arm][k], by_class[arm][name], test, k) for k, name in enumerate(names)}}
+            for arm, one in scored.items()
+        },
+        "differences": {
+            arm: {measure: of[arm] for measure, of in overall.items()}
+            | {"per_class": {name: {measure: of.get((arm, name), UNTESTED) for measure, of in classes.items()} for name in names}}
+            for arm in others
+        },
+        "subgroups": _subgroups(scored, called, test, names),
+    }
 
 
-def utility(
-    probabilities: dict[str, Floats], test: Labelled, class_names: tuple[str, ...], rng: np.random.Generator, resamples: int = 1000
+def _enough(positive: NDArray[np.bool_], groups: NDArray[Any]) -> bool:
+    return min(len(np.unique(groups[side])) for side in (positive, ~positive)) >= LEAST_PATIENTS
+
+
+def _by_class(one: Scored, called: list[NDArray[np.bool_] | None], test: Labelled, label: int, rows: Any = slice(None)) -> Compared:
+    """What is compared of one class, on all test images or on some rows."""
+    positive, groups = (test.labels == label)[rows], test.groups[rows]
+    above = called[label]
+    hits = np.zeros((len(one.test), 0)) if above is None else above[:, rows][:, positive]
+    return {
+        "auc": auc_estimate(one.test[:, rows, label], positive, groups),
+        "sensitivity": share_estimate(hits, groups[positive][: hits.shape[1]]),
+    }
+
+
+def _of_all(one: Scored, test: Labelled) -> dict[str, Any]:
+    """Measures of all classes together that are not compared."""
+    labels, groups, predicted = test.labels, test.groups, one.test.argmax(axis=2)
+    return {
+        "accuracy": share_interval(share_estimate(predicted == labels, groups)),
+        "balanced_accuracy": interval(balanced_accuracy_estimate(predicted, labels, groups, test.classes)),
+        "calibration_error": Spread.of([calibration_error(p, labels) for p in one.test], len(test)),
+    }
+
+
+def _shown(one: Scored, above: NDArray[np.bool_] | None, compared: Compared, test: Labelled, label: int) -> dict[str, Any]:
+    """Measures of one class, with the specificity that its thresholds came to on the test images."""
+    negative = test.labels != label
+    right = np.zeros((len(one.test), 0)) if above is None else ~above[:, negative]
+    return {
+        "auc": interval(compared["auc"]),
+        "recall": share_interval(recall_estimate(one.test.argmax(axis=2), test.labels, test.groups, label)),
+        "sensitivity": share_interval(compared["sensitivity"]),
+        "specificity": share_interval(share_estimate(right, test.groups[negative][: right.shape[1]])),
+    }
+
+
+def _subgroups(
+    scored: Mapping[str, Scored], called: Mapping[str, list[NDArray[np.bool_] | None]], test: Labelled, names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Every arm's metrics on the test patients, and the paired differences of macro AUC to the real arm.
-
-    An interval resamples patients and, independently for each arm, seeds: it holds both the luck of the test set and that
-    of training. The differences are paired by patient: each resample holds the same patients for both arms.
-
-    Args:
-        probabilities: of the test images by arm, ``[seeds, n, K]`` each, with an arm ``real``.
-
-    Returns:
-        ``seeds``, ``n_test``, ``arms`` and ``paired_auc``, with :class:`Interval` leaves.
-    """
-    seeds, n, _ = probabilities["real"].shape
-    weights = resample_weights(test.groups, rng, resamples)
-    arms: dict[str, Any] = {}
-    macro: dict[str, Floats] = {}
-    for arm, p in probabilities.items():
-        by_seed = [resampled_metrics(one, test.labels, weights) for one in p]
-        choice = rng.integers(seeds, size=(resamples, seeds))
-        mixed = {name: _over_seeds(np.stack([getattr(one, name) for one in by_seed]), choice) for name in METRICS}
-        macro[arm] = mixed["auc"]
-        arms[arm] = {name: interval_of(mixed[name], n) for name in METRICS[:3]}
-        arms[arm]["per_class"] = {
-            name: {
-                "auc": interval_of(mixed["class_auc"][:, k], n),
-                "recall": interval_of(mixed["class_recall"][:, k], int((test.labels == k).sum())),
-            }
-            for k, name in enumerate(class_names)
-        }
-    paired = {f"{arm}-real": interval_of(macro[arm] - macro["real"], n) for arm in probabilities if arm != "real"}
-    return {"seeds": seeds, "n_test": n, "arms": arms, "paired_auc": paired}
+    """Differences to the control within every value of every attribute."""
+    pairs: dict[str, dict[tuple[str, ...], tuple[Estimate, Estimate]]] = {measure: {} for measure in MEASURES}
+    result: dict[str, Any] = {}
+    for column, value, rows in parts(test):
+        for k, name in enumerate(names):
+            place = result.setdefault(column, {}).setdefault(value, {})
+            if not _enough((test.labels == k)[rows], test.groups[rows]):
+                place[name] = {"few": LEAST_PATIENTS}
+                continue
+            place[name] = {}
+            found = {arm: _by_class(one, called[arm], test, k, rows) for arm, one in scored.items()}
+            for arm, measure in itertools.product(found, MEASURES):
+                if arm != CONTROL:
+                    pairs[measure][column, value, name, arm] = (found[arm][measure], found[CONTROL][measure])
+    for measure, of in pairs.items():
+        for (column, value, name, arm), change in changes(of).items():
+            result[column][value][name].setdefault(arm, {})[measure] = change
+    return result
 
 
-def _over_seeds(values: Floats, choice: NDArray[np.int64]) -> Floats:
-    """Mean over seeds of ``values`` [S, 1 + B, ...]: all seeds for the sample itself, the chosen ones [B, S] for its resamples."""
-    rows = np.arange(1, values.shape[1])[:, None]
-    return np.concatenate([values[:, :1].mean(axis=0), values[choice, rows].mean(axis=1)])
+def parts(test: Labelled) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
+    """Every attribute's values, as (column, value, rows); what is empty or the same for all is no subgroup."""
+    for column, values in test.attributes.items():
+        text = np.array(["" if value is None or value != value else str(value) for value in values])
+        found = [str(value) for value in np.unique(text) if value]
+        for value in found if len(found) > 1 else []:
+            yield column, value, np.flatnonzero(text == value)

@@ -18,6 +18,7 @@ from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
 from pipeline.images import ImageSet, unit_of
 from pipeline.ingest.split import identical
+from pipeline.release.results import interval
 from pipeline.train import load_denoiser
 from privacy import audit, membership, power
 
@@ -75,7 +76,7 @@ def run(ctx: Context) -> dict[str, Any]:
     return {
         "flagged_as_copies": f"{report['copies']['flagged']} of {len(images)}",
         "search_recall_at_least": round(found.recall_low, 3),
-        **({"membership_auc": round(attacked.auc.value, 3)} if attacked is not None else {}),
+        **({"membership_auc": interval(report["membership"]["auc"])} if attacked is not None else {}),
     }
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pipeline import artifacts
 from pipeline.config import Config
+from pipeline.errors import InputError
 
 Given = Mapping[str, Mapping[str, str]]
-WEIGHTS = {"train": "train.start_from", "generate": "generate.autoguidance"}
+WEIGHTS = {"train": "train.start_from", "generate": "generate.autoguidance", "evaluate": "evaluate.imagenet"}
 
 
 def digests(config: Config, run: Path) -> dict[str, dict[str, str]]:
@@ -53,10 +54,16 @@ def locations(config: Config) -> dict[str, Path]:
 
 
 def other_weights(config: Config) -> dict[str, Path]:
-    """By stage, the file of another run's weights that it starts from or is guided by. Raises InputError where it is not there."""
+    """By stage, the file of weights from elsewhere that it starts from, is guided by or judges with. Raises InputError where it is not
+    there."""
+    found = {}
     named = {"train": config.train.start_from if config.train else None, "generate": config.generate.autoguidance}
-    if not any(named.values()):
-        return {}
-    from pipeline.warm_start import weights_file
+    if any(named.values()):
+        from pipeline.warm_start import weights_file
 
-    return {stage: weights_file(path) for stage, path in named.items() if path is not None}
+        found = {stage: weights_file(path) for stage, path in named.items() if path is not None}
+    if (judge := config.evaluate.imagenet) is not None:
+        found["evaluate"] = judge.expanduser()
+        if not found["evaluate"].is_file():
+            raise InputError(f"evaluate.imagenet: there is no file {judge.name}")
+    return found

@@ -13,10 +13,12 @@ from rich.errors import MarkupError
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.artifacts import RECORD, UNFINISHED, Checked, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.ingest import quarantine
+from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, stress_figures
 from pipeline.release.results import FILES, dig, interval, number, read_results
 from pipeline.stages import BY_NAME, STAGES
 
@@ -59,8 +61,13 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
         console.print(_left_out(reasons))
     for note in notes if isinstance(notes := finished["cohort"].get("notes"), list) else []:
         console.print(f"  ! {note}", markup=False, highlight=False)
-    for title, rows, key in (("Privacy", _privacy, "audit"), ("Evaluation", _evaluation, "evaluation"), ("Stress test", _stress, "stress")):
-        _print(console, title.lower(), functools.partial(_figures, title, rows, finished[key]))
+    for title, read, key in (
+        ("Privacy", audit_figures, "audit"),
+        ("Evaluation", evaluation_figures, "evaluation"),
+        ("Stress test", stress_figures, "stress"),
+    ):
+        _print(console, title.lower(), functools.partial(_figures, title, read, finished[key]))
+    _print(console, "the utility", lambda: _listed(sentences(finished["evaluation"], ["real+synthetic"])))
     if gate.get("checks"):
         _print(console, "the gate's checks", lambda: _checks(gate["checks"]))
     if gate:
@@ -148,15 +155,18 @@ def _print(console: Console, what: str, make: Callable[[], RenderableType | None
         console.print(f"  ! {what}: the figures are damaged, or of another version", markup=False, highlight=False)
 
 
-def _figures(title: str, read: Callable[[Mapping[str, Any]], list[tuple[str, Any]]], found: Mapping[str, Any]) -> Table | None:
+def _listed(sentences: list[str]) -> Text | None:
+    return Text("\n".join(f"  • {line}" for line in sentences)) if sentences else None
+
+
+def _figures(title: str, read: Callable[[Mapping[str, Any]], list[Judged]], found: Mapping[str, Any]) -> Table | None:
     rows = read(found)
-    if all(value is None for _, value in rows):
+    if not rows:
         return None
     table = Table(title.lower(), "value (95 % interval)", "n")
     table.columns[2].justify = "right"
-    for name, measure in rows:
-        if measure is not None:
-            table.add_row(escape(name), escape(interval(measure)), escape(number(measure.get("n"))) if isinstance(measure, Mapping) else "")
+    for figure in rows:
+        table.add_row(escape(figure.name), escape(figure.text), escape(figure.n))
     return table
 
 
@@ -179,37 +189,3 @@ def _verdict(gate: Mapping[str, Any]) -> Panel:
     lines += [f"• {escape(str(reason))}" for reason in dig(gate, "images.reasons") or []]
     lines += [f"needed: {escape(str(sentence))}" for sentence in gate.get("needed") or []]
     return Panel("\n".join(lines), title="verdict", border_style=colour)
-
-
-def _privacy(audit: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    recalls = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
-    weakest = min(recalls, key=lambda row: float(row["recall"]["low"]), default=None)
-    return [
-        ("images flagged as copies", dig(audit, "copies.flagged")),
-        ("share flagged", dig(audit, "copies.rate")),
-        (f"weakest recall of planted copies ({weakest['transform']})" if weakest else "", weakest["recall"] if weakest else None),
-        ("membership attack on the weights, AUC", dig(audit, "membership.auc")),
-        ("its control, AUC", dig(audit, "membership.control_auc")),
-    ]
-
-
-def _evaluation(evaluation: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        ("Fréchet distance, synthetic", dig(evaluation, "fidelity.frechet.synthetic")),
-        ("Fréchet distance, unseen real (floor)", dig(evaluation, "fidelity.frechet.floor")),
-        ("two-sample test, synthetic", dig(evaluation, "fidelity.two_sample.synthetic")),
-        ("two-sample test, real (floor)", dig(evaluation, "fidelity.two_sample.floor")),
-        ("label fidelity, mean of classes", dig(evaluation, "label_fidelity.macro")),
-        ("AUC on real tests, trained on real", dig(evaluation, "utility.arms.real.auc")),
-        ("AUC on real tests, trained on synthetic", dig(evaluation, "utility.arms.synthetic.auc")),
-        ("AUC on real tests, trained on both", dig(evaluation, "utility.arms.real+synthetic.auc")),
-        ("AUC difference, synthetic − real", dig(evaluation, "utility.paired_auc.synthetic-real")),
-    ]
-
-
-def _stress(stress: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = [("AUC on clean images", dig(stress, "clean.auc"))]
-    for name, steps in (stress.get("corruptions") or {}).items():
-        if steps:
-            rows.append((f"AUC under {str(name).replace('_', ' ')}, severity {number(dig(steps[-1], 'severity'))}", dig(steps[-1], "auc")))
-    return rows

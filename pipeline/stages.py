@@ -1,8 +1,8 @@
 """The data flow on one screen: each stage, its version, what it reads, and what it writes.
 
-    source ──> ingest ──> train ──> generate ──┬──> audit ────┐
-                 │                             ├──> evaluate ─┼──> release
-                 └─────────────────────────────┴──> stress ───┘
+    source ──> ingest ──> train ──> generate ──┬──> audit ───────────────┐
+                 │                             ├──> evaluate ──> stress ─┼──> release
+                 └─────────────────────────────┴─────────────────────────┘
 
 A foreign set has no ``train``: ``generate`` imports it instead (:func:`flow`). A stage is a function of a
 :class:`~pipeline.context.Context` that reads the folders of the stages it needs, writes into its own, and returns a flat summary without
@@ -30,7 +30,7 @@ from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
 from privacy import gate
 
-UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "checkpoint_images", "sign"}
+UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
 
 
@@ -61,9 +61,19 @@ STAGES = (
     Stage("ingest", 8, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
     Stage("train", 4, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
-    Stage("audit", 1, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
-    Stage("evaluate", 1, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, samples.png (local eyes only)"),
-    Stage("stress", 1, ("ingest", "generate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"),
+    Stage("audit", 2, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
+    Stage(
+        "evaluate",
+        2,
+        ("ingest", "generate"),
+        "pipeline.evaluate:run",
+        False,
+        True,
+        "evaluation.json, judges.safetensors, samples.png (local eyes only)",
+    ),
+    Stage(
+        "stress", 2, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
+    ),
     Stage(
         "release",
         2,

@@ -1,70 +1,72 @@
-"""The stress stage: a ResNet-18 trained on the real training images, and where it breaks."""
+"""The stress stage: where the classifiers that the evaluation trained on real images break."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation import stress
-from evaluation.encoder import train_classifier
+from evaluation.classifiers import Kind
+from evaluation.corruptions import CORRUPTIONS
 from evaluation.intervals import to_json
 from evaluation.metrics import Floats
 from pipeline import runtime
-from pipeline.artifacts import write_json
+from pipeline.artifacts import damage, read_object, write_json
 from pipeline.context import Context
-from pipeline.evaluate import headline, labelled, load, sheet
+from pipeline.errors import InputError
+from pipeline.evaluate import JUDGES, labelled, load, load_judges, sheet
 from pipeline.images import ImageSet
-
-SUBGROUPS = ("site", "sex", "age_band", "acquisition")
+from pipeline.release.figures import stress_figures, summary
 
 
 def run(ctx: Context) -> dict[str, Any]:
     """Write ``stress.json`` and ``failures.png``; return the headline numbers."""
-    where = runtime.device()
     runtime.limit_threads()
     runtime.reuse_memory()
     splits, made = load(ctx)
-    train, val, test, synthetic = (labelled(part) for part in (splits["train"], splits["val"], splits["test"], made))
+    test = labelled(splits["test"])
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "stress"))
-    classifier = train_classifier(
-        train.unit,
-        train.labels,
-        kind="resnet18",
-        images_seen=ctx.config.stress.classifier_images,
-        seed=int(rng.integers(2**31)),
-        device=where,
-        val=val,
-        classes=len(names),
-    )
-    p = classifier.predict(test.unit)
-    table = stress.corruption_table(classifier.predict, test, rng)
-    rows = splits["test"].rows
-    columns = {column: rows[column].to_numpy() for column in SUBGROUPS if column in rows}
-    result = {
-        "classifier": "resnet18",
-        "classes": list(names),
-        "n": len(test),
-        "clean": stress.clean(p, test, names, rng),
+    judge = read_object(ctx.folder("evaluate") / "evaluation.json").get("judge")
+    if not isinstance(judge, dict) or judge.get("network") not in get_args(Kind):
+        raise InputError(damage("evaluate", "evaluation.json"))
+    result: dict[str, Any] = {"classifier": judge["network"], "classes": list(names), "n": len(test)}
+    if "unfit" in judge:
+        result["unfit"] = judge["unfit"]
+        write_json(ctx.out / "stress.json", result)
+        return summary(stress_figures(result))
+    judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device())
+    with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
+        done = itertools.count(1)
+
+        def predict(images: NDArray[np.float32]) -> Floats:
+            found = np.stack([one.predict(images) for one in judges])
+            progress(next(done))
+            return found
+
+        p = predict(test.unit)
+        table = stress.corruption_table(predict, test, rng, max_images=ctx.config.stress.images)
+    blind = {name: facts["unfit"] for name, facts in judge["per_class"].items() if "unfit" in facts}
+    result |= {
+        "unfit_classes": blind,
+        "clean": stress.clean(p, test, names),
         "corruptions": table["corruptions"],
         "corruption_images": table["n"],
         "corruption_reference": table["reference"],
         "mean_drop": table["mean_drop"],
+        "shown": table["shown"],
         "worst": table["worst"],
-        "subgroups": stress.subgroups(p, test, columns, rng),
-        "synthetic": {"per_class_recall": stress.synthetic_recalls(classifier.predict(synthetic.unit), synthetic.labels, names)},
-        "prevalence": stress.changed_prevalence(p, test, names, rng),
+        "subgroups": stress.subgroups(p, test),
+        "prevalence": {name: steps for name, steps in stress.changed_prevalence(p, test, names).items() if name not in blind},
     }
-    write_json(ctx.out / "stress.json", to_json(result))
-    _failures(ctx.out / "failures.png", splits["test"], p)
-    worst = table["worst"][0]
-    return {
-        "clean_auc": headline(result["clean"]["auc"].value),
-        "mean_drop_auc": headline(table["mean_drop"]["auc"]),
-        "worst": f"{worst['corruption']} {worst['severity']} (-{worst['auc_drop']:.3f} AUC)",
-    }
+    found = to_json(result)
+    write_json(ctx.out / "stress.json", found)
+    _failures(ctx.out / "failures.png", splits["test"], p.mean(axis=0))
+    return summary(stress_figures(found))
 
 
 def _failures(path: Path, test: ImageSet, p: Floats, count: int = 8) -> None:

@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evaluation.intervals import Interval, percentile_interval, resample_weights, weighted_auc
-from evaluation.metrics import auc, tpr_at_fpr
+from evaluation.intervals import Interval, cross_fitted, tpr_interval
 from privacy.model import C, Denoiser
 
 SIGMAS = (0.1, 0.25, 0.6)
 """Noise levels of the attack, for images in −1..1: where a denoiser's memory of an image's detail shows."""
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class Membership:
     """What the attack found; an AUC of 0.5 is guessing.
 
     Attributes:
-        auc: of member against non-member, with a bootstrap interval by patient.
-        tpr_at_1pct_fpr: largest true-positive rate with at most 1 % false positives, likewise.
+        auc: of member against non-member within each fold, their mean, with an interval by patient that allows for the folds' models
+            being fitted on each other's rows (:data:`evaluation.intervals.CROSS_FITTED`).
+        tpr_at_1pct_fpr: largest true-positive rate with at most 1 % false positives, by patient, at thresholds that are themselves
+            uncertain (:func:`evaluation.intervals.tpr_interval`).
         control_auc: of a classifier that sees the images and not the model: it shows how far the two groups differ by themselves.
         members, non_members: images attacked.
     """
@@ -61,19 +63,19 @@ def attack(
         images: ``float32 [n, C, H, W]`` in −1..1, members and non-members.
         condition: of each image.
         member: whether each image was trained on ``[n]``.
-        groups: patient of each image ``[n]``; folds and resamples keep patients whole.
+        groups: patient of each image ``[n]``; folds keep patients whole, and intervals count them.
         draws: noise draws for each level.
     """
     seeds = rng.integers(0, 2**62, size=draws)
     features = loss_features(denoiser, images, condition, seeds=seeds.tolist(), device=device)
-    scores = cross_fitted_scores(features, member, groups)
+    scores, fold = cross_fitted_scores(features, member, groups)
     pixels = images.reshape(len(images), -1)
     reduced = PCA(min(20, *pixels.shape), random_state=0).fit_transform(pixels)
-    control = cross_fitted_scores(reduced, member, groups)
+    control, control_fold = cross_fitted_scores(reduced, member, groups)
     return Membership(
-        auc=auc_interval(scores, member, groups, rng),
-        tpr_at_1pct_fpr=tpr_interval(scores, member, groups, 0.01, rng),
-        control_auc=auc_interval(control, member, groups, rng),
+        auc=cross_fitted(scores, member, groups, fold),
+        tpr_at_1pct_fpr=tpr_interval(scores, member, groups, 0.01),
+        control_auc=cross_fitted(control, member, groups, control_fold),
         members=int(member.sum()),
         non_members=int((~member).sum()),
     )
@@ -111,31 +113,20 @@ def loss_features(
     return np.stack(columns, axis=1)
 
 
-def cross_fitted_scores(features: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Log-odds of membership ``[n]`` by logistic regressions that never saw the image's patient (five folds)."""
-    scores = np.zeros(len(features))
-    folds = min(5, len(np.unique(groups)))
-    for fit, held_out in GroupKFold(folds, shuffle=True, random_state=0).split(features, member, groups):
+def cross_fitted_scores(
+    features: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Log-odds of membership ``[n]`` by logistic regressions that never saw the image's patient, and the fold of each image ``[n]``.
+
+    Every fold has patients of both sides. With fewer than two patients on a side nothing can be held out: all are of fold -1.
+    """
+    scores, fold = np.zeros(len(features)), np.full(len(features), -1, dtype=np.int64)
+    folds = min(FOLDS, *(len(np.unique(groups[side])) for side in (member, ~member)))
+    if folds < 2:
+        return scores, fold
+    splits = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(features, member, groups)
+    for number, (fit, held_out) in enumerate(splits):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, class_weight="balanced"))
         model.fit(features[fit], member[fit])
-        scores[held_out] = model.decision_function(features[held_out])
-    return scores
-
-
-def auc_interval(scores: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64], rng: np.random.Generator) -> Interval:
-    """AUC with a percentile bootstrap by patient."""
-    draws = weighted_auc(scores, member, resample_weights(groups, rng, 500))
-    return percentile_interval(auc(scores, member), draws, len(scores))
-
-
-def tpr_interval(
-    scores: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64], fpr: float, rng: np.random.Generator
-) -> Interval:
-    """True-positive rate at a bounded false-positive rate, with a percentile bootstrap by patient."""
-    weights = resample_weights(groups, rng, 200).astype(np.int64)
-    rows = np.arange(len(scores))
-    draws = []
-    for weight in weights:
-        chosen = np.repeat(rows, weight)
-        draws.append(tpr_at_fpr(scores[chosen], member[chosen], fpr))
-    return percentile_interval(tpr_at_fpr(scores, member, fpr), draws, len(scores))
+        scores[held_out], fold[held_out] = model.decision_function(features[held_out]), number
+    return scores, fold

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.release.results import Results, dig, interval, limitations, number
+from pipeline.release.figures import evaluation_figures, sentences, stress_figures
+from pipeline.release.results import Results, dig, interval, limitations, number, standing
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -88,7 +89,9 @@ class DataCard(Part):
     reasons: list[str]
     checks: list[Check]
     power: list[Figure] = Field(description="recall of planted copies, by the change made to them")
+    standing: str = Field(description="what the figures can claim: whether the cohort was known before")
     evaluation: list[Figure]
+    utility: list[str] = Field(description="what adding these images to the real ones changed, a sentence for each class")
     limitations: list[str] = Field(min_length=1)
     digests: dict[str, str] = Field(description="SHA-256 of the generated files that were judged")
     software: dict[str, str]
@@ -109,8 +112,10 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
         how_made=how_made(results),
         deidentification=actions(results),
         source=Source(**results.source, description=dataset_card(results.source["name"]) or ""),
-        power=[Figure(name=row.get("transform", ""), value=interval(row.get("recall"), 2)) for row in results.audit.get("power") or []],
+        power=[Figure(name=row.get("transform", ""), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
+        standing=standing(results),
         evaluation=key_figures(results),
+        utility=sentences(results.evaluation, ["real+synthetic"]),
         limitations=limitations(results),
         software=dict(results.records["generate"].get("packages", {})),
     )
@@ -208,22 +213,9 @@ def actions(results: Results) -> list[str]:
 
 
 def key_figures(results: Results) -> list[Figure]:
-    """The evaluation in a few lines; what was not measured is left out."""
-    evaluation, stress = results.evaluation, results.stress
-    rows = [
-        ("Fréchet distance to sealed real images", dig(evaluation, "fidelity.frechet.synthetic")),
-        ("Fréchet distance between real images (floor)", dig(evaluation, "fidelity.frechet.floor")),
-        ("Two-sample test, synthetic against real (0.5 is indistinguishable)", dig(evaluation, "fidelity.two_sample.synthetic")),
-        ("Two-sample test, real against real (floor)", dig(evaluation, "fidelity.two_sample.floor")),
-        ("Label fidelity (mean over classes)", dig(evaluation, "label_fidelity.macro")),
-        ("AUC on real test images, trained on real", dig(evaluation, "utility.arms.real.auc")),
-        ("AUC on real test images, trained on synthetic", dig(evaluation, "utility.arms.synthetic.auc")),
-        ("AUC on real test images, trained on both", dig(evaluation, "utility.arms.real+synthetic.auc")),
-        ("AUC difference, synthetic − real", dig(evaluation, "utility.paired_auc.synthetic-real")),
-        ("AUC difference, both − real", dig(evaluation, "utility.paired_auc.real+synthetic-real")),
-        ("Stress test: AUC of the real-trained classifier on clean images", dig(stress, "clean.auc")),
-    ]
-    return [Figure(name=name, value=interval(measure)) for name, measure in rows if measure is not None]
+    """The evaluation and the stress test in a few lines; what was not measured is left out."""
+    found = (*evaluation_figures(results.evaluation), *stress_figures(results.stress))
+    return [Figure(name=f"{figure.name[0].upper()}{figure.name[1:]}", value=figure.text) for figure in found]
 
 
 def software_version() -> str:

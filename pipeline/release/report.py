@@ -14,7 +14,8 @@ from typing import Any
 import jinja2
 
 from pipeline.release.cards import actions, how_made, software_version, template
-from pipeline.release.results import Results, dig, interval, limitations, number
+from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, sentences, stress_figures
+from pipeline.release.results import Results, dig, interval, limitations, number, standing
 
 HEADLINES = {
     "pass": "The images passed the privacy gate",
@@ -31,7 +32,8 @@ WEIGHTS = {
     "fail": "The model's weights failed: they stay with the patients' data.",
     "inconclusive": "The model's weights are not cleared: they stay with the patients' data.",
 }
-ARMS = {"real": "real", "synthetic": "synthetic", "real+synthetic": "real + synthetic"}
+PLOTTED = ("real", "real+augmentation", "synthetic", "real+synthetic")
+"""Arms that are drawn; the table has all."""
 NAMES = {
     "auc": "AUC",
     "tpr_at_1pct_fpr": "Members found at 1 % false alarms",
@@ -48,8 +50,6 @@ NAMES = {
     "recall": "Recall",
     "density": "Density",
     "coverage": "Coverage",
-    "synthetic-real": "synthetic − real",
-    "real+synthetic-real": "real + synthetic − real",
 }
 
 
@@ -112,12 +112,16 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         copies=list(measures(results.audit.get("copies"))),
         fidelity=list(against_floor(results.evaluation.get("fidelity"))),
         fidelity_classes=class_table(dig(results.evaluation, "fidelity.per_class")),
-        label_fidelity=whiskers(dig(results.evaluation, "label_fidelity.per_class"), reference=_chance(results)),
+        label_fidelity=label_plot(results.evaluation.get("label_fidelity"), reference=_chance(results)),
         utility=utility_plot(results.evaluation.get("utility")),
-        gain=whiskers(dig(results.evaluation, "utility.paired_auc"), reference=0.0),
+        arms=arm_table(results.evaluation.get("utility")),
+        by_class=sensitivity_table(results.evaluation.get("utility")),
+        changes=sentences(results.evaluation),
+        change_groups=change_table(dig(results.evaluation, "utility.subgroups")),
+        standing=standing(results),
         heat=heat_table(results.stress),
         subgroups=subgroup_plot(results.stress.get("subgroups")),
-        synthetic_recall=whiskers(dig(results.stress, "synthetic.per_class_recall"), reference=_chance(results)),
+        worst=worst_drops(results.stress),
         prevalence=prevalence_table(results.stress.get("prevalence")),
         splits=source_splits(results.cohort),
         samples=images,
@@ -145,42 +149,86 @@ def source_splits(cohort: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def tiles(results: Results) -> list[tuple[str, str, str]]:
     """The key figures as (name, value, explanation), those that were measured."""
-    audit, evaluation, stress = results.audit, results.evaluation, results.stress
-    flagged, judged = dig(audit, "copies.flagged"), dig(audit, "n.synthetic")
+    figures = {figure.key: figure for figure in audit_figures(results.audit)}
+    figures |= {figure.key: figure for figure in evaluation_figures(results.evaluation)}
+    figures |= {figure.key: figure for figure in stress_figures(results.stress)}
+    recall = dig(results.audit, "copies.recall_low")
     found = [
-        ("Images flagged as copies", flagged, f"of {number(judged)} judged; rate {interval(dig(audit, 'copies.rate'), 4)}"),
-        (
-            "Search power",
-            dig(audit, "copies.recall_low"),
-            "lower bound of recall on planted core copies; the table below has those under noise and compression too",
-        ),
-        (
-            "Membership attack on weights",
-            dig(audit, "membership.auc.value"),
-            f"{interval(dig(audit, 'membership.auc'))}; 0.5 is chance",
-        ),
-        ("Fréchet distance ÷ floor", dig(evaluation, "fidelity.frechet.ratio.value"), "1 is as close as unseen real images"),
-        ("Label fidelity", dig(evaluation, "label_fidelity.macro.value"), "synthetic images that a real-trained classifier names right"),
-        (
-            "AUC, synthetic − real",
-            dig(evaluation, "utility.paired_auc.synthetic-real.value"),
-            f"{interval(dig(evaluation, 'utility.paired_auc.synthetic-real'))} on real test images",
-        ),
-        ("Stress: AUC on clean images", dig(stress, "clean.auc.value"), "the real-trained classifier before any corruption"),
-        ("Stress: lowest AUC", *worst_case(stress)),
+        ("flagged", "Images flagged as copies", f"of {number(dig(results.audit, 'n.synthetic'))} judged; share of copies"),
+        ("membership_auc", "Membership attack on weights", "0.5 is chance"),
+        ("frechet_ratio", "Fréchet distance ÷ floor", "1 is as close as unseen real images"),
+        ("two_sample_difference", "Told from real images", "the panel's best AUC above that of real images against each other"),
+        ("label_fidelity", "Label fidelity", "synthetic images that a real-trained classifier names right"),
+        ("real_auc", "AUC, trained on real images", "on real test images"),
+        ("real+synthetic_gain", "AUC, synthetic images added", "difference on real test images"),
+        ("worst", "Stress: largest drop of AUC", ""),
     ]
-    return [(name, number(value), note) for name, value, note in found if value is not None]
+    shown = []
+    for key, name, note in found:
+        if key not in figures:
+            continue
+        figure = figures["copy_rate"] if key == "flagged" and "copy_rate" in figures else figures[key]
+        bounds = figure.text.partition(" (")[2].rstrip(")")
+        notes = (f"{note} {figure.value}" if key == "flagged" else note or figure.name.partition(": ")[2], bounds)
+        shown.append((name, figures[key].value, "; ".join(filter(None, notes))))
+    if recall is not None:
+        note = "lower bound of recall on planted core copies; the table below has those under noise and compression too"
+        shown.insert(1, ("Search power", number(recall), note))
+    return shown
 
 
-def worst_case(stress: Mapping[str, Any]) -> tuple[float | None, str]:
-    """The lowest AUC over all corruptions and severities, and where it was measured."""
+def arm_table(utility: Any) -> list[tuple[str, ...]]:
+    """Every arm's measures over all classes as (arm, AUC, accuracy, Brier, calibration error, difference of AUC, of Brier)."""
+    differences = dig(utility, "differences") or {}
+    rows = []
+    for arm, facts in (dig(utility, "arms") or {}).items():
+        own = [interval(dig(facts, key)) for key in ("auc", "accuracy", "brier", "calibration_error")]
+        rows.append((ARMS.get(arm, arm), *own, *(interval(dig(differences.get(arm), key)) for key in ("auc", "brier"))))
+    return rows
+
+
+def sensitivity_table(utility: Any) -> list[tuple[str, ...]]:
+    """By class and arm: (class, arm, AUC, recall, sensitivity, specificity reached, difference of AUC, of sensitivity)."""
+    differences, arms = dig(utility, "differences") or {}, dig(utility, "arms") or {}
+    names = list(dict.fromkeys(name for facts in arms.values() for name in (dig(facts, "per_class") or {})))
+    rows = []
+    for name in names:
+        for arm, facts in arms.items():
+            own, change = (dig(facts, "per_class") or {}).get(name), (dig(differences.get(arm), "per_class") or {}).get(name)
+            cells = [interval(dig(own, key)) for key in ("auc", "recall", "sensitivity", "specificity")]
+            rows.append((name, ARMS.get(arm, arm), *cells, *(_told(dig(change, key)) for key in ("auc", "sensitivity"))))
+    return rows
+
+
+def change_table(subgroups: Any) -> list[tuple[str, ...]]:
+    """What arms change within subgroups: (subgroup, class, arm, difference of AUC, of sensitivity), or that they are too small."""
+    rows: list[tuple[str, ...]] = []
+    for column, values in (subgroups or {}).items():
+        for value, classes in values.items():
+            for name, arms in classes.items():
+                if "few" in arms:
+                    rows.append((f"{title(column)} {value}", name, f"fewer than {arms['few']} patients with or without it", "–", "–"))
+                    continue
+                for arm, facts in arms.items():
+                    told = (_told(dig(facts, key)) for key in ("auc", "sensitivity"))
+                    rows.append((f"{title(column)} {value}", name, ARMS.get(arm, arm), *told))
+    return rows
+
+
+def _told(change: Any) -> str:
+    """A difference, marked where it stands among all that were tested with it."""
+    return f"{interval(change)}{' *' if dig(change, 'stands') else ''}"
+
+
+def worst_drops(stress: Mapping[str, Any]) -> list[str]:
+    """The largest drops that stand among all, as sentences; or that none does."""
+    if "worst" not in stress:
+        return []
     found = [
-        (value, f"{title(str(name))}, severity {number(step.get('severity'))}")
-        for name, steps in (stress.get("corruptions") or {}).items()
-        for step in steps
-        if isinstance(value := dig(step, "auc.value"), float | int)
+        f"{title(str(step.get('corruption')))}, severity {number(step.get('severity'))}: AUC lower by {interval(step.get('auc_drop'))}."
+        for step in stress["worst"]
     ]
-    return min(found, default=(None, ""))
+    return found or ["No corruption was shown to lower the AUC: no single one can be called the worst."]
 
 
 def measures(tree: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -193,23 +241,29 @@ def measures(tree: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
             yield name, interval(value), number(value.get("n")) if isinstance(value, Mapping) else ""
 
 
-def against_floor(fidelity: Any, prefix: str = "", digits: int = 3) -> Iterator[tuple[str, str, str, str]]:
-    """Fidelity measures as (name, synthetic, floor, ratio): every mapping with a key ``synthetic``, but for the per-class ones."""
+def against_floor(fidelity: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Fidelity measures as (name, synthetic, floor, ratio): every mapping with a key ``synthetic``, but for the per-class ones.
+
+    A judge that is unfit, or was not there, has its reason instead.
+    """
     for key, value in fidelity.items() if isinstance(fidelity, Mapping) else ():
         if key == "per_class" or not isinstance(value, Mapping):
             continue
         name = f"{prefix} · {key}" if prefix else str(key)
         if "synthetic" in value:
-            made, floor, ratio = (interval(value.get(side), digits) for side in ("synthetic", "floor", "ratio"))
+            made, floor, ratio = (interval(value.get(side)) for side in ("synthetic", "floor", "ratio"))
             yield name, made, floor, ratio
-        else:
-            yield from against_floor(value, name, digits)
+            yield from against_floor(value.get("judges"), name)
+        elif reason := value.get("unfit") or value.get("skipped"):
+            yield name, str(reason), "–", "–"
+        elif key != "encoder":
+            yield from against_floor(value, name)
 
 
 def class_table(per_class: Any) -> dict[str, Any]:
     """Fidelity by class: ``{"columns": [...], "rows": {class: [(synthetic, floor), ...]}, "omitted": {class: reason}}``."""
     facts = {str(name): value for name, value in (per_class or {}).items() if isinstance(value, Mapping)}
-    table = {name: {key: (made, floor) for key, made, floor, _ in against_floor(value, digits=2)} for name, value in facts.items()}
+    table = {name: {key: (made, floor) for key, made, floor, _ in against_floor(value)} for name, value in facts.items()}
     columns = list(dict.fromkeys(key for cells in table.values() for key in cells))
     return {
         "columns": columns,
@@ -230,7 +284,7 @@ def prevalence_table(prevalence: Any) -> dict[str, Any]:
     factors = sorted({line["factor"] for steps in lines.values() for line in steps if isinstance(line.get("factor"), float | int)})
     rows = {}
     for name, steps in lines.items():
-        by_factor = {line.get("factor"): (interval(line.get("ppv"), 2), number(line.get("prevalence"), 2)) for line in steps}
+        by_factor = {line.get("factor"): (interval(line.get("ppv")), number(line.get("prevalence"), 2)) for line in steps}
         rows[name] = [by_factor.get(factor, ("–", "–")) for factor in factors]
     return {"factors": factors, "rows": rows}
 
@@ -243,17 +297,29 @@ def power_plot(power: Any) -> Plot | None:
 
 def utility_plot(utility: Any) -> Plot | None:
     """AUC on real test images for each class and training arm, the mean over classes first."""
-    arms = {arm: facts for arm in ARMS if isinstance(facts := dig(utility, f"arms.{arm}"), Mapping)}
+    found = dig(utility, "arms") or {}
+    arms = {arm: found[arm] for arm in PLOTTED if isinstance(found.get(arm), Mapping)}
     groups = {"all classes": {arm: facts.get("auc") for arm, facts in arms.items()}}
     for arm, facts in arms.items():
         for name, measure in (facts.get("per_class") or {}).items():
             groups.setdefault(str(name), {})[arm] = dig(measure, "auc")
     rows: list[Row] = []
     for name, group in groups.items():
-        found = [_row("", measure, arm) for arm, measure in group.items()]
-        drawn = [row for row in found if row is not None]
+        measured = [_row("", measure, arm) for arm, measure in group.items()]
+        drawn = [row for row in measured if row is not None]
         rows += [Row(name if index == 0 else "", row.value, row.low, row.high, row.tone) for index, row in enumerate(drawn)]
     return _plot(rows, reference=None) if rows else None
+
+
+def label_plot(label_fidelity: Any, *, reference: float | None) -> Plot | None:
+    """Share of the synthetic images of each class that are named right, and of the real test images below it."""
+    pairs = [
+        row
+        for name, measure in (dig(label_fidelity, "per_class") or {}).items()
+        for row in (_row(str(name), measure), _row("", (dig(label_fidelity, "real") or {}).get(name), "real"))
+        if row is not None and isinstance(dig(measure, "value"), float | int)
+    ]
+    return _plot(pairs, reference=reference) if pairs else None
 
 
 def whiskers(named: Any, *, reference: float | None = None, axis: tuple[float, float] | None = None) -> Plot | None:
@@ -264,20 +330,22 @@ def whiskers(named: Any, *, reference: float | None = None, axis: tuple[float, f
 
 
 def heat_table(stress: Mapping[str, Any]) -> dict[str, Any]:
-    """AUC by corruption and severity: ``{"severities": [...], "rows": {corruption: (mean drop, [(text, heat), ...])}}``, heat 0..7.
+    """AUC by corruption and severity: ``{"severities": [...], "rows": {corruption: [(text, heat), ...]}}``, heat 0..7.
 
-    The drop is from the same images uncorrupted; every .05 of it is one step of heat.
+    The drop is from the same images uncorrupted; every .05 of it is one step of heat. A star marks a drop that stands.
     """
     clean = dig(stress, "corruption_reference.auc.value")
-    clean = dig(stress, "clean.auc.value") if clean is None else clean
-    rows: dict[str, tuple[str, list[tuple[str, int]]]] = {}
+    rows: dict[str, list[tuple[str, int]]] = {}
     severities: list[Any] = []
     for name, steps in (stress.get("corruptions") or {}).items():
         severities = severities or [dig(step, "severity") for step in steps]
-        values = [dig(step, "auc.value") for step in steps]
-        drops = [clean - value for value in values if isinstance(value, float | int) and isinstance(clean, float | int)]
-        mean = number(sum(drops) / len(drops), 3) if drops else "–"
-        rows[str(name)] = (mean, [(number(value), _heat(clean, value)) for value in values])
+        rows[str(name)] = [
+            (
+                f"{interval(dig(step, 'auc')).partition(' (')[0]}{' *' if dig(step, 'auc_drop.stands') else ''}",
+                _heat(clean, dig(step, "auc.value")),
+            )
+            for step in steps
+        ]
     return {"severities": severities, "rows": rows}
 
 

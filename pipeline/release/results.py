@@ -67,6 +67,7 @@ class Results:
             "ingest": {"path", "labels", "query", "holdout", "label_table"},
             "train": {"start_from"},
             "generate": {"autoguidance", "import_from"},
+            "evaluate": {"imagenet"},
             "release": {"sign"},
         }
         return self.config.model_dump(mode="json", exclude=local)
@@ -79,14 +80,18 @@ def read_results(folder: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
 
 
 def dig(tree: Any, path: str) -> Any:
-    """The value at a dotted path in nested mappings, or None."""
+    """The value at a dotted path in nested mappings, or None; ``{"unfit": reason}`` where the path ends early since a judge is unfit."""
     for key in path.split("."):
+        if isinstance(tree, Mapping) and "unfit" in tree and key not in tree:
+            return {"unfit": tree["unfit"]}
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree
 
 
 def number(value: Any, digits: int = 3) -> str:
     """A figure as text: counts grouped by thousands, fractions to ``digits`` decimals (two significant ones below 0.1), a dash for none."""
+    if isinstance(value, Mapping) and "unfit" in value:
+        return str(value["unfit"])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None or value == "" else str(value)
     if float(value).is_integer():
@@ -95,21 +100,25 @@ def number(value: Any, digits: int = 3) -> str:
     return (f"{value:.2g}" if size < 0.1 else f"{value:.{digits}f}" if size < 100 else f"{value:,.1f}").replace("-", "−")
 
 
-def interval(measure: Any, digits: int = 3) -> str:
+def interval(measure: Any) -> str:
     """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
 
-    Figures get ``digits`` decimals, and as many more as the largest of them needs to show two significant digits.
+    ``value (spread low to high)`` of one with a ``spread`` over repeats, which is no confidence interval; the reason why one is ``unfit``.
+    Figures get three decimals, and as many more as the largest of them needs to show two significant digits: the same wherever they stand.
     """
     if not isinstance(measure, Mapping):
-        return number(measure, digits)
-    figures = [measure.get(key) for key in ("value", "low", "high")]
+        return number(measure)
+    if "unfit" in measure:
+        return str(measure["unfit"])
+    low, high = measure["spread"] if "spread" in measure else (measure.get("low"), measure.get("high"))
+    figures = [measure.get("value"), low, high]
     finite = [abs(figure) for figure in figures if isinstance(figure, int | float)]
     if len(finite) < 2:
-        return number(figures[0], digits)
+        return number(figures[0])
     largest = max(finite)
-    places = 1 if largest >= 100 else max(digits, 1 - math.floor(math.log10(largest))) if largest else 0
+    places = 1 if largest >= 100 else max(3, 1 - math.floor(math.log10(largest))) if largest else 0
     value, low, high = ("–" if figure is None else f"{figure:,.{0 if figure in (0, 1) else places}f}" for figure in figures)
-    return f"{value} ({low} to {high})".replace("-", "−")
+    return f"{value} ({'spread ' if 'spread' in measure else ''}{low} to {high})".replace("-", "−")
 
 
 def limitations(results: Results) -> list[str]:
@@ -134,20 +143,41 @@ def limitations(results: Results) -> list[str]:
         recall = dig(row, "recall.low")
         if isinstance(recall, float | int) and recall < 0.8:
             found.append(
-                f"Planted copies changed by “{row.get('transform')}” were found only with a recall of {interval(row.get('recall'), 2)}: "
+                f"Planted copies changed by “{row.get('transform')}” were found only with a recall of {interval(row.get('recall'))}: "
                 f"such copies could have been missed."
             )
     realism = dig(results.evaluation, "fidelity.two_sample.synthetic")
-    if isinstance(low := dig(realism, "low"), float | int) and low > 0.5:
+    if isinstance(low := dig(results.evaluation, "fidelity.two_sample.difference.low"), float | int) and low > 0:
+        floor = interval(dig(results.evaluation, "fidelity.two_sample.floor"))
         found.append(
-            f"A classifier tells synthetic from real images with a two-sample score of {interval(realism, 2)} (0.5 is chance): they differ."
+            f"A judge tells synthetic from real images with a two-sample score of {interval(realism)}, real from real with {floor}."
         )
     for name, fact in (dig(results.evaluation, "label_fidelity.per_class") or {}).items():
+        if isinstance(fact, Mapping) and "unfit" in fact:
+            found.append(f"No classifier can say whether images of class “{name}” show it: it {fact['unfit']}.")
         if isinstance(value := dig(fact, "value"), float | int) and value < 0.6:
-            found.append(f"A real-trained classifier recognises only {interval(fact, 2)} of the images of class “{name}” as such.")
-    gain = dig(results.evaluation, "utility.paired_auc.synthetic-real")
-    if isinstance(high := dig(gain, "high"), float | int) and high < 0:
-        found.append(
-            f"Training on these images alone is worse than on the real ones: AUC difference {interval(gain)} on real test patients."
-        )
+            found.append(f"A real-trained classifier recognises only {interval(fact)} of the images of class “{name}” as such.")
+    for arm, what in (("synthetic", "Training on these images alone"), ("real+synthetic", "Adding these images to the real ones")):
+        gain = dig(results.evaluation, f"utility.differences.{arm}.auc")
+        if isinstance(high := dig(gain, "high"), float | int) and high < 0 and dig(gain, "stands"):
+            found.append(f"{what} made classifiers worse: AUC difference {interval(gain)} on real test patients.")
     return found
+
+
+def standing(results: Results) -> str:
+    """What the run's figures can claim: whether its cohort was known before, by the ledger of its attempts."""
+    attempt = results.gate.get("attempt")
+    if results.gate.get("replication") or results.cohort.get("replication"):
+        return (
+            "Replication: this cohort is known, and was split and seeded anew. The figures say how far earlier ones repeat; they confirm "
+            "nothing about other cohorts."
+        )
+    if isinstance(attempt, int) and attempt > 1:
+        return (
+            f"Attempt {attempt} on a known cohort: its test patients have been scored before, and settings may have been chosen on them. "
+            "The  figures describe this run, and confirm nothing."
+        )
+    return (
+        "First attempt on this cohort that is on record. The figures are a confirmation only if code and settings were fixed before "
+        "anybody looked at it."
+    )

@@ -123,8 +123,8 @@ def paired_recall(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float
     return intervals.difference(one, other), cell.truth
 
 
-def cross_fitted(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
-    """AUC of a logistic regression fitted on the other folds, of six features without or with an effect; the truth is simulated."""
+def fitted(cell: Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Class, patient, fold and score of every image, by logistic regressions of six features on the other folds."""
     label, patient, _ = rows_of(cell, rng)
     features = rng.standard_normal((len(label), 6))
     features[:, 0] += cell.truth * label
@@ -134,7 +134,35 @@ def cross_fitted(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]
     for number in range(folds):
         rows = fold == number
         scores[rows] = LogisticRegression().fit(features[~rows], label[~rows]).decision_function(features[rows])
+    return label, patient, fold, scores
+
+
+def cross_fitted(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """AUC of a logistic regression fitted on the other folds, of six features without or with an effect; the truth is simulated."""
+    label, patient, fold, scores = fitted(cell, rng)
     return intervals.cross_fitted(scores, label == 1, patient, fold), math.nan
+
+
+def tpr(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """True-positive rate at 1 % false positives of fixed scores, whose AUC is ``truth``."""
+    label, patient, noise = rows_of(cell, rng)
+    shift = shift_of(cell.truth)
+    return intervals.tpr_interval(noise + shift * label, label == 1, patient, 0.01), float(norm.sf(norm.isf(0.01) - shift))
+
+
+def cross_fitted_tpr(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """The same of a logistic regression fitted on the other folds; without an effect it is the false-positive rate."""
+    label, patient, _, scores = fitted(cell, rng)
+    return intervals.tpr_interval(scores, label == 1, patient, 0.01), 0.01 if cell.truth == 0 else math.nan
+
+
+def brier(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Brier's score of two classes' calibrated probabilities whose AUC is ``truth``; the truth is simulated."""
+    label, patient, noise = rows_of(cell, rng)
+    shift, prior = shift_of(cell.truth), cell.patients[1] / sum(cell.patients)
+    log_odds = shift * (noise + shift * label) - shift**2 / 2 + math.log(prior / (1 - prior))
+    p = 1 / (1 + np.exp(-log_odds))
+    return intervals.interval(metrics.brier_estimate(np.stack([1 - p, p], axis=1), label, patient)), math.nan
 
 
 def predictive(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
@@ -148,7 +176,8 @@ def predictive(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
 
 
 STATISTICS: dict[str, Callable[[Cell, np.random.Generator], tuple[Interval, float]]] = {
-    function.__name__: function for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, predictive)
+    function.__name__: function
+    for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, tpr, cross_fitted_tpr, brier, predictive)
 }
 CELLS = (
     *(Cell("auc", (192, 8), truth) for truth in (0.7, 0.9, 0.98)),
@@ -188,6 +217,15 @@ CELLS = (
     Cell("predictive", (30, 200), 0.9),
     Cell("predictive", (43, 300), 0.5),
     Cell("predictive", (20, 60), 0.95),
+    Cell("tpr", (100, 100), 0.8),
+    Cell("tpr", (800, 800), 0.5),
+    Cell("tpr", (800, 800), 0.8),
+    Cell("tpr", (400, 400), 0.8, 3, 0.6),
+    Cell("cross_fitted_tpr", (100, 100), 0.0),
+    Cell("cross_fitted_tpr", (800, 800), 0.0),
+    Cell("brier", (30, 30), 0.8),
+    Cell("brier", (192, 8), 0.9),
+    Cell("brier", (390, 234), 0.97, 3, 0.5),
 )
 
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evaluation.data import Labelled
-from evaluation.encoder import train_classifier
-from evaluation.fidelity import frechet_distance, standardised_features, two_sample_test
+from evaluation.fidelity import frechet_distance, standardised_features
 from evaluation.intervals import to_json
+from evaluation.training import Task, train
 from pipeline import runtime
 from pipeline.config import Config, load_config
 from pipeline.diffusion.unet import UNet
@@ -37,6 +37,7 @@ from pipeline.train import NETWORK
 from tests.benchmarks import peer_training, quality, report
 from tests.benchmarks.peers import MonaiNetwork
 from tests.benchmarks.speed_cases import Bare, Steps, forward_work, real_training
+from tests.benchmarks.two_sample import two_sample_test
 
 MONAI = {"widths": (32, 64, 64), "attention": (False, False, True), "blocks": 1, "head": 64}
 """MONAI's smallest network of at least our parameters: 1.1 M. Group normalisation in 32 groups asks for multiples of 32 channels."""
@@ -186,11 +187,10 @@ class Judge:
         self.size, self.seed = size, seed
         self.held_out = labelled(sets["held_out"].take(np.arange(len(sets["held_out"])) < size.generated))
         self.other = matched(labelled(sets["floor"]), self.held_out.labels)
-        own = labelled(sets["judge"])
-        self.classifier = train_classifier(
-            own.unit, own.labels, kind="small", images_seen=size.judge_images, seed=seed, device="cpu", classes=len(CLASSES)
-        )
-        self.features = standardised_features(self.classifier.features, own.unit)
+        learn, choose = labelled(sets["judge"]).halves(seed)
+        task = Task(learn.unit, learn.labels, len(CLASSES), seed, choose)
+        self.classifier = train([task], kind="small", ceiling=size.judge_images, device="cpu")[0].classifier
+        self.features = standardised_features(self.classifier.features, learn.unit)
 
     def floor(self) -> dict[str, Any]:
         """What unseen phantoms of the same classes score."""

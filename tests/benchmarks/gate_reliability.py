@@ -28,8 +28,9 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
     """One seed: both verdicts and the recognised share of each class."""
     import numpy as np
 
-    from evaluation.data import to_unit
-    from evaluation.encoder import train_classifier
+    from evaluation.data import Labelled, to_unit
+    from evaluation.training import Task
+    from evaluation.training import train as train_classifiers
     from pipeline import runtime
     from pipeline.audit import _side
     from pipeline.config import load_config
@@ -57,11 +58,10 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
         found = audit.find_copies(train, sealed, copied, planted=settings.audit.planted, rng=rng, device=runtime.device())
         planted = gate.decide(gate.checks(_with_copies(report, found)))
         fresh, labels, _ = phantom_arrays(fresh_patients, FRESH_SEED + seed, settings.ingest.size)
-        hold = len(fresh) // 5
-        images = to_unit(fresh)
-        classifier = train_classifier(
-            images[hold:], labels[hold:], kind="small", images_seen=40_000, seed=seed, device=runtime.device(), classes=len(CLASSES)
-        )
+        hold, images = len(fresh) // 5, to_unit(fresh)
+        choose = Labelled.of_classes(images[hold : 2 * hold], labels[hold : 2 * hold], np.arange(hold), len(CLASSES))
+        task = Task(images[2 * hold :], labels[2 * hold :], len(CLASSES), seed, choose)
+        classifier = train_classifiers([task], kind="small", ceiling=100_000, device=runtime.device())[0].classifier
         named = classifier.predict(to_unit(np.array(synthetic.images))).argmax(axis=1)
         checked = classifier.predict(images[:hold]).argmax(axis=1)
     return {

@@ -16,30 +16,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evaluation.classifiers import Classifier, Kind
 from evaluation.data import Labelled, to_unit
-from evaluation.encoder import Classifier, Kind
-from evaluation.fidelity import TwoSample, compare, draw, frechet_distance, measures, standardised_features, two_sample_halves
+from evaluation.fidelity import compare, draw, frechet_distance, measures, standardised_features
 from evaluation.intervals import (
     Interval,
     clopper_pearson,
     clopper_pearson_lower,
     clopper_pearson_upper,
-    interval_of,
-    resample_weights,
+    difference,
+    interval,
     to_json,
 )
-from evaluation.metrics import Floats
-from evaluation.utility import label_fidelity, utility
+from evaluation.metrics import Floats, balanced_accuracy_estimate, macro_auc_estimate
+from evaluation.training import Task, train
 from pipeline import runtime
-from pipeline.evaluate import ENCODER_IMAGES, labelled
+from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet
 from privacy import audit, gate, power
 from privacy.copies import CopySearch, shared_structure
-from tests.benchmarks.classifiers import Task, train_all
+from tests.benchmarks.bootstrap import interval_of, resample_weights
+from tests.benchmarks.two_sample import TwoSample, two_sample_halves, two_sample_tasks
 
 Features = Callable[[NDArray[np.float32]], Floats]
 
 RESAMPLES = 500
+ENCODER_IMAGES = 100_000
+"""Images seen in training an encoder, at the most."""
 MANIFOLD_DRAWS = 10
 """Halvings on which precision, recall and the kernel distance are measured; they cost twenty times what the Fréchet distance does."""
 PLANTED = 100
@@ -52,7 +55,7 @@ class Protocol:
 
     Attributes:
         kind: of the classifiers.
-        images_seen: in training each of them.
+        images_seen: in training each of them, at the most.
         utility_seeds: classifiers trained on the candidate, and on real images.
         tests: two-sample tests on different halvings, whose mean counts.
         halvings: of the held-out images, for the Fréchet distance.
@@ -87,7 +90,8 @@ class Judge:
         self.sets, self.labels, self.seed, self.protocol, self.device = sets, labels, seed, protocol, device
         self.names = sets["train"].classes
         self.real = {name: labelled(images) for name, images in sets.items()}
-        self.encoders = encoders(self.real["val"], len(self.names), protocol.encoders, device)
+        learn, self.choose = halves(self.real["val"], seed)
+        self.encoders = encoders(learn, self.choose, protocol.encoders, device)
         rng = self.rng("halvings")
         audited = self.real["audit"]
         self.draws = [draw(audited, labels, rng, len(self.names)) for _ in range(protocol.halvings)]
@@ -129,7 +133,7 @@ class Judge:
         result = self._features(to_unit(images))
         if self.trained_on_real:
             seen = np.stack([one.predict(to_unit(images)) for one in self.trained_on_real])
-            result["label_fidelity"] = label_fidelity(seen, self.labels, self.names, self.rng("labels"))["macro"]
+            result["label_fidelity"] = macro_recall(seen, self.labels)
         judged: dict[str, Any] = to_json(result)
         return judged
 
@@ -141,7 +145,8 @@ class Judge:
         return compare(measured, self.floor, len(self.draws[0].a))
 
     def _train(self, tasks: list[Task]) -> list[Classifier]:
-        return train_all(tasks, kind=self.protocol.kind, images_seen=self.protocol.images_seen, device=self.device)
+        trained = train(tasks, kind=self.protocol.kind, ceiling=self.protocol.images_seen, device=self.device)
+        return [one.classifier for one in trained]
 
     def _tests(self, candidates: list[Labelled]) -> list[tuple[NDArray[np.float32], TwoSample]]:
         """Each candidate against side A of its halving."""
@@ -149,22 +154,12 @@ class Judge:
         return [two_sample_halves(one, self.real["audit"].take(d.a), rng) for one, d in zip(candidates, self.draws)]
 
     def _test_tasks(self, tests: list[tuple[NDArray[np.float32], TwoSample]]) -> list[Task]:
-        return [
-            Task(
-                images[test.fold != f],
-                test.is_candidate[test.fold != f].astype(np.int64),
-                self._number("two-sample", number, f),
-                2,
-            )
-            for number, (images, test) in enumerate(tests)
-            for f in (0, 1)
-        ]
+        seeds = [[self._number("two-sample", number, f) for f in (0, 1)] for number in range(len(tests))]
+        return [task for (images, test), pair in zip(tests, seeds) for task in two_sample_tasks(images, test, pair)]
 
     def _utility_tasks(self, data: Labelled) -> list[Task]:
-        classes, val = len(self.names), self.real["val"]
-        return [
-            Task(data.unit, data.labels, self._number("utility", number), classes, val) for number in range(self.protocol.utility_seeds)
-        ]
+        numbers = [self._number("utility", number) for number in range(self.protocol.utility_seeds)]
+        return [Task(data.unit, data.labels, len(self.names), number, self.choose) for number in numbers]
 
     def _number(self, *purpose: str | int) -> int:
         return runtime.derive_seed(self.seed, "judge", *purpose) % 2**31
@@ -192,21 +187,20 @@ class Judge:
 
     def _worth(self, made: Labelled, classifiers: list[Classifier]) -> dict[str, Any]:
         """Label fidelity beside that of held-out real images, and utility beside that of real training images."""
-        scored = {"real": self.real_test, "synthetic": np.stack([one.predict(self.real["test"].unit) for one in classifiers])}
-        found = utility(scored, self.real["test"], self.names, self.rng("utility"))
+        test = self.real["test"]
+        scored = {"real": self.real_test, "synthetic": np.stack([one.predict(test.unit) for one in classifiers])}
+        found = {arm: macro_auc_estimate(p, test.labels, test.groups) for arm, p in scored.items()}
         return {
             "label_fidelity": {"synthetic": self._label_fidelity(made.unit, made.labels), "floor": self.real_labels},
             "utility": {
-                "synthetic": found["arms"]["synthetic"]["auc"],
-                "real": found["arms"]["real"]["auc"],
-                "difference": found["paired_auc"]["synthetic-real"],
+                "synthetic": interval(found["synthetic"]),
+                "real": interval(found["real"]),
+                "difference": difference(found["synthetic"], found["real"]),
             },
         }
 
     def _label_fidelity(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Interval:
-        seen = np.stack([one.predict(images) for one in self.trained_on_real])
-        macro: Interval = label_fidelity(seen, labels, self.names, self.rng("labels"))["macro"]
-        return macro
+        return macro_recall(np.stack([one.predict(images) for one in self.trained_on_real]), labels)
 
     @functools.cached_property
     def copy_search(self) -> CopyJudge:
@@ -214,12 +208,18 @@ class Judge:
         return CopyJudge(self.sets["train"], self.sets["audit"], self.rng("planted"), self.device)
 
 
-def encoders(val: Labelled, classes: int, count: int, device: str) -> list[Features]:
-    """Feature spaces as the evaluate stage makes its one; deterministic, so that runs on machines of one kind measure in the same."""
-    tasks = [Task(val.unit, val.labels, seed, classes) for seed in range(count)]
+def macro_recall(probabilities: Floats, labels: NDArray[np.int64]) -> Interval:
+    """Mean over trainings ``[S, n, K]`` and classes of the share named right."""
+    predicted = probabilities.argmax(axis=2)
+    return interval(balanced_accuracy_estimate(predicted, labels, np.arange(len(labels)), probabilities.shape[2]))
+
+
+def encoders(learn: Labelled, choose: Labelled, count: int, device: str) -> list[Features]:
+    """Feature spaces as the evaluate stage makes them; deterministic, so that runs on machines of one kind measure in the same."""
+    tasks = [Task(learn.unit, learn.labels, learn.classes, seed, choose) for seed in range(count)]
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        trained = train_all(tasks, kind="small", images_seen=ENCODER_IMAGES, device=device)
-    return [standardised_features(one.features, val.unit) for one in trained]
+        trained = train(tasks, kind="small", ceiling=ENCODER_IMAGES, device=device)
+    return [standardised_features(one.classifier.features, learn.unit) for one in trained]
 
 
 def feature_measures(pairs: list[tuple[Floats, Floats]]) -> dict[str, Floats]:

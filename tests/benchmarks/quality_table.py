@@ -92,7 +92,8 @@ def over_seeds(intervals: Sequence[dict[str, Any]]) -> Value | None:
     if len(values) >= 3:
         half = float(stdtrit(len(values) - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
         return mean, mean - half, mean + half
-    bounds = [[one[side] for one in intervals if one[side] is not None] for side in ("low", "high")]
+    ends = [one.get("spread") or (one["low"], one["high"]) for one in intervals]
+    bounds = [[end[side] for end in ends if end[side] is not None] for side in (0, 1)]
     low, high = (float(np.mean(side)) if side else math.nan for side in bounds)
     return mean, low, high
 

@@ -25,6 +25,10 @@ def measure(value: float, half: float = 0.02, n: int = 400) -> dict[str, Any]:
     return {"value": value, "low": round(value - half, 4), "high": round(value + half, 4), "n": n}
 
 
+def change(value: float, half: float = 0.02, stands: bool = False) -> dict[str, Any]:
+    return measure(value, half) | {"p": 0.01 if stands else 0.6, "stands": stands}
+
+
 def config(sign: Path | None = None) -> Config:
     return Config.model_validate(
         {
@@ -77,7 +81,7 @@ EVALUATION = {
         "repeats": 5,
         "frechet": {"synthetic": measure(2.31, 0.2), "floor": measure(1.12, 0.1), "ratio": measure(2.06, 0.25)},
         "kid": {"synthetic": measure(0.031, 0.004), "floor": measure(0.0004, 0.001)},
-        "two_sample": {"synthetic": measure(0.66, 0.03), "floor": measure(0.51, 0.03)},
+        "two_sample": {"synthetic": measure(0.66, 0.03), "floor": measure(0.51, 0.03), "difference": measure(0.15, 0.03)},
         "prdc": {name: {"synthetic": measure(0.8), "floor": measure(0.86)} for name in ("precision", "recall", "density", "coverage")},
         "per_class": {
             name: {
@@ -105,26 +109,60 @@ EVALUATION = {
                 "auc": measure(base),
                 "accuracy": measure(base - 0.1),
                 "balanced_accuracy": measure(base - 0.15),
-                "per_class": {name: {"auc": measure(base - 0.01 * i, 0.03), "recall": measure(0.7)} for i, name in enumerate(CLASSES)},
+                "brier": measure(0.151 - base / 10, 0.01),
+                "calibration_error": {"value": 0.062, "spread": [0.055, 0.071], "repeats": 3, "n": 420},
+                "per_class": {
+                    name: {key: measure(base - 0.01 * i, 0.03) for key in ("auc", "recall", "sensitivity", "specificity")}
+                    for i, name in enumerate(CLASSES)
+                },
             }
-            for arm, base in {"real": 0.94, "synthetic": 0.91, "real+synthetic": 0.952}.items()
+            for arm, base in {"real": 0.941, "synthetic": 0.912, "real+synthetic": 0.9523}.items()
         },
-        "paired_auc": {"synthetic-real": measure(-0.03, 0.018), "real+synthetic-real": measure(0.012, 0.014)},
+        "control": "real",
+        "specificity": 0.9,
+        "synthetic": 2000,
+        "differences": {
+            arm: {
+                "auc": change(gain, 0.018, gain < 0),
+                "brier": change(-gain / 3, 0.01),
+                "per_class": {
+                    name: {"auc": change(gain, 0.03), "sensitivity": change(gain + 0.06 * i, 0.09, i == 3)}
+                    for i, name in enumerate(CLASSES[:4])
+                }
+                | {CLASSES[4]: {key: {"value": None, "low": None, "high": None, "n": 0, "p": None} for key in ("auc", "sensitivity")}},
+            }
+            for arm, gain in {"synthetic": -0.03, "real+synthetic": 0.0113}.items()
+        },
+        "subgroups": {
+            "sex": {
+                "F": {"nodule": {"real+synthetic": {"auc": change(0.0213), "sensitivity": change(0.0821, 0.07, True)}}},
+                "M": {"nodule": {"few": 11}},
+            }
+        },
     },
 }
 STRESS = {
     "classifier": "resnet18",
     "n": 420,
-    "clean": {"auc": measure(0.94), "balanced_accuracy": measure(0.8), "per_class_recall": {name: measure(0.8) for name in CLASSES}},
+    "clean": {"auc": measure(0.941), "balanced_accuracy": measure(0.8), "per_class_recall": {name: measure(0.8) for name in CLASSES}},
     "corruptions": {
-        name: [{"severity": s, "auc": measure(0.94 - slope * s), "balanced_accuracy": measure(0.8 - slope * s)} for s in range(1, 6)]
+        name: [
+            {
+                "severity": s,
+                "auc": measure(0.94 - slope * s),
+                "balanced_accuracy": measure(0.8 - slope * s),
+                "auc_drop": change(slope * s, 0.04, slope * s > 0.1),
+            }
+            for s in range(1, 6)
+        ]
         for name, slope in {"gaussian_noise": 0.05, "motion_blur": 0.02, "gamma": 0.01, "jpeg": 0.004, "bias_field": 0.075}.items()
     },
     "corruption_reference": {"auc": measure(0.94), "balanced_accuracy": measure(0.8)},
-    "mean_drop": {"auc": 0.095, "balanced_accuracy": 0.1},
-    "worst": [{"corruption": "bias_field", "severity": 5, "auc_drop": 0.375}],
+    "corruption_images": 400,
+    "mean_drop": {"auc": measure(0.0953), "balanced_accuracy": measure(0.1)},
+    "shown": 6,
+    "worst": [{"corruption": "bias_field", "severity": 5, "auc_drop": change(0.375, 0.04, True)}],
     "subgroups": {"site": {"A": {"n": 200, "auc": measure(0.95)}, "B": {"n": 220, "auc": measure(0.91)}}},
-    "synthetic": {"per_class_recall": {name: measure(0.75, 0.06) for name in CLASSES}},
     "prevalence": {
         name: [
             {"factor": f, "prevalence": 0.04 * f, "sensitivity": measure(0.8), "specificity": measure(0.9), "ppv": measure(0.3, 0.1)}

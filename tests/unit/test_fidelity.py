@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evaluation import fidelity as fd
 from evaluation.data import Labelled
-from evaluation.intervals import Interval, to_json
+from evaluation.intervals import Spread, to_json
 
 
 def test_frechet_distance_of_gaussians_with_diagonal_covariances_has_its_closed_form() -> None:
@@ -107,25 +107,25 @@ def test_the_protocol_is_at_its_floor_for_the_same_distribution_and_above_it_for
     audit = cohort(rng, 500, share=(0.7, 0.27, 0.03))
     made = cohort(rng, 450, offset, (0.34, 0.33, 0.33))
     made = Labelled(made.images, made.findings, np.arange(len(made)))
-    found = fd.fidelity(audit, made, mean_features, ("a", "b", "rare"), kind="small", images_seen=640, rng=rng, device="cpu", repeats=8)
+    found = fd.fidelity(audit, made, [mean_features], ("a", "b", "rare"), rng=rng, repeats=8)
     same = offset == 0
     assert (found["frechet"]["ratio"].value < 2.5) == same
-    assert (found["two_sample"]["synthetic"].value < 0.65) == same
-    assert found["two_sample"]["floor"].low < 0.5 < found["two_sample"]["floor"].high
     assert (found["prdc"]["coverage"]["synthetic"].value > 0.8) == same
     assert "fewer than 50" in found["per_class"]["rare"]["omitted"]
     assert (found["per_class"]["b"]["kid"]["synthetic"].low > found["per_class"]["b"]["kid"]["floor"].high) != same
     json.dumps(to_json(found), allow_nan=False)
 
 
-def test_two_sample_scores_come_from_the_other_fold_and_patients_stay_together() -> None:
+def test_halvings_take_the_feature_spaces_in_turn() -> None:
     rng = np.random.default_rng(8)
-    a, b = cohort(rng, 60), cohort(rng, 60)
-    test = fd.two_sample_test(a, b, kind="small", images_seen=64, rng=rng, device="cpu")
-    for group in np.unique(test.groups):
-        assert len(set(test.fold[test.groups == group])) == 1
-    assert len(np.unique(test.groups)) == 60
-    assert isinstance(test.interval(rng), Interval)
+    audit, made = cohort(rng, 200, share=(1.0,)), cohort(rng, 100, share=(1.0,))
+    spaces = [mean_features, lambda images: 10 * mean_features(images)]
+    found = fd.fidelity(audit, made, spaces, ("a",), rng=rng, repeats=6)
+    spread = found["frechet"]["synthetic"]
+    assert isinstance(spread, Spread)
+    assert spread.high > 50 * spread.low
+    assert found["frechet"]["ratio"].high < 5
+    assert to_json(spread)["spread"] == [spread.low, spread.high]
 
 
 def test_features_are_standardised_on_the_images_of_the_encoder_and_dead_ones_dropped() -> None:
@@ -142,9 +142,7 @@ def test_features_are_standardised_on_the_images_of_the_encoder_and_dead_ones_dr
 def test_a_handful_of_images_gives_nulls_instead_of_an_error(n: int) -> None:
     rng = np.random.default_rng(n)
     made = cohort(rng, 20, share=(1.0,))
-    found = fd.fidelity(
-        cohort(rng, n, share=(1.0,)), made, mean_features, ("a",), kind="small", images_seen=64, rng=rng, device="cpu", repeats=3
-    )
+    found = fd.fidelity(cohort(rng, n, share=(1.0,)), made, [mean_features], ("a",), rng=rng, repeats=3)
     assert found["n"] <= n // 2
     assert (to_json(found)["prdc"]["recall"]["synthetic"]["value"] is None) == (found["n"] <= 5)
     json.dumps(to_json(found), allow_nan=False)

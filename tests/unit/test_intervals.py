@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
 from evaluation import intervals as iv
@@ -58,47 +58,58 @@ def test_tpr_at_fpr_is_the_largest_allowed_by_a_search_over_all_thresholds(fpr: 
         assert metrics.tpr_at_fpr(scores, positives, fpr) == pytest.approx(best)
 
 
-def test_weighted_statistics_equal_the_statistic_of_repeated_rows() -> None:
-    rng = np.random.default_rng(2)
-    groups = np.arange(80) // 3
-    scores, labels, predicted = rng.integers(0, 9, 80), rng.integers(0, 3, 80), rng.integers(0, 3, 80)
-    weights = iv.resample_weights(groups, rng, 5)
-    areas = iv.weighted_auc(scores, labels == 1, weights)
-    recalls = iv.weighted_recalls(predicted, labels, 3, weights)
-    for row, weight in enumerate(weights):
-        index = np.repeat(np.arange(80), weight.astype(int))
-        assert areas[row] == pytest.approx(metrics.auc(scores[index], labels[index] == 1))
-        chosen = index[labels[index] == 2]
-        assert recalls[row, 2] == pytest.approx(np.mean(predicted[chosen] == 2))
-
-
-def test_resampling_keeps_groups_whole() -> None:
-    groups = np.array(["b", "a", "b", "c", "a"])
-    weights = iv.resample_weights(groups, np.random.default_rng(0), 50)
-    assert (weights[:, [0, 1]] == weights[:, [2, 4]]).all()
-    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
-
-
-def test_bootstrap_covers_a_mean_at_about_its_level_and_grouping_widens_it() -> None:
-    rng = np.random.default_rng(3)
-    covered = 0
-    for _ in range(200):
-        x = rng.normal(size=60)
-        interval = iv.bootstrap(lambda index, x=x: float(x[index].mean()), np.arange(60), rng, resamples=200)
-        covered += interval.low <= 0 <= interval.high
-    assert 178 <= covered <= 200
-    x = np.repeat(rng.normal(size=40), 5)
-    alone = iv.bootstrap(lambda i: float(x[i].mean()), np.arange(200), np.random.default_rng(0), resamples=300)
-    grouped = iv.bootstrap(lambda i: float(x[i].mean()), np.arange(200) // 5, np.random.default_rng(0), resamples=300)
-    assert grouped.high - grouped.low > 1.6 * (alone.high - alone.low)
-    assert grouped.value == alone.value
-
-
-def test_bootstrap_is_a_function_of_its_generator_and_json_has_no_nan() -> None:
-    one, two = (iv.bootstrap(lambda i: float(i.mean()), np.arange(30), np.random.default_rng(7), 50) for _ in range(2))
-    assert one == two
-    undefined = iv.bootstrap(lambda i: float("nan"), np.arange(30), np.random.default_rng(7), 10)
+def test_json_has_no_nan_and_says_what_stands() -> None:
+    undefined = iv.Interval(math.nan, math.nan, math.inf, 30)
     assert json.dumps(undefined.to_dict(), allow_nan=False) == '{"value": null, "low": null, "high": null, "n": 30}'
+    found = iv.to_json({"a": [iv.Change(iv.Interval(0.25, 0.125, 0.5, 9), 0.01)], "b": iv.Change(undefined, math.nan)})
+    assert found["a"] == [{"value": 0.25, "low": 0.125, "high": 0.5, "n": 9, "p": 0.01, "stands": True}]
+    assert found["b"]["p"] is None
+    assert found["b"]["stands"] is False
+
+
+def test_differences_that_are_read_together_are_tested_together() -> None:
+    rng = np.random.default_rng(6)
+    groups = np.arange(200)
+    base = metrics.share_estimate(rng.random(200) < 0.5, groups)
+    pairs = {share: (metrics.share_estimate(rng.random(200) < share, groups), base) for share in (0.5, 0.62, 0.9)}
+    found = iv.changes(pairs)
+    assert [found[share].by for share in pairs] == [iv.difference(*pair) for pair in pairs.values()]
+    assert [found[share].p for share in pairs] == pytest.approx(iv.holm([iv.p_value(*pair) for pair in pairs.values()]))
+    assert found[0.9].stands
+    alone = iv.changes({0.62: pairs[0.62]})
+    assert alone[0.62].p < found[0.62].p
+    assert iv.changes({}) == {}
+
+
+def tpr_of(shift: float, n: int, seed: int) -> iv.Interval:
+    noise, positive = np.random.default_rng(seed).normal(size=2 * n), np.arange(2 * n) < n
+    return iv.tpr_interval(noise + shift * positive, positive, np.arange(2 * n), 0.01)
+
+
+def test_the_true_positive_rate_at_a_false_positive_rate_holds_the_truth_where_the_threshold_is_uncertain() -> None:
+    truth = float(norm.sf(norm.isf(0.01) - 1.0))
+    found = [tpr_of(1.0, 500, seed) for seed in range(40)]
+    assert sum(one.low <= truth <= one.high for one in found) >= 38
+    naive = [iv.clopper_pearson(round(one.value * 500), 500) for one in found]
+    assert sum(one.low <= truth <= one.high for one in naive) < 34, "an interval at the threshold that was found misses"
+    assert all(one.low <= one.value <= one.high for one in found)
+
+
+@pytest.mark.parametrize(("n", "bounded"), [(100, False), (436, False), (437, True)])
+def test_few_negatives_bound_a_rate_of_one_percent_from_above_only(n: int, bounded: bool) -> None:
+    assert (tpr_of(9.0, n, 0).low > 0.5) == bounded
+
+
+def test_a_rate_of_images_that_repeat_a_patient_is_less_certain() -> None:
+    rng = np.random.default_rng(7)
+    positive = np.arange(1000) < 500
+    scores = rng.normal(size=1000) + positive
+    once = iv.tpr_interval(scores, positive, np.arange(1000), 0.05)
+    copies = [np.repeat(one, 4) for one in (scores, positive, np.arange(1000))]
+    by_patient, by_image = iv.tpr_interval(*copies, 0.05), iv.tpr_interval(copies[0], copies[1], np.arange(4000), 0.05)
+    assert by_patient.high - by_patient.low == pytest.approx(once.high - once.low, rel=0.15)
+    assert by_image.high - by_image.low < 0.7 * (by_patient.high - by_patient.low)
+    assert iv.tpr_interval(scores[:0], positive[:0], np.arange(0), 0.05).to_dict()["value"] is None
 
 
 def test_an_auc_next_to_one_has_a_lower_bound_that_shrinks_with_the_patients() -> None:

@@ -5,11 +5,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from sklearn.metrics import brier_score_loss
+from torchmetrics.classification import MulticlassCalibrationError
 
 from evaluation.metrics import (
     auc,
     auc_estimate,
     balanced_accuracy_estimate,
+    brier_estimate,
+    calibration_error,
     macro_auc,
     macro_auc_estimate,
     recall_estimate,
@@ -48,6 +53,9 @@ def statistics():
     yield "auc", lambda rows: auc(SCORES[rows, 1], LABELS[rows] == 1), auc_estimate(SCORES[:, 1], LABELS == 1, GROUPS)
     yield "macro", lambda rows: macro_auc(SCORES[rows], LABELS[rows]), macro_auc_estimate(SCORES, LABELS, GROUPS)
     yield "share", lambda rows: (named == LABELS)[rows].mean(), share_estimate(named == LABELS, GROUPS)
+    p = np.exp(SCORES) / np.exp(SCORES).sum(axis=1, keepdims=True)
+    brier = lambda rows: np.mean([sum((p[i, k] - (LABELS[i] == k)) ** 2 for k in range(3)) / 2 for i in rows])  # noqa: E731
+    yield "brier", brier, brier_estimate(p, LABELS, GROUPS)
     recalls = lambda rows: np.mean([(named[rows] == k)[LABELS[rows] == k].mean() for k in range(3)])  # noqa: E731
     yield "balanced", recalls, balanced_accuracy_estimate(named, LABELS, GROUPS, 3)
 
@@ -90,3 +98,24 @@ def test_every_pair_counts_once():
     scores, positive = np.array([3.0, 1, 2, 2]), np.array([True, False, True, False])
     pairs = [1.0 if x > y else 0.5 if x == y else 0.0 for x, y in itertools.product(scores[positive], scores[~positive])]
     assert auc(scores, positive) == np.mean(pairs)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_brier_and_calibration_error_are_those_of_scikit_learn_and_torchmetrics(classes):
+    rng = np.random.default_rng(classes)
+    labels, p = rng.integers(0, classes, 200), rng.dirichlet(np.ones(classes), 200).astype(np.float32).astype(float)
+    p /= p.sum(axis=1, keepdims=True)
+    found = brier_estimate(p, labels, np.arange(200)).value
+    assert found == pytest.approx(brier_score_loss(labels, p, labels=range(classes), scale_by_half=True))
+    reference = MulticlassCalibrationError(classes, n_bins=15, norm="l1")
+    assert calibration_error(p, labels) == pytest.approx(float(reference(torch.tensor(p), torch.tensor(labels))), abs=1e-6)
+
+
+def test_calibration_errors_ends():
+    sure = np.eye(2)[np.array([0, 1, 1, 0])]
+    assert calibration_error(sure, np.array([0, 1, 1, 0])) == 0
+    assert calibration_error(sure, np.array([1, 0, 0, 1])) == 1
+    assert calibration_error(np.full((4, 2), 0.5), np.array([0, 0, 1, 1])) == 0
+    assert math.isnan(calibration_error(np.zeros((0, 2)), np.zeros(0, int)))
+    one = brier_estimate(np.stack([sure, 1 - sure]), np.array([0, 1, 1, 0]), np.arange(4))
+    np.testing.assert_allclose(one.by_seed, [0, 1])

@@ -31,7 +31,7 @@ def test_finished_run_shows_verdict_reasons_figures_and_where_to_look(tmp_path: 
     assert "attempt 2 of this cohort" in shown
     assert "report.html" in shown
     assert "JPEG 15" in shown
-    assert "0.940 (0.920 to 0.960)" in shown
+    assert "0.941 (0.921 to 0.961)" in shown
     assert "bias field, severity 5" in shown
     assert "not judged" in shown
     assert ("300 sealed patients are needed" in shown) == (verdict == "inconclusive")
@@ -46,7 +46,7 @@ def test_partial_run_shows_what_is_there(tmp_path: Path) -> None:
     assert "not finished" in shown
     assert "to do" in shown
     assert "unfinished" in shown
-    assert "share flagged" in shown
+    assert "share of copies" in shown
     assert "Fréchet" not in shown, "figures of an unfinished stage are not shown"
 
 

@@ -1,14 +1,9 @@
-"""The classifiers behind every judgement: a small residual network for a CPU, and ResNet-18; one recipe trains both.
-
-The whole training set lies on the device, the order of images and shifts is drawn beforehand, and nothing waits for the
-device within the loop.
-"""
+"""The classifiers behind every judgement: a small residual network for a CPU, and ResNet-18. :mod:`evaluation.training` trains them."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,16 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluation.data import Labelled
-from evaluation.metrics import macro_auc
-
 Kind = Literal["small", "resnet18"]
 Result = TypeVar("Result")
-BATCH = 64
-LEARNING_RATE = {"small": 4e-3, "resnet18": 1e-3}
-WEIGHT_DECAY = 0.02
-SELECT_AT = (0.5, 0.7, 0.85, 1.0)
-"""Shares of the training after which the validation images are scored; the best of these states is kept."""
 
 
 class Network(nn.Module):
@@ -137,99 +124,14 @@ class Classifier:
     def _apply(self, function: Callable[[Tensor], Tensor], images: NDArray[np.float32]) -> Tensor:
         def one(start: int) -> Tensor:
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + 256]))
-            with torch.inference_mode(), _fast(self.device):
+            with torch.inference_mode(), fast(self.device):
                 return function(batch.to(self.device).contiguous(memory_format=torch.channels_last))
 
-        parts = _one_a_core([functools.partial(one, start) for start in range(0, len(images), 256)], self.device)
+        parts = one_a_core([functools.partial(one, start) for start in range(0, len(images), 256)], self.device)
         return torch.cat(parts).cpu()
 
 
-def train_classifier(
-    images: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    *,
-    kind: Kind,
-    images_seen: int,
-    seed: int,
-    device: str,
-    val: Labelled | None = None,
-    classes: int | None = None,
-) -> Classifier:
-    """Train a classifier with every class drawn equally often, AdamW and a one-cycle learning rate (Smith & Topin 2019).
-
-    Images are shifted by up to 1/16 of their side; never flipped, because the side of the body can be the finding.
-
-    Args:
-        images: float32 ``[n, C, H, W]`` in -1..1.
-        labels: class indices ``[n]``.
-        images_seen: length of training, in images drawn with repetition.
-        seed: of initialisation, order and shifts; on a CPU the training runs on one thread, and the seed fixes its result.
-        device: ``cpu`` or ``cuda``.
-        val: where given, the state with the best macro AUC on it is kept, of those at :data:`SELECT_AT`.
-        classes: number of classes; by default the largest label + 1.
-
-    Raises:
-        ValueError: no images.
-    """
-    if not len(images):
-        raise ValueError("no images to train a classifier on")
-    classes = int(labels.max()) + 1 if classes is None else classes
-    job = functools.partial(_train, images, labels, kind, images_seen, seed, device, val, classes)
-    return _one_a_core([job], device)[0]
-
-
-def _train(
-    images: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    kind: Kind,
-    images_seen: int,
-    seed: int,
-    device: str,
-    val: Labelled | None,
-    classes: int,
-) -> Classifier:
-    network = make_classifier(kind, images.shape[1], classes, torch.Generator().manual_seed(seed))
-    layout = torch.channels_last if torch.device(device).type == "cuda" else torch.contiguous_format  # On a CPU it slows training.
-    network = network.to(device).to(memory_format=layout)
-    order, shifts = _draw(labels, images_seen, max(1, images.shape[-1] // 16), seed)
-    x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-    order, shifts = order.to(device), shifts.to(device)
-    steps = len(order) // BATCH
-    optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE[kind], weight_decay=WEIGHT_DECAY, fused=True)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle((step + 1) / (steps + 1)))
-    selections = {max(1, round(share * steps)) for share in SELECT_AT} if val is not None else set()
-    best, state = -np.inf, None
-    for step in range(steps):
-        rows = slice(step * BATCH, (step + 1) * BATCH)
-        network.train()
-        batch = shift(x[order[rows]], shifts[rows]).contiguous(memory_format=layout)
-        with _fast(device):
-            loss = functional.cross_entropy(network(batch), y[order[rows]])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        rate.step()
-        if val is not None and step + 1 in selections:
-            score = macro_auc(Classifier(network.eval(), kind, device).predict(val.unit), val.labels)
-            if state is None or math.isnan(score) or score >= best:
-                best, state = score, {name: value.clone() for name, value in network.state_dict().items()}
-    if state is not None:
-        network.load_state_dict(state)
-    return Classifier(network.eval().to(memory_format=torch.channels_last), kind, device)
-
-
-def one_cycle(progress: float, rise: float = 0.25) -> float:
-    """The share of the peak learning rate at ``progress`` in 0..1: half a cosine up to 1 at ``rise``, another down to 0."""
-    part = progress / rise if progress < rise else (1 - progress) / (1 - rise)
-    return 0.5 - 0.5 * math.cos(math.pi * part)
-
-
-def train_together(jobs: Sequence[Callable[[], Classifier]], device: str) -> list[Classifier]:
-    """Run independent trainings (see :func:`train_classifier`): on a CPU one a core, on a GPU one after the other."""
-    return _one_a_core(jobs, device)
-
-
-def _one_a_core(jobs: Sequence[Callable[[], Result]], device: str) -> list[Result]:
+def one_a_core(jobs: Sequence[Callable[[], Result]], device: str) -> list[Result]:
     """Run jobs on as many cores as torch may use, each on one thread.
 
     Networks this small gain nothing from a second thread (measured: ResNet-18 320 images a second on two, 400 on one), lose
@@ -245,32 +147,8 @@ def _one_a_core(jobs: Sequence[Callable[[], Result]], device: str) -> list[Resul
         torch.set_num_threads(threads)
 
 
-def shift(images: Tensor, offsets: Tensor) -> Tensor:
-    """Move every image by whole pixels, repeating its border.
-
-    Args:
-        images: ``[n, C, H, W]``.
-        offsets: int64 ``[n, 2]``, down and right.
-    """
-    n, _, height, width = images.shape
-    rows = (torch.arange(height, device=images.device) - offsets[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=images.device) - offsets[:, 1:]).clamp(0, width - 1)
-    item = torch.arange(n, device=images.device)
-    # Advanced indices around the slice put the channel axis last.
-    return images[item[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _draw(labels: NDArray[np.int64], images_seen: int, reach: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The whole training's image indices ``[m]`` and shifts ``[m, 2]``, m a multiple of the batch; classes equally often."""
-    generator = torch.Generator().manual_seed(seed)
-    m = max(1, images_seen // BATCH) * BATCH
-    weights = torch.from_numpy(1 / np.bincount(labels)[labels])
-    order = torch.multinomial(weights, m, replacement=True, generator=generator)
-    return order, torch.randint(-reach, reach + 1, (m, 2), generator=generator)
-
-
 @contextlib.contextmanager
-def _fast(device: str) -> Iterator[None]:
+def fast(device: str) -> Iterator[None]:
     """bfloat16 where the hardware multiplies it natively (2 CPU cores with AVX512-BF16: 1.3 to 1.6 times float32)."""
     native = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=native):

@@ -1,0 +1,43 @@
+"""The benchmark that measures a run's judged numbers again."""
+
+import pytest
+from release_run import EVALUATION, STRESS, config, decide, make_context
+
+from pipeline.release.report import render_report
+from pipeline.release.results import Results
+from tests.benchmarks.agreement import compare, judged, measures
+
+
+def test_the_judged_numbers_are_those_that_the_report_shows_with_an_interval(tmp_path):
+    ctx = make_context(tmp_path / "run")
+    page = render_report(Results.load(config(), ctx.folder, decide("fail") | {"digests": {"images": {}, "pixels": ""}}, ctx.records), {})
+    found = judged({"evaluate": EVALUATION, "stress": STRESS}, page)
+    assert ("evaluate", "utility", "arms", "real", "auc") in found
+    assert ("evaluate", "utility", "differences", "real+synthetic", "per_class", "nodule", "sensitivity") in found
+    assert ("stress", "mean_drop", "auc") in found
+    assert not any("calibration_error" in path or "worst" in path for path in found), "a spread is no interval"
+    assert judged({"evaluate": EVALUATION}, "<p>nothing</p>") == {}
+
+
+def one(value, low, high):
+    return {"value": value, "low": low, "high": high, "n": 9}
+
+
+@pytest.mark.parametrize(
+    ("second", "within", "bonferroni"),
+    [(0.5, True, True), (0.6, True, True), (0.61, False, True), (0.66, False, False), (0.395, False, True), (None, False, False)],
+)
+def test_a_number_is_held_to_its_interval_and_to_the_wider_one_of_all_of_them(second, within, bonferroni):
+    """Of ten numbers the level is 99.5 %: bounds 2.807 / 1.960 times as far away."""
+    first = {("a", str(i)): one(0.5, 0.4, 0.6) for i in range(10)}
+    again = {"a": {str(i): one(0.5, 0.4, 0.6) for i in range(10)}}
+    again["a"]["0"]["value"] = second
+    rows = compare(first, again)
+    assert (rows[0]["within"], rows[0]["within_bonferroni"]) == (within, bonferroni)
+    assert all(row["within"] for row in rows[1:])
+
+
+def test_a_number_that_is_not_there_again_is_outside():
+    rows = compare({("a", "b"): one(0.5, 0.4, 0.6)}, {"a": {"b": {"unfit": "could not be trained"}}})
+    assert (rows[0]["second"], rows[0]["within"], rows[0]["within_bonferroni"]) == (None, False, False)
+    assert [path for path, _ in measures({"a": [{"b": one(0, 0, 1)}, {"value": 1}]})] == [("a", "0", "b")]

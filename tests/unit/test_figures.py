@@ -1,0 +1,140 @@
+"""Every figure is shown from one place, to the same digits: in the report, the data card, ``show`` and the stages' summaries."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from release_run import AUDIT, CLASSES, EVALUATION, STRESS, change, config, decide, make_context
+from rich.console import Console
+
+from pipeline import artifacts
+from pipeline.release.cards import data_card, render_card
+from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, stress_figures, summary
+from pipeline.release.report import change_table, render_report, tiles, worst_drops
+from pipeline.release.results import Results, interval, standing
+from pipeline.show import show
+
+NUMBER = r"−?\d[\d,]*(?:\.\d+)?"
+INTERVAL = re.compile(rf"({NUMBER}) \((?:spread )?({NUMBER}) to ({NUMBER})\)")
+FIGURES = (*audit_figures(AUDIT), *evaluation_figures(EVALUATION), *stress_figures(STRESS))
+
+
+def leaves(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every measure of a stage's JSON."""
+    if isinstance(tree, dict) and "value" in tree:
+        yield tree
+    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from leaves(value)
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    ctx = make_context(tmp_path_factory.mktemp("figures") / "run")
+    gate = decide("pass") | {"digests": {"images": {"a.npy": "0" * 64}, "weights": {}, "pixels": "1" * 64}, "attempt": 1}
+    results = Results.load(config(), ctx.folder, gate, ctx.records)
+    artifacts.write_json(ctx.out / "gate.json", gate)
+    artifacts.publish(ctx.out, {}, summary={"verdict": "pass"}, seconds=1.0)
+    stream = io.StringIO()
+    show(ctx.run, Console(file=stream, width=220))
+    found = {
+        "report": render_report(results, {}),
+        "card": render_card(data_card(results, dict.fromkeys(CLASSES, 8))),
+        "show": stream.getvalue(),
+    }
+    plain = {name: html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", text, flags=re.DOTALL)) for name, text in found.items()}
+    return plain | {"summary": "\n".join(summary(FIGURES).values())}
+
+
+@pytest.mark.parametrize("name", ["report", "card", "show", "summary"])
+def test_every_interval_that_is_shown_is_a_measure_of_the_run_to_the_same_digits(documents: dict[str, str], name: str) -> None:
+    known = {interval(leaf) for tree in (AUDIT, EVALUATION, STRESS, {"checks": decide("pass")["checks"]}) for leaf in leaves(tree)}
+    shown = {match[0] for match in INTERVAL.finditer(documents[name])}
+    assert shown
+    assert shown <= known, shown - known
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
+def test_every_judged_figure_is_shown_everywhere_with_the_same_text(documents: dict[str, str], figure: Judged) -> None:
+    private = figure in audit_figures(AUDIT)
+    for name in ("report", "show", "summary") if private else ("report", "card", "show", "summary"):
+        text = " ".join(documents[name].split())
+        bounds = figure.text.partition(" (")[2].rstrip(")")
+        assert figure.value in text, name
+        assert bounds in text, name
+
+
+@pytest.mark.parametrize("arm", ["real+synthetic", "synthetic"])
+def test_a_sentence_for_each_class_says_what_changed_or_that_no_change_could_be_shown(documents: dict[str, str], arm: str) -> None:
+    found = sentences(EVALUATION, [arm])
+    assert len(found) == len(CLASSES)
+    what = {"real+synthetic": "Adding 2,000 synthetic images", "synthetic": "Training on 2,000 synthetic images instead of the real ones"}[
+        arm
+    ]
+    assert all(line.startswith(what) for line in found)
+    of_class = {name: next(line for line in found if name in line) for name in CLASSES}
+    of = EVALUATION["utility"]["differences"][arm]["per_class"]
+    assert of_class["nodule"] == f"{what} changed sensitivity for nodule by {interval(of['nodule']['sensitivity'])}."
+    assert "no change of sensitivity for normal could be shown" in of_class["normal"]
+    assert "too few test patients" in of_class["pneumothorax"]
+    for name in ("report", "card", "show") if arm == "real+synthetic" else ("report",):
+        text = " ".join(documents[name].split())
+        assert all(" ".join(line.split()) in text for line in found), name
+
+
+def test_a_figure_of_an_unfit_judge_is_its_reason_said_once() -> None:
+    reason = "could not be trained on so few images"
+    fidelity = {"unfit": reason, "two_sample": {"unfit": reason}}
+    found = evaluation_figures(EVALUATION | {"fidelity": fidelity, "label_fidelity": {"macro": {"unfit": reason}, "per_class": {}}})
+    assert [figure.text for figure in found].count(reason) == 1
+    blind = stress_figures({"unfit": reason})
+    assert [(figure.key, figure.text) for figure in blind] == [("unfit", reason)]
+    assert evaluation_figures({}) == audit_figures({}) == stress_figures({}) == sentences({}) == []
+
+
+@pytest.mark.parametrize(
+    ("gate", "cohort", "said"),
+    [
+        ({"attempt": 1}, {}, "First attempt on this cohort"),
+        ({"attempt": 4}, {}, "Attempt 4 on a known cohort"),
+        ({"attempt": None, "replication": True}, {}, "Replication"),
+        ({"attempt": None}, {"replication": True}, "Replication"),
+        ({}, {}, "First attempt"),
+    ],
+)
+def test_figures_of_a_known_cohort_confirm_nothing(tmp_path: Path, gate: dict[str, Any], cohort: dict[str, Any], said: str) -> None:
+    ctx = make_context(tmp_path / "run")
+    base = Results.load(config(), ctx.folder, decide("inconclusive") | {"digests": {"images": {}, "pixels": ""}}, ctx.records)
+    found = replace(base, gate={**base.gate, **gate}, cohort={**base.cohort, **cohort})
+    assert standing(found).startswith(said)
+    assert ("confirm nothing" in standing(found)) == (not said.startswith("First"))
+    assert said in render_report(found, {})
+
+
+def test_the_worst_corruption_is_one_that_stands_or_none() -> None:
+    assert worst_drops(STRESS) == ["bias field, severity 5: AUC lower by 0.375 (0.335 to 0.415)."]
+    assert "No corruption was shown" in worst_drops(STRESS | {"worst": []})[0]
+    assert worst_drops({}) == []
+    assert [figure.key for figure in stress_figures(STRESS | {"worst": []})] == ["mean_drop_auc"]
+
+
+def test_subgroups_that_are_too_small_have_a_row_without_figures() -> None:
+    rows = change_table(EVALUATION["utility"]["subgroups"])
+    assert rows[0] == ("sex F", "nodule", "real and synthetic images", "0.021 (0.001 to 0.041)", "0.082 (0.012 to 0.152) *")
+    assert rows[1] == ("sex M", "nodule", "fewer than 11 patients with or without it", "–", "–")
+
+
+@pytest.mark.parametrize("value", [0.0016, 0.0123, -0.0004, 0.5, 0.0, 1.0, 12.3456])
+def test_a_tile_has_the_digits_of_the_interval_beside_it(tmp_path: Path, value: float) -> None:
+    ctx = make_context(tmp_path / "run")
+    measure = change(value, 0.0301)
+    evaluation = EVALUATION | {"utility": EVALUATION["utility"] | {"differences": {"real+synthetic": {"auc": measure}}}}
+    found = replace(Results.load(config(), ctx.folder, decide("pass"), ctx.records), evaluation=evaluation)
+    shown, note = next((shown, note) for name, shown, note in tiles(found) if name == "AUC, synthetic images added")
+    assert f"{shown} ({note.rpartition('; ')[2]})" == interval(measure)
