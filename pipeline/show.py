@@ -51,6 +51,7 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
         key: results[key] if stage in records and _untouched(run / stage, records[stage], file) else {}
         for key, (stage, file) in FILES.items()
     }
+    audited = gate is not None
     if gate is None:
         gate = read_json(run / "release" / "gate.json")
         if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
@@ -73,7 +74,7 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
         _print(console, "the verdict", lambda: _verdict(gate))
     verdict = str(dig(gate, "images.verdict"))
     for line in NEXT.get(verdict, ("The run is not finished: the same synthcohort run command goes on where it stopped.",)):
-        if verdict in NEXT and not (run / line.partition(":")[0]).exists():
+        if audited and not (run / line.partition(":")[0]).exists():
             continue
         console.print(f"  → {line}", highlight=False)
     if (run / UNFINISHED).is_dir():

@@ -14,7 +14,7 @@ from pipeline.phantom.image import phantom_arrays
 
 CLASSES = ("abnormal", "normal")
 SIDE = 24
-QUICK = ("audit.planted=20", "evaluate.seeds=2", "evaluate.classifier_images=64", "stress.classifier_images=64")
+QUICK = ("audit.planted=20", "evaluate.seeds=2", "evaluate.classifier_images=1280", "stress.images=100")
 
 
 @functools.cache
