@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -97,10 +97,14 @@ def flow(config: Config) -> tuple[Stage, ...]:
     for stage in STAGES:
         if stage.name in absent:
             continue
-        needs = [other for name in stage.needs for other in (BY_NAME[name].needs if name in absent else (name,))]
         function = "pipeline.imported:run" if config.foreign and stage.name == "generate" else stage.function
-        found.append(dataclasses.replace(stage, needs=tuple(dict.fromkeys(needs)), function=function))
+        found.append(dataclasses.replace(stage, needs=tuple(dict.fromkeys(_needs(stage, absent))), function=function))
     return tuple(found)
+
+
+def _needs(stage: Stage, absent: set[str]) -> Iterator[str]:
+    for name in stage.needs:
+        yield from _needs(BY_NAME[name], absent) if name in absent else (name,)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import load_config, shipped
+from pipeline.config import Config, load_config, shipped
 from pipeline.errors import InputError
-from pipeline.stages import BY_NAME, STAGES
+from pipeline.stages import BY_NAME, STAGES, flow
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = {"evaluation": {"evaluation"}, "privacy": {"privacy", "evaluation"}, "pipeline": {"pipeline", "privacy", "evaluation"}}
@@ -137,6 +137,20 @@ def test_stages_need_only_earlier_ones_and_their_functions_exist():
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-uv.lock"])
+@pytest.mark.parametrize(
+    "ingest", [{"unlabelled": True, "classes": ["all"]}, {"classes": ["a", "b"]}, {"classes": ["a", "b"], "holdout": "C"}]
+)
+def test_a_foreign_flow_needs_only_its_own_earlier_stages(ingest):
+    sections = {"ingest": {"source": "pictures", "path": "A", **ingest}, "generate": {"import_from": "B"}}
+    stages = flow(Config.model_validate({"name": "x", **sections}))
+    assert [stage.name for stage in stages if stage.name in ("evaluate", "stress")] == (
+        ["evaluate", "stress"] if "holdout" in ingest else []
+    )
+    for number, stage in enumerate(stages):
+        assert set(stage.needs) <= {earlier.name for earlier in stages[:number]}
+        assert "train" not in stage.needs
+
+
 def test_the_lock_names_no_index(lock):
     text = (ROOT / lock).read_text()
     assert "--hash=sha256:" in text
