@@ -39,6 +39,7 @@ def run(ctx: Context) -> dict[str, Any]:
     section, model = ctx.config.generate, read_object(ctx.folder("train") / "model.json")
     classes = model["classes"]
     # Classes take turns, so that any leading part of the set is balanced too.
+    assert section.per_class is not None
     labels = np.tile(np.arange(len(classes)), section.per_class)
     seeds = [runtime.derive_seed(ctx.config.seed, "image", number) for number in range(len(labels))]
     parts = ctx.out / "partial"

@@ -32,8 +32,13 @@ NEXT = {
 }
 
 
-def show(run: Path, console: Console) -> None:
+def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> None:
     """Print a run's verdict, stages and key figures, and where to look next.
+
+    Args:
+        run: its folder.
+        console: where to.
+        gate: what :func:`privacy.gate.decide` says, where no release has said it yet.
 
     Raises:
         InputError: the folder is not a run.
@@ -46,9 +51,10 @@ def show(run: Path, console: Console) -> None:
         key: results[key] if stage in records and _untouched(run / stage, records[stage], file) else {}
         for key, (stage, file) in FILES.items()
     }
-    gate = read_json(run / "release" / "gate.json")
-    if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
-        gate = {}
+    if gate is None:
+        gate = read_json(run / "release" / "gate.json")
+        if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
+            gate = {}
     _print(console, "the records", lambda: _stages(run, records))
     if (reasons := _reasons(run, records.get("ingest"))).total():
         console.print(_left_out(reasons))
@@ -67,6 +73,8 @@ def show(run: Path, console: Console) -> None:
         _print(console, "the verdict", lambda: _verdict(gate))
     verdict = str(dig(gate, "images.verdict"))
     for line in NEXT.get(verdict, ("The run is not finished: the same synthcohort run command goes on where it stopped.",)):
+        if verdict in NEXT and not (run / line.partition(":")[0]).exists():
+            continue
         console.print(f"  → {line}", highlight=False)
     if (run / UNFINISHED).is_dir():
         console.print(f"  → {UNFINISHED}/: what an interrupted attempt left; its command goes on from there", highlight=False)
@@ -87,6 +95,8 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
     table.columns[2].justify = "right"
     for stage in STAGES:
         record = records.get(stage.name)
+        if record is None and stage.name in _absent(records):
+            continue
         if record is None:
             table.add_row(stage.name, _state(run, stage.name), "", "")
             continue
@@ -96,6 +106,16 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
         state = "[green]done[/]" if fits else "[yellow]of other inputs[/]"
         table.add_row(stage.name, state, escape(number(record.get("seconds"), 1)), escape(summary))
     return table
+
+
+def _absent(records: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Stages that the run's configuration does not have, as :func:`pipeline.stages.flow` decides, told from what is finished."""
+    inputs = {name: dig(record, "identity.inputs") or {} for name, record in records.items()}
+    if not ("holdout" in inputs.get("ingest", {}) or "foreign_images" in inputs.get("generate", {})):
+        return set()
+    ingest = dig(records.get("ingest", {}), "identity.config") or {}
+    judged = ingest.get("val_share") and not ingest.get("unlabelled") and "holdout" in inputs.get("ingest", {})
+    return {"train"} if judged else {"train", "evaluate", "stress"}
 
 
 def _state(run: Path, stage: str) -> str:
@@ -163,7 +183,8 @@ def _verdict(gate: Mapping[str, Any]) -> Panel:
     images, weights = str(dig(gate, "images.verdict")), str(dig(gate, "weights.verdict"))
     colour = COLOURS.get(images, "white")
     lines = [f"[bold {colour}]images: {escape(images)}[/]   weights: [{COLOURS.get(weights, 'white')}]{escape(weights)}[/]"]
-    lines[0] += f"   by {escape(number(gate.get('unit')))}, attempt {number(gate.get('attempt'))} of this cohort"
+    lines[0] += f"   by {escape(number(gate.get('unit')))}"
+    lines[0] += f", attempt {number(gate['attempt'])} of this cohort" if "attempt" in gate else ""
     lines += [f"• {escape(str(reason))}" for reason in dig(gate, "images.reasons") or []]
     lines += [f"needed: {escape(str(sentence))}" for sentence in gate.get("needed") or []]
     return Panel("\n".join(lines), title="verdict", border_style=colour)

@@ -4,12 +4,14 @@
                  │                             ├──> evaluate ──> stress ─┼──> release
                  └─────────────────────────────┴─────────────────────────┘
 
-A stage is a function of a :class:`~pipeline.context.Context` that reads the folders of the stages it needs, writes into its own, and
-returns a flat summary without patient data. :func:`run_stages` decides what has to run, and publishes what ran.
+A foreign set has no ``train``: ``generate`` imports it instead (:func:`flow`). A stage is a function of a
+:class:`~pipeline.context.Context` that reads the folders of the stages it needs, writes into its own, and returns a flat summary without
+patient data. :func:`run_stages` decides what has to run, and publishes what ran.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,8 +26,12 @@ from pipeline.cohorts.ledger import restore
 from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.errors import InputError
+from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
 from privacy import gate
+
+UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
+"""Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,22 @@ STAGES = (
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
+def flow(config: Config) -> tuple[Stage, ...]:
+    """The stages of a configuration. Who needs one that is left out needs what that one needs.
+
+    A foreign set has no ``train``, and ``evaluate`` and ``stress`` only where it leaves them labels and patients of their own.
+    """
+    absent = ({"train"} if config.foreign else set()) | (set() if config.judged_by_classifiers else {"evaluate", "stress"})
+    found: list[Stage] = []
+    for stage in STAGES:
+        if stage.name in absent:
+            continue
+        needs = [other for name in stage.needs for other in (BY_NAME[name].needs if name in absent else (name,))]
+        function = "pipeline.imported:run" if config.foreign and stage.name == "generate" else stage.function
+        found.append(dataclasses.replace(stage, needs=tuple(dict.fromkeys(needs)), function=function))
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Step:
     """What :func:`plan` decided about one stage: ``reason`` is None when its output stands."""
@@ -91,34 +113,14 @@ class Step:
     replaces: bool
 
 
-def identity(stage: Stage, config: Config, source: str | None, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The identity of a stage's output, in which files are named by content; ``source`` is the content digest of what ingest reads."""
-    section = getattr(config, stage.name).model_dump(
-        mode="json", exclude={"path", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
-    )
-    inputs = {name: records[name]["digest"] for name in stage.needs}
-    if stage.name == "ingest":
-        inputs = {"source": source}
-    if (weights := _other_weights(stage, config)) is not None:
-        inputs["other_weights"] = artifacts.file_digest(weights)
+def identity(stage: Stage, config: Config, given: Given, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The identity of a stage's output, in which files are named by content: ``given`` as :func:`pipeline.given.digests` has them."""
+    section = getattr(config, stage.name).model_dump(mode="json", exclude=UNIDENTIFIED)
+    inputs = {name: records[name]["digest"] for name in stage.needs} | dict(given.get(stage.name, {}))
     return {"stage": stage.name, "version": stage.version, "seed": config.seed, "config": section, "inputs": inputs}
 
 
-def _other_weights(stage: Stage, config: Config) -> Path | None:
-    """The file of weights from elsewhere that a stage starts from, is guided by, or judges with."""
-    if stage.name == "evaluate" and (judge := config.evaluate.imagenet) is not None:
-        if not judge.expanduser().is_file():
-            raise InputError(f"evaluate.imagenet: there is no file {judge.name}")
-        return judge.expanduser()
-    given = {"train": config.train.start_from, "generate": config.generate.autoguidance}.get(stage.name)
-    if given is None:
-        return None
-    from pipeline.warm_start import weights_file
-
-    return weights_file(given)
-
-
-def plan(config: Config, run: Path, source: str | None, keep: Iterable[Path] = ()) -> list[Step]:
+def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> list[Step]:
     """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits or has lost a file.
 
     Raises:
@@ -127,7 +129,7 @@ def plan(config: Config, run: Path, source: str | None, keep: Iterable[Path] = (
     check(config, run, keep)
     steps: list[Step] = []
     records: dict[str, Mapping[str, Any]] = {}
-    for stage in STAGES:
+    for stage in flow(config):
         folder = run / stage.name
         record = artifacts.load_record(folder)
         finished = record is not None
@@ -136,7 +138,7 @@ def plan(config: Config, run: Path, source: str | None, keep: Iterable[Path] = (
             waits = next(name for name in stage.needs if name not in records)
             steps.append(Step(stage, None, f"{waits} runs first", finished))
             continue
-        wanted = identity(stage, config, source, records)
+        wanted = identity(stage, config, given, records)
         if record is None:
             steps.append(Step(stage, wanted, "not finished yet", False))
         elif lost is not None:
@@ -169,14 +171,7 @@ def check(config: Config, run: Path, keep: Iterable[Path] = ()) -> None:
             the configuration names are not there.
     """
     check_settings(config)
-    from pipeline.ingest.source import locations
-
-    weights = {
-        setting: file
-        for stage, setting in (("train", "train.start_from"), ("generate", "generate.autoguidance"))
-        if (file := _other_weights(BY_NAME[stage], config)) is not None
-    }
-    folders.claim(run, tuple(BY_NAME), locations(config.ingest) | weights, keep)
+    folders.claim(run, tuple(BY_NAME), locations(config), keep)
 
 
 def _difference(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -206,19 +201,21 @@ def run_stages(
 
     Raises:
         InputError: finished stages would be replaced and ``redo`` is not given, a stage found its input unusable or damaged, the folder
-            holds what is not the run's, another process uses it, or the cohort is of a kind that stages after ingest do not take.
+            holds what is not the run's, another process uses it, the cohort is of a kind that stages after ingest do not take, or the
+            configuration has no stage ``until``.
     """
-    from pipeline.ingest.source import source_digest
-
     if until != "ingest" and (why := config.ingest.not_trainable()) is not None:
         raise InputError(f"{why}: add --until ingest to ingest them")
+    names = [stage.name for stage in flow(config)]
+    if until is not None and until not in names:
+        raise InputError(f"--until {until}: no stage of this configuration, which has {', '.join(names)}")
     check(config, run, keep)
     with artifacts.lock(run):
         folders.recover(run, tuple(BY_NAME))
-        source = source_digest(config, run)
-        steps = plan(config, run, source, keep)
+        given = digests(config, run)
+        steps = plan(config, run, given, keep)
         if until is not None:
-            steps = steps[: 1 + next(number for number, step in enumerate(steps) if step.stage.name == until)]
+            steps = steps[: 1 + names.index(until)]
         replaced = [step.stage.name for step in steps if step.replaces]
         if replaced and not redo:
             first = next(step for step in steps if step.replaces)
@@ -230,7 +227,7 @@ def run_stages(
         ingest = steps[0]
         if any(step.reason is not None for step in steps) and (ingest.reason is None or ingest.replaces):
             restore(run, stands=ingest.reason is None)
-        _bring_up_to_date(config, run, reporter, source, steps)
+        _bring_up_to_date(config, run, reporter, given, steps)
         return steps
 
 
@@ -244,7 +241,7 @@ def _refuse_strangers(run: Path, names: Iterable[str]) -> None:
             )
 
 
-def _bring_up_to_date(config: Config, run: Path, reporter: Reporter, source: str | None, steps: Sequence[Step]) -> None:
+def _bring_up_to_date(config: Config, run: Path, reporter: Reporter, given: Given, steps: Sequence[Step]) -> None:
     replaced = [step.stage.name for step in steps if step.replaces]
     records: dict[str, Mapping[str, Any]] = {}
     places: dict[str, Path] = {}
@@ -256,7 +253,7 @@ def _bring_up_to_date(config: Config, run: Path, reporter: Reporter, source: str
         record = artifacts.load_record(run / name) if step.reason is None else None
         if record is None:
             places[name] = run / artifacts.UNFINISHED / name
-            wanted = identity(step.stage, config, source, records)
+            wanted = identity(step.stage, config, given, records)
             record = _made_already(places[name], wanted, checked)
             if record is None:
                 for needed in step.stage.needs:

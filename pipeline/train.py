@@ -55,6 +55,7 @@ def run(ctx: Context) -> dict[str, Any]:
     everyone = ImageSet.load(ctx.folder("ingest"))
     cohort = everyone.split("train")
     section, device = ctx.config.train, runtime.device()
+    assert section is not None
     mean, spread = mean_and_spread(cohort.images)
     model = describe(section, cohort, spread)
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
@@ -101,10 +102,11 @@ def _resume(ctx: Context, training: Training) -> None:
     folder = ctx.out / CHECKPOINT
     if not folder.is_dir():
         return
-    path = resume.kept(folder, STATE, SUFFIX)
+    path, section = resume.kept(folder, STATE, SUFFIX), ctx.config.train
+    assert section is not None
     if path is not None:
         state = tensors.read(path, training.device)
-        earlier = [moment for moment in snapshot_steps(ctx.config.train) if moment <= int(state["step"])]
+        earlier = [moment for moment in snapshot_steps(section) if moment <= int(state["step"])]
         if all(resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX) is not None for moment in earlier):
             training.load(state)
             return
@@ -115,6 +117,7 @@ def _resume(ctx: Context, training: Training) -> None:
 def _train(ctx: Context, training: Training) -> float:
     """From where ``training`` stands to its end, with checkpoints and snapshots; the last reported loss."""
     section, steps = ctx.config.train, training.recipe.steps
+    assert section is not None
     every = max(1, section.checkpoint_images // section.batch)
     moments = snapshot_steps(section)
     metrics = ctx.out / "metrics.jsonl"

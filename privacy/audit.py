@@ -30,6 +30,10 @@ FALSE_ALARM = 0.05
 """Probability that any image of a set without copies is flagged."""
 TAIL_SHARE = 0.05
 """Share of the distances to audit that counts as their lower tail."""
+CALIBRATION = 20
+"""Non-members' images without which there is no tail to calibrate the search on."""
+IDENTICAL = 1e-4
+"""Distance below which two images are one, but for rounding: flagged as a copy even where nothing calibrates the search."""
 MEMBERSHIP_IMAGES = 800
 """Images attacked on each side, at the most."""
 
@@ -105,8 +109,8 @@ class CopyReport:
         flagged: whether each image is called a copy at a familywise false-alarm rate of FALSE_ALARM.
         threshold: the distance below which an image is flagged.
         run: the leading-run test.
-        power: for each planted transformation, how many copies were planted and found.
-        recall_low: lower 95 % bound of the recall over the core transformations together.
+        power: for each planted transformation, how many copies were planted and found; none where nothing calibrates the search.
+        recall_low: lower 95 % bound of the recall over the core transformations together; 0 where it was not measured.
     """
 
     matches: copies.Matches
@@ -131,6 +135,9 @@ def find_copies(
 ) -> CopyReport:
     """Search ``synthetic`` for copies of ``train`` images, and measure on planted ones what the search would find.
 
+    With fewer than :data:`CALIBRATION` images in ``audit`` nothing says how near chance comes: the nearest images are found, those that are
+    :data:`IDENTICAL` are flagged, and no power is measured.
+
     Args:
         synthetic: ``uint8 [n, C, H, W]``.
         planted: copies planted for each transformation of :mod:`privacy.power`.
@@ -139,14 +146,9 @@ def find_copies(
     references = np.concatenate([train.images, audit.images])
     member = np.arange(len(references)) < len(train.images)
     search = copies.CopySearch(references, copies.shared_structure(references), device)
-    found: list[list[copies.Matches]] = []
-    for start in range(0, len(synthetic), 64):
-        found.append(search.nearest(synthetic[start : start + 64], member, ~member))
-        report(min(start + 64, len(synthetic)))
-    to_train, to_audit = (
-        copies.Matches(np.concatenate([part[side].index for part in found]), np.concatenate([part[side].distance for part in found]))
-        for side in (0, 1)
-    )
+    if len(audit) < CALIBRATION:
+        return _uncalibrated(_matches(search, synthetic, [member], report)[0])
+    to_train, to_audit = _matches(search, synthetic, [member, ~member], report)
     tail = lower_tail(to_audit.distance)
     # A set that is searched among more images finds nearer ones: the tail is that of a set as large as audit.
     larger = len(train.images) / len(audit.images)
@@ -179,6 +181,24 @@ def find_copies(
         power=measured,
         recall_low=clopper_pearson_lower(core_found, core_planted),
     )
+
+
+def _matches(
+    search: copies.CopySearch, synthetic: NDArray[np.uint8], among: list[NDArray[np.bool_]], report: Callable[[int], None]
+) -> list[copies.Matches]:
+    """The nearest references of every image within each subset of them."""
+    found: list[list[copies.Matches]] = []
+    for start in range(0, len(synthetic), 64):
+        found.append(search.nearest(synthetic[start : start + 64], *among))
+        report(min(start + 64, len(synthetic)))
+    columns = zip(*found)
+    return [copies.Matches(np.concatenate([m.index for m in column]), np.concatenate([m.distance for m in column])) for column in columns]
+
+
+def _uncalibrated(to_train: copies.Matches) -> CopyReport:
+    identical = to_train.distance < IDENTICAL
+    nothing = np.zeros(0, np.float64)
+    return CopyReport(to_train, nothing, np.where(identical, 0.0, 1.0), identical, IDENTICAL, LeadingRun(0, 1.0), [], 0.0)
 
 
 def nearest_by_patient(matches: copies.Matches, patients: NDArray[np.int64], offset: int) -> NDArray[np.float64]:
@@ -220,16 +240,21 @@ def attack_membership(
 
 
 def summarise(
-    found: CopyReport, attacked: membership.Membership, *, unit: str, n_train: int, n_audit: int, holdout_units: int
+    found: CopyReport, attacked: membership.Membership | None, *, unit: str, n_train: int, n_audit: int, holdout_units: int
 ) -> dict[str, Any]:
     """The audit as JSON: counts, intervals and power, without any image or identifier.
 
     ``copies.rate`` is the share of copies among the synthetic images: the flagged share, with an upper bound that allows for what the
-    search would have missed (the Clopper–Pearson bound divided by the lower bound of the core recall).
+    search would have missed (the Clopper–Pearson bound divided by the lower bound of the core recall). There is no ``membership`` without
+    weights that were attacked.
     """
     n, flagged = len(found.flagged), int(found.flagged.sum())
     upper = min(1.0, clopper_pearson_upper(flagged, n) / found.recall_low) if found.recall_low > 0 else 1.0
-    fields = {field.name: getattr(attacked, field.name) for field in dataclasses.fields(attacked)}
+    measures = {field.name: getattr(attacked, field.name) for field in dataclasses.fields(attacked)} if attacked is not None else {}
+    membership_attack = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in measures.items()}
+    nearest = {"train": float(found.matches.distance.min())}
+    if len(found.audit_distance):
+        nearest["audit"] = float(found.audit_distance.min())
     return {
         "unit": unit,
         "n": {"train": n_train, "audit": n_audit, "synthetic": n, "holdout_units": holdout_units},
@@ -237,12 +262,12 @@ def summarise(
             "flagged": flagged,
             "rate": {"value": flagged / n, "low": clopper_pearson(flagged, n).low, "high": upper, "n": n},
             "threshold": found.threshold,
-            "smallest_distance": {"train": float(found.matches.distance.min()), "audit": float(found.audit_distance.min())},
+            "smallest_distance": nearest,
             "smallest_p": float(found.p_values.min()),
             "leading_run": found.run.length,
             "run_p": found.run.p_value,
             "recall_low": found.recall_low,
         },
         "power": found.power,
-        "membership": {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in fields.items()},
+        **({"membership": membership_attack} if membership_attack else {}),
     }

@@ -185,10 +185,17 @@ def _verdict(subject: str, table: list[dict[str, Any]], replication: bool) -> di
 
 def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
     copies, power, holdout = (by_name[name, "images"] for name in ("copies", "power", "holdout"))
+    # A foreign set comes without weights: its generator and its holdout are somebody else's.
+    foreign = all(check["verdict"] == NOT_JUDGED for (_, subject), check in by_name.items() if subject == "weights")
     sentences = []
     if holdout["verdict"] == NOT_JUDGED:
         sentences.append(f"{MIN_HOLDOUT} patients or images whom the generator never saw are needed, and none are there.")
-    if holdout["verdict"] == "inconclusive":
+    if holdout["verdict"] == "inconclusive" and foreign:
+        sentences.append(
+            f"{MIN_HOLDOUT} {holdout['unit']}s whom the generator never saw are needed and {holdout['n']} are there: a holdout of "
+            f"{MIN_HOLDOUT} would do, beside what ingest.val_share and test_share take of it."
+        )
+    elif holdout["verdict"] == "inconclusive":
         unit, held = holdout["unit"], holdout["n"]
         share = holdout["audit"] / (holdout["train"] + holdout["audit"])
         sentences.append(
@@ -206,7 +213,7 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
         enough = math.ceil(math.log(0.05) / math.log1p(-bound * power["low"]))
         sentences.append(
             f"{enough} synthetic images without a flagged one would bound the copy rate at {bound:.2%} (now {copies['n']}): "
-            "raise generate.per_class."
+            + ("give as many." if foreign else "raise generate.per_class.")
         )
     return sentences
 

@@ -4,10 +4,26 @@ Each takes a configuration or folders and returns what it found; what the user g
 line that says how to mend it. Nothing heavy is imported before a stage needs it.
 """
 
+from pipeline.api.foreign import Judgement, audit, release
 from pipeline.api.phantoms import phantom
 from pipeline.api.releases import verify
 from pipeline.api.runs import Outcome, plan, run, show
 from pipeline.config import Config, load_config, shipped
 from pipeline.errors import InputError, Stopped
 
-__all__ = ["Config", "InputError", "Outcome", "Stopped", "load_config", "phantom", "plan", "run", "shipped", "show", "verify"]
+__all__ = [
+    "Config",
+    "InputError",
+    "Judgement",
+    "Outcome",
+    "Stopped",
+    "audit",
+    "load_config",
+    "phantom",
+    "plan",
+    "release",
+    "run",
+    "shipped",
+    "show",
+    "verify",
+]

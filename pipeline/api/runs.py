@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.config import Config, load_config
 from pipeline.errors import InputError, system_refusals
@@ -84,20 +84,20 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
     Raises:
         InputError: what was given cannot be used.
     """
-    from pipeline.ingest.source import source_digest
-    from pipeline.stages import STAGES, Step, check
+    from pipeline.given import digests
+    from pipeline.stages import Step, check, flow
     from pipeline.stages import plan as plan_stages
 
     chosen, folder = _chosen(config, settings, out)
     with system_refusals(folder), private_files(folder) if folder.exists() else contextlib.nullcontext():
         check(chosen, folder, _files(config))
         if folder.exists():
-            return plan_stages(chosen, folder, source_digest(chosen, folder))
-    return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in STAGES]
+            return plan_stages(chosen, folder, digests(chosen, folder))
+    return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in flow(chosen)]
 
 
-def show(run: Path, console: Console | None = None) -> None:
-    """Print a run's verdict, stages and key figures as tables.
+def show(run: Path, console: Console | None = None, *, gate: Mapping[str, Any] | None = None) -> None:
+    """Print a run's verdict, stages and key figures as tables; ``gate`` is the verdict of a run that stopped before its release.
 
     Raises:
         InputError: the folder is not a run.
@@ -108,7 +108,7 @@ def show(run: Path, console: Console | None = None) -> None:
     with system_refusals(run):
         if not run.is_dir():
             raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
-        show_run(run, console or Console())
+        show_run(run, console or Console(), gate)
 
 
 def _chosen(config: Config | str | Path, settings: Sequence[str], out: Path | None) -> tuple[Config, Path]:

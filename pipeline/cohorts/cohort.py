@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,18 +39,26 @@ class Cohort:
         patients: split of every patient's pseudonym; empty where patients are unknown.
         images: split of every image's pseudonym. A patient whose id is written or read in another way is found again by its images.
         attempts: the sets that were judged, in their order.
+        seen: pseudonyms of patients, or of images, that a foreign generator saw: their splits are not settled by that.
     """
 
     patients: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
+    seen: frozenset[str] = frozenset()
+
+    def holds(self, patients: Set[str], images: Set[str]) -> bool:
+        """Whether any of these belongs to the cohort."""
+        known = ((self.patients.keys(), patients), (self.images.keys(), images), (self.seen, patients | images))
+        return any(not ours.isdisjoint(theirs) for ours, theirs in known)
 
     def joined(self, other: Cohort) -> Cohort:
         """Both as one: attempts add up, and what they have in different splits is :data:`TORN`."""
         known = {attempt.generated for attempt in self.attempts}
         attempts = [*self.attempts, *(attempt for attempt in other.attempts if attempt.generated not in known)]
         attempts.sort(key=lambda attempt: attempt.date)
-        return Cohort(_joined(self.patients, other.patients), _joined(self.images, other.images), tuple(attempts))
+        patients, images = _joined(self.patients, other.patients), _joined(self.images, other.images)
+        return Cohort(patients, images, tuple(attempts), self.seen | other.seen)
 
     def with_splits(self, patients: Mapping[str, str], images: Mapping[str, str]) -> Cohort:
         """With further assignments; what is settled stays as it is."""
@@ -77,6 +85,7 @@ class Cohort:
             "patients": dict(sorted(self.patients.items())),
             "images": dict(sorted(self.images.items())),
             "attempts": [dataclasses.asdict(attempt) for attempt in self.attempts],
+            "seen": sorted(self.seen),
         }
         return json.dumps(value | {"seal": _seal(value, key)}, indent=0).encode()
 
@@ -88,17 +97,17 @@ class Cohort:
             seal = value.pop("seal")
             mark, patients, images, attempts = (value[name] for name in ("key", "patients", "images", "attempts"))
             judged = tuple(Attempt(**entry) for entry in attempts)
-            splits = {*patients.values(), *images.values()}
+            splits, seen = {*patients.values(), *images.values()}, frozenset(value.get("seen", ()))
         except (RecursionError, TypeError, KeyError, AttributeError):
             raise ValueError("not a cohort's file") from None
         texts = [text for attempt in judged for text in dataclasses.astuple(attempt)]
-        if not all(isinstance(text, str) for text in (mark, *texts)) or not splits <= {*SPLITS, TORN}:
+        if not all(isinstance(text, str) for text in (mark, *texts, *seen)) or not splits <= {*SPLITS, TORN}:
             raise ValueError("not a cohort's file")
         if mark != artifacts.key_mark(key):
             return None
         if seal != _seal(value, key):
             raise ValueError("edited")
-        return cls(patients, images, judged)
+        return cls(patients, images, judged, seen)
 
 
 def _seal(value: Mapping[str, Any], key: bytes) -> str:

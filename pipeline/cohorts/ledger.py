@@ -8,6 +8,7 @@ killed leaves the old state or the new one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,7 @@ def find(run: Path, patients: Iterable[str], images: Iterable[str]) -> Iterator[
         files: list[Path] = []
         for path in folder.files():
             other = _load(path, key)
-            if not people.isdisjoint(other.patients) or not pictures.isdisjoint(other.images):
+            if other.holds(people, pictures):
                 cohort, files = cohort.joined(other), [*files, path]
         old = [path for path in (run / OLD_SPLITS, run / OLD_ATTEMPTS) if path.is_file()]
         yield Found(cohort.joined(_left_in(run, old, key)), key, files, old)
@@ -95,7 +96,8 @@ def restore(run: Path, *, stands: bool) -> None:
 def count_attempt(ctx: Context, verdict: str = "") -> int | None:
     """Which attempt on its cohort the generated set is, from 1; None for a replication, which is none.
 
-    A set counts when it is judged, before anybody can see the result, and once: trying until it passes is visible.
+    A set counts when it is judged, before anybody can see the result, and once: trying until it passes is visible. A foreign set counts
+    on the cohort of what its generator saw, and settles no split.
 
     Args:
         ctx: of a stage that needs ingest and generate.
@@ -106,12 +108,16 @@ def count_attempt(ctx: Context, verdict: str = "") -> int | None:
     """
     if ctx.config.ingest.replication:
         return None
-    assigned = _assigned(ctx.folder("ingest"))
+    assigned = _assigned(ctx.folder("ingest"), foreign=ctx.config.foreign)
     if assigned is None:
         raise InputError("ingest/rows.parquet or cohort.json is damaged: remove the ingest folder of this run to make it anew")
     with find(ctx.run, *assigned) as found:
-        _check(found.cohort, *assigned)
-        cohort, number = found.cohort.with_splits(*assigned).attempted(str(ctx.records["generate"]["digest"]), verdict)
+        if ctx.config.foreign:
+            cohort = dataclasses.replace(found.cohort, seen=found.cohort.seen.union(*assigned))
+        else:
+            _check(found.cohort, *assigned)
+            cohort = found.cohort.with_splits(*assigned)
+        cohort, number = cohort.attempted(str(ctx.records["generate"]["digest"]), verdict)
         found.save(cohort)
     return number
 
@@ -124,10 +130,13 @@ def _check(cohort: Cohort, patients: Splits, images: Splits) -> None:
         )
 
 
-def _assigned(ingest: Path) -> tuple[Splits, Splits] | None:
-    """Split of every patient and of every image of a finished ingest; None where it cannot be read, or settles nothing."""
+def _assigned(ingest: Path, *, foreign: bool = False) -> tuple[Splits, Splits] | None:
+    """Split of every patient and of every image of a finished ingest; None where it cannot be read, or settles nothing.
+
+    ``foreign``: of those whom a foreign generator saw, which settles nothing otherwise.
+    """
     facts: Any = artifacts.read_json(ingest / "cohort.json")
-    if not isinstance(facts, dict) or facts.get("replication"):
+    if not isinstance(facts, dict) or facts.get("replication") or bool(facts.get("foreign")) != foreign:
         return None
     try:
         import pyarrow.parquet
@@ -136,7 +145,8 @@ def _assigned(ingest: Path) -> tuple[Splits, Splits] | None:
         identified = facts["source"]["kind"] not in BY_CONTENT
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    patients, images = (dict(zip(rows[column], rows["split"])) for column in ("patient", "id"))
+    wanted = [place for place, split in enumerate(rows["split"]) if not foreign or split == "train"]
+    patients, images = ({rows[column][place]: rows["split"][place] for place in wanted} for column in ("patient", "id"))
     # An earlier version made other pseudonyms of patients, and of images without an identifier.
     if "key_mark" not in facts:
         return ({}, images) if identified else None

@@ -4,7 +4,7 @@ from pipeline.config.audit import AuditConfig
 from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.generate import GenerateConfig
 from pipeline.config.ingest import IngestConfig, QueryConfig
-from pipeline.config.load import load_config, shipped
+from pipeline.config.load import config_of, load_config, shipped
 from pipeline.config.release import ReleaseConfig
 from pipeline.config.run import Config
 from pipeline.config.stress import StressConfig
@@ -20,6 +20,7 @@ __all__ = [
     "ReleaseConfig",
     "StressConfig",
     "TrainConfig",
+    "config_of",
     "load_config",
     "shipped",
 ]

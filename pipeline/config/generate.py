@@ -12,8 +12,11 @@ from pipeline.config.section import Batch, Location, Section
 class GenerateConfig(Section):
     """How many images are made, and how."""
 
-    per_class: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Images generated of every class."""
+    import_from: Location | None = None
+    """A foreign set instead of a trained model's: a folder of pictures or DICOM files, an ``.npz`` in MedMNIST's layout (its labels are
+    places in ``ingest.classes``), or a release of ours. Labels are found as those of ``ingest.path`` are. No other setting goes with it."""
+    per_class: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Images generated of every class; needed, but for a foreign set."""
     steps: Annotated[int, Field(ge=1, le=10_000)] = 12
     """Steps from noise to image; each is one network evaluation (two with heun, but for the last)."""
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = "dpmpp_2m"
@@ -43,6 +46,10 @@ class GenerateConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> GenerateConfig:
+        if self.import_from is not None and (others := sorted(self.model_fields_set - {"import_from"})):
+            raise ValueError(f"generate.import_from takes images as they are: leave out {', '.join(f'generate.{name}' for name in others)}")
+        if self.import_from is None and self.per_class is None:
+            raise ValueError("generate.per_class is missing")
         if self.eta > 0 and self.sampler != "ddim":
             raise ValueError(f"generate.eta is ddim's: leave it at 0 with the sampler {self.sampler}, or choose generate.sampler=ddim")
         if not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:

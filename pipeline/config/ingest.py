@@ -61,6 +61,9 @@ class IngestConfig(Section):
     path: Location | None = None
     """The folder of the files. dicomweb: the folder with the label table. medmnist: the folder with the ``.npz`` (by default the medmnist
     package's own root)."""
+    holdout: Location | None = None
+    """A foreign set's non-members: a folder like ``path``, of patients whom its generator never saw. They are the split ``audit``, after
+    ``val_share`` and ``test_share`` of them; all of ``path`` is ``train``."""
     query: QueryConfig | None = None
     """dicomweb: where the PACS is, and what is asked of it."""
     dataset: Annotated[str, Field(pattern=r"^[a-z0-9]{1,40}$")] | None = None
@@ -71,6 +74,11 @@ class IngestConfig(Section):
     ``sex``, ``age`` (years), ``site``, ``view``, ``laterality`` and ``acquisition`` are read for every source and win over the header;
     ``PatientID``, ``Patient ID``, ``FileName`` and the like are understood. pictures: where there is none, or it has no ``label``, the
     folder of a picture names its class."""
+    label_table: Location | None = None
+    """A foreign set: one such table, wherever it lies, for ``path``, ``holdout`` and ``generate.import_from`` together, instead of one in
+    each. Its ``file`` is relative to the folder that holds the file; no row may mean files in two of them."""
+    unlabelled: bool = False
+    """A foreign set without classes: every image is of the one name in ``classes``. A table, if there is one, says whose they are."""
     label_field: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
     """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of the table's ``label``."""
     several_findings: bool = False
@@ -106,10 +114,11 @@ class IngestConfig(Section):
     audit_share: Fraction = 1 / 3
     """Share of train + audit that is sealed from training and used as non-members; the audit's power hangs on it. This and the shares below
     decide on patients whom no earlier run of the cohort has assigned."""
-    val_share: Fraction = 0.15
+    val_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of all patients used to select and to fit encoders (a data set's official split wins)."""
-    test_share: Fraction = 0.2
-    """Share of all patients that is reported once (a data set's official split wins)."""
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of all patients that is reported once (a data set's official split wins). Both may be 0 for a ``holdout``, so that all of it
+    calibrates the audit; nothing is then left to evaluate and to stress with."""
     replication: bool = False
     """Draw splits of this run's own, whatever is settled for the cohort, to see how far a result hangs on the split. Nothing of it is kept
     with the cohort: it counts as no attempt, and is never released."""
@@ -155,6 +164,10 @@ class IngestConfig(Section):
             )
         if any(not isinstance(how, str) and how[0] >= how[1] for how in self.scaling.values()):
             raise ValueError("ingest.scaling: a window is [low, high], with low under high")
+        if self.unlabelled and (len(self.classes or ()) != 1 or self.label_field or self.several_findings):
+            raise ValueError("ingest.unlabelled goes with one name in ingest.classes, and without label_field and several_findings")
+        if (self.val_share > 0) != (self.test_share > 0):
+            raise ValueError("ingest.val_share and ingest.test_share are both 0 or both above it: classifiers need the two")
         if self.mask and self.source == "medmnist":
             raise ValueError("ingest.mask does not go with MedMNIST: its images come as they are")
         for number, (left, top, right, bottom) in enumerate(self.mask, 1):

@@ -93,7 +93,11 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         InputError: no such configuration, a key or value that the models do not allow (all of them in one line).
     """
-    data = _read(config)
+    return config_of(_read(config), overrides, str(config))
+
+
+def config_of(data: dict[str, Any], overrides: Sequence[str] = (), where: str = "the configuration") -> Config:
+    """A configuration from its sections as plain mappings; ``overrides`` and errors as for :func:`load_config`, which names ``where``."""
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -108,7 +112,7 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{config}: {_one_line(error)}") from None
+        raise InputError(f"{where}: {_one_line(error)}") from None
 
 
 def _read(config: str | Path) -> dict[str, Any]:

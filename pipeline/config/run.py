@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.audit import AuditConfig
 from pipeline.config.evaluate import EvaluateConfig
@@ -24,9 +24,35 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """The one seed of the run: cohort, splits, training, generation and resampling derive theirs from it."""
     ingest: IngestConfig
-    train: TrainConfig
+    train: TrainConfig | None = None
+    """Left out for a foreign set, whose generator is somebody else's (``generate.import_from``): no weights are judged then."""
     generate: GenerateConfig
     audit: AuditConfig = AuditConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     stress: StressConfig = StressConfig()
     release: ReleaseConfig = ReleaseConfig()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the synthetic images are somebody else's, made after ``ingest.path`` by a generator that never saw ``ingest.holdout``."""
+        return self.train is None
+
+    @property
+    def judged_by_classifiers(self) -> bool:
+        """Whether there are classes to tell apart, and real images beside ``audit`` to train and to test classifiers on."""
+        return not self.foreign or (not self.ingest.unlabelled and self.ingest.holdout is not None and self.ingest.val_share > 0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        ingest, own = self.ingest, self.generate.import_from is None
+        if self.train is None and own:
+            raise ValueError("train is missing: give the section, or generate.import_from to judge a set that is there already")
+        if self.train is not None and not own:
+            raise ValueError("generate.import_from takes images as they are: leave out the section train")
+        if own and (ingest.holdout is not None or ingest.label_table is not None or ingest.unlabelled):
+            raise ValueError("ingest.holdout, label_table and unlabelled belong to a foreign set: give generate.import_from")
+        if not own and ingest.source not in ("dicom", "pictures"):
+            raise ValueError("generate.import_from goes with ingest.source dicom or pictures: a folder of what its generator saw")
+        if ingest.holdout is None and not ingest.val_share * ingest.test_share:
+            raise ValueError("ingest.val_share and ingest.test_share may be 0 with an ingest.holdout alone: keep them above 0")
+        return self

@@ -18,7 +18,7 @@ from pipeline import artifacts, ranks
 from pipeline.cohorts.key import project_key
 from pipeline.ingest import notes, patients, source
 from pipeline.ingest.collect import BLOCKS, collect, read_blocks
-from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, Use, opposite
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, grouped, never_read
 from pipeline.ingest.work import Settings
@@ -66,9 +66,9 @@ def _target(ingest: IngestConfig) -> Target:
     return Target(ingest.size, 3 if ingest.colour else 1, ingest.bits, ingest.spacing, ingest.scaling)
 
 
-def _partial(ctx: Context, key: bytes) -> Path:
+def _partial(ctx: Context, key: bytes, which: str = "store") -> Path:
     """Where images are collected. Pseudonyms made under another key would tear a patient apart: each key has its own place."""
-    return ctx.out / f"partial-{artifacts.keyed(key, 'store')[:8]}"
+    return ctx.out / f"partial-{artifacts.keyed(key, which)[:8]}"
 
 
 def published(ctx: Context) -> Cohort:
@@ -90,14 +90,22 @@ def published(ctx: Context) -> Cohort:
     return Cohort(pixels, rows, [], found.classes, "image", facts)
 
 
-def scanned(ctx: Context) -> Cohort:
-    """A folder of files, the phantom's own and what a PACS sent included."""
-    ingest, key = ctx.config.ingest, project_key(ctx.run)
-    root, path, classes = _where(ctx)
-    names = [name for name, found in source.regular_files(root) if found != path]
-    table = _table(ingest, path, classes, names)
+def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people: bool = True, below: str = "") -> Cohort:
+    """A folder of files, the phantom's own and what a PACS sent included.
+
+    Args:
+        ctx: of the stage that reads.
+        ingest: what is read; the configuration's own section, or one like it for another folder.
+        which: name of the place where images are collected, one for each folder that a stage reads.
+        people: whether images are of patients. Synthetic ones are each by itself.
+        below: beginning of the relative paths that are read.
+    """
+    key = project_key(ctx.run)
+    root, path, classes = _where(ctx, ingest)
+    names = [name for name, found in source.regular_files(root) if found != path and name.startswith(below)]
+    table = _table(ingest, path, classes, names) if people or not ingest.unlabelled else None
     labels = _labels(ingest, table, classes)
-    by_patient = ingest.source not in ("nifti", "pictures") or (table is not None and table.names_patients())
+    by_patient = people and (ingest.source not in ("nifti", "pictures") or (table is not None and table.names_patients()))
     settings = Settings(
         root,
         reader(ingest),
@@ -112,17 +120,19 @@ def scanned(ctx: Context) -> Cohort:
         mask=ingest.mask,
     )
     tasks, left_out = grouped(ctx, root, names)
-    folder, workers = _partial(ctx, key), source.workers()
+    folder, workers = _partial(ctx, key, which), source.workers()
     with ctx.reporter.progress("reading images", len(tasks)) as done:
         if ranks.count() > 1 or (folder / BLOCKS).exists():
             ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
         store = collect(folder, settings, tasks, workers, done)
     rows, conflicts = _without_conflicts(store.rows(tasks), store.again())
-    left_out += store.left_out(tasks) + never_read(root, table) + conflicts
+    # A table that serves several folders names files of the others.
+    own = None if ingest.label_table is not None else table
+    left_out += store.left_out(tasks) + never_read(root, own) + conflicts
     modalities = sorted(set(rows["modality"]))
     counts, told = notes.mixed(rows)
     facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities, "mixed": counts}
-    told = [*([] if by_patient else [notes.BY_IMAGE]), *_table_notes(path.name, table, store.matched()), *told]
+    told = [*([] if by_patient or not people else [notes.BY_IMAGE]), *_table_notes(path.name, own, store.matched()), *told]
     told += patients.notes(rows) if by_patient else []
     return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts, told)
 
@@ -151,9 +161,8 @@ def _table_notes(name: str, table: Labels | None, matched: set[int]) -> list[str
     return [*table.notes, *notes.unmatched(name, idle, table.rows)]
 
 
-def _where(ctx: Context) -> tuple[Path, Path, tuple[str, ...]]:
+def _where(ctx: Context, ingest: IngestConfig) -> tuple[Path, Path, tuple[str, ...]]:
     """The folder of the files, the label table (which need not exist), and the class names."""
-    ingest = ctx.config.ingest
     if ingest.source == "phantom":
         from pipeline.phantom import anatomy
 
@@ -168,18 +177,21 @@ def _where(ctx: Context) -> tuple[Path, Path, tuple[str, ...]]:
         dicomweb.fetch(ingest.query, folder, ctx.reporter)
         return folder, (ingest.path or folder) / ingest.labels, ingest.classes
     root = source.folder(ingest)
-    return root, root / ingest.labels, ingest.classes
+    return root, ingest.label_table.expanduser() if ingest.label_table else root / ingest.labels, ingest.classes
 
 
 def _table(ingest: IngestConfig, path: Path, classes: tuple[str, ...], names: Sequence[str]) -> Labels | None:
     """The label table; None where there is none, and labels come from elsewhere."""
-    use: Use = "elsewhere" if ingest.label_field is not None else "optional" if ingest.source == "pictures" else "needed"
+    elsewhere = ingest.label_field is not None or ingest.unlabelled
+    use: Use = "elsewhere" if elsewhere else "optional" if ingest.source == "pictures" else "needed"
     if use != "needed" and not path.is_file():
         return None
     return Labels.load(path, classes, ingest.several_findings, use).matched(names)
 
 
-def _labels(ingest: IngestConfig, table: Labels | None, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels:
+def _labels(ingest: IngestConfig, table: Labels | None, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels | OneClass:
+    if ingest.unlabelled:
+        return OneClass()
     if ingest.label_field is not None:
         return FieldLabels(ingest.label_field, classes)
     return table if table is not None and table.labelled else FolderLabels(classes)

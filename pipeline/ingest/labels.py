@@ -153,6 +153,14 @@ class Labels:
         return sorted(key for key, path in paths if path.is_absolute() or ".." in path.parts or key[1:2] == ":")
 
 
+def class_names(path: Path) -> tuple[str, ...]:
+    """The different labels of a table with one label a row, sorted. Raises InputError where it cannot be read, or has no such column."""
+    found = table.read(path, ())
+    if "label" not in found.columns:
+        raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(KEYS)}: name them in its first line")
+    return tuple(sorted(set(found.values("label")) - {""}))
+
+
 @dataclass(frozen=True)
 class FieldLabels:
     """Findings from an attribute of the header, such as BodyPartExamined: its value is the class, upper and lower case alike."""
@@ -182,6 +190,15 @@ class FolderLabels:
         if folder not in names:
             return Quarantined("no label: its folder is none of ingest.classes")
         return one_hot(names.index(folder), len(self.classes))
+
+
+@dataclass(frozen=True)
+class OneClass:
+    """Findings of a set without labels: every image is of its one class."""
+
+    def find(self, file: str, header: Header) -> Findings:
+        """Findings of any image."""
+        return one_hot(0, 1)
 
 
 def one_hot(index: int, count: int) -> Findings:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +46,77 @@ def source_digest(config: Config, run: Path) -> str:
         return digest
     if ingest.source == "dicomweb":
         return _pacs_digest(ingest, run, key)
-    root = folder(ingest)
-    names = dict(regular_files(root))
+    _apart(config)
+    return _folder_digest(ingest, "ingest.path", run, key, CACHE)
+
+
+def holdout_digest(ingest: IngestConfig, run: Path) -> str:
+    """Digest of the images that a foreign generator never saw, as :func:`source_digest`."""
+    return _folder_digest(of_holdout(ingest), "ingest.holdout", run, project_key(run), ".holdout.json")
+
+
+def foreign_digest(config: Config, run: Path) -> str:
+    """Digest of a foreign set, a folder or a file, as :func:`source_digest`. Raises InputError where it is missing or empty."""
+    given, key = config.generate.import_from, project_key(run)
+    assert given is not None
+    path = given.expanduser()
+    names = dict(regular_files(path)) if path.is_dir() else {"": path} if path.is_file() else {}
     if not names:
-        raise InputError(f"{root}: the folder holds no file: give the folder with the {_KINDS[ingest.source]} as ingest.path")
-    labels = root / ingest.labels
-    needed = ingest.label_field is None and ingest.source != "pictures"
-    if (needed and not labels.is_file()) or (labels.exists() and not labels.resolve().is_relative_to(root.resolve())):
-        raise InputError(f"no label table {ingest.labels} in {root}: put the CSV there, or name it in ingest.labels")
-    digests = _digests(names, run, key, secret=key)
-    return artifacts.keyed(key, "source", *(part for pair in zip(names, digests) for part in pair))
+        why = "the folder holds no file" if path.is_dir() else "no such file or folder"
+        raise InputError(f"{path}: {why}: give the synthetic images as generate.import_from")
+    return artifacts.keyed(key, "foreign", *_pairs(names, _digests(names, run, key, key, ".foreign.json")))
 
 
-def folder(ingest: IngestConfig) -> Path:
-    """The folder of the files. Raises InputError where there is none."""
+def table_digest(table: Path, run: Path) -> str:
+    """Digest of a label table outside the folders. Raises InputError where there is none."""
+    path, key = table.expanduser(), project_key(run)
+    if not path.is_file():
+        raise InputError(f"no label table {path}: give the CSV as ingest.label_table")
+    [digest] = _digests({"": path}, run, key, key, ".label-table.json")
+    return digest
+
+
+def of_holdout(ingest: IngestConfig) -> IngestConfig:
+    """The section as if the holdout were the source."""
+    return ingest.model_copy(update={"path": ingest.holdout})
+
+
+def folder(ingest: IngestConfig, setting: str = "ingest.path") -> Path:
+    """The folder of the files, which ``setting`` names. Raises InputError where there is none."""
     assert ingest.path is not None
     root = ingest.path.expanduser()
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder: give the folder with the {_KINDS[ingest.source]} as ingest.path")
+        raise InputError(f"{root}: no such folder: give the folder with the {_KINDS[ingest.source]} as {setting}")
     return root
+
+
+def _folder_digest(ingest: IngestConfig, setting: str, run: Path, key: bytes, cache: str) -> str:
+    root = folder(ingest, setting)
+    names = dict(regular_files(root))
+    if not names:
+        raise InputError(f"{root}: the folder holds no file: give the folder with the {_KINDS[ingest.source]} as {setting}")
+    if ingest.label_table is None:
+        labels = root / ingest.labels
+        needed = ingest.label_field is None and ingest.source != "pictures" and not ingest.unlabelled
+        if (needed and not labels.is_file()) or (labels.exists() and not labels.resolve().is_relative_to(root.resolve())):
+            raise InputError(f"no label table {ingest.labels} in {root}: put the CSV there, or name it in ingest.labels")
+    return artifacts.keyed(key, "source", *_pairs(names, _digests(names, run, key, key, cache)))
+
+
+def _apart(config: Config) -> None:
+    """Raise InputError where one of the folders of a foreign run lies in another, whose images it would then be."""
+    ingest = config.ingest
+    given = {"ingest.path": ingest.path, "ingest.holdout": ingest.holdout, "generate.import_from": config.generate.import_from}
+    places = {setting: path.expanduser().resolve() for setting, path in given.items() if path is not None}
+    for outer, folder in places.items():
+        for inner, path in places.items():
+            if folder in path.parents:
+                raise InputError(f"{inner} lies inside {outer}, so that its files would be read twice: put them into a folder beside it")
+
+
+def _pairs(names: Iterable[str], digests: Iterable[str]) -> Iterator[str]:
+    for pair in zip(names, digests, strict=True):
+        yield from pair
 
 
 def locations(ingest: IngestConfig) -> dict[str, Path]:
@@ -99,7 +151,7 @@ def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:
     table = ingest.path.expanduser() / ingest.labels if ingest.path else None
     if table is not None and ingest.label_field is None and not table.is_file():
         raise InputError(f"no label table {ingest.labels} in {table.parent}: put the CSV there, or name it in ingest.labels")
-    labels = _digests({ingest.labels: table}, run, key, secret=key) if table is not None and table.is_file() else []
+    labels = _digests({table.name: table}, run, key, secret=key) if table is not None and table.is_file() else []
     return artifacts.keyed(key, "source", *labels, *dicomweb.find(ingest.query))
 
 
@@ -154,10 +206,14 @@ def medmnist_file(ingest: IngestConfig) -> Path:
     return path
 
 
-def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes) -> list[str]:
-    """Content digest of every file: an HMAC under ``secret``, or plain SHA-256 where it is empty."""
-    cache = artifacts.read_json(run / CACHE, largest=CACHE_BYTES * (len(files) + 1))
-    known: dict[str, str] = cache["files"] if isinstance(cache, dict) and cache == _sealed(cache.get("files"), key) else {}
+def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes, cache: str = CACHE) -> list[str]:
+    """Content digest of every file: an HMAC under ``secret``, or plain SHA-256 where it is empty.
+
+    ``cache`` names the file of the run that remembers them, one for each folder: files of two folders may agree in all that it knows.
+    """
+    remembered = artifacts.read_json(run / cache, largest=CACHE_BYTES * (len(files) + 1))
+    sealed = isinstance(remembered, dict) and remembered == _sealed(remembered.get("files"), key)
+    known: dict[str, str] = remembered["files"] if sealed else {}
     fresh: dict[str, str] = {}
     digests = []
     now = time.time_ns()
@@ -174,8 +230,8 @@ def _digests(files: dict[str, Path], run: Path, key: bytes, secret: bytes) -> li
             fresh[mark] = digest
         digests.append(digest)
     if fresh != known:
-        artifacts.write_json(run / CACHE, _sealed(fresh, key))
-        (run / CACHE).chmod(0o600)
+        artifacts.write_json(run / cache, _sealed(fresh, key))
+        (run / cache).chmod(0o600)
     return digests
 
 

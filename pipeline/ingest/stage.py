@@ -18,7 +18,7 @@ from pipeline.cohorts.key import project_key
 from pipeline.cohorts.ledger import find
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
-from pipeline.ingest import ledger, notes, quarantine, split
+from pipeline.ingest import holdout, ledger, notes, quarantine, source, split
 from pipeline.ingest.cohort import CONFLICT, Cohort, published, scanned
 from pipeline.ingest.collect import FIELDS
 from pipeline.ingest.deidentify import allow_list
@@ -46,17 +46,22 @@ def run(ctx: Context) -> dict[str, Any]:
         InputError: no usable image, labels that match no class, or too few patients to split.
     """
     ingest = ctx.config.ingest
-    cohort = published(ctx) if ingest.source == "medmnist" else scanned(ctx)
+    holdout.refuse_two_readings(ctx.config)
+    cohort = published(ctx) if ingest.source == "medmnist" else scanned(ctx, ingest)
+    if ctx.config.foreign:
+        cohort = holdout.joined(cohort, scanned(ctx, source.of_holdout(ingest), "holdout") if ingest.holdout is not None else None)
     quarantine.write(ctx.out, cohort.left_out)
     for note in cohort.notes:
         ctx.reporter.note(note)
     clusters = split.near_duplicates(cohort.images)[cohort.rows.index.to_numpy()] if len(cohort.rows) else np.zeros(0, np.int64)
-    if "split" not in cohort.rows:
+    if "split" not in cohort.rows and not ctx.config.foreign:
         cohort, clusters = _without_contradictions(cohort, clusters)
         quarantine.write(ctx.out, cohort.left_out)
     if not len(cohort.rows):
         files = len({name for name, _ in cohort.left_out})
         raise InputError(f"no usable image among {files} files ({_commonest(cohort.left_out)}): {_list(ctx)} lists them")
+    if ctx.config.foreign:
+        holdout.refuse_unlabelled(cohort)
     patients, splits, why = _split(ctx, cohort, clusters)
     kept = why == ""
     left_out = sorted(cohort.left_out + list(zip(cohort.rows["file"][~kept].tolist(), why[~kept].tolist())))
@@ -103,7 +108,7 @@ def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[N
     What earlier runs settled of the cohort stays, and what is new is settled now.
     """
     ingest, rows = ctx.config.ingest, cohort.rows
-    if ingest.replication:
+    if ingest.replication or ctx.config.foreign:
         return _draw(ctx, Settled(), cohort, clusters)
     people = [*rows["patient"], *rows["issued"]] if cohort.unit == "patient" else []
     with find(ctx.run, people, rows["content"]) as found:
@@ -121,7 +126,7 @@ def _draw(
     ctx: Context, settled: Settled, cohort: Cohort, clusters: NDArray[np.int64]
 ) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
     """As :func:`_split`. Raises InputError where there are too few patients; it says why most files were left out."""
-    way = _split_published if "split" in cohort.rows else _split_drawn
+    way = _split_foreign if ctx.config.foreign else _split_published if "split" in cohort.rows else _split_drawn
     try:
         return way(settled, cohort, clusters, ctx.config.ingest, np.random.default_rng((ctx.config.seed, 1)))
     except InputError as error:
@@ -188,6 +193,13 @@ def _split_drawn(
     return patients, splits, why
 
 
+def _split_foreign(
+    settled: Settled, cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
+    """Who the generator saw, and who not, was settled elsewhere; it binds no run that trains a model of its own."""
+    return holdout.place(cohort, clusters, strata(cohort.findings, cohort.classes), ingest, rng)
+
+
 def _split_published(
     settled: Settled, cohort: Cohort, clusters: NDArray[np.int64], ingest: IngestConfig, rng: np.random.Generator
 ) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
@@ -231,6 +243,7 @@ def _write_facts(
             "unit": cohort.unit,
             "key_mark": artifacts.key_mark(project_key(ctx.run)),
             "replication": ctx.config.ingest.replication,
+            "foreign": ctx.config.foreign,
             **cohort.facts,
             "size": int(cleaned.images.shape[-1]),
             "channels": int(cleaned.images.shape[1]),

@@ -12,7 +12,7 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures
-from pipeline.release.results import Results, interval, limitations, number, standing
+from pipeline.release.results import Results, dig, interval, limitations, number, standing
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -184,6 +184,14 @@ def how_made(results: Results) -> list[str]:
     """How the images came to be, a sentence a step."""
     config, model = results.config, results.model
     train, generate = config.train, config.generate
+    if train is None:
+        return [
+            "The images were made elsewhere, by a generator that is not known here, and were imported as they are but for their size.",
+            "What that generator saw is taken from whoever gave the images: the training images, and never the holdout of "
+            f"{number(dig(results.audit, 'n.holdout_units'))} {results.audit.get('unit')}s. The verdict is as true as that is.",
+            "No image was removed after the audit: the verdict is that of the whole imported set.",
+        ]
+    assert generate.per_class is not None
     seen, parameters = model.get("images_seen", train.images), model.get("parameters")
     size = f" of {parameters:,} parameters" if isinstance(parameters, int) else ""
     return [

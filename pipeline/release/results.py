@@ -64,9 +64,9 @@ class Results:
     def settings(self) -> dict[str, Any]:
         """The configuration for publication: without local paths, and without the address of a PACS."""
         local = {
-            "ingest": {"path", "labels", "query"},
+            "ingest": {"path", "labels", "query", "holdout", "label_table"},
             "train": {"start_from"},
-            "generate": {"autoguidance"},
+            "generate": {"autoguidance", "import_from"},
             "evaluate": {"imagenet"},
             "release": {"sign"},
         }
@@ -123,12 +123,18 @@ def interval(measure: Any) -> str:
 
 def limitations(results: Results) -> list[str]:
     """Known limitations of this cohort, one sentence each: those of the method first, then what this run measured."""
+    config = results.config
     found = [
-        "Every image is drawn from a model of one cohort: what that cohort lacks (sites, scanners, ages, findings) is lacking here too.",
+        "The generator is not known here: what it was trained on besides the training images that were named cannot be told."
+        if config.foreign
+        else "Every image is drawn from a model of one cohort: what it lacks (sites, scanners, ages, findings) is lacking here too.",
         "A label is the finding that the image was generated for; no radiologist has confirmed that it is visible.",
         f"Images are {results.config.ingest.size} × {results.config.ingest.size} pixels: finer signs of disease are not represented.",
         "The privacy verdict covers the attacks listed in it, at their measured power; it is evidence, not a mathematical guarantee.",
     ]
+    if not config.judged_by_classifiers:
+        why = "the images have no labels" if config.ingest.unlabelled else "the holdout spares no patients for it"
+        found.append(f"Fidelity, utility and robustness were not measured: {why}.")
     if (results.gate.get("unit") or results.audit.get("unit")) == "image":
         found.append("The source has no patient identifiers: splits, figures and the verdict are by image, not by patient.")
     if isinstance(patients := dig(results.model, "warm_start.patients"), str):

@@ -68,6 +68,12 @@ def run(ctx: Context) -> dict[str, Any]:
     }
 
 
+def _judged_files(ctx: Context, stage: str, subject: str) -> dict[str, str]:
+    """Digests of the files of a stage that were judged; none where there is no such stage, as a foreign set comes without its weights."""
+    files = ctx.records[stage]["files"] if stage in ctx.records else {}
+    return {name: digest for name, digest in files.items() if contents.JUDGED_FILES[subject].fullmatch(name)}
+
+
 def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> dict[str, Any]:
     """The content of ``gate.json``."""
     audit, replication = read_json(ctx.folder("audit") / "audit.json"), ctx.config.ingest.replication
@@ -76,10 +82,9 @@ def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> di
         decided = gate.decide(checks, replication=replication)
     except (KeyError, TypeError, ValueError):
         raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
-    made, trained = ctx.records["generate"]["files"], ctx.records["train"]["files"]
     digests = {
-        "images": {name: digest for name, digest in made.items() if name.endswith((".npy", ".parquet"))},
-        "weights": {name: digest for name, digest in trained.items() if name.endswith(".safetensors")},
+        "images": _judged_files(ctx, "generate", "images"),
+        "weights": _judged_files(ctx, "train", "weights"),
         "pixels": pixel_digest(generated.images),
         "rows": contents.bytes_digest(rows),
     }
@@ -107,7 +112,7 @@ def class_counts(images: ImageSet) -> dict[str, int]:
 def _judged_images(ctx: Context) -> ImageSet:
     """The generated images, after checking that they are still those that the audit read."""
     judged, record = ctx.records["audit"]["identity"]["inputs"], ctx.records["generate"]
-    if judged["generate"] != record["digest"] or judged["train"] != ctx.records["train"]["digest"]:
+    if any(judged[stage] != ctx.records[stage]["digest"] for stage in ("generate", "train") if stage in ctx.records):
         raise InputError("the audit judged other images or weights than this run holds: delete the audit folder of this run to repeat it")
     folder = ctx.folder("generate")
     changed = [name for name, digest in record["files"].items() if file_digest(folder / name) != digest]

@@ -14,7 +14,7 @@ from tests.integration.small import quick
 STAGES = ("ingest", "train", "generate", "audit", "evaluate", "stress", "release")
 SENTENCE = "synthcohort: interrupted; the same command goes on where it stopped\n"
 MIDDLE = {
-    "drawing": "unfinished/ingest/phantom-unfinished",
+    "drawing": "unfinished/ingest/phantom",
     "ingest": "unfinished/ingest/partial-*/journal.jsonl",
     "train": "unfinished/train/metrics.jsonl",
     "generate": "unfinished/generate/partial",

@@ -216,7 +216,7 @@ def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path
     records: dict[str, dict[str, Any]] = {}
     for name, files in content.items():
         folder = run / name
-        wanted = identity(BY_NAME[name], settings, "source-digest", records)
+        wanted = identity(BY_NAME[name], settings, {"ingest": {"source": "source-digest"}}, records)
         folders.open_stage(folder, wanted, resumable=False, private=True)
         for file, value in files.items():
             artifacts.write_json(folder / file, value)
@@ -227,7 +227,7 @@ def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path
         facts = {"summary": {"images": len(images)}, "seconds": 12.3, "finished": "2026-01-02T03:04:05+0000", "contains_patient_data": True}
         records[name] = artifacts.publish(folder, wanted, **facts)
     out = run / "release"
-    folders.open_stage(out, identity(BY_NAME["release"], settings, None, records), resumable=False, private=False)
+    folders.open_stage(out, identity(BY_NAME["release"], settings, {}, records), resumable=False, private=False)
     reporter = Reporter(run / "log.jsonl", Console(quiet=True))
     return Context(settings, run, out, False, reporter, records)
 

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import artifacts, generate, train, warm_start
+from pipeline import given as outside
+from pipeline.artifacts import file_digest
 from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.diffusion.training import BatchTooLarge, Training
@@ -420,7 +422,8 @@ def test_other_weights_change_what_a_training_is_and_their_place_does_not(tmp_pa
     ids = []
     for place in ("first", "moved", "second"):
         ctx = context(tmp_path / "later", start_from=str(tmp_path / place))
-        ids.append(identity(BY_NAME["train"], ctx.config, None, {"ingest": {"digest": "x"}}))
+        given = {stage: {"other_weights": file_digest(path)} for stage, path in outside.other_weights(ctx.config).items()}
+        ids.append(identity(BY_NAME["train"], ctx.config, given, {"ingest": {"digest": "x"}}))
     assert ids[0] == ids[1] != ids[2]
     with pytest.raises(InputError, match=r"no model\.safetensors there"):
         weights_file(tmp_path / "nowhere")

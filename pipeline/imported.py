@@ -1,0 +1,110 @@
+"""The generate stage of a foreign set: somebody's synthetic images, read like the cohort's own, and of the same size and classes.
+
+How they were made is unknown; what counts is which files they are, by content. Names and paths of the files stay out of the rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipeline import artifacts, images
+from pipeline.errors import InputError
+from pipeline.images import FINDING
+from pipeline.ingest import quarantine
+from pipeline.ingest.cohort import Cohort, scanned
+from pipeline.ingest.isolate import Answer, isolated
+from pipeline.ingest.readers import archive
+from pipeline.ingest.survey import survey
+
+if TYPE_CHECKING:
+    from pipeline.config import IngestConfig
+    from pipeline.context import Context
+
+SETTING = "generate.import_from"
+LEAST = 20
+"""Images without which no audit begins: :func:`privacy.audit.find_copies` fits a tail to as many distances."""
+UNLABELLED = "no label"
+
+
+def run(ctx: Context) -> dict[str, Any]:
+    """Import the foreign images into ``ctx.out``: images, ``rows.parquet`` and ``quarantine.parquet`` (file, reason).
+
+    Raises:
+        InputError: none can be used, fewer than :data:`LEAST`, or some have no class of the cohort's: no image is judged as something
+            else than it is, and none that is left out is released.
+    """
+    found = _read(ctx)
+    for note in found.notes:
+        ctx.reporter.note(note)
+    reasons = Counter(reason for _, reason in found.left_out)
+    quarantine.write(ctx.out, found.left_out)
+    common = quarantine.commonest(reason for _, reason in found.left_out)
+    if unlabelled := sum(count for reason, count in reasons.items() if reason.startswith(UNLABELLED)):
+        raise InputError(
+            f"{unlabelled} of the synthetic images have no class of ingest.classes ({common}): name their folders or labels as the "
+            f"cohort's are named, or judge the set without classes (ingest.unlabelled)"
+        )
+    if len(found.rows) < LEAST:
+        why = f" ({common})" if common else ""
+        raise InputError(f"{len(found.rows)} usable synthetic images in {SETTING}{why}: an audit needs {LEAST} at the least, add images")
+    rows = pd.DataFrame(
+        {
+            "id": [f"synthetic-{number:06d}" for number in range(len(found.rows))],
+            **{FINDING + name: found.findings[:, number] for number, name in enumerate(ctx.config.ingest.classes or ())},
+        }
+    )
+    images.write(ctx.out, found.images, found.rows.index.to_numpy(), rows)
+    artifacts.write_json(ctx.out / "imported.json", {"images": len(rows), **found.facts, "left_out": dict(sorted(reasons.items()))})
+    for folder in (*ctx.out.glob("partial-*"), *ctx.out.glob("unpacked*")):
+        shutil.rmtree(folder)
+    return {"images": len(rows), "imported_as": found.facts["source"]["kind"], "left_out": sum(reasons.values())}
+
+
+def _read(ctx: Context) -> Cohort:
+    """The foreign images, each by itself: whose they would be is not asked."""
+    ingest, given = ctx.config.ingest, ctx.config.generate.import_from
+    assert given is not None
+    path = given.expanduser()
+    looked = survey(path, SETTING)
+    below = ""
+    if looked.kind == "archive":
+        section = _unpacked(ctx, path, ingest)
+    elif looked.kind == "release":
+        update = {"path": path, "source": "pictures", "labels": "rows.csv", "label_field": None, "label_table": None}
+        section, below = ingest.model_copy(update=update), "images/"
+    else:
+        # An attribute of a header names classes of DICOM files alone.
+        field = ingest.label_field if looked.kind == "dicom" else None
+        section = ingest.model_copy(update={"path": path, "source": looked.kind, "label_field": field})
+    asked = section.source == "dicom" and section.label_field is None and section.label_table is None and not section.unlabelled
+    if asked and not (path / section.labels).is_file():
+        raise InputError(f"no label table {section.labels} in {path}: put it there, or judge the set without classes (ingest.unlabelled)")
+    return scanned(ctx, section, people=False, below=below)
+
+
+def _unpacked(ctx: Context, path: Path, ingest: IngestConfig) -> IngestConfig:
+    """The section that reads an archive's pictures, in folders named by class index. Raises InputError where it is not of that kind."""
+    folder = ctx.out / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    seconds = 60 + path.stat().st_size / 1e6
+    [answer] = isolated(functools.partial(archive.unpack, folder=folder), [path], seconds=seconds)
+    why = answer.value.get("why") if isinstance(answer, Answer) else answer.reason
+    if why:
+        raise InputError(f"{path.name} cannot be imported: {why}: give an .npz of MedMNIST's layout, or a folder, as {SETTING}")
+    places = tuple(str(number) for number in range(len(ingest.classes or ())))
+    return ingest.model_copy(
+        update={
+            "path": folder,
+            "source": "pictures",
+            "label_field": None,
+            "label_table": None,
+            "classes": places,
+        }
+    )

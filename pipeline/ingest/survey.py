@@ -1,0 +1,85 @@
+"""What a folder or file of images is, told from a few of them: its kind, the side of its images, colour, and how it names classes."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.ingest import source
+from pipeline.ingest.isolate import Answer, isolated
+from pipeline.ingest.readers.archive import is_archive
+from pipeline.ingest.readers.reading import Reading
+
+Kind = Literal["dicom", "pictures", "archive", "release"]
+LOOKED_AT = 24
+RELEASE = ("gate.json", "rows.csv", "images")
+"""What tells a release of ours from another folder of pictures."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        kind: ``dicom`` or ``pictures`` in a folder, an ``archive`` (.npz), or a ``release`` of ours.
+        side: the longest side of the images looked at, in pixels; 0 in an archive.
+        colour: whether any of them has colour.
+        folders: names of the folders that hold pictures, where all of them lie in folders; otherwise none.
+    """
+
+    kind: Kind
+    side: int
+    colour: bool
+    folders: tuple[str, ...]
+
+
+def kind_of(path: Path, setting: str) -> Kind:
+    """What a folder or file holds. Raises InputError, naming ``setting``, where it holds no image."""
+    return survey(path, setting).kind
+
+
+def survey(path: Path, setting: str) -> Survey:
+    """Look at a few of the files, in workers of their own, since they may be hostile.
+
+    Raises:
+        InputError: there is nothing there, or no image among the files looked at; ``setting`` is what the user would change.
+    """
+    path = path.expanduser()
+    if path.is_file() and is_archive(path):
+        return Survey("archive", 0, False, ())
+    if not path.is_dir():
+        raise InputError(f"{path}: {'no folder and no .npz file' if path.exists() else 'no such folder'}: give the images as {setting}")
+    released = all((path / name).exists() for name in RELEASE)
+    names = [name for name, _ in source.regular_files(path / "images" if released else path)]
+    if not names:
+        raise InputError(f"{path}: the folder holds no file: give the images as {setting}")
+    root = path / "images" if released else path
+    pictures = [name for name in names if PurePosixPath(name).suffix.lower() != ".csv"] or names
+    some = [pictures[place] for place in np.unique(np.linspace(0, len(pictures) - 1, LOOKED_AT).astype(int))]
+    found = [answer.value for answer in isolated(functools.partial(_look, root=root), some) if isinstance(answer, Answer) and answer.value]
+    if not found:
+        raise InputError(f"{path}: no DICOM, PNG, JPEG or TIFF image among {len(some)} files looked at: give images as {setting}")
+    kind = Counter(one["kind"] for one in found).most_common(1)[0][0]
+    side, colour = max(one["side"] for one in found), any(one["colour"] for one in found)
+    parts = [PurePosixPath(name).parts for name in pictures]
+    folders = tuple(sorted({part[0] for part in parts})) if kind == "pictures" and all(len(part) > 1 for part in parts) else ()
+    return Survey("release" if released else kind, side, colour, folders)
+
+
+def _look(name: str, root: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Kind, longest side and colour of a file's first image; nothing where it is none."""
+    from pipeline.ingest.readers import dicom, pictures
+
+    readers: tuple[tuple[str, Any], ...] = (("pictures", pictures.read), ("dicom", dicom.read_each))
+    for kind, read in readers:
+        first = next(iter(read([root / name])))
+        if isinstance(first, Reading):
+            return {"kind": kind, "side": int(max(first.pixels.shape[-2:])), "colour": len(first.pixels) == 3}, []
+    return {}, []
