@@ -117,7 +117,9 @@ def interval(measure: Any) -> str:
         return number(figures[0])
     largest = max(finite)
     places = 1 if largest >= 100 else max(3, 1 - math.floor(math.log10(largest))) if largest else 0
-    value, low, high = ("–" if figure is None else f"{figure:,.{0 if figure in (0, 1) else places}f}" for figure in figures)
+    value, low, high = (
+        "–" if figure is None else f"{round(figure, places) + 0.0:,.{0 if figure in (0, 1) else places}f}" for figure in figures
+    )
     return f"{value} ({'spread ' if 'spread' in measure else ''}{low} to {high})".replace("-", "−")
 
 

@@ -21,6 +21,7 @@ from unittest import mock
 
 from scipy.stats import norm
 
+from pipeline.config import Config
 from pipeline.release.results import interval
 
 TIMES = 3
@@ -73,21 +74,17 @@ def compare(first: Mapping[tuple[str, ...], Mapping[str, Any]], again: Mapping[s
     return rows
 
 
-def measure_again(config: str, overrides: list[str], run: Path, folder: Path, seed: int) -> dict[str, Any]:
+def measure_again(settings: Config, run: Path, folder: Path, seed: int) -> dict[str, Any]:
     """Run evaluate and stress on a finished run's images, into another folder, and return their JSON by stage."""
     from evaluation import training
-    from pipeline import runtime
-    from pipeline.config import load_config
+    from pipeline import evaluate, runtime, stress
+    from pipeline.context import Context
     from pipeline.progress import Reporter
-    from pipeline.stages import BY_NAME, Context, load
 
-    settings = load_config(config, overrides)
     longer = settings.evaluate.model_copy(update={"classifier_images": TIMES * settings.evaluate.classifier_images})
     settings = settings.model_copy(update={"evaluate": longer})
     folder.mkdir(parents=True, exist_ok=True)
-    for stage in ("ingest", "generate"):
-        if not (folder / stage).exists():
-            (folder / stage).symlink_to((run / stage).resolve(), target_is_directory=True)
+    where = {"ingest": run / "ingest", "generate": run / "generate", "evaluate": folder / "evaluate"}
     drawn = runtime.derive_seed
 
     def other(number: int, *purpose: str | int) -> int:
@@ -98,15 +95,15 @@ def measure_again(config: str, overrides: list[str], run: Path, folder: Path, se
         mock.patch.object(training, "PATIENCE", TIMES * training.PATIENCE),
         mock.patch.object(training, "LEAST", TIMES * training.LEAST),
     ):
-        for name in FILES:
+        for name, stage in (("evaluate", evaluate.run), ("stress", stress.run)):
             (folder / name).mkdir(exist_ok=True)
-            context = Context(settings, folder, folder / name, False, Reporter(folder / "log.jsonl"), {})
-            load(BY_NAME[name])(context)
+            stage(Context(settings, folder, folder / name, False, Reporter(folder / "log.jsonl"), {}, where))
     return {name: json.loads((folder / name / file).read_text()) for name, file in FILES.items()}
 
 
 def main() -> None:
     """Measure again, compare, and write ``agreement.json``."""
+    from pipeline.config import load_config
     from tests.benchmarks.report import facts
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     first = {name: json.loads((options.run / name / file).read_text()) for name, file in FILES.items()}
     numbers = judged(first, (options.run / "release" / "report.html").read_text(encoding="utf-8"))
-    again = measure_again(options.config, options.set, options.run, options.out / "again", options.seed)
+    again = measure_again(load_config(options.config, options.set), options.run, options.out / "again", options.seed)
     rows = compare(numbers, again)
     for row in rows:
         if not row["within"]:

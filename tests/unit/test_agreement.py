@@ -3,9 +3,11 @@
 import pytest
 from release_run import EVALUATION, STRESS, config, decide, make_context
 
+from evaluation import training
+from pipeline import evaluate, runtime, stress
 from pipeline.release.report import render_report
 from pipeline.release.results import Results
-from tests.benchmarks.agreement import compare, judged, measures
+from tests.benchmarks.agreement import compare, judged, measure_again, measures
 
 
 def test_the_judged_numbers_are_those_that_the_report_shows_with_an_interval(tmp_path):
@@ -41,3 +43,27 @@ def test_a_number_that_is_not_there_again_is_outside():
     rows = compare({("a", "b"): one(0.5, 0.4, 0.6)}, {"a": {"b": {"unfit": "could not be trained"}}})
     assert (rows[0]["second"], rows[0]["within"], rows[0]["within_bonferroni"]) == (None, False, False)
     assert [path for path, _ in measures({"a": [{"b": one(0, 0, 1)}, {"value": 1}]})] == [("a", "0", "b")]
+
+
+def test_it_trains_three_times_as_long_under_other_seeds_and_leaves_the_division_of_val(tmp_path, monkeypatch):
+    seen = []
+
+    def stage(ctx):
+        name = ctx.out.name
+        drawn = [runtime.derive_seed(ctx.config.seed, purpose) for purpose in ("val", name)]
+        seen.append((name, ctx.config.evaluate.classifier_images, training.PATIENCE, drawn, ctx.folder("ingest")))
+        (ctx.out / {"evaluate": "evaluation.json", "stress": "stress.json"}[name]).write_text('{"n": 1}')
+        return {}
+
+    for module in (evaluate, stress):
+        monkeypatch.setattr(module, "run", stage)
+    settings, patience = config(), training.PATIENCE
+    assert measure_again(settings, tmp_path / "run", tmp_path / "again", 1) == {"evaluate": {"n": 1}, "stress": {"n": 1}}
+    assert [name for name, *_ in seen] == ["evaluate", "stress"]
+    for name, images, waited, (val, own), ingest in seen:
+        assert images == 3 * settings.evaluate.classifier_images
+        assert waited == 3 * patience
+        assert val == runtime.derive_seed(settings.seed, "val")
+        assert own != runtime.derive_seed(settings.seed, name)
+        assert ingest == tmp_path / "run" / "ingest"
+    assert patience == training.PATIENCE
