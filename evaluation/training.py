@@ -161,6 +161,7 @@ class Learner:
         self.kept: dict[str, Tensor] = {}
         self.kept_at = 0
         self.settled = False
+        self.turn = 0 if task.before is None else task.before[1]
 
     def advance(self) -> None:
         """One optimiser step, of device work only."""
@@ -190,6 +191,8 @@ class Learner:
         """Score the averaged network on the held-out images, keep it where it is the best so far, and see whether it still gains."""
         loss, seen = self._loss(), self.taken * BATCH
         self.curve.append((seen, loss))
+        if seen <= self.turn:  # neither kept nor settled before it has seen what it is meant to end on
+            return
         if not loss >= self.least:
             self.least, self.kept_at = loss, seen
             self.kept = {name: value.clone() for name, value in self.average.state_dict().items()}

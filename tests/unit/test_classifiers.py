@@ -94,6 +94,16 @@ def test_together_nobody_stops_before_the_last(data: tuple[Labelled, Labelled]) 
     assert len(both[0].curve) == len(both[1].curve) == len(apart[0].curve)
 
 
+def test_of_a_training_in_two_parts_a_state_of_the_second_is_kept(data: tuple[Labelled, Labelled]) -> None:
+    """Even where the first part, of both classes, is the better one: the second draws one class alone."""
+    images, choose = data
+    both, one = equal_classes(images.labels), (images.labels == 0).astype(np.float64)
+    [found] = train([task(images, choose, weights=one, before=(both, 4096))], kind="small", ceiling=8192, device="cpu")
+    losses = dict(found.curve)
+    assert losses[4096] < losses[8192]
+    assert found.images > 4096
+
+
 def test_a_rare_class_is_drawn_as_often_as_a_common_one(data: tuple[Labelled, Labelled]) -> None:
     learn, choose = data
     few = learn.take(np.r_[np.flatnonzero(learn.labels == 0), np.flatnonzero(learn.labels == 1)[:4]])
