@@ -56,19 +56,40 @@ def worker_processes(preload: Sequence[str] = ()) -> Any:
     """The context of worker processes: forked from a small server that has imported ``preload``, so that they are cheap to start, and no
     thread, lock or secret of this process goes with them.
 
-    Neither the server nor a worker hears the terminal's Ctrl-C, from its first instruction on: whoever started them ends them.
+    Neither the server nor a worker hears the terminal's Ctrl-C, from its first instruction on, or writes to its standard error: whoever
+    started them ends them, and says why.
     """
     from multiprocessing import forkserver, resource_tracker
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload])
-    resource_tracker.ensure_running()  # which the server would start, unblocking the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with _unheard():
+        resource_tracker.ensure_running()  # which the server would start, unblocking the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Let what is started inside the context inherit no standard error: a worker that is begun while this process ends would print how
+    its own start failed, after this process's last line."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def end_with_parent() -> None:
