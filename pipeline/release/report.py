@@ -167,6 +167,9 @@ def tiles(results: Results) -> list[tuple[str, str, str]]:
     for key, name, note in found:
         if key not in figures:
             continue
+        if not re.match(r"−?\d", figures[key].text):  # a sentence: why there is no figure
+            shown.append((name, "–", figures[key].text))
+            continue
         figure = figures["copy_rate"] if key == "flagged" and "copy_rate" in figures else figures[key]
         bounds = figure.text.partition(" (")[2].rstrip(")")
         notes = (f"{note} {figure.value}" if key == "flagged" else note or figure.name.partition(": ")[2], bounds)

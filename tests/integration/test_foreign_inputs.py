@@ -24,6 +24,9 @@ from pipeline.release.dicom_export import dicom_bytes
 from tests.integration import foreign
 from tests.integration.foreign import CLASSES, SIDE, phantoms, pictures
 
+# Each reads and judges folders of images in worker processes.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _workers():

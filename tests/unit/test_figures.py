@@ -138,3 +138,11 @@ def test_a_tile_has_the_digits_of_the_interval_beside_it(tmp_path: Path, value: 
     found = replace(Results.load(config(), ctx.folder, decide("pass"), ctx.records), evaluation=evaluation)
     shown, note = next((shown, note) for name, shown, note in tiles(found) if name == "AUC, synthetic images added")
     assert f"{shown} ({note.rpartition('; ')[2]})" == interval(measure)
+
+
+def test_the_tile_of_a_judge_that_was_not_fit_gives_the_reason_and_no_interval(tmp_path: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    reason = "the encoder could not be trained on so few images: AUC 0.62 (0.40 to 0.80)"
+    evaluation = EVALUATION | {"fidelity": EVALUATION["fidelity"] | {"frechet": {"ratio": {"unfit": reason}}}}
+    found = replace(Results.load(config(), ctx.folder, decide("pass"), ctx.records), evaluation=evaluation)
+    assert ("Fréchet distance ÷ floor", "–", reason) in tiles(found)
