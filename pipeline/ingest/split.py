@@ -139,7 +139,8 @@ def assign(
 ) -> NDArray[np.str_]:
     """Split of every image: at random by unit, stratified by class.
 
-    A unit with images of several classes counts for the one that fewest units have, so that rare classes are spread most evenly.
+    A unit with images of several classes is drawn with the one that fewest units have, so that rare classes are spread most evenly, and
+    counts for all of them.
 
     Args:
         units: what stays together, ``int64 [n]``, as :func:`tie` gives it.
@@ -154,8 +155,8 @@ def assign(
     Raises:
         InputError: a class has fewer than :data:`MIN_PATIENTS` units for each split.
     """
-    stratum = _strata(units, labels, len(classes))
-    counts = np.bincount(stratum, minlength=len(classes))
+    present = _present(units, labels, len(classes))
+    stratum, counts = _strata(present), present.sum(axis=0)
     needed = MIN_PATIENTS * len(shares)
     if (counts < needed).any():
         lacking = ", ".join(f"class {classes[index]} has {counts[index]}" for index in np.flatnonzero(counts < needed).tolist())
@@ -167,26 +168,31 @@ def assign(
     chosen = np.zeros(len(stratum), names.dtype)
     if fixed is not None:
         chosen[units[fixed != ""]] = fixed[fixed != ""]
-    for index, name in enumerate(classes):
+    for index in range(len(classes)):
         members = np.flatnonzero(stratum == index)
         taken = np.array([(chosen[members] == split).sum() for split in names])
         free = rng.permutation(members[chosen[members] == ""])
-        more = _apportion(len(free), list(shares.values()), taken)
-        if (short := np.maximum(MIN_PATIENTS - taken - more, 0)).any():
+        chosen[free] = np.repeat(names, _apportion(len(free), list(shares.values()), taken))
+    for index, name in enumerate(classes):
+        there = np.array([(chosen[present[:, index]] == split).sum() for split in names])
+        if (short := np.maximum(MIN_PATIENTS - there, 0)).any():
             missing = " and ".join(f"{short[place]} in {names[place]}" for place in np.flatnonzero(short))
             raise InputError(
                 f"too few new {noun} to split: class {name} lacks {missing}, and earlier {noun} stay where they are: add {noun}"
             )
-        chosen[free] = np.repeat(names, more)
     return chosen[units]
 
 
-def _strata(units: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Class that each unit counts for: of those that its images have, the one that fewest units have."""
-    number = int(units.max()) + 1
-    present = np.zeros((number, classes), bool)
+def _present(units: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.bool_]:
+    """Which classes the images of each unit have, ``[units, classes]``."""
+    present = np.zeros((int(units.max()) + 1, classes), bool)
     present[units, labels] = True
-    return np.asarray(np.where(present, present.sum(axis=0), number + 1).argmin(axis=1), np.int64)
+    return present
+
+
+def _strata(present: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Class by which each unit is drawn: of those that it has, the one that fewest units have."""
+    return np.asarray(np.where(present, present.sum(axis=0), len(present) + 1).argmin(axis=1), np.int64)
 
 
 def _apportion(total: int, shares: Sequence[float], taken: NDArray[np.int64]) -> NDArray[np.int64]:

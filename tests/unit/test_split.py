@@ -164,3 +164,13 @@ def test_volumes_and_sixteen_bits_are_compared_too() -> None:
     volumes = np.random.default_rng(0).integers(0, 65536, (6, 1, 8, 24, 24), dtype=np.uint16)
     volumes[4] = volumes[1] // 2 + 4000
     np.testing.assert_array_equal(near_duplicates(volumes), [-1, 0, -1, -1, 0, -1])
+
+
+def test_patients_with_images_of_both_classes_count_for_both() -> None:
+    """Before and after a treatment, or a side each: no class is missing because all its patients have the other one too."""
+    units, labels = np.repeat(np.arange(20), 2), np.tile([0, 1], 20)
+    shares = {"train": 0.4, "audit": 0.3, "val": 0.15, "test": 0.15}
+    splits = assign(units, labels, shares, ("normal", "effusion"), np.random.default_rng(0))
+    for label in (0, 1):
+        assert all((splits[labels == label] == name).sum() >= MIN_PATIENTS for name in shares)
+    assert (splits[::2] == splits[1::2]).all()
