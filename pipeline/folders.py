@@ -24,6 +24,8 @@ from pipeline.errors import InputError
 SWAP = "swap.json"
 REPLACED = ".replaced"
 PROGRAM = "synthcohort"
+FILES = (".lock", "log.jsonl", ".sources.json", ".holdout.json", ".foreign.json", ".label-table.json")
+"""What a run writes in its folder beside the stages' folders."""
 
 
 def claim(run: Path, stages: Sequence[str], sources: Mapping[str, Path], keep: Iterable[Path] = ()) -> None:
@@ -38,11 +40,16 @@ def claim(run: Path, stages: Sequence[str], sources: Mapping[str, Path], keep: I
         keep: further files that are not the run's, such as the configuration's own.
 
     Raises:
-        InputError: a stage's folder is a link, a file, a mount point, or holds what this program did not write; or a source lies in one,
-            is one, or holds one.
+        InputError: a file that the run writes beside its stages is a link or no file; a stage's folder is a link, a file, a mount point, or
+            holds what this program did not write; or a source lies in one, is one, or holds one.
     """
     if os.path.lexists(run) and not run.is_dir():
         raise InputError(f"{run.name} is a file or a link to nothing: give --out a folder")
+    for name in FILES:
+        path = run / name
+        # A link's target would be written, and opening a pipe waits for ever.
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise InputError(f"{run.name}/{name} is not a file of this program's: move it away, or give another --out")
     ours = [run / name for name in (*stages, UNFINISHED)]
     for setting, path in [*sources.items(), *(("the configuration", path) for path in keep if path.is_file())]:
         for folder in ours:

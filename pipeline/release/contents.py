@@ -52,11 +52,15 @@ def subject(release: str, number: int) -> str:
 def class_folders(classes: Sequence[str]) -> dict[str, str]:
     """A folder name for each class: its own name where it is a plain one, made plain and distinct where it is not."""
     folders: dict[str, str] = {}
+    # Some file systems do not tell upper from lower case.
+    taken: set[str] = set()
     for index, name in enumerate(classes):
         plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:80] or "class"
-        # Some file systems do not tell upper from lower case.
-        taken = {folder.lower() for folder in folders.values()}
-        folders[name] = plain if plain.lower() not in taken else f"{plain}_{index}"
+        folder = plain
+        while folder.lower() in taken:
+            folder = f"{folder}_{index}"
+        taken.add(folder.lower())
+        folders[name] = folder
     return folders
 
 

@@ -25,10 +25,12 @@ _NUMBER = r"-?[0-9.]{1,24}"
 _COLOUR = r"#[0-9a-f]{3,6}"
 _TEXT = "text"
 """Marks attributes whose value is a text, held to the same rule as the texts of the page."""
-_CLASS = (
+# Words between single spaces: with the space among the alternatives there are as many ways to split a word as it has letters, to a power.
+_CLASS_WORD = (
     r"(?:pass|fail|inconclusive|not judged|banner|badge|top|facts|tiles?|name|value|note|lead|scroll|n|dense|heat|h[0-7]|plot|tick|bar"
-    r"|whisker|legend|tone-[a-z]+|class|columns| )*"
+    r"|whisker|legend|tone-[a-z]{1,20}|class|columns)"
 )
+_CLASS = rf"(?:{_CLASS_WORD}(?: {{1,3}}{_CLASS_WORD}){{0,5}})? {{0,3}}"
 _PICTURE = "picture"
 """Marks the one attribute that holds a picture."""
 ELEMENTS: Mapping[str, Mapping[str, str]] = {

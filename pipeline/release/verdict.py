@@ -15,6 +15,8 @@ def read_gate(path: Path) -> dict[str, Any]:
     """A ``gate.json`` whose verdict, reasons and texts follow from the numbers of its checks. Raises Damage for any other."""
     if path.is_symlink():
         raise Damage("is a link")
+    if path.exists() and not path.is_file():
+        raise Damage("is not a file")
     gate = json_value(path)
     if not isinstance(gate, dict) or tuple(gate) != contents.GATE_KEYS:
         raise Damage("has other keys than a verdict")

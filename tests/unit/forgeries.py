@@ -281,6 +281,7 @@ PASSED: dict[str, tuple[Forgery, str]] = {
     "a dangling link": (lambda r: (r / "x").symlink_to("nowhere"), "x is a link"),
     "a link to itself": (lambda r: (r / "images" / "loop").symlink_to(".."), "images/loop is a link"),
     "a named pipe": (lambda r: os.mkfifo(r / "pipe"), "pipe is a link or no plain file"),
+    "a verdict that is a pipe": (lambda r: ((r / "gate.json").unlink(), os.mkfifo(r / "gate.json")), "gate.json is not a file"),
     "a partial record": (written("partial.json", b"{}"), "partial.json must not be"),
     "a missing picture": (lambda r: picture(r).unlink(), "is missing"),
     "a missing card": (lambda r: (r / "data_card.md").unlink(), "data_card.md is missing"),
@@ -300,6 +301,7 @@ PASSED: dict[str, tuple[Forgery, str]] = {
     "other times in the record": (json_edit("record.json", lambda v: v.update(finished=PAYLOAD)), "record.json"),
     "a number that is none in the record": (edited("record.json", '"seconds": 1.0', '"seconds": NaN'), "record.json"),
     # The report.
+    "a class that takes for ever to match": (in_report(f'<p class="{"n" * 60}!">x</p>'), "report.html"),
     "a script": (in_report("<script>alert(1)</script>"), "report.html"),
     "a script in capitals": (in_report("<SCRIPT src=//x></SCRIPT>"), "report.html"),
     "a remote picture": (in_report('<img alt="x" src="https://example.org/x.png">'), "report.html"),

@@ -119,6 +119,7 @@ def test_class_names_become_distinct_plain_folders() -> None:
     assert len({folder.lower() for folder in folders.values()}) == 5
     assert folders["plain"] == "plain"
     assert all("/" not in name and not name.startswith(".") for name in folders.values())
+    assert len(set(contents.class_folders(("a_b_2", "a b", "a_b")).values())) == 3
 
 
 def test_subjects_carry_an_id_of_the_release_that_only_the_key_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

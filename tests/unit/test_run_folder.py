@@ -77,6 +77,12 @@ def pipe_in_its_place(folder: Path) -> None:
     os.mkfifo(folder)
 
 
+def link_to_a_file(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    (folder.parent.parent / "theirs.txt").write_text("the user's own")
+    folder.symlink_to(folder.parent.parent / "theirs.txt")
+
+
 def link_as_record(folder: Path) -> None:
     other = folder.parent.parent / "other"
     run(config(), other)
@@ -88,6 +94,13 @@ OTHERS: list[Callable[[Path], None]] = [
     *(note, record_of_another_tool, mark_of_another_tool, record_of_another_stage, link_to_a_folder, link_to_nothing, link_to_itself),
     *(file_in_its_place, link_as_record),
 ]
+
+
+@pytest.mark.parametrize("make", [note, link_to_nothing, link_to_itself, pipe_in_its_place, link_to_a_file], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("name", folders.FILES)
+def test_a_file_that_the_run_writes_is_neither_followed_nor_waited_for(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "run" / name)
+    refused(tmp_path / "run")
 
 
 @pytest.mark.parametrize("make", OTHERS, ids=lambda make: make.__name__)
