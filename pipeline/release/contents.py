@@ -23,8 +23,8 @@ PASSED = REFUSED | {ROWS, ARCHIVE, CARD, CARD_TEXT, LICENCE, CHECKSUMS}
 GATE_KEYS = ("verdict", "unit", "images", "weights", "needed", "checks", "replication", "release", "software", "digests", "attempt")
 DIGEST_KEYS = ("images", "weights", "pixels", "rows")
 JUDGED_FILES = {
-    "images": re.compile(r"images-\d{5}\.npy|rows\.parquet"),
-    "weights": re.compile(r"[a-z]+\.safetensors|ema/\d{8}\.safetensors"),
+    "images": re.compile(r"images-[0-9]{5}\.npy|rows\.parquet"),
+    "weights": re.compile(r"[a-z]+\.safetensors|ema/[0-9]{8}\.safetensors"),
 }
 """Names of the run's files whose digests ``gate.json`` binds."""
 RELEASE_ID = re.compile(r"[0-9a-f]{8}")

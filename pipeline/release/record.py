@@ -52,7 +52,7 @@ class _Record(_Part):
     hardware: _Hardware
     summary: dict[str, str | int]
     seconds: float = Field(ge=0, le=1e9)
-    finished: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}$")
+    finished: str = Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{4}$")
     contains_patient_data: Literal[False]
     seal: Digest
 

@@ -287,6 +287,10 @@ PASSED: dict[str, tuple[Forgery, str]] = {
     "a missing card": (lambda r: (r / "data_card.md").unlink(), "data_card.md is missing"),
     "a folder for a file": (lambda r: ((r / "LICENSE.txt").unlink(), (r / "LICENSE.txt").mkdir()), "LICENSE.txt"),
     # The record.
+    "a date in other digits": (
+        json_edit("record.json", lambda v: v.update(finished="\u0662" + v["finished"][1:])),
+        "record.json",
+    ),
     "payload in the record": (json_edit("record.json", lambda v: v.update(notes=PAYLOAD)), "record.json"),
     "payload in the record's summary": (json_edit("record.json", lambda v: v["summary"].update(verdict=PAYLOAD)), "record.json"),
     "payload in the record's hardware": (json_edit("record.json", lambda v: v["hardware"].update(gpu=BASE64)), "record.json"),
