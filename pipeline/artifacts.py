@@ -67,20 +67,25 @@ def folder_digests(folder: Path) -> dict[str, str]:
     return {name: file_digest(folder / name) for name in sorted(_contents(folder)[0])}
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, for the user's eyes alone, so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600 in one rename: a reader, or a process after a kill, sees the old content or the new one, never a part."""
+    # Made by mkstemp, so that it is 0600 from its first byte on.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, sort_keys=False, allow_nan=False)
-            file.write("\n")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as :func:`write_bytes` writes it; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path, largest: int = LARGEST) -> Any:

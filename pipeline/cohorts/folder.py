@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,18 +59,3 @@ def held() -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 in one rename: a process that is killed leaves the old content or the new one."""
-    # Made by mkstemp, so that it is 0600 from its first byte on.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -46,7 +46,7 @@ def _of_the_cohorts(run: Path) -> bytes:
                     f"{home} is missing, and pseudonyms were made under it: restore it from a backup, give the key as SYNTHCOHORT_KEY, or "
                     f"the folder that holds it as SYNTHCOHORT_COHORTS"
                 )
-            folder.replace(home, secret.from_file(own) if own.is_file() else _new())
+            artifacts.write_bytes(home, secret.from_file(own) if own.is_file() else _new())
         key = secret.from_file(home)
         if own.is_file():
             if secret.from_file(own) != key:
@@ -62,7 +62,7 @@ def _given(path: Path) -> bytes:
     if not os.path.lexists(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            folder.replace(path, _new())
+            artifacts.write_bytes(path, _new())
         except OSError as error:
             raise InputError(f"SYNTHCOHORT_KEY_FILE {path.name} cannot be made ({error.strerror}): give a file that can") from None
     return secret.from_file(path)

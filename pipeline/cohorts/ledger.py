@@ -44,7 +44,7 @@ class Found:
         path = self._files[0] if self._files else folder.new_file()
         with folder.usable():
             if cohort != self.cohort or len(self._files) != 1 or self._old:
-                folder.replace(path, cohort.to_json(self._key))
+                artifacts.write_bytes(path, cohort.to_json(self._key))
             for needless in (*self._files[1:], *self._old):
                 needless.unlink(missing_ok=True)
         self.cohort, self._files, self._old = cohort, [path], []
