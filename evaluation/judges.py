@@ -56,7 +56,7 @@ class Fitness:
         return {"auc": self.auc, "per_class": per_class} | _reason(self.unfit)
 
 
-def fitness(probabilities: Floats, real: Labelled, names: tuple[str, ...]) -> Fitness:
+def fitness(probabilities: Floats, real: Labelled, names: tuple[str, ...], unfinished: str | None = None) -> Fitness:
     """Score a judge's trainings on real images that it did not learn from.
 
     A judge is unfit for a class, too, where it names real images of it no more often than chance would (1/K): it then misses the class
@@ -64,15 +64,17 @@ def fitness(probabilities: Floats, real: Labelled, names: tuple[str, ...]) -> Fi
 
     Args:
         probabilities: ``[S, n, K]`` of the real images.
+        unfinished: of :func:`evaluation.training.unfinished`; a judge that was still learning is unfit, whatever it scores.
     """
     predicted, labels = probabilities.argmax(axis=2), real.labels
     whole = interval(macro_auc_estimate(probabilities, labels, real.groups))
+    reason = unfinished or unfit(whole)
     areas, recalls, reasons = {}, {}, {}
     for k, name in enumerate(names):
         areas[name] = interval(auc_estimate(probabilities[:, :, k], labels == k, real.groups))
         recalls[name] = share_interval(recall_estimate(predicted, labels, real.groups, k))
-        reasons[name] = unfit(whole) or unfit(areas[name]) or _by_chance(recalls[name], len(names))
-    return Fitness(whole, areas, recalls, unfit(whole), reasons)
+        reasons[name] = reason or unfit(areas[name]) or _by_chance(recalls[name], len(names))
+    return Fitness(whole, areas, recalls, reason, reasons)
 
 
 def label_fidelity(judge: Fitness, probabilities: Floats, labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from evaluation.intervals import to_json
 from evaluation.judges import fitness, label_fidelity
 from evaluation.panel import panel
 from evaluation.plain_features import plain_features
-from evaluation.training import Task, Trained, train
+from evaluation.training import Task, Trained, train, unfinished
 from evaluation.utility import Scored, utility
 from pipeline import runtime, tensors
 from pipeline.artifacts import damage, write_json
@@ -89,11 +89,16 @@ def run(ctx: Context) -> dict[str, Any]:
         arm: Scored(*(np.stack([one.classifier.predict(part.unit) for one in trained]) for part in (choose, test)))
         for arm, trained in arms.items()
     }
-    judge = fitness(scored[CONTROL].test, test, made.classes)
+    still = {arm: reason for arm, trained in arms.items() if (reason := unfinished(trained))}
+    judge = fitness(scored[CONTROL].test, test, made.classes, still.get(CONTROL))
     seen = np.stack([one.classifier.predict(synthetic.unit) for one in arms[CONTROL]])
     result["judge"] = {"network": config.classifier, "trained_on": CONTROL} | judge.to_dict()
     result["label_fidelity"] = label_fidelity(judge, seen, synthetic.labels, made.classes)
-    result["utility"] = utility(scored, choose, test, made.classes, synthetic=len(synthetic))
+    if CONTROL in still:
+        result["utility"] = {"unfit": still[CONTROL]}
+    else:
+        ended = {arm: one for arm, one in scored.items() if arm not in still}
+        result["utility"] = utility(ended, choose, test, made.classes, synthetic=len(synthetic)) | {"unfinished": still}
     result["training"] = work.courses
     found = to_json(result)
     write_json(ctx.out / "evaluation.json", found)
@@ -118,7 +123,8 @@ class _Work:
         with self.ctx.reporter.progress("encoders", ceiling) as progress:
             trained = train(tasks, kind="small", ceiling=ceiling, device=self.device, progress=progress)
         self.courses["encoder"] = course(trained)
-        judged = fitness(np.stack([one.classifier.predict(self.test.unit) for one in trained]), self.test, self.names)
+        scores = np.stack([one.classifier.predict(self.test.unit) for one in trained])
+        judged = fitness(scores, self.test, self.names, unfinished(trained))
         facts = {
             "features": f"pooled features of {self.seeds} small residual networks trained to classify {len(learn)} of the real validation "
             f"images, standardised",

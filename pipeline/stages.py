@@ -64,7 +64,7 @@ STAGES = (
     Stage("audit", 2, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
     Stage(
         "evaluate",
-        2,
+        3,
         ("ingest", "generate"),
         "pipeline.evaluate:run",
         False,
@@ -72,7 +72,7 @@ STAGES = (
         "evaluation.json, judges.safetensors, samples.png (local eyes only)",
     ),
     Stage(
-        "stress", 2, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
+        "stress", 3, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
     ),
     Stage(
         "release",

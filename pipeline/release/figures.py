@@ -100,6 +100,11 @@ def evaluation_figures(evaluation: Mapping[str, Any]) -> list[Judged]:
             for arm, facts in arms.items()
         ),
         *(
+            Judged(f"{arm}_auc", f"AUC on real test images, trained on {ARMS.get(arm, arm)}", {"unfit": f"its classifier {reason}"})
+            for arm, reason in (dig(evaluation, "utility.unfinished") or {}).items()
+            if arm != "unfit"
+        ),
+        *(
             Judged(f"{arm}_gain", f"AUC difference, {ARMS.get(arm, arm)} − real images", dig(facts, "auc"))
             for arm, facts in differences.items()
         ),

@@ -95,6 +95,8 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
     """
     verdict = str(dig(results.gate, "images.verdict"))
     passed = verdict == "pass"
+    found = results.evaluation.get("utility")
+    compared = found if isinstance(found, Mapping) and "unfit" not in found else {}
     images = {name: [base64.b64encode(png).decode() for png in pictures] for name, pictures in samples.items()} if passed else {}
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
@@ -113,11 +115,11 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         fidelity=list(against_floor(results.evaluation.get("fidelity"))),
         fidelity_classes=class_table(dig(results.evaluation, "fidelity.per_class")),
         label_fidelity=label_plot(results.evaluation.get("label_fidelity"), reference=_chance(results)),
-        utility=utility_plot(results.evaluation.get("utility")),
-        arms=arm_table(results.evaluation.get("utility")),
-        by_class=sensitivity_table(results.evaluation.get("utility")),
+        utility=utility_plot(compared),
+        arms=arm_table(compared),
+        by_class=sensitivity_table(compared),
         changes=sentences(results.evaluation),
-        change_groups=change_table(dig(results.evaluation, "utility.subgroups")),
+        change_groups=change_table(compared.get("subgroups")),
         standing=standing(results),
         heat=heat_table(results.stress),
         subgroups=subgroup_plot(results.stress.get("subgroups")),

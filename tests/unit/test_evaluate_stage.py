@@ -1,14 +1,18 @@
 """The stages evaluate and stress on a cohort of blobs: one judge for all, and words where it is unfit."""
 
+import dataclasses
 import json
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation import training
 from pipeline import evaluate, stress
 from pipeline.config import Config
 from pipeline.context import Context
@@ -53,12 +57,19 @@ def context(folder: Path, stage: str, **settings: Any) -> Context:
             "ingest": {"source": "phantom"},
             "train": {"images": 1},
             "generate": {"per_class": 30},
-            "evaluate": {"seeds": 2, "classifier_images": 1024} | settings,
+            "evaluate": {"seeds": 2, "classifier_images": 4096} | settings,
             "stress": {"images": 40},
         }
     )
     (folder / stage).mkdir(exist_ok=True)
     return Context(config, folder, folder / stage, False, Reporter(folder / "log.jsonl", silent()), {})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def soon() -> Iterator[None]:
+    """Blobs are learned at once: plateaus are looked for within hundreds of images."""
+    with mock.patch.object(training, "CHECK", 256), mock.patch.object(training, "LEAST", 1024):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +88,7 @@ def test_the_default_arms_are_trained_alike_and_their_course_is_told(finished: t
     assert list(found["utility"]["arms"]) == ["real", "real+augmentation", "real+synthetic"]
     courses = found["training"]["arms"]
     assert len({course["curve"][-1][0] for course in courses.values()}) == 1
-    assert all(len(course["plateau"]) == 2 for course in courses.values())
+    assert all(course["plateau"] == [True, True] for course in courses.values())
     assert found["n"]["learn"] + found["n"]["choose"] == 60
     assert found["utility"]["arms"]["real"]["auc"]["value"] > 0.95
     json.dumps(finished.summaries, allow_nan=False)
@@ -120,7 +131,7 @@ def test_stress_is_put_on_the_very_judges_of_the_evaluation(finished: types.Simp
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_judges_that_see_nothing_yield_sentences_everywhere(tmp_path: Path) -> None:
     run_folder(tmp_path, signal=0.0)
-    summary = evaluate.run(context(tmp_path, "evaluate", classifier_images=128))
+    summary = evaluate.run(context(tmp_path, "evaluate"))
     found = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
     said = "could not be trained on so few images"
     for path in ("judge", "label_fidelity.macro", "label_fidelity.per_class.left", "fidelity"):
@@ -132,6 +143,35 @@ def test_judges_that_see_nothing_yield_sentences_everywhere(tmp_path: Path) -> N
     assert said in number(dig(found, "label_fidelity.macro.value"))
     assert said in stress.run(context(tmp_path, "stress"))["unfit"]
     assert said in json.loads((tmp_path / "stress" / "stress.json").read_text())["unfit"]
+
+
+def test_judges_that_were_still_learning_yield_sentences_everywhere(tmp_path: Path) -> None:
+    run_folder(tmp_path)
+    summary = evaluate.run(context(tmp_path, "evaluate", classifier_images=256))
+    found = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
+    said = "was still learning after 256 images, its ceiling"
+    for path in ("judge", "label_fidelity.macro", "label_fidelity.per_class.left", "fidelity", "utility"):
+        assert said in dig(found, path)["unfit"], path
+    assert said in interval(dig(found, "utility.differences.real+synthetic.auc"))
+    assert said in summary["label_fidelity"]
+    assert said in stress.run(context(tmp_path, "stress"))["unfit"]
+
+
+def test_an_arm_that_was_still_learning_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_folder(tmp_path)
+    course = evaluate.train_arms
+
+    def all_but_one(*given: Any, **settings: Any) -> dict[str, list[training.Trained]]:
+        trained = course(*given, **settings)
+        last = trained["real+synthetic"][-1]
+        return trained | {"real+synthetic": [*trained["real+synthetic"][:-1], dataclasses.replace(last, plateau=False)]}
+
+    monkeypatch.setattr(evaluate, "train_arms", all_but_one)
+    summary = evaluate.run(context(tmp_path, "evaluate"))
+    utility = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())["utility"]
+    assert list(utility["differences"]) == ["real+augmentation"]
+    assert "still learning" in utility["unfinished"]["real+synthetic"]
+    assert "still learning" in summary["real+synthetic_auc"]
 
 
 def test_damaged_judges_are_told_in_one_line(finished: types.SimpleNamespace, tmp_path: Path) -> None:
