@@ -18,7 +18,7 @@ from rich.text import Text
 from pipeline.artifacts import RECORD, UNFINISHED, Checked, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.ingest import quarantine
-from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, shadow_figures, stress_figures
+from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, shadow_figures, stress_figures, train_figures
 from pipeline.release.results import FILES, dig, interval, number, read_results
 from pipeline.stages import BY_NAME, STAGES
 
@@ -62,6 +62,7 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
     for note in notes if isinstance(notes := finished["cohort"].get("notes"), list) else []:
         console.print(f"  ! {note}", markup=False, highlight=False)
     for title, read, key in (
+        ("Training", train_figures, "model"),
         ("Shadow trainings", shadow_figures, "shadows"),
         ("Privacy", audit_figures, "audit"),
         ("Evaluation", evaluation_figures, "evaluation"),

@@ -65,6 +65,11 @@ class Judged:
         return number(self.measure.get("n")) if isinstance(self.measure, Mapping) and "n" in self.measure else ""
 
 
+def train_figures(model: Mapping[str, Any]) -> list[Judged]:
+    """What training showed of itself."""
+    return _measured(Judged("unseen_to_seen", "denoising loss on unseen images ÷ on training images", dig(model, "validation.ratio")))
+
+
 def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
     """What the audit found."""
     recalls = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
