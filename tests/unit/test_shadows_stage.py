@@ -10,14 +10,16 @@ import torch
 from PIL import Image
 
 from pipeline import artifacts, generate, shadows, train
+from pipeline.api.runs import shadow_cost
 from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import Training
 from pipeline.errors import InputError
 from pipeline.images import ImageSet, finding_columns
-from pipeline.progress import Reporter
+from pipeline.progress import Console, Reporter
 from pipeline.shadow_training import Shadows
+from pipeline.show import show
 from pipeline.stages import flow
 
 SMALL = {"images": 160, "batch": 16, "widths": [16, 32], "blocks": 1, "attention": [], "augment": 0.2, "dropout": 0.1}
@@ -224,6 +226,40 @@ def test_the_stage_is_there_where_trainings_are_asked_for():
     needs = {stage.name: stage.needs for stage in without}
     assert needs["audit"] == ("ingest", "train", "generate")
     assert "shadows" in {stage.name: stage.needs for stage in with_}["audit"]
+
+
+def test_the_plan_says_what_shadows_cost_in_minutes_where_a_training_is_finished(run, tmp_path):
+    config = configuration(8)
+    text = "8 trainings of 160 images, each with as many images as the run generates"
+    assert shadow_cost(config, out=tmp_path / "new") == f"{text}: 8 times what train and generate will take"
+    for stage, seconds in (("train", 100.0), ("generate", 20.0)):
+        artifacts.publish(run / stage, {"stage": stage}, seconds=seconds)
+    assert shadow_cost(config, out=run).startswith(f"{text}: about 16 minutes, as train and generate took 120 s")
+
+
+def test_the_command_tells_the_cost_where_the_stage_would_run(command, tmp_path):
+    told = command("plan", "quickstart", "--out", tmp_path / "run", "--set", "shadows.trainings=4")
+    assert told.returncode == 0, told.stderr
+    assert "4 trainings of 48,000 images" in " ".join(told.stdout.split())
+
+
+def test_show_tells_what_shadows_found_and_leaves_out_a_stage_that_nobody_asked_for(run, capsys):
+    def shown():
+        show(run, Console(width=200))
+        return capsys.readouterr().out
+
+    for stage in ("ingest", "train", "generate"):
+        artifacts.publish(run / stage, {"stage": stage})
+    before = shown()
+    assert "unseen images ÷ on training images" in before
+    cells = [line.split("│")[1].strip() for line in before.splitlines() if line.startswith("│")]
+    assert "audit" in cells
+    assert "shadows" not in cells
+    summary = shadows.run(context(run, configuration()))
+    artifacts.publish(run / "shadows", {"stage": "shadows"}, summary=summary)
+    after = shown()
+    assert "membership by the weights with shadow trainings, AUC" in after
+    assert summary["weights_auc"] in after
 
 
 @pytest.mark.parametrize("count", [1, 3, -1, 1000])
