@@ -97,8 +97,12 @@ def make_parts(share: Share, config: Config, ingest: Path, trained: Path, parts:
     asked = asked_for(config, len(pool.classes))
     before = len(share.places(len(inside))) - len(mine)
     for done, number in enumerate(mine, start=before):
+
+        def advance(seen: int, done: int = done) -> None:
+            report(share.of * (done * length + seen))
+
         try:
-            denoiser = trainings.train(number, inside[number], lambda seen, done=done: report(share.of * (done * length + seen)))
+            denoiser = trainings.train(number, inside[number], advance)
         except (FloatingPointError, BatchTooLarge) as error:
             raise InputError(f"shadow training {number + 1}: {error}: the run's own came through; free memory, or run it again") from None
         measured = [_weights_features(denoiser, config, pool, device), neighbourhoods.features(trainings.release(*asked))]

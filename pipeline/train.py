@@ -77,7 +77,7 @@ def run(ctx: Context) -> dict[str, Any]:
     )
     validation = _validation(everyone, cohort, ctx.config.seed)
     _resume(ctx, training)
-    loss, seen = _train(ctx, training, validation)
+    loss, losses = _train(ctx, training, validation)
     averaged = training.averaged()
     denoiser.load_state_dict(averaged)
     learned = explained(denoiser, training, runtime.derive_seed(ctx.config.seed, "explained"))
@@ -85,7 +85,7 @@ def run(ctx: Context) -> dict[str, Any]:
     tensors.write(averaged, ctx.out / "model.safetensors")
     model["parameters"] = sum(p.numel() for p in denoiser.parameters())
     if validation is not None:
-        model["validation"] = to_json((seen or validation(training)).facts())
+        model["validation"] = to_json((losses or validation(training)).facts())
     write_json(ctx.out / "model.json", model)
     for moment in snapshot_steps(section):
         path = resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX)

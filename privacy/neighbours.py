@@ -79,7 +79,7 @@ class Neighbourhoods:
 
     def _around(self, space: Space, released: Tensor) -> NDArray[np.float64]:
         rows = []
-        for part in space.real.split(CHUNK):
+        for part in torch.split(space.real, CHUNK):
             distance = torch.cdist(part.double(), released.double()).clamp_min(FLOOR * space.width)
             nearest = distance.topk(min(max(NEAREST), len(released)), dim=1, largest=False, sorted=True).values
             columns = [nearest[:, :count].log().mean(dim=1) for count in NEAREST]
@@ -107,7 +107,8 @@ def _projections(real: Tensor) -> list[Callable[[Tensor], Tensor]]:
 
     def contrast_free(images: Tensor) -> Tensor:
         flat = images.flatten(1) - images.flatten(1).mean(dim=1, keepdim=True)
-        return flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-3)
+        unit: Tensor = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-3)
+        return unit
 
     mean = real.flatten(1).mean(dim=0)
     scatter = (real.flatten(1) - mean).double()

@@ -49,7 +49,8 @@ class Losses:
 
     def facts(self) -> dict[str, Any]:
         """For JSON: the levels, the losses, and ``ratio``, how many times larger the loss on ``val`` is, with its interval."""
-        ratio = Interval(*(float(np.exp(bound)) for bound in (self.gap.value, self.gap.low, self.gap.high)), self.gap.n)
+        value, low, high = (float(np.exp(bound)) for bound in (self.gap.value, self.gap.low, self.gap.high))
+        ratio = Interval(value, low, high, self.gap.n)
         return {"levels": list(LEVELS), **self.line(), "ratio": ratio.to_dict()}
 
 

@@ -85,8 +85,8 @@ def pool_of(config: Config) -> tuple[ImageSet, NDArray[np.int64], int]:
 def make(options: argparse.Namespace, record: report.Record) -> None:
     """Train, and keep what an attack sees of each training in ``--out``."""
     began, device = time.perf_counter(), runtime.device()
-    length = 16 * 40 if options.tiny else options.images
-    config = quality.configuration(options, [f"train.images={length}", *(["generate.per_class=40"] if options.tiny else [])])
+    length = 16 * 8 if options.tiny else options.images
+    config = quality.configuration(options, [f"train.images={length}", *(["generate.per_class=20"] if options.tiny else [])])
     pool, units, size = pool_of(config)
     say(f"{len(pool)} images in {units.max() + 1} units", began)
     classes = len(pool.classes)
@@ -125,7 +125,7 @@ def make(options: argparse.Namespace, record: report.Record) -> None:
             white=white.astype(np.float32),
             black=black.astype(np.float32),
             leaky=around.astype(np.float32),
-            planted=np.stack([planted for _, planted in leaks]),
+            **{f"planted_{number}": planted for number, (_, planted) in enumerate(leaks)},
         )
         row: dict[str, Any] = {"training": number, "cheap_auc": plain.auc.value, "cheap_tpr": plain.tpr_at_1pct_fpr.value}
         if number - options.first < options.searched:
@@ -258,7 +258,7 @@ def leaks(seen: Sequence[dict[str, NDArray[Any]]], record: report.Record) -> Non
             guessed = lira.fit(black[others], inside[others]).score(one["leaky"][number].astype(np.float64))
             threshold = np.quantile(guessed[~inside[target]], 0.99)
             exposed = shadows.exposed(guessed, inside[target], units)
-            seen_share = float((guessed[one["planted"][number]] > threshold).mean())
+            seen_share = float((guessed[one[f"planted_{number}"]] > threshold).mean())
             found.append([auc(guessed, inside[target]), seen_share, exposed["p"] < 0.01])
         mean = np.mean(found, axis=0)
         record.add({"leaks": count, "sigma": sigma, "targets": len(seen), "auc": mean[0], "found": mean[1], "noticed": mean[2]})
