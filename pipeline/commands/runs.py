@@ -25,7 +25,7 @@ def run(
     until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Replace finished stages that the configuration no longer fits.")] = False,
 ) -> None:
-    """Run every stage that is not up to date: ingest, train, generate, audit, evaluate, stress, release."""
+    """Run every stage that is not up to date: ingest, train, generate, shadows (if asked for), audit, evaluate, stress, release."""
     outcome = api.run(config, settings=set_ or (), out=out, until=until, redo=redo, console=console)
     if outcome.idle:
         console.print(f"Nothing to do: all {len(outcome.steps)} stages of {escape(outcome.folder.name)} are up to date.")
