@@ -6,7 +6,7 @@ the likelihood ratio with a fixed shrinkage of .7. Releases with planted leaks, 
 by their model, are searched for copies too.
 
     python -m tests.benchmarks.membership_power --data FOLDER --out results                      # train, attack and print
-    python -m tests.benchmarks.membership_power --data FOLDER --out results --first 16 --trainings 8     # eight more
+    python -m tests.benchmarks.membership_power --data FOLDER --out results --first 16 --trainings 8 --no-attack     # eight more
     python -m tests.benchmarks.membership_power --out results --table                            # only attack what is there
 """
 
@@ -42,8 +42,8 @@ from tests.benchmarks import quality, report
 BENCHMARK = "membership_power"
 LEVELS = (0.025, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.6)
 """Noise levels that are looked at; the attack's own are among them."""
-DRAWS = 4
-VIEWS = ("plain", "null", "mirrored")
+DRAWS = {"plain": 4, "null": 2, "mirrored": 2}
+"""Noise draws of each view: the image, without its condition, and mirrored."""
 LEAKS = tuple((count, sigma) for count in (10, 30) for sigma in (0.25, 0.5))
 """Planted leaks: how many, and regenerated from which noise level."""
 OTHERS = (4, 8, 15)
@@ -59,8 +59,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trainings", type=int, default=None, help="trainings to make now (default 16)")
     parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--images", type=int, default=600_000, help="length of each training, in images")
-    parser.add_argument("--searched", type=int, default=2, help="trainings whose planted leaks are searched for copies too")
-    parser.add_argument("--seconds", type=float, default=540, help="start no training after so many seconds")
+    parser.add_argument("--searched", type=int, default=1, help="trainings whose planted leaks are searched for copies too")
+    parser.add_argument("--no-attack", action="store_true", help="train only; --table attacks what lies in --out, later and elsewhere")
+    parser.add_argument("--seconds", type=float, default=500, help="start no training after so many seconds")
     options = parser.parse_args(arguments)
     options.trainings = options.trainings if options.trainings is not None else (6 if options.tiny else 16)
     return options
@@ -122,7 +123,7 @@ def make(options: argparse.Namespace, record: report.Record) -> None:
             options.out / f"seen_{number:03d}.npz",
             inside=inside,
             units=units,
-            white=white.astype(np.float32),
+            **{view: errors.astype(np.float32) for view, errors in white.items()},
             black=black.astype(np.float32),
             leaky=around.astype(np.float32),
             **{f"planted_{number}": planted for number, (_, planted) in enumerate(leaks)},
@@ -134,20 +135,18 @@ def make(options: argparse.Namespace, record: report.Record) -> None:
         record.add(row)
 
 
-def white_box(denoiser: Denoiser, images: NDArray[np.float32], condition: Condition, device: str, batch: int) -> Floats:
-    """Log errors ``[n, views, levels, draws]``."""
-    views = {
-        "plain": (images, condition),
-        "null": (images, condition.null()),
-        "mirrored": (np.ascontiguousarray(images[..., ::-1]), condition),
-    }
-    columns = [
-        membership.mean_error(denoiser, *views[view], sigma, seeds=[seed], device=device, batch=batch)
-        for view in VIEWS
-        for sigma in LEVELS
-        for seed in range(DRAWS)
-    ]
-    return np.log(np.stack(columns, axis=1)).reshape(len(images), len(VIEWS), len(LEVELS), DRAWS)
+def white_box(denoiser: Denoiser, images: NDArray[np.float32], condition: Condition, device: str, batch: int) -> dict[str, Floats]:
+    """Log errors by view, ``[n, levels, draws]``."""
+    mirrored = np.ascontiguousarray(images[..., ::-1])
+    views = {"plain": (images, condition), "null": (images, condition.null()), "mirrored": (mirrored, condition)}
+    found = {}
+    for view, asked in views.items():
+        seeds = range(DRAWS[view])
+        errors = [
+            [membership.mean_error(denoiser, *asked, sigma, seeds=[seed], device=device, batch=batch) for seed in seeds] for sigma in LEVELS
+        ]
+        found[view] = np.log(np.array(errors)).transpose(2, 0, 1)
+    return found
 
 
 @torch.inference_mode()
@@ -204,22 +203,20 @@ def likelihood_ratio(target: Floats, others: Floats, inside: NDArray[np.bool_]) 
 
 def features_of(seen: Sequence[dict[str, NDArray[Any]]]) -> dict[str, tuple[Floats, Attack]]:
     """By the attack's name, what it looks at, ``[T, n, d]``, and how."""
-    white = np.stack([one["white"] for one in seen]).astype(np.float64)
+    errors = {view: np.stack([one[view] for one in seen]).astype(np.float64) for view in DRAWS}
+    mean = {view: np.log(np.exp(values).mean(axis=-1)) for view, values in errors.items()}  # over the draws, as the product has it
     black = np.stack([one["black"] for one in seen]).astype(np.float64)
     own = [LEVELS.index(level) for level in shadows.LEVELS]
-    mean = np.log(np.exp(white).mean(axis=-1))  # [T, n, views, levels]: over the draws, as the product has it
-    plain, rest = mean[:, :, 0], mean[:, :, 1:].reshape(*mean.shape[:2], -1)
-    every = white[:, :, 0].reshape(*mean.shape[:2], -1)
+    each = errors["plain"].reshape(*black.shape[:2], -1)
     return {
-        "weights, fixed shrinkage": (plain[..., own], fixed_shrinkage),
-        "weights": (plain[..., own], likelihood_ratio),
-        "weights, one draw": (white[:, :, 0, own, 0], likelihood_ratio),
-        "weights, all levels": (plain, likelihood_ratio),
-        "weights, + without condition": (mean[:, :, :2].reshape(*mean.shape[:2], -1), likelihood_ratio),
-        "weights, + mirrored": (mean[:, :, ::2].reshape(*mean.shape[:2], -1), likelihood_ratio),
-        "weights, all views": (np.concatenate([plain, rest], axis=2), likelihood_ratio),
-        "weights, each draw": (every, likelihood_ratio),
-        "weights, everything": (white.reshape(*mean.shape[:2], -1), likelihood_ratio),
+        "weights, fixed shrinkage": (mean["plain"][..., own], fixed_shrinkage),
+        "weights": (mean["plain"][..., own], likelihood_ratio),
+        "weights, one draw": (errors["plain"][:, :, own, 0], likelihood_ratio),
+        "weights, all levels": (mean["plain"], likelihood_ratio),
+        "weights, + without condition": (np.concatenate([mean["plain"], mean["null"]], axis=2), likelihood_ratio),
+        "weights, + mirrored": (np.concatenate([mean["plain"], mean["mirrored"]], axis=2), likelihood_ratio),
+        "weights, all views": (np.concatenate(list(mean.values()), axis=2), likelihood_ratio),
+        "weights, each draw": (each, likelihood_ratio),
         "images, fixed shrinkage": (black, fixed_shrinkage),
         "images": (black, likelihood_ratio),
     }
@@ -286,7 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
     for row in cheap:
         if "searched" in row:
             print(f"copy search, training {row['training']}, {list(zip(LEAKS, row['searched']))}", flush=True)
-    if len(seen) > shadows.FEWEST:
+    if len(seen) > shadows.FEWEST and not options.no_attack:
         attack(seen, record)
 
 

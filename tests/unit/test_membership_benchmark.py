@@ -16,13 +16,13 @@ def pool(monkeypatch):
     rows = pd.DataFrame({"id": [f"i{n}" for n in range(90)], **finding_columns(labels, ("healthy", "ill"))})
     monkeypatch.setattr(membership_power, "pool_of", lambda config: (ImageSet(images, rows), np.arange(90), 60))
     monkeypatch.setattr(membership_power, "LEVELS", (0.05, 0.1, 0.2, 0.35, 0.6, 1.0))
-    monkeypatch.setattr(membership_power, "DRAWS", 1)
+    monkeypatch.setattr(membership_power, "DRAWS", {"plain": 1, "null": 1, "mirrored": 1})
     monkeypatch.setattr(membership_power, "searched", lambda *given: "0 of 10")
 
 
 def test_it_trains_attacks_and_prints_and_goes_on_with_what_is_there(pool, tmp_path, capsys):
     words = ["--tiny", "--out", str(tmp_path), "--set", "train.widths=[16]", "--set", "train.attention=[]"]
-    membership_power.main([*words, "--trainings", "2"])
+    membership_power.main([*words, "--trainings", "2", "--no-attack"])
     assert "others: AUC" not in capsys.readouterr().out
     membership_power.main([*words, "--first", "2", "--trainings", "3"])
     out = capsys.readouterr().out
