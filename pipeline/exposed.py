@@ -14,6 +14,7 @@ from evaluation.data import to_unit
 MOST = 48
 """Images that are shown of each list."""
 COLUMNS, MARGIN, CAPTION = 8, 8, 14
+CHUNK = 256
 
 
 def picture(images: NDArray[Any], lists: Mapping[str, NDArray[np.int64]], released: NDArray[Any]) -> Image.Image:
@@ -33,15 +34,21 @@ def picture(images: NDArray[Any], lists: Mapping[str, NDArray[np.int64]], releas
     top = 24
     for title, numbers in lists.items():
         draw.text((MARGIN, top + 6), f"{title}: {min(MOST, len(numbers))} of {len(numbers)}", fill="black")
+        nearest = _nearest(images[numbers[:MOST]], released)
         for place, number in enumerate(numbers[:MOST]):
             x, y = MARGIN + place % COLUMNS * (wide + MARGIN), top + 24 + place // COLUMNS * high
-            for offset, one in ((0, images[number]), (side + MARGIN // 2, released[_nearest(images[number], released)])):
+            for offset, one in ((0, images[number]), (side + MARGIN // 2, released[nearest[place]])):
                 plane = Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0))
                 sheet.paste(plane.resize((side, side), Image.Resampling.NEAREST).convert("RGB"), (x + offset, y))
         top += 24 + sizes[title] * high
     return sheet
 
 
-def _nearest(image: NDArray[Any], released: NDArray[Any]) -> int:
-    flat = to_unit(released).reshape(len(released), -1)
-    return int(np.square(flat - to_unit(image).ravel()).sum(axis=1).argmin())
+def _nearest(images: NDArray[Any], released: NDArray[Any]) -> NDArray[np.intp]:
+    """Number of the released image that is nearest to each image in its pixels."""
+    flat = to_unit(images).reshape(len(images), -1)
+    distances = []
+    for start in range(0, len(released), CHUNK):
+        part = to_unit(np.asarray(released[start : start + CHUNK])).reshape(-1, flat.shape[1])
+        distances.append(np.square(part).sum(axis=1) - 2 * flat @ part.T)
+    return np.concatenate(distances, axis=1).argmin(axis=1)

@@ -95,7 +95,8 @@ def fit(features: Floats, inside: NDArray[np.bool_]) -> Lira:
     centred = np.stack([_centred(one) for one in features])
     means = _side_means(centred, inside, counts)
     residual = np.where(inside[:, :, None], centred - means[1], centred - means[0])
-    directions = _whitening(np.einsum("knd,kne->de", residual, residual) / degrees.sum())
+    flat = residual.reshape(-1, residual.shape[2])
+    directions = _whitening(flat.T @ flat / degrees.sum())
     means, residual = means @ directions, residual @ directions
     effects = (means[1] - means[0])[both]
     effect = effects.mean(axis=0)

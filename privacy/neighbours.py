@@ -70,11 +70,12 @@ class Neighbourhoods:
 
     def _load(self, images: NDArray[Any]) -> Tensor:
         """Images on the device, at :data:`SIDE` at most."""
-        parts = [torch.from_numpy(to_unit(np.asarray(images[start : start + CHUNK]))) for start in range(0, len(images), CHUNK)]
-        side = max(images.shape[-2:])
-        if side > SIDE:
-            size = [max(1, round(length * SIDE / side)) for length in images.shape[-2:]]
-            parts = [interpolate(part, size, mode="area") for part in parts]
+        side, parts = max(images.shape[-2:]), []
+        for start in range(0, len(images), CHUNK):
+            part = torch.from_numpy(to_unit(np.asarray(images[start : start + CHUNK])))
+            if side > SIDE:
+                part = interpolate(part, [max(1, round(length * SIDE / side)) for length in images.shape[-2:]], mode="area")
+            parts.append(part)
         return torch.cat(parts).to(self.device)
 
     def _around(self, space: Space, released: Tensor) -> NDArray[np.float64]:
