@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline import ranks, resume, runtime, tensors
 from pipeline.artifacts import damage, read_object
-from pipeline.config import GenerateConfig
+from pipeline.config import Config, GenerateConfig
 from pipeline.context import Context
 from pipeline.diffusion import ema
 from pipeline.diffusion.conditioning import Condition
@@ -38,10 +38,7 @@ def run(ctx: Context) -> dict[str, Any]:
 
     section, model = ctx.config.generate, read_object(ctx.folder("train") / "model.json")
     classes = model["classes"]
-    # Classes take turns, so that any leading part of the set is balanced too.
-    assert section.per_class is not None
-    labels = np.tile(np.arange(len(classes)), section.per_class)
-    seeds = [runtime.derive_seed(ctx.config.seed, "image", number) for number in range(len(labels))]
+    labels, seeds = asked_for(ctx.config, len(classes))
     parts = ctx.out / "partial"
     parts.mkdir(exist_ok=True)
     if section.autoguidance is not None:
@@ -63,6 +60,14 @@ def run(ctx: Context) -> dict[str, Any]:
     ImageSet(np.concatenate(images), rows).save(ctx.out)
     shutil.rmtree(parts)
     return {"images": len(labels), "per_class": section.per_class, "sampler": section.sampler, "steps": section.steps}
+
+
+def asked_for(config: Config, classes: int) -> tuple[NDArray[np.int64], list[int]]:
+    """Class ``[n]`` and seed of each image that a run makes."""
+    assert config.generate.per_class is not None
+    # Classes take turns, so that any leading part of the set is balanced too.
+    labels = np.tile(np.arange(classes), config.generate.per_class)
+    return labels, [runtime.derive_seed(config.seed, "image", number) for number in range(len(labels))]
 
 
 def make_parts(
@@ -141,6 +146,11 @@ class Sampling:
         ready = runtime.compiled if self.compiled else lambda network: network
         self.networks = ready(denoiser), None if guide is None else ready(guide)
         self.graphs: dict[int, Callable[[Condition, Tensor], Tensor]] = {}
+
+    def start_on(self, mixture: Mixture) -> None:
+        """Start on other images' mixture from now on: what is compiled serves on, and is captured anew."""
+        self.mixture = mixture.to(self.device)
+        self.graphs.clear()
 
     @torch.inference_mode()
     def __call__(self, condition: Condition, seeds: Sequence[int]) -> NDArray[np.uint8]:
@@ -262,17 +272,22 @@ def average(denoiser: Denoiser, folder: Path, model: dict[str, Any], width: floa
     paths = {step: folder / "ema" / f"{step:08d}.safetensors" for step in kept["steps"]}
     if not paths or not all(path.is_file() for path in paths.values()):
         raise InputError("generate.ema: training stored no averages of its weights to solve this width from: leave it out")
-    stored = [ema.Profile(step, each) for step in paths for each in kept["widths"]]
+    if unknown := use_average(denoiser, model, width, map(tensors.read, paths.values())):
+        raise InputError(f"{folder / 'ema'} holds averages of another network: {unknown} is none of its parameters")
+
+
+def use_average(denoiser: Denoiser, model: dict[str, Any], width: float, snapshots: Iterable[Mapping[str, Tensor]]) -> str | None:
+    """As :func:`average`, from what was stored at each of the model's ``ema`` steps; the name of what is none of its parameters."""
+    kept = model["ema"]
+    stored = [ema.Profile(step, each) for step in kept["steps"] for each in kept["widths"]]
     weights = ema.solve(stored, ema.Profile(model["steps"], width))
-    averages = (by_width[each] for by_width in map(_by_width, paths.values()) for each in kept["widths"])
-    unknown = denoiser.load_state_dict(ema.combine(weights, averages), strict=False).unexpected_keys
-    if unknown:
-        raise InputError(f"{folder / 'ema'} holds averages of another network: {unknown[0]} is none of its parameters")
+    averages = (by_width[each] for by_width in map(_by_width, snapshots) for each in kept["widths"])
+    return next(iter(denoiser.load_state_dict(ema.combine(weights, averages), strict=False).unexpected_keys), None)
 
 
-def _by_width(path: Path) -> dict[float, dict[str, Tensor]]:
+def _by_width(snapshot: Mapping[str, Tensor]) -> dict[float, dict[str, Tensor]]:
     found: dict[float, dict[str, Tensor]] = {}
-    for name, value in tensors.read(path).items():
+    for name, value in snapshot.items():
         width, _, parameter = name.partition("/")
         found.setdefault(float(width), {})[parameter] = value
     return found

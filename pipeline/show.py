@@ -18,7 +18,7 @@ from rich.text import Text
 from pipeline.artifacts import RECORD, UNFINISHED, Checked, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.ingest import quarantine
-from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, stress_figures
+from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, shadow_figures, stress_figures, train_figures
 from pipeline.release.results import FILES, dig, interval, number, read_results
 from pipeline.stages import BY_NAME, STAGES
 
@@ -62,6 +62,8 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
     for note in notes if isinstance(notes := finished["cohort"].get("notes"), list) else []:
         console.print(f"  ! {note}", markup=False, highlight=False)
     for title, read, key in (
+        ("Training", train_figures, "model"),
+        ("Shadow trainings", shadow_figures, "shadows"),
         ("Privacy", audit_figures, "audit"),
         ("Evaluation", evaluation_figures, "evaluation"),
         ("Stress test", stress_figures, "stress"),
@@ -96,7 +98,7 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
     table.columns[2].justify = "right"
     for stage in STAGES:
         record = records.get(stage.name)
-        if record is None and stage.name in _absent(records):
+        if record is None and stage.name in _absent(records) and not (run / UNFINISHED / stage.name).is_dir():
             continue
         if record is None:
             table.add_row(stage.name, _state(run, stage.name), "", "")
@@ -112,11 +114,12 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
 def _absent(records: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Stages that the run's configuration does not have, as :func:`pipeline.stages.flow` decides, told from what is finished."""
     inputs = {name: dig(record, "identity.inputs") or {} for name, record in records.items()}
+    shadows = set() if "shadows" in inputs.get("audit", {}) else {"shadows"}
     if not ("holdout" in inputs.get("ingest", {}) or "foreign_images" in inputs.get("generate", {})):
-        return set()
+        return shadows
     ingest = dig(records.get("ingest", {}), "identity.config") or {}
     judged = ingest.get("val_share") and not ingest.get("unlabelled") and "holdout" in inputs.get("ingest", {})
-    return {"train"} if judged else {"train", "evaluate", "stress"}
+    return shadows | ({"train"} if judged else {"train", "evaluate", "stress"})
 
 
 def _state(run: Path, stage: str) -> str:

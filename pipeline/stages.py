@@ -1,12 +1,12 @@
 """The data flow on one screen: each stage, its version, what it reads, and what it writes.
 
-    source ──> ingest ──> train ──> generate ──┬──> audit ───────────────┐
+    source ──> ingest ──> train ──> generate ──┬──> shadows ──> audit ───┐
                  │                             ├──> evaluate ──> stress ─┼──> release
                  └─────────────────────────────┴─────────────────────────┘
 
-A foreign set has no ``train``: ``generate`` imports it instead (:func:`flow`). A stage is a function of a
-:class:`~pipeline.context.Context` that reads the folders of the stages it needs, writes into its own, and returns a flat summary without
-patient data. :func:`run_stages` decides what has to run, and publishes what ran.
+``shadows`` is there where trainings are asked for. A foreign set has no ``train``: ``generate`` imports it instead (:func:`flow`). A stage
+is a function of a :class:`~pipeline.context.Context` that reads the folders of the stages it needs, writes into its own, and returns a flat
+summary without patient data. :func:`run_stages` decides what has to run, and publishes what ran.
 """
 
 from __future__ import annotations
@@ -59,9 +59,20 @@ class Stage:
 
 STAGES = (
     Stage("ingest", 8, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
-    Stage("train", 4, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
+    Stage("train", 5, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
-    Stage("audit", 2, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
+    Stage(
+        "shadows",
+        1,
+        ("ingest", "train", "generate"),
+        "pipeline.shadows:run",
+        True,
+        True,
+        "shadows.json, scores.parquet, exposed.png (local eyes only)",
+    ),
+    Stage(
+        "audit", 2, ("ingest", "train", "generate", "shadows"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"
+    ),
     Stage(
         "evaluate",
         3,
@@ -77,7 +88,7 @@ STAGES = (
     Stage(
         "release",
         2,
-        ("ingest", "train", "generate", "audit", "evaluate", "stress"),
+        ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,
         False,
@@ -90,9 +101,11 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 def flow(config: Config) -> tuple[Stage, ...]:
     """The stages of a configuration. Who needs one that is left out needs what that one needs.
 
-    A foreign set has no ``train``, and ``evaluate`` and ``stress`` only where it leaves them labels and patients of their own.
+    ``shadows`` is there where trainings are asked for. A foreign set has no ``train``, and ``evaluate`` and ``stress`` only where it leaves
+    them labels and patients of their own.
     """
     absent = ({"train"} if config.foreign else set()) | (set() if config.judged_by_classifiers else {"evaluate", "stress"})
+    absent |= set() if config.shadows.trainings else {"shadows"}
     found: list[Stage] = []
     for stage in STAGES:
         if stage.name in absent:

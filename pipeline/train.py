@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.data import to_unit
+from evaluation.intervals import to_json
 from pipeline import resume, runtime, tensors, warm_start
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.config import TrainConfig
@@ -26,8 +27,10 @@ from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser, precondition
 from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
+from pipeline.diffusion.validation import Losses, Validation
 from pipeline.errors import InputError, Stopped
 from pipeline.images import ImageSet
+from pipeline.release.figures import summary, train_figures
 
 CHECKPOINT, STATE, SUFFIX = "checkpoint", "state", ".safetensors"
 MIXTURE = "mixture.safetensors"
@@ -72,14 +75,17 @@ def run(ctx: Context) -> dict[str, Any]:
         recipe(section),
         runtime.derive_seed(ctx.config.seed, "training"),
     )
+    validation = _validation(everyone, cohort, ctx.config.seed)
     _resume(ctx, training)
-    loss = _train(ctx, training)
+    loss, losses = _train(ctx, training, validation)
     averaged = training.averaged()
     denoiser.load_state_dict(averaged)
     learned = explained(denoiser, training, runtime.derive_seed(ctx.config.seed, "explained"))
     tensors.write(mixture_of(cohort, runtime.derive_seed(ctx.config.seed, "mixture") % 2**32).state(), ctx.out / MIXTURE)
     tensors.write(averaged, ctx.out / "model.safetensors")
     model["parameters"] = sum(p.numel() for p in denoiser.parameters())
+    if validation is not None:
+        model["validation"] = to_json((losses or validation(training)).facts())
     write_json(ctx.out / "model.json", model)
     for moment in snapshot_steps(section):
         path = resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX)
@@ -92,6 +98,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "parameters": model["parameters"],
         "loss": loss if math.isfinite(loss) else "undefined",
         "explained": round(learned, 3),
+        **summary(train_figures(model)),
         "steps_skipped": skipped,
         "device": device,
     }
@@ -114,20 +121,34 @@ def _resume(ctx: Context, training: Training) -> None:
         ctx.reporter.console.print("  the checkpoint is damaged: training starts over")
 
 
-def _train(ctx: Context, training: Training) -> float:
-    """From where ``training`` stands to its end, with checkpoints and snapshots; the last reported loss."""
+def _validation(everyone: ImageSet, cohort: ImageSet, seed: int) -> Validation | None:
+    """What is looked at beside training: the half of ``val`` on which lengths may be chosen; None where no two patients make two halves."""
+    from pipeline.evaluate import halves, labelled
+
+    val = everyone.split("val")
+    if not len(val) or ("patient" in val.rows and val.rows["patient"].nunique() < 2):
+        return None
+    _, choose = halves(labelled(val), seed)
+    return Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"))
+
+
+def _train(ctx: Context, training: Training, validation: Validation | None) -> tuple[float, Losses | None]:
+    """From where ``training`` stands to its end, with checkpoints and snapshots; the last loss, and the losses that were looked at last."""
     section, steps = ctx.config.train, training.recipe.steps
     assert section is not None
     every = max(1, section.checkpoint_images // section.batch)
     moments = snapshot_steps(section)
-    metrics = ctx.out / "metrics.jsonl"
+    metrics, seen = ctx.out / "metrics.jsonl", None
     _forget_after(metrics, training.step)
     with ctx.reporter.progress("training images", steps * section.batch) as advance, _sigterm() as stopped:
 
+        def log(step: int, **facts: Any) -> None:
+            with metrics.open("a") as file:
+                file.write(json.dumps({"step": step, "images": step * section.batch, **facts}) + "\n")
+
         def report(step: int, loss: float) -> None:
             advance(step * section.batch)
-            with metrics.open("a") as file:
-                file.write(json.dumps({"step": step, "images": step * section.batch, "loss": round(loss, 6)}) + "\n")
+            log(step, loss=round(loss, 6))
 
         while training.step < steps:
             checkpoint = (training.step // every + 1) * every
@@ -140,11 +161,14 @@ def _train(ctx: Context, training: Training) -> float:
                 raise InputError(_too_large(error, section)) from None
             if training.step in moments:
                 _keep(training.snapshot(), ctx.out / "ema", f"{training.step:08d}")
+            if validation is not None and (training.step % every == 0 or training.step == steps):
+                seen = validation(training)
+                log(training.step, **seen.line())
             _keep(training.state(), ctx.out / CHECKPOINT, STATE)
             if stopped():
                 raise Stopped(f"training stopped at image {training.step * section.batch}; its checkpoint is written")
-    lines = metrics.read_text().splitlines()
-    return float(json.loads(lines[-1])["loss"]) if lines else math.nan
+    losses = [line["loss"] for line in map(json.loads, metrics.read_text().splitlines()) if "loss" in line]
+    return float(losses[-1]) if losses else math.nan, seen
 
 
 def _keep(state: Mapping[str, torch.Tensor], folder: Path, stem: str) -> None:
@@ -324,9 +348,9 @@ def _forget_after(metrics: Path, step: int) -> None:
     kept = []
     for line in lines:
         try:
-            if json.loads(line)["step"] > step or not math.isfinite(json.loads(line)["loss"]):
+            if json.loads(line)["step"] > step or not math.isfinite(json.loads(line).get("loss", 0)):
                 continue
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             break
         kept.append(line)
     metrics.write_text("".join(line + "\n" for line in kept))

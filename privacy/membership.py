@@ -81,7 +81,6 @@ def attack(
     )
 
 
-@torch.inference_mode()
 def loss_features(
     denoiser: Denoiser[C],
     images: NDArray[np.float32],
@@ -94,23 +93,32 @@ def loss_features(
 
     The noise is the same for every image, so that it adds nothing to the differences between them.
     """
-    columns = []
-    for level, sigma in enumerate(SIGMAS):
-        errors = np.zeros((len(images), 2))
-        for seed in seeds:
-            noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)).to(device)
-            for start in range(0, len(images), 256):
-                rows = slice(start, start + 256)
-                clean = torch.from_numpy(images[rows]).to(device)
-                asked = condition.take(rows).to(device)
-                conditions = [asked, asked.null()] if level == len(SIGMAS) - 1 else [asked]
-                for column, c in enumerate(conditions):
-                    denoised = denoiser(clean + sigma * noise, clean.new_full((len(clean),), sigma), c)
-                    errors[rows, column] += (denoised - clean).square().flatten(1).mean(dim=1).double().cpu().numpy()
-        errors = np.maximum(errors / len(seeds), 1e-12)  # a model that recalls an image exactly has an error of 0
-        columns.append(np.log(errors[:, 0]))
-    columns.append(np.log(errors[:, 1] / errors[:, 0]))
-    return np.stack(columns, axis=1)
+    columns = [np.log(mean_error(denoiser, images, condition, sigma, seeds=seeds, device=device)) for sigma in SIGMAS]
+    blind = np.log(mean_error(denoiser, images, condition.null(), SIGMAS[-1], seeds=seeds, device=device))
+    return np.stack([*columns, blind - columns[-1]], axis=1)
+
+
+@torch.inference_mode()
+def mean_error(
+    denoiser: Denoiser[C], images: NDArray[np.float32], condition: C, sigma: float, *, seeds: list[int], device: str, batch: int = 256
+) -> NDArray[np.float64]:
+    """Mean squared denoising error of each image over its pixels and the noise draws, above 0: ``float64 [n]``.
+
+    Args:
+        images: ``float32 [n, C, H, W]`` in −1..1.
+        sigma: the noise level.
+        seeds: one noise draw each, the same for every image and level.
+        batch: images denoised together.
+    """
+    errors = np.zeros(len(images))
+    for seed in seeds:
+        noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)).to(device)
+        for start in range(0, len(images), batch):
+            rows = slice(start, start + batch)
+            clean = torch.from_numpy(images[rows]).to(device)
+            denoised = denoiser(clean + sigma * noise, clean.new_full((len(clean),), sigma), condition.take(rows).to(device))
+            errors[rows] += (denoised - clean).square().flatten(1).mean(dim=1).double().cpu().numpy()
+    return np.maximum(errors / len(seeds), 1e-12)  # a model that recalls an image exactly has an error of 0
 
 
 def cross_fitted_scores(

@@ -96,6 +96,20 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
     return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in flow(chosen)]
 
 
+def shadow_cost(config: Config, *, out: Path | None = None) -> str:
+    """What a run's shadow trainings cost, in its own trainings: in minutes too where these are finished."""
+    from pipeline.artifacts import read_record
+
+    assert config.train is not None
+    _, folder = _chosen(config, (), out)
+    count, records = config.shadows.trainings, [read_record(folder / stage) for stage in ("train", "generate")]
+    text = f"{count} trainings of {config.train.images:,} images, each with as many images as the run generates"
+    seconds = [record["seconds"] for record in records if record is not None and isinstance(record.get("seconds"), int | float)]
+    if len(seconds) < len(records):
+        return f"{text}: {count} times what train and generate will take"
+    return f"{text}: about {count * sum(seconds) / 60:.0f} minutes, as train and generate took {sum(seconds):.0f} s; less on several GPUs"
+
+
 def show(run: Path, console: Console | None = None, *, gate: Mapping[str, Any] | None = None) -> None:
     """Print a run's verdict, stages and key figures as tables; ``gate`` is the verdict of a run that stopped before its release.
 

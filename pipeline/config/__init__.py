@@ -7,6 +7,7 @@ from pipeline.config.ingest import IngestConfig, QueryConfig
 from pipeline.config.load import config_of, load_config, shipped
 from pipeline.config.release import ReleaseConfig
 from pipeline.config.run import Config
+from pipeline.config.shadows import ShadowsConfig
 from pipeline.config.stress import StressConfig
 from pipeline.config.train import TrainConfig
 
@@ -18,6 +19,7 @@ __all__ = [
     "IngestConfig",
     "QueryConfig",
     "ReleaseConfig",
+    "ShadowsConfig",
     "StressConfig",
     "TrainConfig",
     "config_of",

@@ -12,6 +12,7 @@ from pipeline.config.generate import GenerateConfig
 from pipeline.config.ingest import IngestConfig
 from pipeline.config.release import ReleaseConfig
 from pipeline.config.section import Section
+from pipeline.config.shadows import ShadowsConfig
 from pipeline.config.stress import StressConfig
 from pipeline.config.train import TrainConfig
 
@@ -27,6 +28,7 @@ class Config(Section):
     train: TrainConfig | None = None
     """Left out for a foreign set, whose generator is somebody else's (``generate.import_from``): no weights are judged then."""
     generate: GenerateConfig
+    shadows: ShadowsConfig = ShadowsConfig()
     audit: AuditConfig = AuditConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     stress: StressConfig = StressConfig()
@@ -49,6 +51,12 @@ class Config(Section):
             raise ValueError("train is missing: give the section, or generate.import_from to judge a set that is there already")
         if self.train is not None and not own:
             raise ValueError("generate.import_from takes images as they are: leave out the section train")
+        if self.shadows.trainings and self.train is None:
+            raise ValueError("shadows.trainings repeats the run's own training, and a foreign set has none: leave it out")
+        if self.shadows.trainings and self.generate.autoguidance is not None:
+            raise ValueError(
+                "shadows.trainings cannot repeat generate.autoguidance, whose guide knows the run's own patients: leave one of them out"
+            )
         if own and (ingest.holdout is not None or ingest.label_table is not None or ingest.unlabelled):
             raise ValueError("ingest.holdout, label_table and unlabelled belong to a foreign set: give generate.import_from")
         if not own and ingest.source not in ("dicom", "pictures"):

@@ -282,6 +282,23 @@ class Training:
                         value.zero_()
 
     @torch.no_grad()
+    def restart(self, images: Tensor | NDArray[Any], condition: Condition, seed: int) -> None:
+        """Begin anew in place, on other images and from the weights that the denoiser has now: bit for bit a new training on a CPU.
+
+        What is compiled and captured serves on, and reads the same memory. As many classes, and images of the same shape and type.
+        """
+        self.seed, self.step = seed, 0
+        self.batches = Batches(images, condition, self.recipe.batch, self.recipe.balance, seed, self.device)
+        for average in self.averages.values():
+            torch._foreach_copy_(average, list(self.parameters))
+        for optimiser in self.optimisers:
+            for slots in optimiser.state.values():
+                for value in slots.values():
+                    value.zero_()
+        self.skipped.zero_()
+        self.skipped_in_a_row.zero_()
+
+    @torch.no_grad()
     def averaged(self, width: float | None = None) -> dict[str, Tensor]:
         """The denoiser's state by name, with a moving average (that of ``recipe.ema`` by default) in place of the last weights."""
         names = [name for name, p in self.denoiser.named_parameters() if p.requires_grad]

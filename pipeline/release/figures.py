@@ -65,6 +65,11 @@ class Judged:
         return number(self.measure.get("n")) if isinstance(self.measure, Mapping) and "n" in self.measure else ""
 
 
+def train_figures(model: Mapping[str, Any]) -> list[Judged]:
+    """What training showed of itself."""
+    return _measured(Judged("unseen_to_seen", "denoising loss on unseen images ÷ on training images", dig(model, "validation.ratio")))
+
+
 def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
     """What the audit found."""
     recalls = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
@@ -78,6 +83,21 @@ def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
         Judged("membership_tpr", "members found at 1 % false alarms", dig(audit, "membership.tpr_at_1pct_fpr")),
         Judged("membership_control", "its control without the weights, AUC", dig(audit, "membership.control_auc")),
     )
+
+
+def shadow_figures(shadows: Mapping[str, Any]) -> list[Judged]:
+    """What attacks with shadow trainings found."""
+    figures = []
+    for key, by in (("weights", "the weights"), ("images", "the released images")):
+        worst = dig(shadows, f"{key}.worst.name")
+        figures += [
+            Judged(f"{key}_auc", f"membership by {by} with shadow trainings, AUC", dig(shadows, f"{key}.auc")),
+            Judged(f"{key}_tpr", f"members found by {by} at 1 % false alarms", dig(shadows, f"{key}.tpr_at_1pct_fpr")),
+            Judged(f"{key}_tpr_rare", f"members found by {by} at .1 % false alarms", dig(shadows, f"{key}.tpr_at_01pct_fpr")),
+            Judged(f"{key}_worst", f"membership by {by}, worst group ({worst}), AUC", dig(shadows, f"{key}.worst.auc")),
+            Judged(f"{key}_power", f"the same attack by {by} on the shadows themselves, AUC", dig(shadows, f"control.{key}.auc")),
+        ]
+    return _measured(*figures, Judged("control", "its control, a shadow in the run's place, AUC", dig(shadows, "control.auc")))
 
 
 def evaluation_figures(evaluation: Mapping[str, Any]) -> list[Judged]:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from pipeline.release.cards import actions, how_made, software_version, template
-from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, sentences, stress_figures
+from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, sentences, stress_figures, train_figures
 from pipeline.release.results import Results, dig, interval, limitations, number, standing
 
 HEADLINES = {
@@ -153,11 +153,12 @@ def tiles(results: Results) -> list[tuple[str, str, str]]:
     """The key figures as (name, value, explanation), those that were measured."""
     figures = {figure.key: figure for figure in audit_figures(results.audit)}
     figures |= {figure.key: figure for figure in evaluation_figures(results.evaluation)}
-    figures |= {figure.key: figure for figure in stress_figures(results.stress)}
+    figures |= {figure.key: figure for figure in (*stress_figures(results.stress), *train_figures(results.model))}
     recall = dig(results.audit, "copies.recall_low")
     found = [
         ("flagged", "Images flagged as copies", f"of {number(dig(results.audit, 'n.synthetic'))} judged; share of copies"),
         ("membership_auc", "Membership attack on weights", "0.5 is chance"),
+        ("unseen_to_seen", "Denoising loss, unseen ÷ training", "1 is nothing learned by heart"),
         ("frechet_ratio", "Fréchet distance ÷ floor", "1 is as close as unseen real images"),
         ("two_sample_difference", "Told from real images", "the panel's best AUC above that of real images against each other"),
         ("label_fidelity", "Label fidelity", "synthetic images that a real-trained classifier names right"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ FILES = {
     "cohort": ("ingest", "cohort.json"),
     "deidentification": ("ingest", "deidentification.json"),
     "model": ("train", "model.json"),
+    "shadows": ("shadows", "shadows.json"),
     "audit": ("audit", "audit.json"),
     "evaluation": ("evaluate", "evaluation.json"),
     "stress": ("stress", "stress.json"),
@@ -29,7 +30,7 @@ class Results:
         config: the run's configuration.
         gate: the content of ``gate.json``.
         records: the record of every stage before the release, by name.
-        cohort, deidentification, model, audit, evaluation, stress: the JSON results of the stages; ``{}`` where there is none.
+        cohort, deidentification, model, audit, evaluation, stress, shadows: the JSON results of the stages; ``{}`` where there is none.
     """
 
     config: Config
@@ -41,6 +42,7 @@ class Results:
     audit: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     stress: Mapping[str, Any]
+    shadows: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(

@@ -15,7 +15,7 @@ from pipeline.config import Config
 from pipeline.images import ImageSet, finding_columns
 from pipeline.progress import Reporter
 from pipeline.release import stage
-from pipeline.stages import BY_NAME, Context, identity
+from pipeline.stages import Context, Stage, flow, identity
 from privacy import gate
 
 CLASSES = ("normal", "cardiomegaly", "effusion", "nodule", "pneumothorax")
@@ -216,7 +216,7 @@ def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path
     records: dict[str, dict[str, Any]] = {}
     for name, files in content.items():
         folder = run / name
-        wanted = identity(BY_NAME[name], settings, {"ingest": {"source": "source-digest"}}, records)
+        wanted = identity(planned(settings)[name], settings, {"ingest": {"source": "source-digest"}}, records)
         folders.open_stage(folder, wanted, resumable=False, private=True)
         for file, value in files.items():
             artifacts.write_json(folder / file, value)
@@ -227,9 +227,14 @@ def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path
         facts = {"summary": {"images": len(images)}, "seconds": 12.3, "finished": "2026-01-02T03:04:05+0000", "contains_patient_data": True}
         records[name] = artifacts.publish(folder, wanted, **facts)
     out = run / "release"
-    folders.open_stage(out, identity(BY_NAME["release"], settings, {}, records), resumable=False, private=False)
+    folders.open_stage(out, identity(planned(settings)["release"], settings, {}, records), resumable=False, private=False)
     reporter = Reporter(run / "log.jsonl", Console(quiet=True))
     return Context(settings, run, out, False, reporter, records)
+
+
+def planned(settings: Config) -> dict[str, Stage]:
+    """The stages of a configuration, by name."""
+    return {stage.name: stage for stage in flow(settings)}
 
 
 def ingested(channels: int = 1) -> ImageSet:
@@ -245,7 +250,7 @@ def released(run: Path, verdict: str = "pass", channels: int = 1, sign: Path | N
     """A run folder with a finished release of the wished verdict; the gate's bound on the copy rate must be LENIENT."""
     ctx = make_context(run, channels, verdict, sign)
     summary = stage.run(ctx)
-    wanted = identity(BY_NAME["release"], ctx.config, {}, ctx.records)
+    wanted = identity(planned(ctx.config)["release"], ctx.config, {}, ctx.records)
     facts = {"summary": summary, "seconds": 1.0, "finished": "2026-01-02T03:04:05+0000", "contains_patient_data": False}
     artifacts.publish(ctx.out, wanted, **facts)
     return ctx

@@ -17,7 +17,7 @@ from pipeline import artifacts, folders, stages
 from pipeline.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("stubbed")
-NAMES = tuple(stages.BY_NAME)
+NAMES = tuple(stage.name for stage in stages.flow(config()))
 
 
 def refused(folder: Path, settings=None, match: str | None = None, **options: object) -> None:

@@ -117,6 +117,27 @@ def test_a_request_to_stop_leaves_a_checkpoint_from_which_the_same_weights_follo
     ]
 
 
+def test_the_loss_on_unseen_images_is_logged_at_each_checkpoint_and_told_in_the_end(tmp_path):
+    summary = train.run(context(tmp_path, cohort()))
+    lines = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
+    seen = [line for line in lines if "val" in line]
+    assert [line["step"] for line in seen] == [4, 8, 12, 16, 20]
+    assert all(len(line["val"]) == len(line["train"]) == 4 for line in seen)
+    assert [line["step"] for line in lines if "loss" in line] == [4, 8, 12, 16, 20]
+    told = json.loads((tmp_path / "train" / "model.json").read_text())["validation"]
+    assert (told["val"], told["train"]) == (seen[-1]["val"], seen[-1]["train"])
+    assert summary["unseen_to_seen"].startswith(f"{told['ratio']['value']:.3f} (")
+    assert told["ratio"]["n"] in (7, 8), "half of 15 patients of val"
+
+
+def test_a_training_without_anybody_to_validate_on_is_logged_as_before(tmp_path):
+    images = cohort()
+    ctx = context(tmp_path, renamed(images, split=images.rows["split"].replace("val", "test")))
+    assert "unseen_to_seen" not in train.run(ctx)
+    assert "validation" not in json.loads((ctx.out / "model.json").read_text())
+    assert '"val"' not in (ctx.out / "metrics.jsonl").read_text()
+
+
 def test_what_a_network_explains_is_nothing_at_first_and_most_of_a_simple_target_in_the_end(tmp_path):
     found = []
     for length in (16, 16 * 300):

@@ -51,6 +51,28 @@ def test_stopped_and_resumed_anywhere_gives_the_same_bits(stop):
         assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_training_that_restarts_in_place_gives_the_bits_of_a_new_one(streamed):
+    other, labels = IMAGES[:30, :, ::-1].copy(), 1 - LABELS[:30]
+    given = other if streamed else torch.from_numpy(other)
+    fresh = make(seed=9)
+    fresh = Training(fresh.denoiser, given, Condition.of_classes(labels, 2), RECIPE, seed=17)
+    again = make(streamed=streamed)
+    places = [value.data_ptr() for value in again.parameters]
+    again.run(until=11)
+    again.skipped += 1
+    again.denoiser.load_state_dict(make(seed=9).denoiser.state_dict())
+    again.restart(given, Condition.of_classes(labels, 2), seed=17)
+    losses: list[list[float]] = [[], []]
+    for training, found in zip((fresh, again), losses):
+        training.run(every=5, report=lambda step, loss, found=found: found.append(loss))
+    assert losses[0] == losses[1]
+    assert_same(fresh.state(), again.state())
+    assert_same(fresh.averaged(), again.averaged())
+    assert_same(fresh.snapshot(), again.snapshot())
+    assert places == [value.data_ptr() for value in again.parameters]
+
+
 def test_a_streamed_set_trains_to_the_same_bits_as_a_resident_one():
     assert_same(trained(make()), trained(make(streamed=True)))
 

@@ -1,0 +1,95 @@
+"""Shadow trainings: the run's recipe on other images of its cohort, one training after the other in one module.
+
+Nothing is decided anew: network, spread of the data, length and sampling are what ``model.json`` and the configuration say. Weights are
+reset in place, so that one compilation and one CUDA graph serve all trainings, and never reach the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline import runtime, warm_start
+from pipeline.config import Config
+from pipeline.diffusion.conditioning import Condition
+from pipeline.diffusion.objectives import Denoiser
+from pipeline.diffusion.training import Training
+from pipeline.generate import Sampling, starts_on_mixture, use_average
+from pipeline.images import ImageSet
+from pipeline.train import build_denoiser, mean_and_spread, mixture_of, recipe, snapshot_steps
+
+Report = Callable[[int], None]
+
+
+class Shadows:
+    """Trainings on subsets of a pool of images, and the images that each would have released.
+
+    Args:
+        config: the run's; its sections ``train`` and ``generate`` are replayed.
+        pool: images that a training may see.
+        model: the run's ``model.json``.
+        device: where to.
+    """
+
+    def __init__(self, config: Config, pool: ImageSet, model: dict[str, Any], device: str) -> None:
+        assert config.train is not None
+        self.section, self.sampled, self.seed = config.train, config.generate, config.seed
+        self.pool, self.model, self.device = pool, model, device
+        self.training: Training | None = None
+        self.sampling: Sampling | None = None
+        self.subset = pool
+        self.snapshots: list[dict[str, Tensor]] = []
+
+    def train(self, number: int, inside: NDArray[np.bool_], report: Report = lambda done: None) -> Denoiser:
+        """Train on the images ``inside [n]`` of the pool; the denoiser with the averaged weights, until the next call.
+
+        Its weights, batches and noise are drawn from a seed of the run's and ``number``. ``report`` is told of the images seen so far.
+        """
+        self.subset, seed = self.pool.take(inside), runtime.derive_seed(self.seed, "shadow", number)
+        mean, _ = mean_and_spread(self.subset.images)
+        torch.manual_seed(runtime.derive_seed(seed, "weights"))
+        fresh = build_denoiser(self.model, mean)
+        if self.section.start_from is not None:
+            warm_start.start(fresh, self.section.start_from, self.pool.classes, self.section.start_classes, self.section.frozen)
+        images: Any = np.asarray(self.subset.images)
+        if runtime.fits(images.nbytes, self.device):
+            images = torch.from_numpy(images).to(self.device)
+        given = images, Condition.of_classes(self.subset.labels, len(self.pool.classes))
+        if self.training is None:
+            self.training = Training(fresh.to(self.device), *given, recipe(self.section), runtime.derive_seed(seed, "training"))
+        else:
+            self.training.denoiser.load_state_dict(fresh.state_dict())
+            self.training.restart(*given, runtime.derive_seed(seed, "training"))
+        self._run(self.training, report)
+        self.training.denoiser.load_state_dict(self.training.averaged())
+        return self.training.denoiser.eval()
+
+    def _run(self, training: Training, report: Report) -> None:
+        self.snapshots = []
+        for moment in snapshot_steps(self.section) or [training.recipe.steps]:
+            training.run(until=moment, report=lambda step, loss: report(step * training.recipe.batch))
+            if self.section.ema_snapshots:
+                self.snapshots.append(training.snapshot())
+
+    def release(self, labels: NDArray[np.int64], seeds: list[int], report: Report = lambda done: None) -> NDArray[np.uint8]:
+        """What the last training would release as images of the classes ``labels [m]``, sampled from as many seeds as the run's were."""
+        assert self.training is not None
+        denoiser, section = self.training.denoiser, self.sampled
+        if section.ema is not None:
+            use_average(denoiser, self.model, section.ema, self.snapshots)
+        if self.sampling is None:
+            self.sampling = Sampling(denoiser, self.model, section, self.device)
+        if starts_on_mixture(section):
+            seed = runtime.derive_seed(self.training.seed, "mixture") % 2**32
+            self.sampling.start_on(mixture_of(self.subset, seed))
+        made = []
+        for start in range(0, len(labels), section.batch):
+            rows = slice(start, start + section.batch)
+            made.append(self.sampling(Condition.of_classes(labels[rows], len(self.pool.classes)), seeds[rows]))
+            report(min(start + section.batch, len(labels)))
+        return np.concatenate(made)
