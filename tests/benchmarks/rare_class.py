@@ -28,12 +28,13 @@ from evaluation.judges import fitness
 from evaluation.utility import Scored, utility
 from pipeline import runtime
 from pipeline.config import Config, load_config
+from pipeline.diffusion import mixture
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import Training
 from pipeline.generate import Sampling, starts_on_mixture
 from pipeline.phantom.anatomy import CLASSES, PREVALENCE
 from pipeline.phantom.image import phantom_arrays
-from pipeline.train import build_denoiser, mean_and_spread, mixture, recipe
+from pipeline.train import build_denoiser, mean_and_spread, recipe
 
 RARE = int(np.argmin(PREVALENCE))
 FIRST_SEED = 40_000
@@ -115,7 +116,7 @@ def one(seed: int, options: argparse.Namespace) -> dict[str, Any]:
         for arm, found in trained.items()
     }
     name = CLASSES[RARE]
-    result = to_json(
+    result: dict[str, Any] = to_json(
         {
             "seed": seed,
             "images_by_class": said,
