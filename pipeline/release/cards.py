@@ -112,7 +112,7 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
         how_made=how_made(results),
         deidentification=actions(results),
         source=Source(**results.source, description=dataset_card(results.source["name"]) or ""),
-        power=[Figure(name=row.get("transform", ""), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
+        power=[Figure(name=row.get("kind", ""), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
         standing=standing(results),
         evaluation=key_figures(results),
         utility=sentences(results.evaluation, ["real+synthetic"]),

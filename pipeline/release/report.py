@@ -294,7 +294,7 @@ def prevalence_table(prevalence: Any) -> dict[str, Any]:
 
 def power_plot(power: Any) -> Plot | None:
     """Recall of the planted copies by transformation, on 0..1."""
-    rows = {str(row.get("transform")): row.get("recall") for row in power or [] if isinstance(row, Mapping)}
+    rows = {str(row.get("kind")): row.get("recall") for row in power or [] if isinstance(row, Mapping)}
     return whiskers(rows, axis=(0.0, 1.0))
 
 

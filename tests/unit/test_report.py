@@ -107,7 +107,7 @@ def test_missing_results_leave_dashes_not_errors(verdict: str) -> None:
     assert Balance(page).open == []
     assert "Not measured." in page
     none = {"value": None, "low": None, "high": None, "n": 0}
-    odd = {"audit": {"power": [{"transform": "flip"}, {}], "membership": {"auc": none}, "copies": {"rate": None}}}
+    odd = {"audit": {"power": [{"kind": "flip"}, {}], "membership": {"auc": none}, "copies": {"rate": None}}}
     odd |= {"evaluation": {"fidelity": {"frechet": {"synthetic": none}}, "utility": {"arms": {"real": {"auc": none}}}}}
     odd |= {"stress": {"corruptions": {"blur": [], "noise": [{"severity": 1, "auc": none}]}, "clean": {}}}
     assert Balance(render_report(results(verdict, **odd), {})).open == []
