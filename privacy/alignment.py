@@ -13,8 +13,8 @@ FINE_STEPS = 3
 COARSE_SIDE = 64
 BAND = (1 / 64, 1 / 8)
 """Blur levels, as shares of the side, between which the images are compared."""
-CLIP = 1.0
-"""Differences, in standard deviations of an image, beyond which a pixel pulls no harder."""
+CLIP = 0.3
+"""Difference, in standard deviations of an image, beyond which a pixel pulls no harder, and counts as no worse."""
 REACH = 0.1
 """Largest change of any coefficient in one step, in half sides."""
 
@@ -60,9 +60,9 @@ def aligned(query: Tensor, reference: Tensor, start: Tensor) -> Tensor:
     """The affine warps of ``query`` that make it most like ``reference``, pair by pair: ``float32 [n, 2, 3]``.
 
     Gauss–Newton steps from ``start [n, 2, 3]`` on the difference of both images' :data:`BAND`, normalised and clipped (Huber 1964), so that
-    neither a bias field nor what covers a part of the image pulls at it; the best step counts. The slopes are the reference's, so that they
-    are taken once and from the image that is not noisy, and each step is inverted and composed (Baker & Matthews 2004, inverse
-    compositional). Large images take their first steps at half the resolution.
+    neither a bias field nor what covers a part of the image pulls at it; the step with the least squares counts. The slopes are the
+    reference's, so that they are taken once and from the image that is not noisy, and each step is inverted and composed (Baker & Matthews
+    2004, inverse compositional). Large images take their first steps at half the resolution.
     """
     fine, coarse = (max(0.5, level * min(query.shape[2:])) for level in BAND)
     query, reference = (blur(one, fine) - blur(one, coarse) for one in (query, reference))
@@ -86,8 +86,7 @@ def _steps(query: Tensor, reference: Tensor, start: Tensor, steps: int) -> Tenso
     for step in range(steps + 1):
         difference = normalised(warp(query, rows), weight) - target
         clipped = difference.clamp(-CLIP, CLIP)
-        # Huber's loss: clipped · (difference − clipped / 2).
-        left = (clipped * (difference - clipped / 2) * weight).mean(dim=(1, 2, 3))
+        left = (clipped.square() * weight).mean(dim=(1, 2, 3))
         best = torch.where((left < least)[:, None, None], rows, best)
         least = torch.minimum(left, least)
         if step == steps:

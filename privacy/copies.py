@@ -1,9 +1,9 @@
 """The copy search: is a synthetic image a copy of a real one, whatever was done to it?
 
-Two stages. Every query is compared in many *views* (the eight symmetries of the square, each shifted, zoomed and turned a little, as it is
-and inverted) with every reference, at 16 × 16 pixels, as matrix products; and under the eight symmetries patch by patch, where the best
-half of the patches counts, so that what covers or replaces a part of it does not hide a copy. The best candidates of both are *aligned*
-at full resolution (:mod:`privacy.alignment`) and described (:mod:`privacy.descriptors`): the *distance* is 1 − NCC of what remains of both
+Two stages. Every query is compared with every reference by matrix products: in many *views* (the eight symmetries of the square, each
+shifted, zoomed and turned a little, as it is and inverted) at 16 × 16 pixels; and under the eight symmetries alone, patch by patch, where
+the best patches count, so that what covers or replaces a part of it does not hide a copy, and by ℓ₂. The best candidates are *aligned* at
+full resolution (:mod:`privacy.alignment`) and described (:mod:`privacy.descriptors`): the *distance* is 1 − NCC of what remains of both
 images when the structure that the whole cohort shares is projected out, and the *evidence* holds all the descriptors' correlations, and by
 how much each exceeds that of the query's other neighbours: a copy is near one reference and not near the next ones.
 
@@ -29,13 +29,15 @@ from privacy.alignment import aligned, warp, window
 
 Images = NDArray[np.uint8]
 GRID = 16
-NEIGHBOURS = 5
-"""Candidates among all neighbours of a query, which are also what its best match is contrasted with."""
-LOCAL = 3
-"""Candidates by the patches that are most alike, which count as neighbours too."""
-EACH = 2
+NEIGHBOURS = 4
+"""Candidates by the whole image in all views; with the two following kinds, they are what a match is contrasted with."""
+LOCAL = 2
+"""Candidates by the patches that are most alike."""
+PLAIN = 2
+"""Candidates by ℓ₂ as the images are."""
+EACH = 1
 """Candidates taken besides from every subset that is asked for, so that a small one is not without."""
-AXES = (48, 96)
+AXES = (32, 64)
 """Principal axes on which the 16 × 16 intensities and their locally normalised form are compared."""
 LOCAL_GRID, PATCH = 24, 6
 """Side at which patches are compared, and theirs."""
@@ -45,6 +47,10 @@ SHIFTS = (-0.18, -0.09, 0.0, 0.09, 0.18)
 """Shifts tried before alignment, in half sides: 4.5 % of the side apart, within the alignment's reach."""
 ZOOMS_AND_TURNS = ((1.07, 0.0), (1.0, -9.0), (1.0, 9.0))
 """Zooms and turns (degrees) tried besides none, each with the outer shifts halved in number."""
+PLAIN_GRIDS = (24, 12, 6)
+"""Sides at which images are compared as they are."""
+PLAIN_FLOOR = 1 / 255
+"""Differences below, of a range of 2, are half a grey level: rounding."""
 LOWEST_DISTANCE = 1e-5
 """Distances below are rounding errors."""
 
@@ -92,7 +98,7 @@ class CopySearch:
     """Distances from any images to a fixed set of references.
 
     Args:
-        references: ``uint8 [n, C, H, W]``, kept as they are (a memory map stays one); 144 + 576 C numbers an image are kept on the device.
+        references: ``uint8 [n, C, H, W]``, kept as they are (a memory map stays one); 96 + 1152 C numbers an image are kept on the device.
         shared: of :func:`shared_structure`.
         neighbours: mask of the references among which a query's neighbours are sought; all, where not given.
     """
@@ -111,6 +117,9 @@ class CopySearch:
         local = torch.cat([_local(block) for block in blocks])
         self.mean_local = local.mean(dim=0)
         self.patches = _patches(local - self.mean_local).to(self.precision)
+        plain = torch.cat([F.adaptive_avg_pool2d(block, LOCAL_GRID) for block in blocks])
+        self.mean_plain = plain.mean(dim=0)
+        self.plain = (plain - self.mean_plain).flatten(1)
 
     def without(self, mask: NDArray[np.bool_]) -> CopySearch:
         """The same search, in which some references are no neighbours."""
@@ -141,7 +150,8 @@ class CopySearch:
         return Candidates(*(np.concatenate(column) for column in zip(*found)))
 
     def _candidates(self, queries: Tensor, subsets: list[Tensor]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
-        looked = [*self._look(queries, subsets), self._look_locally(queries, subsets[0])]
+        first, *each = self._look(queries, subsets)
+        looked = [first, *self._look_upright(queries, subsets[0]), *each]
         chosen, start, sign = (torch.cat(parts, dim=1) for parts in zip(*looked))
         n, count = chosen.shape
         references = _unit(self.references[chosen.flatten().cpu().numpy()]).to(self.device)
@@ -154,10 +164,10 @@ class CopySearch:
             alike.append(descriptors.similarities(descriptors.maps(seen), descriptors.maps(references[part]), self.shared))
         similarity = torch.cat(alike).reshape(n, count, -1)
         distance = (1 - similarity[:, :, 0]).clamp(min=0).double()
-        near = torch.cat([similarity.clamp(-0.9999, 0.9999).atanh(), -distance[:, :, None].clamp(min=LOWEST_DISTANCE).log().float()], dim=2)
-        neighbour = torch.zeros(n, count, dtype=torch.bool, device=self.device)
-        neighbour[:, : looked[0][0].shape[1]] = True
-        neighbour[:, count - looked[-1][0].shape[1] :] = True
+        alone = -distance[:, :, None].clamp(min=LOWEST_DISTANCE).log().float()
+        plain = plain_likeness(queries, references.reshape(n, count, *queries.shape[1:]))
+        near = torch.cat([similarity.clamp(-0.9999, 0.9999).atanh(), alone, plain], dim=2)
+        neighbour = (torch.arange(count, device=self.device) < sum(part[0].shape[1] for part in looked[:3])).expand(n, count)
         evidence = torch.cat([near, contrast(near, chosen, neighbour)], dim=2)
         return chosen.cpu().numpy(), distance.cpu().numpy(), evidence.cpu().numpy()
 
@@ -182,20 +192,23 @@ class CopySearch:
                 best.add(inside + start, *(table[:, inside] for table in tables))
         return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
 
-    def _look_locally(self, queries: Tensor, subset: Tensor) -> Looked:
-        """The first stage by patches: :data:`LOCAL` candidates a query."""
+    def _look_upright(self, queries: Tensor, subset: Tensor) -> list[Looked]:
+        """The first stage under the eight symmetries alone: :data:`LOCAL` candidates a query by patches, :data:`PLAIN` by ℓ₂."""
         n, views = len(queries), symmetries(self.device)
         seen = warp(queries.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
         patches = _patches(_local(seen) - self.mean_local).to(self.precision)
-        best = _Best(n, LOCAL, self.device)
+        plain = (F.adaptive_avg_pool2d(seen, LOCAL_GRID) - self.mean_plain).flatten(1)
+        kept = _Best(n, LOCAL, self.device), _Best(n, PLAIN, self.device)
         for start in range(0, len(self.patches), BLOCK):
-            block = self.patches[start : start + BLOCK]
+            block, flat = self.patches[start : start + BLOCK], self.plain[start : start + BLOCK]
             alike = torch.bmm(patches.transpose(0, 1), block.permute(1, 2, 0))
-            half = alike.topk(len(alike) // 2, dim=0).values.float().mean(dim=0).reshape(n, len(views), -1)
-            score, at = half.max(dim=1)
+            # The fourth power: few patches that are the same weigh more than many that are somewhat alike.
+            same = alike.clamp_(min=0).square_().square_().sum(dim=0)
             inside = subset[(subset >= start) & (subset < start + len(block))] - start
-            best.add(inside + start, score[:, inside], at[:, inside], torch.ones_like(at[:, inside], dtype=torch.bool))
-        return best.index, views[best.view], best.upright.float() * 2 - 1
+            for best, table in zip(kept, (same, -torch.cdist(plain, flat))):
+                score, at = table.reshape(n, len(views), -1).max(dim=1)
+                best.add(inside + start, score[:, inside], at[:, inside], torch.ones_like(at[:, inside], dtype=torch.bool))
+        return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
 
 
 Looked = tuple[Tensor, Tensor, Tensor]
@@ -233,6 +246,29 @@ def contrast(near: Tensor, index: Tensor, neighbour: Tensor) -> Tensor:
     other = (~same & (neighbour & ~again)[:, None]).to(near.dtype)
     count = other.sum(dim=2, keepdim=True)
     return torch.where(count > 0, near - other @ near / count.clamp(min=1), 0)
+
+
+def plain_likeness(queries: Tensor, references: Tensor) -> Tensor:
+    """−ln of the root mean square difference of images that are not aligned, at three resolutions, under the best of the eight symmetries.
+
+    What alignment and normalisation take out, place, size, brightness and contrast, speaks for a copy too where it is the same.
+
+    Args:
+        queries: ``[n, C, H, W]`` in −1..1.
+        references: ``[n, k, C, H, W]``.
+
+    Returns:
+        ``float32 [n, k, len(PLAIN_GRIDS)]``.
+    """
+    n, count = references.shape[:2]
+    views = symmetries(queries.device.type)
+    seen = warp(queries.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
+    found = []
+    for grid in PLAIN_GRIDS:
+        one = F.adaptive_avg_pool2d(seen, grid).reshape(n, len(views), -1)
+        other = F.adaptive_avg_pool2d(references.flatten(0, 1), grid).reshape(n, count, -1)
+        found.append(torch.cdist(one, other).amin(dim=1) / one.shape[2] ** 0.5)
+    return -torch.stack(found, dim=2).clamp(min=PLAIN_FLOOR).log()
 
 
 @functools.cache

@@ -21,9 +21,9 @@ PENALTY = 0.01
 """Weight of the squared standardised coefficients beside the mean log-loss."""
 LEAST = 60
 """Images below which nothing is learned: neighbours in so small a set say little about those in a cohort."""
-MOST = 400
+MOST = 300
 """Images at the most that are learned from."""
-ROUNDS = 3
+ROUNDS = 2
 """Copies planted of every image."""
 
 
