@@ -141,15 +141,23 @@ class CopySearch:
             among: masks over the references, such as train and audit.
             report: called with the number of queries that are done.
         """
-        indices = [torch.from_numpy(np.flatnonzero(mask)).to(self.device) for mask in (self.neighbours, *among) if mask.any()]
+        subsets = [self._by_block(np.flatnonzero(mask)) for mask in (self.neighbours, *among) if mask.any()]
         found = []
         step = 128 if self.device == "cuda" else 16
         for start in range(0, len(queries), step):
-            found.append(self._candidates(_unit(queries[start : start + step]).to(self.device), indices))
+            found.append(self._candidates(_unit(queries[start : start + step]).to(self.device), subsets))
             report(min(start + step, len(queries)))
         return Candidates(*(np.concatenate(column) for column in zip(*found)))
 
-    def _candidates(self, queries: Tensor, subsets: list[Tensor]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
+    def _by_block(self, index: NDArray[np.int64]) -> list[Tensor]:
+        """Sorted numbers of references as places in each block of them."""
+        ends = np.searchsorted(index, np.arange(BLOCK, len(self.references) + BLOCK, BLOCK))
+        parts = np.split(index, ends[:-1])
+        return [torch.from_numpy(part - number * BLOCK).to(self.device) for number, part in enumerate(parts)]
+
+    def _candidates(
+        self, queries: Tensor, subsets: list[list[Tensor]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
         first, *each = self._look(queries, subsets)
         looked = [first, *self._look_upright(queries, subsets[0]), *each]
         chosen, start, sign = (torch.cat(parts, dim=1) for parts in zip(*looked))
@@ -171,7 +179,7 @@ class CopySearch:
         evidence = torch.cat([near, contrast(near, chosen, neighbour)], dim=2)
         return chosen.cpu().numpy(), distance.cpu().numpy(), evidence.cpu().numpy()
 
-    def _look(self, queries: Tensor, subsets: list[Tensor]) -> list[Looked]:
+    def _look(self, queries: Tensor, subsets: list[list[Tensor]]) -> list[Looked]:
         """The first stage over the whole image: :data:`NEIGHBOURS` candidates a query of the first subset, :data:`EACH` of every other."""
         n, views = len(queries), search_views(self.device)
         small = F.adaptive_avg_pool2d(queries, GRID)
@@ -180,34 +188,27 @@ class CopySearch:
         parts = [describe(part) @ axes for part, axes in zip(seen.chunk(2, dim=1), self.axes)]
         described = torch.cat(parts, dim=1).to(self.precision)
         kept = [_Best(n, NEIGHBOURS if number == 0 else EACH, self.device) for number in range(len(subsets))]
-        for start in range(0, len(self.described), BLOCK):
-            block = self.described[start : start + BLOCK]
+        for number, block in enumerate(torch.split(self.described, BLOCK)):
             similarity = (described @ block.T).reshape(n, len(views), -1)
-            high, at = similarity.max(dim=1)
-            low, below = similarity.min(dim=1)
-            upright = high >= -low
-            tables = torch.maximum(high, -low), torch.where(upright, at, below), upright
+            score = torch.maximum(similarity.amax(dim=1), -similarity.amin(dim=1))
             for best, subset in zip(kept, subsets):
-                inside = subset[(subset >= start) & (subset < start + len(block))] - start
-                best.add(inside + start, *(table[:, inside] for table in tables))
+                best.add(subset[number], number * BLOCK, score, similarity)
         return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
 
-    def _look_upright(self, queries: Tensor, subset: Tensor) -> list[Looked]:
+    def _look_upright(self, queries: Tensor, subset: list[Tensor]) -> list[Looked]:
         """The first stage under the eight symmetries alone: :data:`LOCAL` candidates a query by patches, :data:`PLAIN` by ℓ₂."""
         n, views = len(queries), symmetries(self.device)
         seen = warp(queries.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
         patches = _patches(_local(seen) - self.mean_local).to(self.precision)
         plain = (F.adaptive_avg_pool2d(seen, LOCAL_GRID) - self.mean_plain).flatten(1)
         kept = _Best(n, LOCAL, self.device), _Best(n, PLAIN, self.device)
-        for start in range(0, len(self.patches), BLOCK):
-            block, flat = self.patches[start : start + BLOCK], self.plain[start : start + BLOCK]
+        for number, (block, flat) in enumerate(zip(torch.split(self.patches, BLOCK), torch.split(self.plain, BLOCK))):
             alike = torch.bmm(patches.transpose(0, 1), block.permute(1, 2, 0))
             # The fourth power: few patches that are the same weigh more than many that are somewhat alike.
             same = alike.clamp_(min=0).square_().square_().sum(dim=0)
-            inside = subset[(subset >= start) & (subset < start + len(block))] - start
-            for best, table in zip(kept, (same, -torch.cdist(plain, flat))):
-                score, at = table.reshape(n, len(views), -1).max(dim=1)
-                best.add(inside + start, score[:, inside], at[:, inside], torch.ones_like(at[:, inside], dtype=torch.bool))
+            for best, table in zip(kept, (same, 1 / (1 + torch.cdist(plain, flat)))):
+                alike = table.reshape(n, len(views), -1)
+                best.add(subset[number], number * BLOCK, alike.amax(dim=1), alike)
         return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
 
 
@@ -224,10 +225,18 @@ class _Best:
         self.index, self.view = (torch.zeros(n, 0, dtype=torch.int64, device=device) for _ in range(2))
         self.upright = torch.zeros(n, 0, dtype=torch.bool, device=device)
 
-    def add(self, index: Tensor, score: Tensor, view: Tensor, upright: Tensor) -> None:
-        """Further references ``index [m]``, with tables ``[n, m]``."""
-        few = score.float().topk(min(self.count, len(index)), dim=1)
-        new = few.values, index[few.indices], view.gather(1, few.indices), upright.gather(1, few.indices)
+    def add(self, inside: Tensor, start: int, score: Tensor, by_view: Tensor) -> None:
+        """The best of some references of a block: ``inside`` it, of which the first is number ``start``.
+
+        Args:
+            score: ``[n, block]``.
+            by_view: ``[n, views, block]``; the view whose value is farthest from 0 is the reference's.
+        """
+        few = score[:, inside].topk(min(self.count, len(inside)), dim=1)
+        seen = by_view.gather(2, inside[few.indices][:, None].expand(-1, by_view.shape[1], -1))
+        upright = seen.amax(dim=1) >= -seen.amin(dim=1)
+        view = torch.where(upright, seen.argmax(dim=1), seen.argmin(dim=1))
+        new = few.values.float(), inside[few.indices] + start, view, upright
         both = [torch.cat(pair, dim=1) for pair in zip((self.score, self.index, self.view, self.upright), new)]
         place = both[0].topk(min(self.count, both[0].shape[1]), dim=1).indices
         self.score, self.index, self.view, self.upright = (table.gather(1, place) for table in both)

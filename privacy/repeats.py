@@ -55,6 +55,8 @@ def find_repeats(images: NDArray[np.uint8], reference: NDArray[np.uint8], device
         images: ``uint8 [n, C, H, W]``.
         reference: real images of the same cohort, whose mean and principal components are what images share; not searched.
     """
+    if not len(images):
+        return Repeats(np.zeros(0, np.int64), np.zeros(0, bool))
     blocks = range(0, len(images), BLOCK)
     spreads = [part.reshape(len(part), -1).std(axis=1) for part in (images[start : start + BLOCK] for start in blocks)]
     constant = np.concatenate(spreads) < FLAT

@@ -53,7 +53,7 @@ def test_references_in_blocks_are_searched_as_all_at_once(search, phantoms, monk
     engine, kept = search
     queries = power.plant(kept, power.shift, 5, np.random.default_rng(0))[0]
     whole = engine.candidates(queries, np.arange(len(kept)) % 3 == 0)
-    monkeypatch.setattr(copies, "BLOCK", 50)
+    monkeypatch.setattr(copies, "BLOCK", 48)
     parts = engine.candidates(queries, np.arange(len(kept)) % 3 == 0)
     assert np.array_equal(whole.index, parts.index)
     assert np.allclose(whole.distance, parts.distance, atol=1e-5)
