@@ -21,7 +21,7 @@ from pipeline.release.report import (
     utility_plot,
     whiskers,
 )
-from pipeline.release.results import Results
+from pipeline.release.results import Results, planted_kind
 
 SAMPLES = {"normal": [b"\x89PNG fake"]}
 VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
@@ -177,3 +177,8 @@ def test_heat_grows_with_the_drop() -> None:
     bias = [heat for _, heat in table["rows"]["bias_field"]]
     assert bias == sorted(bias)
     assert bias[-1] == 7
+
+
+def test_planted_copies_of_several_strengths_each_have_their_name():
+    assert planted_kind({"kind": "flip", "strength": None}) == "flip"
+    assert planted_kind({"kind": "regenerated", "strength": 0.25}) == "regenerated 0.25"
