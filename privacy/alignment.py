@@ -80,7 +80,8 @@ def _steps(query: Tensor, reference: Tensor, start: Tensor, steps: int) -> Tenso
     jacobian = (torch.cat([dx[:, :, None] * basis, dy[:, :, None] * basis], dim=2) * weight).transpose(1, 2).flatten(2)
     normal = jacobian @ jacobian.transpose(1, 2)
     damping = 1e-3 * normal.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] + 1e-6
-    solve = torch.linalg.inv(normal + damping * torch.eye(6, device=query.device)) @ jacobian
+    # No check of what is invertible by its damping: it would wait for the device.
+    solve = torch.linalg.inv_ex(normal + damping * torch.eye(6, device=query.device)).inverse @ jacobian
     identity = torch.eye(3, device=query.device).expand(len(query), 3, 3)
     rows, best, least = start, start, torch.full((len(query),), torch.inf, device=query.device)
     for step in range(steps + 1):
@@ -94,7 +95,7 @@ def _steps(query: Tensor, reference: Tensor, start: Tensor, steps: int) -> Tenso
         change = (solve @ (clipped * weight).flatten(1)[:, :, None]).reshape(-1, 2, 3).clamp(-REACH, REACH)
         moved = identity.clone()
         moved[:, :2] += change
-        rows = rows @ torch.linalg.inv(moved)
+        rows = rows @ torch.linalg.inv_ex(moved).inverse
     return best
 
 

@@ -109,16 +109,16 @@ class CopySearch:
         self.references = references
         self.shared = shared.to(device)
         self.neighbours = np.ones(len(references), bool) if neighbours is None else neighbours
-        blocks = [_unit(references[start : start + BLOCK]).to(device) for start in range(0, len(references), BLOCK)]
-        small = torch.cat([F.adaptive_avg_pool2d(block, GRID) for block in blocks])
+        tables = []
+        for start in range(0, len(references), BLOCK):
+            block = _unit(references[start : start + BLOCK], device)
+            tables.append((F.adaptive_avg_pool2d(block, GRID), _local(block), F.adaptive_avg_pool2d(block, LOCAL_GRID)))
+        small, local, plain = (torch.cat(table) for table in zip(*tables))
         parts = [describe(part) for part in (small, local_contrast(small))]
         self.axes = [_axes(part, count) for part, count in zip(parts, AXES)]
         self.described = torch.cat([part @ axes for part, axes in zip(parts, self.axes)], dim=1).to(self.precision)
-        local = torch.cat([_local(block) for block in blocks])
-        self.mean_local = local.mean(dim=0)
+        self.mean_local, self.mean_plain = local.mean(dim=0), plain.mean(dim=0)
         self.patches = _patches(local - self.mean_local).to(self.precision)
-        plain = torch.cat([F.adaptive_avg_pool2d(block, LOCAL_GRID) for block in blocks])
-        self.mean_plain = plain.mean(dim=0)
         self.plain = (plain - self.mean_plain).flatten(1)
 
     def without(self, mask: NDArray[np.bool_]) -> CopySearch:
@@ -145,7 +145,7 @@ class CopySearch:
         found = []
         step = 128 if self.device == "cuda" else 16
         for start in range(0, len(queries), step):
-            found.append(self._candidates(_unit(queries[start : start + step]).to(self.device), subsets))
+            found.append(self._candidates(_unit(queries[start : start + step], self.device), subsets))
             report(min(start + step, len(queries)))
         return Candidates(*(np.concatenate(column) for column in zip(*found)))
 
@@ -162,7 +162,7 @@ class CopySearch:
         looked = [first, *self._look_upright(queries, subsets[0]), *each]
         chosen, start, sign = (torch.cat(parts, dim=1) for parts in zip(*looked))
         n, count = chosen.shape
-        references = _unit(self.references[chosen.flatten().cpu().numpy()]).to(self.device)
+        references = _unit(self.references[chosen.flatten().cpu().numpy()], self.device)
         asked = queries.repeat_interleave(count, dim=0) * sign.flatten()[:, None, None, None]
         alike = []
         # A bounded number of pixels at once.
@@ -332,5 +332,5 @@ def _axes(vectors: Tensor, count: int) -> Tensor:
     return leading
 
 
-def _unit(images: Images) -> Tensor:
-    return torch.from_numpy(np.array(images)).float().div(127.5).sub(1)
+def _unit(images: Images, device: str = "cpu") -> Tensor:
+    return torch.from_numpy(np.array(images)).to(device).float().div(127.5).sub(1)
