@@ -1,7 +1,9 @@
 """A score that weighs the evidence of the copy search: learned from planted copies of images that no generator and no attack touches.
 
-Non-negative weights on descriptors of which larger means more alike (:class:`privacy.copies.Candidates`): being more like an image by any
-descriptor can only make a copy more likely, so that a kind of copy that was not planted is judged sensibly too.
+Each kind of copy leaves other traces: noise spares the coarse bands, an occlusion most patches, a bias field what is free of contrast. So
+each kind has its own log-odds, and the score is what their mean odds are: the odds of a copy of some kind, none more likely than another.
+Within a kind the weights on the descriptors, of which larger means more alike (:class:`privacy.copies.Candidates`), are not negative: being
+more like an image by any descriptor can only make a copy more likely, so that a kind that was not planted is judged sensibly too.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
 from privacy import copies, power
 
-PENALTY = 0.01
+PENALTY = 0.003
 """Weight of the squared standardised coefficients beside the mean log-loss."""
 LEAST = 60
 """Images below which nothing is learned: neighbours in so small a set say little about those in a cohort."""
@@ -29,19 +31,20 @@ ROUNDS = 2
 
 @dataclass(frozen=True)
 class CopyScore:
-    """Log-odds of a copy, ``evidence @ weight + bias``.
+    """Log-odds of a copy of each of k kinds, ``evidence @ weight.T + bias``.
 
     Attributes:
-        weight: ``float64 [d]``, none negative.
-        bias: log-odds of a copy where the evidence is 0.
+        weight: ``float64 [k, d]``, none negative.
+        bias: log-odds where the evidence is 0, ``float64 [k]``.
     """
 
     weight: NDArray[np.float64]
-    bias: float
+    bias: NDArray[np.float64]
 
     def odds_against(self, evidence: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Odds that a pair is none of a copy and its source, ``float64``: the smaller, the more surely it is one."""
-        return np.asarray(np.exp(-np.clip(evidence.astype(np.float64) @ self.weight + self.bias, -300, 300)))
+        """Odds that pairs are none of a copy and its source, from evidence ``[..., d]``: the smaller, the more surely one is."""
+        each = evidence.astype(np.float64) @ self.weight.T + self.bias
+        return np.asarray(np.exp(np.clip(math.log(len(self.bias)) - logsumexp(each, axis=-1), -300, 300)))
 
 
 def learn(images: NDArray[np.uint8], groups: NDArray[np.int64], *, rng: np.random.Generator, device: str) -> CopyScore:
@@ -62,34 +65,41 @@ def learn(images: NDArray[np.uint8], groups: NDArray[np.int64], *, rng: np.rando
     chosen = rng.permutation(len(images))[:MOST]
     images, groups = np.asarray(images[chosen]), groups[chosen]
     search = copies.CopySearch(images, copies.shared_structure(images), device)
-    altered, sources = [], []
-    for number in range(ROUNDS * len(images)):
-        source = number % len(images)
-        altered.append(power.alter(images, source, power.LEARNED[(number + number // len(images)) % len(power.LEARNED)], rng))
-        sources.append(source)
-    return fit(*examples(search.candidates(np.stack(altered)), np.array(sources), groups))
+    number = np.arange(ROUNDS * len(images))
+    sources, kinds = number % len(images), (number + number // len(images)) % len(power.LEARNED)
+    altered = [power.alter(images, int(source), power.LEARNED[kind], rng) for source, kind in zip(sources, kinds)]
+    evidence, copied, query = examples(search.candidates(np.stack(altered)), sources, groups)
+    present = np.unique(kinds[query[copied]])
+    fitted = [fit(evidence[mask], copied[mask]) for mask in (~copied | (kinds[query] == kind) for kind in present)]
+    weights, biases = zip(*fitted)
+    return CopyScore(np.stack(weights), np.array(biases))
 
 
 def examples(
     found: copies.Candidates, sources: NDArray[np.int64], groups: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Evidence ``[m, d]`` of pairs, and which are a copy and its source, from queries whose ``sources [n]`` are known."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Evidence ``[m, d]`` of pairs, which are a copy and its source, and each one's query, from queries whose ``sources [n]`` are known."""
     near = torch.from_numpy(np.split(found.evidence, 2, axis=2)[0])
     index = torch.from_numpy(found.index)
     apart = torch.from_numpy(groups[found.index] != groups[sources][:, None])
     # Once each: a candidate that occurs twice is one.
     again = (index[:, :, None] == index[:, None]).tril(diagonal=-1).any(dim=2)
-    copied = found.evidence[((index == torch.from_numpy(sources)[:, None]) & ~again).numpy()]
-    chance = torch.cat([near, copies.contrast(near, index, apart)], dim=2)[apart & ~again].numpy()
-    return np.concatenate([copied, chance]).astype(np.float64), np.arange(len(copied) + len(chance)) < len(copied)
+    own, chance = (index == torch.from_numpy(sources)[:, None]) & ~again, apart & ~again
+    without = torch.cat([near, copies.contrast(near, index, apart)], dim=2)
+    evidence = torch.cat([torch.from_numpy(found.evidence)[own], without[chance]]).double().numpy()
+    query = torch.cat([torch.nonzero(mask)[:, 0] for mask in (own, chance)]).numpy()
+    return evidence, np.arange(len(evidence)) < int(own.sum()), query
 
 
-def fit(evidence: NDArray[np.float64], copied: NDArray[np.bool_]) -> CopyScore:
+def fit(evidence: NDArray[np.float64], copied: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
     """Logistic regression with non-negative weights, both classes with the same total weight.
 
     Args:
         evidence: ``[m, d]``, larger is more alike.
         copied: ``[m]``, both kinds among them.
+
+    Returns:
+        Weights ``float64 [d]`` and the log-odds where the evidence is 0.
     """
     scale = np.maximum(evidence[~copied].std(axis=0), 1e-6)
     centre = evidence[~copied].mean(axis=0)
@@ -108,4 +118,4 @@ def fit(evidence: NDArray[np.float64], copied: NDArray[np.bool_]) -> CopyScore:
     bounds = [(0.0, math.inf)] * data.shape[1] + [(-math.inf, math.inf)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500}).x
     weight = found[:-1] / scale
-    return CopyScore(weight, float(found[-1] - centre @ weight))
+    return weight, float(found[-1] - centre @ weight)

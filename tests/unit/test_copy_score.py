@@ -13,20 +13,19 @@ def test_weights_are_those_of_logistic_regression_where_none_is_negative():
     rng = np.random.default_rng(0)
     copied = np.arange(400) < 200
     evidence = rng.standard_normal((400, 3)) + np.where(copied[:, None], [1.0, 0.5, 0.3], 0.0)
-    score = copy_score.fit(evidence, copied)
+    weight, bias = copy_score.fit(evidence, copied)
     scale = evidence[~copied].std(axis=0)
     penalty = 1 / (2 * copy_score.PENALTY * 400)
     theirs = LogisticRegression(C=penalty, tol=1e-8, max_iter=1000).fit(evidence / scale, copied)
-    assert score.weight * scale == pytest.approx(theirs.coef_[0], abs=1e-3)
-    odds = -np.log(score.odds_against(evidence.astype(np.float32)))
-    assert odds == pytest.approx(theirs.decision_function(evidence / scale), abs=5e-3)
+    assert weight * scale == pytest.approx(theirs.coef_[0], abs=1e-3)
+    assert evidence @ weight + bias == pytest.approx(theirs.decision_function(evidence / scale), abs=5e-3)
 
 
 def test_evidence_that_speaks_against_a_copy_by_chance_gets_no_weight():
     rng = np.random.default_rng(0)
     copied = np.arange(200) < 100
     evidence = np.stack([rng.standard_normal(200) + copied, rng.standard_normal(200) - copied], axis=1)
-    weight = copy_score.fit(evidence, copied).weight
+    weight, _ = copy_score.fit(evidence, copied)
     assert weight[0] > 0
     assert weight[1] == 0
 
@@ -35,9 +34,17 @@ def test_candidates_are_contrasted_as_if_the_source_were_not_there():
     near = np.array([[[9.0], [1.0], [2.0], [6.0]]], np.float32)
     found = copies.Candidates(np.array([[0, 1, 2, 3]]), np.zeros((1, 4)), np.concatenate([near, near], axis=2))
     # Image 3 is of the source's patient: neither a copy nor a stranger.
-    evidence, copied = copy_score.examples(found, np.array([0]), np.array([5, 6, 7, 5]))
+    evidence, copied, query = copy_score.examples(found, np.array([0]), np.array([5, 6, 7, 5]))
+    assert query.tolist() == [0, 0, 0]
     assert copied.tolist() == [True, False, False]
     assert evidence.tolist() == [[9.0, 9.0], [1.0, -1.0], [2.0, 1.0]]
+
+
+def test_the_odds_are_the_mean_over_kinds_of_copies():
+    score = copy_score.CopyScore(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([0.0, -1.0]))
+    evidence = np.array([[0.5, 0.25], [4.0, 0.0]], np.float32)
+    odds = [(np.exp(0.5) + np.exp(-0.5)) / 2, (np.exp(4) + np.exp(-1)) / 2]
+    assert score.odds_against(evidence) == pytest.approx(1 / np.array(odds))
 
 
 def test_too_few_images_are_refused():
