@@ -11,7 +11,7 @@ COARSE_STEPS = 5
 FINE_STEPS = 3
 """Steps at full resolution after them; images below :data:`COARSE_SIDE` take all their steps so."""
 COARSE_SIDE = 64
-BAND = (1 / 64, 1 / 8)
+BAND = (1 / 64, 1 / 16)
 """Blur levels, as shares of the side, between which the images are compared."""
 CLIP = 0.3
 """Difference, in standard deviations of an image, beyond which a pixel pulls no harder, and counts as no worse."""

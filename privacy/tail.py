@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-TAIL_SHARE = 0.05
+TAIL_SHARE = 0.1
 """Share of the distances to audit that counts as their lower tail, at the most."""
 TAIL_LEAST = 20
 """Distances that a tail is begun with, at the least."""
