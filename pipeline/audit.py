@@ -16,11 +16,18 @@ from pipeline.cohorts.ledger import count_attempt
 from pipeline.context import Context
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
+from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet, unit_of
-from pipeline.ingest.split import identical
+from pipeline.ingest.split import identical, tie
+from pipeline.phantom.anatomy import CLASSES
+from pipeline.phantom.image import phantom_arrays
+from pipeline.regenerate import regenerator
 from pipeline.release.results import interval
 from pipeline.train import load_denoiser
-from privacy import audit, membership, power
+from privacy import audit, copy_report, copy_score, membership
+
+STAND_INS = 150
+"""Phantom patients that the copies' score is learned from where the real validation images are too few."""
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -39,7 +46,7 @@ def run(ctx: Context) -> dict[str, Any]:
     synthetic = ImageSet.load(ctx.folder("generate"))
     images = np.asarray(synthetic.images)
     train, audited = (_side(everyone, name) for name in ("train", "audit"))
-    foreign, least = ctx.config.foreign, audit.CALIBRATION
+    foreign, least = ctx.config.foreign, copy_report.CALIBRATION
     if not foreign and (len(audited.images) < least or len(images) < least):
         raise InputError(
             f"an audit needs {least} sealed and {least} generated images at least, there are {len(audited.images)} and {len(images)}: "
@@ -49,15 +56,18 @@ def run(ctx: Context) -> dict[str, Any]:
         raise InputError(
             f"{overlap} of the synthetic images are images of the holdout, which is thus not what their generator never saw: give others"
         )
-    total = len(images) + section.planted * len(power.CORE + power.FURTHER)
+    total = copy_report.searched(len(images), section.planted, regenerated=not foreign)
     with ctx.reporter.progress("searching for copies", total) as advance:
-        found = audit.find_copies(
+        found = copy_report.find_copies(
             train,
             audited,
             images,
             planted=section.planted,
             rng=np.random.default_rng(runtime.derive_seed(seed, "planted copies")),
             device=device,
+            learn=_learn(everyone, seed),
+            others=_side(everyone, "val", "test"),
+            regenerate=None if foreign else regenerator(ctx, device),
             report=advance,
         )
     attacked = None if foreign else _attacked(ctx, train, audited, device)
@@ -101,13 +111,24 @@ def _both(synthetic: NDArray[np.uint8], unseen: NDArray[np.uint8]) -> int:
     return int((first < len(unseen)).sum())
 
 
-def _side(everyone: ImageSet, split: str) -> Labelled:
-    patients = np.unique(everyone.rows["patient"].to_numpy(), return_inverse=True)[1]
-    mask = (everyone.rows["split"] == split).to_numpy()
-    return Labelled(np.asarray(everyone.images[mask]), everyone.findings[mask], patients[mask].astype(np.int64))
+def _side(everyone: ImageSet, *splits: str) -> Labelled:
+    """The images of some splits; patients who share a near-duplicate count as one."""
+    rows = everyone.rows
+    groups = tie(rows["patient"].tolist(), rows["duplicate_group"].to_numpy())
+    mask = rows["split"].isin(splits).to_numpy()
+    return Labelled(np.asarray(everyone.images[mask]), everyone.findings[mask], groups[mask])
 
 
-def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: audit.CopyReport, path: Path, pairs: int = 24) -> None:
+def _learn(everyone: ImageSet, seed: int) -> Labelled:
+    """What the copies' score is learned from: *learn* of ``val``, or phantoms where that is too small."""
+    val = labelled(everyone.split("val"))
+    if len(np.unique(val.groups)) > 1 and len(learn := halves(val, seed)[0]) >= copy_score.LEAST:
+        return learn
+    images, labels, patients = phantom_arrays(STAND_INS, runtime.derive_seed(seed, "stand-ins") % 2**32, everyone.images.shape[-1])
+    return Labelled.of_classes(np.repeat(images, everyone.images.shape[1], axis=1), labels, patients, len(CLASSES))
+
+
+def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: copy_report.CopyReport, path: Path, pairs: int = 24) -> None:
     """The nearest pairs as a picture for local eyes: each synthetic image (left) beside the training image it is nearest to."""
     order = np.argsort(found.matches.distance, kind="stable")[:pairs]
     side = max(96, synthetic.shape[-1])

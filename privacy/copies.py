@@ -1,16 +1,21 @@
-"""The copy search: is a synthetic image a copy of a training image, whatever was done to it?
+"""The copy search: is a synthetic image a copy of a real one, whatever was done to it?
 
-Two stages. Every query is compared in many *views* (the eight symmetries of the square, each shifted, zoomed and turned a
-little) with every reference, at 16 × 16 pixels, as one matrix product. The best candidates are then *aligned* at full
-resolution (an affine warp found by Gauss–Newton steps), and their distance is 1 − NCC of what remains of both images when
-the structure that the whole cohort shares is projected out: two chests are alike because they are chests.
+Two stages. Every query is compared with every reference by matrix products: in many *views* (the eight symmetries of the square, each
+shifted, zoomed and turned a little, as it is and inverted) at 16 × 16 pixels; and under the eight symmetries alone, patch by patch, where
+the best patches count, so that what covers or replaces a part of it does not hide a copy, and by ℓ₂. The best candidates are *aligned* at
+full resolution (:mod:`privacy.alignment`) and described (:mod:`privacy.descriptors`): the *distance* is 1 − NCC of what remains of both
+images when the structure that the whole cohort shares is projected out, and the *evidence* holds all the descriptors' correlations, and by
+how much each exceeds that of the query's other neighbours: a copy is near one reference and not near the next ones.
 
-Nothing is trained, so nothing can favour train over audit; the shared structure is that of both together.
+Nothing here is trained, so nothing can favour train over audit; the shared structure is that of both together.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,16 +24,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from privacy import descriptors
+from privacy.alignment import aligned, warp, window
+
 Images = NDArray[np.uint8]
 GRID = 16
-CANDIDATES = 5
-ALIGNMENT_STEPS = 8
+NEIGHBOURS = 4
+"""Candidates by the whole image in all views; with the two following kinds, they are what a match is contrasted with."""
+LOCAL = 2
+"""Candidates by the patches that are most alike."""
+PLAIN = 2
+"""Candidates by ℓ₂ as the images are."""
+EACH = 1
+"""Candidates taken besides from every subset that is asked for, so that a small one is not without."""
+AXES = (32, 64)
+"""Principal axes on which the 16 × 16 intensities and their locally normalised form are compared."""
+LOCAL_GRID, PATCH = 24, 6
+"""Side at which patches are compared, and theirs."""
+BLOCK = 4096
+"""References compared at once: memory does not grow with their number."""
 SHIFTS = (-0.18, -0.09, 0.0, 0.09, 0.18)
 """Shifts tried before alignment, in half sides: 4.5 % of the side apart, within the alignment's reach."""
 ZOOMS_AND_TURNS = ((1.07, 0.0), (1.0, -9.0), (1.0, 9.0))
 """Zooms and turns (degrees) tried besides none, each with the outer shifts halved in number."""
-SHARED = 4
-"""Principal components of the cohort that are projected out, besides the mean."""
+PLAIN_GRIDS = (24, 12, 6)
+"""Sides at which images are compared as they are."""
+PLAIN_FLOOR = 1 / 255
+"""Differences below, of a range of 2, are half a grey level: rounding."""
+LOWEST_DISTANCE = 1e-5
+"""Distances below are rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -37,82 +61,234 @@ class Matches:
 
     Attributes:
         index: into the references, ``int64 [n]``.
-        distance: 1 − aligned NCC, ``float64 [n]``; 0 is the same image, larger is less alike.
+        distance: ``float64 [n]``; 0 is the same image, larger is less alike, infinite where no candidate lies in the subset.
     """
 
     index: NDArray[np.int64]
     distance: NDArray[np.float64]
 
 
-def shared_structure(images: Images, components: int = SHARED) -> Tensor:
-    """Orthonormal basis of what a cohort's images share: the constant, the mean, the first principal components.
+@dataclass(frozen=True)
+class Candidates:
+    """The references that each of n queries was aligned with, k a query; some of the last ones repeat earlier ones.
 
-    Args:
-        images: ``uint8 [n, C, H, W]``, train and audit together.
-
-    Returns:
-        ``float32 [components + 2, C·H·W]``, under the :func:`window`.
+    Attributes:
+        index: into the references, ``int64 [n, k]``.
+        distance: 1 − aligned NCC, ``float64 [n, k]``.
+        evidence: descriptors ``float32 [n, k, d]``, larger is more alike.
     """
-    data = smooth(_unit(images))
-    weight = window(data.shape[2], data.shape[3]).expand_as(data[0]).flatten()
-    data = data.flatten(1) * weight
-    mean = data.mean(dim=0)
-    _, _, principal = torch.linalg.svd(data[:4000] - mean, full_matrices=False)
-    basis = torch.cat([weight[:, None], mean[:, None], principal[:components].T], dim=1)
-    orthonormal: Tensor = torch.linalg.qr(basis).Q.T.contiguous()
-    return orthonormal
+
+    index: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    evidence: NDArray[np.float32]
+
+    def nearest(self, within: NDArray[np.bool_], distance: NDArray[np.float64] | None = None) -> Matches:
+        """The nearest candidate of each query within a subset of the references (a mask over them), by another distance where given."""
+        apart = np.where(within[self.index], self.distance if distance is None else distance, np.inf)
+        best = apart.argmin(axis=1)[:, None]
+        return Matches(np.take_along_axis(self.index, best, axis=1)[:, 0], np.take_along_axis(apart, best, axis=1)[:, 0])
+
+
+def shared_structure(images: Images) -> descriptors.Structure:
+    """What a cohort's images ``uint8 [n, C, H, W]`` share, train and audit together (:func:`privacy.descriptors.structure`)."""
+    return descriptors.structure(_unit(np.asarray(images[:: -(-len(images) // descriptors.SAMPLE)])))
 
 
 class CopySearch:
     """Distances from any images to a fixed set of references.
 
     Args:
-        references: ``uint8 [n, C, H, W]``; all of them are searched.
+        references: ``uint8 [n, C, H, W]``, kept as they are (a memory map stays one); 96 + 1152 C numbers an image are kept on the device.
         shared: of :func:`shared_structure`.
+        neighbours: mask of the references among which a query's neighbours are sought; all, where not given.
     """
 
-    def __init__(self, references: Images, shared: Tensor, device: str) -> None:
+    def __init__(self, references: Images, shared: descriptors.Structure, device: str, neighbours: NDArray[np.bool_] | None = None) -> None:
         self.device = device
-        self.references = _unit(references)
+        self.precision = torch.float16 if device == "cuda" else torch.float32
+        self.references = references
         self.shared = shared.to(device)
-        self.described = describe(F.adaptive_avg_pool2d(self.references, GRID).to(device))
+        self.neighbours = np.ones(len(references), bool) if neighbours is None else neighbours
+        tables = []
+        for start in range(0, len(references), BLOCK):
+            block = _unit(references[start : start + BLOCK], device)
+            tables.append((F.adaptive_avg_pool2d(block, GRID), _local(block), F.adaptive_avg_pool2d(block, LOCAL_GRID)))
+        small, local, plain = (torch.cat(table) for table in zip(*tables))
+        parts = [describe(part) for part in (small, local_contrast(small))]
+        self.axes = [_axes(part, count) for part, count in zip(parts, AXES)]
+        self.described = torch.cat([part @ axes for part, axes in zip(parts, self.axes)], dim=1).to(self.precision)
+        self.mean_local, self.mean_plain = local.mean(dim=0), plain.mean(dim=0)
+        self.patches = _patches(local - self.mean_local).to(self.precision)
+        self.plain = (plain - self.mean_plain).flatten(1)
+
+    def without(self, mask: NDArray[np.bool_]) -> CopySearch:
+        """The same search, in which some references are no neighbours."""
+        other = copy.copy(self)
+        other.neighbours = self.neighbours & ~mask
+        return other
+
+    def nearest(self, queries: Images, *among: NDArray[np.bool_]) -> list[Matches]:
+        """The nearest reference of each query ``uint8 [n, C, H, W]`` within each subset of the references (masks), after alignment."""
+        found = self.candidates(queries, *among)
+        return [found.nearest(mask) for mask in among]
 
     @torch.no_grad()
-    def nearest(self, queries: Images, *among: NDArray[np.bool_]) -> list[Matches]:
-        """The nearest reference of each query within each subset of the references, after alignment.
+    def candidates(self, queries: Images, *among: NDArray[np.bool_], report: Callable[[int], None] = lambda done: None) -> Candidates:
+        """The candidates of each query: its neighbours, and the best of each subset.
 
         Args:
             queries: ``uint8 [n, C, H, W]``.
             among: masks over the references, such as train and audit.
-
-        Returns:
-            One :class:`Matches` for each mask, with indices into all references.
+            report: called with the number of queries that are done.
         """
-        subsets = [torch.from_numpy(np.flatnonzero(mask)) for mask in among]
-        parts = [self._nearest(part.to(self.device), subsets) for part in torch.split(_unit(queries), 16)]
-        columns = zip(*parts)
-        return [Matches(np.concatenate([m.index for m in column]), np.concatenate([m.distance for m in column])) for column in columns]
+        subsets = [self._by_block(np.flatnonzero(mask)) for mask in (self.neighbours, *among) if mask.any()]
+        found = []
+        step = 128 if self.device == "cuda" else 16
+        for start in range(0, len(queries), step):
+            found.append(self._candidates(_unit(queries[start : start + step], self.device), subsets))
+            report(min(start + step, len(queries)))
+        return Candidates(*(np.concatenate(column) for column in zip(*found)))
 
-    def _nearest(self, queries: Tensor, subsets: list[Tensor]) -> list[Matches]:
+    def _by_block(self, index: NDArray[np.int64]) -> list[Tensor]:
+        """Sorted numbers of references as places in each block of them."""
+        ends = np.searchsorted(index, np.arange(BLOCK, len(self.references) + BLOCK, BLOCK))
+        parts = np.split(index, ends[:-1])
+        return [torch.from_numpy(part - number * BLOCK).to(self.device) for number, part in enumerate(parts)]
+
+    def _candidates(
+        self, queries: Tensor, subsets: list[list[Tensor]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
+        first, *each = self._look(queries, subsets)
+        looked = [first, *self._look_upright(queries, subsets[0]), *each]
+        chosen, start, sign = (torch.cat(parts, dim=1) for parts in zip(*looked))
+        n, count = chosen.shape
+        references = _unit(self.references[chosen.flatten().cpu().numpy()], self.device)
+        asked = queries.repeat_interleave(count, dim=0) * sign.flatten()[:, None, None, None]
+        alike = []
+        # A bounded number of pixels at once.
+        step = max(1, (1 << 24) // references[0].numel())
+        for part in (slice(begin, begin + step) for begin in range(0, n * count, step)):
+            seen = warp(asked[part], aligned(asked[part], references[part], start.flatten(0, 1)[part]))
+            alike.append(descriptors.similarities(descriptors.maps(seen), descriptors.maps(references[part]), self.shared))
+        similarity = torch.cat(alike).reshape(n, count, -1)
+        distance = (1 - similarity[:, :, 0]).clamp(min=0).double()
+        alone = -distance[:, :, None].clamp(min=LOWEST_DISTANCE).log().float()
+        plain = plain_likeness(queries, references.reshape(n, count, *queries.shape[1:]))
+        near = torch.cat([similarity.clamp(-0.9999, 0.9999).atanh(), alone, plain], dim=2)
+        neighbour = (torch.arange(count, device=self.device) < sum(part[0].shape[1] for part in looked[:3])).expand(n, count)
+        evidence = torch.cat([near, contrast(near, chosen, neighbour)], dim=2)
+        return chosen.cpu().numpy(), distance.cpu().numpy(), evidence.cpu().numpy()
+
+    def _look(self, queries: Tensor, subsets: list[list[Tensor]]) -> list[Looked]:
+        """The first stage over the whole image: :data:`NEIGHBOURS` candidates a query of the first subset, :data:`EACH` of every other."""
         n, views = len(queries), search_views(self.device)
         small = F.adaptive_avg_pool2d(queries, GRID)
-        seen = warp(small.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
-        similarity = (describe(seen) @ self.described.T).reshape(n, len(views), -1)
-        best, which = similarity.max(dim=1)
-        found = []
-        for subset in subsets:
-            count = min(CANDIDATES, len(subset))
-            inside = subset.to(self.device)
-            candidates = inside[best[:, inside].topk(count, dim=1).indices]
-            start = views[which.gather(1, candidates)].flatten(0, 1)
-            chosen = self.references[candidates.flatten().cpu()].to(self.device)
-            apart = aligned_distance(queries.repeat_interleave(count, dim=0), chosen, start, self.shared).reshape(n, count)
-            distance, position = apart.min(dim=1)
-            index = candidates.gather(1, position[:, None]).squeeze(1)
-            found.append(Matches(index.cpu().numpy(), distance.double().cpu().numpy()))
-        return found
+        both = torch.cat([small, local_contrast(small)], dim=1)
+        seen = warp(both.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
+        parts = [describe(part) @ axes for part, axes in zip(seen.chunk(2, dim=1), self.axes)]
+        described = torch.cat(parts, dim=1).to(self.precision)
+        kept = [_Best(n, NEIGHBOURS if number == 0 else EACH, self.device) for number in range(len(subsets))]
+        for number, block in enumerate(torch.split(self.described, BLOCK)):
+            similarity = (described @ block.T).reshape(n, len(views), -1)
+            score = torch.maximum(similarity.amax(dim=1), -similarity.amin(dim=1))
+            for best, subset in zip(kept, subsets):
+                best.add(subset[number], number * BLOCK, score, similarity)
+        return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
+
+    def _look_upright(self, queries: Tensor, subset: list[Tensor]) -> list[Looked]:
+        """The first stage under the eight symmetries alone: :data:`LOCAL` candidates a query by patches, :data:`PLAIN` by ℓ₂."""
+        n, views = len(queries), symmetries(self.device)
+        seen = warp(queries.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
+        patches = _patches(_local(seen) - self.mean_local).to(self.precision)
+        plain = (F.adaptive_avg_pool2d(seen, LOCAL_GRID) - self.mean_plain).flatten(1)
+        kept = _Best(n, LOCAL, self.device), _Best(n, PLAIN, self.device)
+        for number, (block, flat) in enumerate(zip(torch.split(self.patches, BLOCK), torch.split(self.plain, BLOCK))):
+            alike = torch.bmm(patches.transpose(0, 1), block.permute(1, 2, 0))
+            # The fourth power: few patches that are the same weigh more than many that are somewhat alike.
+            same = alike.clamp_(min=0).square_().square_().sum(dim=0)
+            for best, table in zip(kept, (same, 1 / (1 + torch.cdist(plain, flat)))):
+                alike = table.reshape(n, len(views), -1)
+                best.add(subset[number], number * BLOCK, alike.amax(dim=1), alike)
+        return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
 
 
+Looked = tuple[Tensor, Tensor, Tensor]
+"""Candidates ``[n, k]``, the warps to begin alignment at ``[n, k, 2, 3]``, and 1 or −1 for an inverted query ``[n, k]``."""
+
+
+class _Best:
+    """The best references of each of n queries so far, at most ``count``: index, view, and whether the query is upright."""
+
+    def __init__(self, n: int, count: int, device: str) -> None:
+        self.count = count
+        self.score = torch.zeros(n, 0, device=device)
+        self.index, self.view = (torch.zeros(n, 0, dtype=torch.int64, device=device) for _ in range(2))
+        self.upright = torch.zeros(n, 0, dtype=torch.bool, device=device)
+
+    def add(self, inside: Tensor, start: int, score: Tensor, by_view: Tensor) -> None:
+        """The best of some references of a block: ``inside`` it, of which the first is number ``start``.
+
+        Args:
+            score: ``[n, block]``.
+            by_view: ``[n, views, block]``; the view whose value is farthest from 0 is the reference's.
+        """
+        few = score[:, inside].topk(min(self.count, len(inside)), dim=1)
+        seen = by_view.gather(2, inside[few.indices][:, None].expand(-1, by_view.shape[1], -1))
+        upright = seen.amax(dim=1) >= -seen.amin(dim=1)
+        view = torch.where(upright, seen.argmax(dim=1), seen.argmin(dim=1))
+        new = few.values.float(), inside[few.indices] + start, view, upright
+        both = [torch.cat(pair, dim=1) for pair in zip((self.score, self.index, self.view, self.upright), new)]
+        place = both[0].topk(min(self.count, both[0].shape[1]), dim=1).indices
+        self.score, self.index, self.view, self.upright = (table.gather(1, place) for table in both)
+
+
+def contrast(near: Tensor, index: Tensor, neighbour: Tensor) -> Tensor:
+    """By how much each candidate's descriptors exceed their mean over the query's other neighbours; 0 where it has none.
+
+    Args:
+        near: ``[n, k, d]``.
+        index: of the candidates, ``[n, k]``; one that occurs twice counts once.
+        neighbour: which candidates count as neighbours, ``bool [n, k]``.
+    """
+    same = index[:, :, None] == index[:, None]
+    again = (same & neighbour[:, None]).tril(diagonal=-1).any(dim=2)
+    other = (~same & (neighbour & ~again)[:, None]).to(near.dtype)
+    count = other.sum(dim=2, keepdim=True)
+    return torch.where(count > 0, near - other @ near / count.clamp(min=1), 0)
+
+
+def plain_likeness(queries: Tensor, references: Tensor) -> Tensor:
+    """−ln of the root mean square difference of images that are not aligned, at three resolutions, under the best of the eight symmetries.
+
+    What alignment and normalisation take out, place, size, brightness and contrast, speaks for a copy too where it is the same.
+
+    Args:
+        queries: ``[n, C, H, W]`` in −1..1.
+        references: ``[n, k, C, H, W]``.
+
+    Returns:
+        ``float32 [n, k, len(PLAIN_GRIDS)]``.
+    """
+    n, count = references.shape[:2]
+    views = symmetries(queries.device.type)
+    seen = warp(queries.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
+    found = []
+    for grid in PLAIN_GRIDS:
+        one = F.adaptive_avg_pool2d(seen, grid).reshape(n, len(views), -1)
+        other = F.adaptive_avg_pool2d(references.flatten(0, 1), grid).reshape(n, count, -1)
+        found.append(torch.cdist(one, other).amin(dim=1) / one.shape[2] ** 0.5)
+    return -torch.stack(found, dim=2).clamp(min=PLAIN_FLOOR).log()
+
+
+@functools.cache
+def symmetries(device: str) -> Tensor:
+    """The eight symmetries of the square as warps, ``[8, 2, 3]``."""
+    turns = [(round(np.cos(angle)), round(np.sin(angle))) for angle in np.pi / 2 * np.arange(4)]
+    rows = [[[cos * mirror, -sin, 0], [sin * mirror, cos, 0]] for cos, sin in turns for mirror in (1, -1)]
+    return torch.tensor(rows, dtype=torch.float32, device=device)
+
+
+@functools.cache
 def search_views(device: str) -> Tensor:
     """The affine warps under which a query is tried, ``[views, 2, 3]``: eight symmetries × shifts, zooms and turns."""
     poses = [(1.0, 0.0, dx, dy) for dx, dy in itertools.product(SHIFTS, SHIFTS)]
@@ -126,100 +302,35 @@ def search_views(device: str) -> Tensor:
 
 
 def describe(images: Tensor) -> Tensor:
-    """Images ``[n, C, GRID, GRID]`` to unit vectors ``[n, C·GRID²]`` under the :func:`window`, mean removed."""
+    """Images ``[n, C, GRID, GRID]`` to unit vectors ``[n, C·GRID²]`` under the window, mean removed."""
     weight = window(GRID, GRID, images.device)
     mean = (images * weight).sum(dim=(2, 3), keepdim=True) / weight.sum()
     return F.normalize(((images - mean) * weight).flatten(1), dim=1)
 
 
-def window(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Weights ``[H, W]``: 1 in the central half, falling to 0 at 86 % of the way out.
-
-    Beyond that, a shifted or cropped copy has lost its border.
-    """
-
-    def edge(count: int) -> Tensor:
-        place = ((torch.arange(count, device=device) + 0.5) * 2 / count - 1).abs()
-        return torch.cos(((place - 0.5) / 0.36).clamp(0, 1) * torch.pi / 2)
-
-    return edge(height)[:, None] * edge(width)
+def local_contrast(images: Tensor) -> Tensor:
+    """Each pixel's deviation from the mean of the 5 × 5 around it, over their standard deviation: no bias field, no contrast."""
+    mean = F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
+    spread = F.avg_pool2d((images - mean).square(), 5, stride=1, padding=2, count_include_pad=False)
+    return (images - mean) / (spread + descriptors.FLOOR**2).sqrt()
 
 
-@torch.no_grad()
-def aligned_distance(query: Tensor, reference: Tensor, start: Tensor, shared: Tensor) -> Tensor:
-    """1 − NCC of each pair, under the affine warp of ``query`` that makes it most like ``reference``: ``float32 [n]``.
-
-    The warp starts at ``start [n, 2, 3]`` and moves by Gauss–Newton steps on the difference of the normalised images (Lucas &
-    Kanade 1981, forward additive); the best step counts. ``shared`` is projected out of both images before the NCC.
-    """
-    query, reference = smooth(query), smooth(reference)
-    weight = window(query.shape[2], query.shape[3], query.device)
-    rows = start.clone()
-    target = _normalise(reference, weight)
-    residual_reference = _residual(reference * weight, shared)
-    dy, dx = _slopes(query)
-    best = torch.full((len(query),), 2.0, device=query.device)
-    basis = _basis(query)
-    eye = torch.eye(6, device=query.device)
-    for step in range(ALIGNMENT_STEPS + 1):
-        moved = warp(query, rows)
-        best = torch.minimum(best, 1 - (_residual(moved * weight, shared) * residual_reference).sum(dim=1))
-        if step == ALIGNMENT_STEPS:
-            break
-        # The warp acts on the query's own coordinates, so its slope is taken there.
-        slope = torch.cat([warp(dx, rows)[:, :, None] * basis, warp(dy, rows)[:, :, None] * basis], dim=2) * weight
-        jacobian = slope.transpose(1, 2).flatten(2) / _spread(moved, weight)[:, None, None]
-        difference = ((target - _normalise(moved, weight)) * weight).flatten(1)
-        normal = jacobian @ jacobian.transpose(1, 2)
-        damping = 1e-3 * normal.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] + 1e-6
-        change = torch.linalg.solve(normal + damping * eye, jacobian @ difference[:, :, None]).reshape(-1, 2, 3)
-        rows = rows + change.clamp(-0.1, 0.1)
-    return best.clamp(min=0)
+def _local(images: Tensor) -> Tensor:
+    """Local contrast at a finer grid, for patches: ``[n, C, LOCAL_GRID, LOCAL_GRID]``."""
+    return local_contrast(F.adaptive_avg_pool2d(images, LOCAL_GRID))
 
 
-def smooth(images: Tensor) -> Tensor:
-    """A 3 × 3 binomial filter on ``[n, C, H, W]``: noise and compression count less than structure."""
-    kernel = torch.tensor([0.25, 0.5, 0.25], device=images.device)
-    weight = (kernel[:, None] * kernel)[None, None].repeat(images.shape[1], 1, 1, 1)
-    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), weight, groups=images.shape[1])
+def _patches(images: Tensor) -> Tensor:
+    """Square patches as unit vectors: ``[n, patches, C·PATCH²]``."""
+    return F.normalize(F.unfold(images, PATCH, stride=PATCH).transpose(1, 2), dim=2)
 
 
-def warp(images: Tensor, rows: Tensor) -> Tensor:
-    """``images [n, C, H, W]`` under affine ``rows [n, 2, 3]`` in half sides (``torch.nn.functional.affine_grid``'s convention)."""
-    grid = F.affine_grid(rows, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+def _axes(vectors: Tensor, count: int) -> Tensor:
+    """The leading right singular vectors of unit vectors ``[n, d]``: ``[d, count]``."""
+    _, axes = torch.linalg.eigh(vectors.T @ vectors)
+    leading: Tensor = axes[:, -count:].contiguous()
+    return leading
 
 
-def _unit(images: Images) -> Tensor:
-    return torch.from_numpy(np.array(images)).float().div(127.5).sub(1)
-
-
-def _basis(images: Tensor) -> Tensor:
-    height, width = images.shape[-2:]
-    ys = (torch.arange(height, device=images.device) + 0.5) * 2 / height - 1
-    xs = (torch.arange(width, device=images.device) + 0.5) * 2 / width - 1
-    y, x = torch.meshgrid(ys, xs, indexing="ij")
-    return torch.stack([x, y, torch.ones_like(x)])
-
-
-def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:
-    dy, dx = torch.gradient(images, dim=(2, 3))
-    return dy * (images.shape[2] / 2), dx * (images.shape[3] / 2)
-
-
-def _mean(images: Tensor, weight: Tensor) -> Tensor:
-    return (images * weight).mean(dim=(1, 2, 3)) / weight.mean()
-
-
-def _spread(images: Tensor, weight: Tensor) -> Tensor:
-    mean = _mean(images, weight)
-    return (_mean(images.square(), weight) - mean.square()).clamp(min=1e-8).sqrt()
-
-
-def _normalise(images: Tensor, weight: Tensor) -> Tensor:
-    return (images - _mean(images, weight)[:, None, None, None]) / _spread(images, weight)[:, None, None, None]
-
-
-def _residual(weighted: Tensor, shared: Tensor) -> Tensor:
-    flat = weighted.flatten(1)
-    return F.normalize(flat - (flat @ shared.T) @ shared, dim=1)
+def _unit(images: Images, device: str = "cpu") -> Tensor:
+    return torch.from_numpy(np.array(images)).to(device).float().div(127.5).sub(1)

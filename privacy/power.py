@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from scipy import ndimage
 
 Images = NDArray[np.uint8]
 Transform = Callable[[Images, np.random.Generator], Images]
+Mixture = Callable[[Images, Images, np.random.Generator], Images]
+"""Of an image and another one."""
 
 
 def identity(image: Images, rng: np.random.Generator) -> Images:
@@ -73,7 +76,7 @@ def noise_strong(image: Images, rng: np.random.Generator) -> Images:
 def blur(image: Images, rng: np.random.Generator) -> Images:
     """Gaussian blur of 1–2 % of the side: an image recalled without its finest detail."""
     width = rng.uniform(0.01, 0.02) * image.shape[-1]
-    return _to_uint8(ndimage.gaussian_filter(image.astype(np.float64), (0, width, width), mode="nearest"))
+    return _blurred(image, width)
 
 
 def jpeg_50(image: Images, rng: np.random.Generator) -> Images:
@@ -101,8 +104,83 @@ def crop_noise(image: Images, rng: np.random.Generator) -> Images:
     return noise_weak(crop(image, rng), rng)
 
 
+def blur_1px(image: Images, rng: np.random.Generator) -> Images:
+    """Gaussian blur with a standard deviation of one pixel."""
+    return _blurred(image, 1.0)
+
+
+def down_up(image: Images, rng: np.random.Generator) -> Images:
+    """Halved in size by means of 2 × 2 pixels, and enlarged again, linearly."""
+    value = image.astype(np.float64)
+    height, width = value.shape[1] // 2, value.shape[2] // 2
+    small = value[:, : 2 * height, : 2 * width].reshape(len(value), height, 2, width, 2).mean(axis=(2, 4))
+    rows, columns = (np.clip((np.arange(side) - 0.5) / 2, 0, half - 1) for side, half in zip(value.shape[1:], small.shape[1:]))
+    grid = np.stack(np.meshgrid(rows, columns, indexing="ij"))
+    return _to_uint8(np.stack([ndimage.map_coordinates(plane, grid, order=1, mode="nearest") for plane in small]))
+
+
+def sharpened(image: Images, rng: np.random.Generator) -> Images:
+    """Unsharp mask: the image plus its difference from a blur of one pixel."""
+    value = image.astype(np.float64)
+    return _to_uint8(2 * value - ndimage.gaussian_filter(value, (0, 1, 1), mode="nearest"))
+
+
+def elastic(image: Images, rng: np.random.Generator) -> Images:
+    """Every point moved by a smooth random field of up to 4 % of the side."""
+    return _elastic(image, 0.04, rng)
+
+
+def bias_field(image: Images, rng: np.random.Generator) -> Images:
+    """Multiplied by a smooth random field between 0.7 and 1.4."""
+    return _to_uint8(image * np.exp(np.log(1.4) * _smooth_field(image.shape[1:], rng)))
+
+
+def clahe(image: Images, rng: np.random.Generator) -> Images:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994): 4 × 4 tiles, clip limit 3."""
+    return np.stack([_equalised(plane, 4, 3.0) for plane in image])
+
+
+def occlusion(image: Images, rng: np.random.Generator) -> Images:
+    """A rectangle of a quarter of the area, anywhere, in one random grey."""
+    height, width = image.shape[1:]
+    ratio = np.exp(rng.uniform(-0.5, 0.5))
+    tall, wide = min(height, round(height * ratio / 2)), min(width, round(width / ratio / 2))
+    top, left = rng.integers(0, height - tall + 1), rng.integers(0, width - wide + 1)
+    covered = image.copy()
+    covered[:, top : top + tall, left : left + wide] = rng.integers(0, 256)
+    return covered
+
+
+def inversion(image: Images, rng: np.random.Generator) -> Images:
+    """Black for white."""
+    return 255 - image
+
+
+def zoom_80(image: Images, rng: np.random.Generator) -> Images:
+    """The central 80 % of the side, enlarged to full size."""
+    return _warp(image, 0.8 * np.eye(2), np.zeros(2))
+
+
+def turn_25(image: Images, rng: np.random.Generator) -> Images:
+    """Turned by 25 degrees either way."""
+    angle = np.deg2rad(25.0) * rng.choice((-1, 1))
+    return _warp(image, np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]), np.zeros(2))
+
+
+def blend(image: Images, other: Images, rng: np.random.Generator) -> Images:
+    """0.7 of the image and 0.3 of another."""
+    return _to_uint8(0.7 * image + 0.3 * other.astype(np.float64))
+
+
+def splice(image: Images, other: Images, rng: np.random.Generator) -> Images:
+    """One half of the image (left, right, upper or lower), the other half of another."""
+    axis, first = int(rng.integers(1, 3)), bool(rng.integers(2))
+    half = np.arange(image.shape[axis]) < image.shape[axis] // 2
+    return np.where((half == first)[:, None] if axis == 1 else half == first, image, other)
+
+
 CORE: tuple[Transform, ...] = (identity, flip, shift, intensity, blur)
-"""The copies that a verdict rests on: what published memorisation looks like in images generated under mild augmentation."""
+"""Near-identical copies: what published memorisation looks like in images generated under mild augmentation."""
 
 FURTHER: tuple[Transform, ...] = (
     rot90,
@@ -116,19 +194,90 @@ FURTHER: tuple[Transform, ...] = (
     flip_shift,
     flip_intensity,
     crop_noise,
+    blur_1px,
+    down_up,
+    sharpened,
+    elastic,
+    bias_field,
+    clahe,
+    occlusion,
+    inversion,
+    zoom_80,
+    turn_25,
 )
-"""Copies whose recall is measured and reported beside, and bounds no verdict."""
+"""Copies that are altered further."""
+
+MIXED: tuple[Mixture, ...] = (blend, splice)
+"""Copies that hold part of a second image."""
 
 
-def plant(images: Images, transform: Transform, count: int, rng: np.random.Generator) -> tuple[Images, NDArray[np.int64]]:
-    """``count`` transformed copies of distinct images (as many as there are, where fewer).
+def any_noise(image: Images, rng: np.random.Generator) -> Images:
+    """Gaussian noise with a standard deviation of 1–10 % of the range."""
+    return _to_uint8(image + rng.uniform(0.01, 0.1) * 255 * rng.standard_normal(image.shape))
+
+
+def any_blur(image: Images, rng: np.random.Generator) -> Images:
+    """Gaussian blur with a standard deviation of half a pixel to one and a half."""
+    return _blurred(image, rng.uniform(0.5, 1.5))
+
+
+def any_jpeg(image: Images, rng: np.random.Generator) -> Images:
+    """JPEG at a quality of 10 to 60."""
+    return _jpeg(image, int(rng.integers(10, 61)))
+
+
+def any_elastic(image: Images, rng: np.random.Generator) -> Images:
+    """Every point moved by a smooth random field of up to 1–4 % of the side."""
+    return _elastic(image, rng.uniform(0.01, 0.04), rng)
+
+
+def any_blend(image: Images, other: Images, rng: np.random.Generator) -> Images:
+    """0.6–0.9 of the image, the rest of another."""
+    share = rng.uniform(0.6, 0.9)
+    return _to_uint8(share * image + (1 - share) * other.astype(np.float64))
+
+
+LEARNED: tuple[Transform | Mixture, ...] = (
+    identity,
+    flip_shift,
+    crop,
+    rotate,
+    intensity,
+    gamma,
+    any_noise,
+    any_blur,
+    any_jpeg,
+    any_elastic,
+    bias_field,
+    occlusion,
+    any_blend,
+)
+"""What a score of copies is learned from (:mod:`privacy.copy_score`). Not among them, so that they show how it generalises: down_up,
+sharpened, clahe, splice, inversion, zoom_80, turn_25, and images made anew by a model."""
+
+REGENERATED = (0.1, 0.25, 0.5, 1.0)
+"""Noise levels, for images in −1..1, to which a model of the cohort takes a training image before it makes it anew."""
+
+Kind = Transform | Mixture
+
+
+def plant(images: Images, kind: Kind, count: int, rng: np.random.Generator) -> tuple[Images, NDArray[np.int64]]:
+    """``count`` altered copies of distinct images (as many as there are, where fewer); a second image, where one is mixed in, is another.
 
     Returns:
         Copies ``uint8 [count, C, H, W]`` and which image each was made from.
     """
     chosen = rng.permutation(len(images))[:count]
-    copies = [np.ascontiguousarray(transform(np.asarray(images[index]), rng)) for index in chosen]
-    return np.stack(copies).astype(np.uint8), chosen
+    return np.stack([alter(images, int(index), kind, rng) for index in chosen]).astype(np.uint8), chosen
+
+
+def alter(images: Images, index: int, kind: Kind, rng: np.random.Generator) -> Images:
+    """A copy of ``images[index]`` of one kind."""
+    image = np.asarray(images[index])
+    if kind in (*MIXED, any_blend):
+        other = (index + rng.integers(1, max(2, len(images)))) % len(images)
+        return np.ascontiguousarray(kind(image, np.asarray(images[other]), rng))
+    return np.ascontiguousarray(cast(Transform, kind)(image, rng))
 
 
 def _warp(image: Images, matrix: NDArray[np.float64], shift_: NDArray[np.float64]) -> Images:
@@ -136,6 +285,42 @@ def _warp(image: Images, matrix: NDArray[np.float64], shift_: NDArray[np.float64
     offset = centre - matrix @ centre + shift_
     planes = [ndimage.affine_transform(plane.astype(np.float64), matrix, offset, order=1, mode="nearest") for plane in image]
     return _to_uint8(np.stack(planes))
+
+
+def _blurred(image: Images, sigma: float) -> Images:
+    return _to_uint8(ndimage.gaussian_filter(image.astype(np.float64), (0, sigma, sigma), mode="nearest"))
+
+
+def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    """A random field ``[H, W]`` whose features are a third of a side wide, scaled so that its largest absolute value is 1."""
+    field = ndimage.gaussian_filter(rng.standard_normal([3 * side for side in shape]), [side / 6 for side in shape])
+    field = field[tuple(slice(side, 2 * side) for side in shape)]
+    return np.asarray(field / np.abs(field).max())
+
+
+def _elastic(image: Images, reach: float, rng: np.random.Generator) -> Images:
+    shape = image.shape[1:]
+    place = np.stack(np.meshgrid(*(np.arange(side, dtype=np.float64) for side in shape), indexing="ij"))
+    place += np.stack([reach * side * _smooth_field(shape, rng) for side in shape])
+    return _to_uint8(np.stack([ndimage.map_coordinates(plane.astype(np.float64), place, order=1, mode="nearest") for plane in image]))
+
+
+def _equalised(plane: NDArray[np.uint8], tiles: int, clip: float) -> NDArray[np.uint8]:
+    """Each tile's clipped histogram is equalised, and a pixel takes the bilinear mean of the four tiles around it."""
+    edges = [np.linspace(0, side, tiles + 1).round().astype(int) for side in plane.shape]
+    curves = np.empty((tiles, tiles, 256))
+    for row, column in np.ndindex(tiles, tiles):
+        tile = plane[edges[0][row] : edges[0][row + 1], edges[1][column] : edges[1][column + 1]]
+        counts = np.bincount(tile.ravel(), minlength=256).astype(np.float64)
+        limit = max(1.0, clip * tile.size / 256)
+        counts = np.minimum(counts, limit) + np.maximum(counts - limit, 0).sum() / 256
+        curves[row, column] = 255 * counts.cumsum() / tile.size
+    places = [np.clip((np.arange(side) + 0.5) * tiles / side - 0.5, 0, tiles - 1) for side in plane.shape]
+    low = [np.minimum(place.astype(int), tiles - 2) for place in places]
+    down, right = (place - start for place, start in zip(places, low))
+    weights = np.stack([1 - down, down])[:, None, :, None] * np.stack([1 - right, right])[None, :, None, :]
+    corners = [[curves[low[0][:, None] + i, low[1] + j, plane] for j in (0, 1)] for i in (0, 1)]
+    return _to_uint8((weights * np.array(corners)).sum(axis=(0, 1)))
 
 
 def _jpeg(image: Images, quality: int) -> Images:

@@ -12,7 +12,7 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures
-from pipeline.release.results import Results, dig, interval, limitations, number, standing
+from pipeline.release.results import Results, dig, interval, limitations, number, planted_kind, standing
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -112,7 +112,7 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
         how_made=how_made(results),
         deidentification=actions(results),
         source=Source(**results.source, description=dataset_card(results.source["name"]) or ""),
-        power=[Figure(name=row.get("transform", ""), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
+        power=[Figure(name=planted_kind(row), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
         standing=standing(results),
         evaluation=key_figures(results),
         utility=sentences(results.evaluation, ["real+synthetic"]),

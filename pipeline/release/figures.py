@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.release.results import dig, interval, number
+from pipeline.release.results import dig, interval, number, planted_kind
 
 ARMS = {
     "real": "real images",
@@ -74,7 +74,7 @@ def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
     """What the audit found."""
     recalls = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
     weakest = min(recalls, key=lambda row: float(row["recall"]["low"]), default=None)
-    name = f"weakest recall of planted copies ({weakest['transform']})" if weakest else ""
+    name = f"weakest recall of planted copies ({planted_kind(weakest)})" if weakest else ""
     return _measured(
         Judged("flagged", "images flagged as copies", dig(audit, "copies.flagged")),
         Judged("copy_rate", "share of copies", dig(audit, "copies.rate")),

@@ -15,7 +15,7 @@ import jinja2
 
 from pipeline.release.cards import actions, how_made, software_version, template
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, sentences, stress_figures, train_figures
-from pipeline.release.results import Results, dig, interval, limitations, number, standing
+from pipeline.release.results import Results, dig, interval, limitations, number, planted_kind, standing
 
 HEADLINES = {
     "pass": "The images passed the privacy gate",
@@ -297,7 +297,7 @@ def prevalence_table(prevalence: Any) -> dict[str, Any]:
 
 def power_plot(power: Any) -> Plot | None:
     """Recall of the planted copies by transformation, on 0..1."""
-    rows = {str(row.get("transform")): row.get("recall") for row in power or [] if isinstance(row, Mapping)}
+    rows = {planted_kind(row): row.get("recall") for row in power or [] if isinstance(row, Mapping)}
     return whiskers(rows, axis=(0.0, 1.0))
 
 

@@ -102,6 +102,12 @@ def number(value: Any, digits: int = 3) -> str:
     return (f"{value:.2g}" if size < 0.1 else f"{value:.{digits}f}" if size < 100 else f"{value:,.1f}").replace("-", "−")
 
 
+def planted_kind(row: Mapping[str, Any]) -> str:
+    """Name of a row of the search's power: the kind of planted copies, with its strength where it is measured at several."""
+    strength = row.get("strength")
+    return f"{row.get('kind', '')} {strength:g}" if isinstance(strength, int | float) else str(row.get("kind", ""))
+
+
 def interval(measure: Any) -> str:
     """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
 
@@ -147,7 +153,7 @@ def limitations(results: Results) -> list[str]:
         recall = dig(row, "recall.low")
         if isinstance(recall, float | int) and recall < 0.8:
             found.append(
-                f"Planted copies changed by “{row.get('transform')}” were found only with a recall of {interval(row.get('recall'))}: "
+                f"Planted copies changed by “{planted_kind(row)}” were found only with a recall of {interval(row.get('recall'))}: "
                 f"such copies could have been missed."
             )
     realism = dig(results.evaluation, "fidelity.two_sample.synthetic")

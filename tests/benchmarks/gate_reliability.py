@@ -32,14 +32,14 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
     from evaluation.training import Task
     from evaluation.training import train as train_classifiers
     from pipeline import runtime
-    from pipeline.audit import _side
+    from pipeline.audit import _learn, _side
     from pipeline.config import load_config
     from pipeline.images import ImageSet
     from pipeline.phantom.anatomy import CLASSES
     from pipeline.phantom.image import phantom_arrays
     from pipeline.progress import Reporter
     from pipeline.stages import run_stages
-    from privacy import audit, gate, power
+    from privacy import copy_report, gate, power
 
     started = time.time()
     settings = load_config(config, [*overrides, f"seed={seed}"])
@@ -55,7 +55,9 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
         kinds = [power.identity] + 3 * [power.flip] + 3 * [power.shift] + 3 * [power.intensity]
         for place, source, transform in zip(rng.permutation(len(copied)), rng.permutation(len(train.images)), kinds):
             copied[place] = transform(train.images[source], rng)
-        found = audit.find_copies(train, sealed, copied, planted=settings.audit.planted, rng=rng, device=runtime.device())
+        found = copy_report.find_copies(
+            train, sealed, copied, planted=settings.audit.planted, rng=rng, device=runtime.device(), learn=_learn(everyone, seed)
+        )
         planted = gate.decide(gate.checks(_with_copies(report, found)))
         fresh, labels, _ = phantom_arrays(fresh_patients, FRESH_SEED + seed, settings.ingest.size)
         hold, images = len(fresh) // 5, to_unit(fresh)

@@ -33,8 +33,10 @@ from evaluation.training import Task, train
 from pipeline import runtime
 from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet
-from privacy import audit, gate, power
+from privacy import gate, power
 from privacy.copies import CopySearch, shared_structure
+from privacy.copy_report import FALSE_ALARM
+from privacy.tail import leading_run, lower_tail, nearest_by_patient
 from tests.benchmarks.bootstrap import interval_of, resample_weights
 from tests.benchmarks.two_sample import TwoSample, two_sample_halves, two_sample_tasks
 
@@ -237,7 +239,7 @@ def bootstrap_weights(audited: Labelled, made: int, rng: np.random.Generator) ->
 
 
 class CopyJudge:
-    """The audit stage's copy search with its index kept: see :func:`privacy.audit.find_copies` for what is done, and why."""
+    """The audit stage's copy search by distance alone, with its index kept: see :func:`privacy.copy_report.find_copies`."""
 
     def __init__(self, train: ImageSet, audited: ImageSet, rng: np.random.Generator, device: str) -> None:
         self.images = np.concatenate([train.images, audited.images])
@@ -251,13 +253,13 @@ class CopyJudge:
         """Flagged images, the leading run, the power and the gate's verdict on the images."""
         to_train, to_audit = self.search.nearest(images, self.member, ~self.member)
         n_train, n_audit, n = int(self.member.sum()), int((~self.member).sum()), len(images)
-        threshold = audit.lower_tail(to_audit.distance).threshold(audit.FALSE_ALARM / n / (n_train / n_audit))
+        threshold = lower_tail(to_audit.distance).threshold(FALSE_ALARM / n / (n_train / n_audit))
         flagged = int((to_train.distance < threshold).sum())
         nearest = [
-            audit.nearest_by_patient(matches, patients, offset)
+            nearest_by_patient(matches.index - offset, matches.distance, patients)
             for matches, patients, offset in zip((to_train, to_audit), self.patients, (0, n_train))
         ]
-        run = audit.leading_run(*nearest)
+        run = leading_run(*nearest)
         hits = int((self.planted < threshold).sum())
         recall = clopper_pearson_lower(hits, len(self.planted))
         rate = clopper_pearson(flagged, n).to_dict()

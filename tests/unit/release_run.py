@@ -51,7 +51,7 @@ def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[s
     flagged, held = (3 if verdict == "fail" else 0), (146 if verdict == "inconclusive" else 550)
     recalls = {"identity": 0.96, "flip": 0.95, "rotation 90°": 0.95, "crop ≤10 %": 0.9, "noise σ 0.1": 0.93, "JPEG 15": 0.71}
     power = [
-        {"transform": name, "core": name in ("identity", "flip"), "planted": 100, "found": round(100 * value)}
+        {"kind": name, "core": name in ("identity", "flip"), "planted": 100, "found": round(100 * value)}
         | {"recall": measure(value, 0.04, 100)}
         for name, value in recalls.items()
     ]

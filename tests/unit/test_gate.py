@@ -36,8 +36,8 @@ def report():
             "recall_low": RECALL,
         },
         "power": [
-            {"transform": "identity", "core": True, "planted": 500, "found": 495},
-            {"transform": "jpeg_15", "core": False, "planted": 100, "found": 3},
+            {"kind": "identity", "core": True, "planted": 500, "found": 495},
+            {"kind": "jpeg_15", "core": False, "planted": 100, "found": 3},
         ],
         "membership": {"auc": interval(0.52, 0.50, 0.54), "control_auc": interval(0.5, 0.47, 0.53)},
     }

@@ -21,7 +21,7 @@ from pipeline.release.report import (
     utility_plot,
     whiskers,
 )
-from pipeline.release.results import Results
+from pipeline.release.results import Results, planted_kind
 
 SAMPLES = {"normal": [b"\x89PNG fake"]}
 VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
@@ -107,7 +107,7 @@ def test_missing_results_leave_dashes_not_errors(verdict: str) -> None:
     assert Balance(page).open == []
     assert "Not measured." in page
     none = {"value": None, "low": None, "high": None, "n": 0}
-    odd = {"audit": {"power": [{"transform": "flip"}, {}], "membership": {"auc": none}, "copies": {"rate": None}}}
+    odd = {"audit": {"power": [{"kind": "flip"}, {}], "membership": {"auc": none}, "copies": {"rate": None}}}
     odd |= {"evaluation": {"fidelity": {"frechet": {"synthetic": none}}, "utility": {"arms": {"real": {"auc": none}}}}}
     odd |= {"stress": {"corruptions": {"blur": [], "noise": [{"severity": 1, "auc": none}]}, "clean": {}}}
     assert Balance(render_report(results(verdict, **odd), {})).open == []
@@ -177,3 +177,8 @@ def test_heat_grows_with_the_drop() -> None:
     bias = [heat for _, heat in table["rows"]["bias_field"]]
     assert bias == sorted(bias)
     assert bias[-1] == 7
+
+
+def test_planted_copies_of_several_strengths_each_have_their_name():
+    assert planted_kind({"kind": "flip", "strength": None}) == "flip"
+    assert planted_kind({"kind": "regenerated", "strength": 0.25}) == "regenerated 0.25"

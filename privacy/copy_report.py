@@ -1,0 +1,220 @@
+"""Copies of training images among synthetic ones: who is flagged, at which false-alarm rate, and what the search would find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.data import Labelled
+from evaluation.intervals import clopper_pearson, clopper_pearson_lower
+from privacy import copies, copy_score, power
+from privacy.repeats import Repeats, find_repeats
+from privacy.tail import LeadingRun, Tail, leading_run, lower_tail, nearest_by_patient
+
+FALSE_ALARM = 0.0025
+"""Probability that any image of a set without copies is flagged: a quarter of the one in a hundred that all failing checks share."""
+CALIBRATION = 20
+"""Non-members' images without which there is no tail to calibrate the search on."""
+IDENTICAL = 1e-4
+"""Distance below which two images are one, but for rounding: flagged as a copy even where nothing calibrates the search."""
+
+KINDS = power.CORE + power.FURTHER + power.MIXED
+"""Kinds of copies that are planted in every audit."""
+
+Regenerate = Callable[[Labelled, float], NDArray[np.uint8]]
+"""Real images and a noise level (for images in −1..1) to what the run's own model makes of them from there, ``uint8 [n, C, H, W]``."""
+
+
+@dataclass(frozen=True)
+class CopyReport:
+    """What the copy search found.
+
+    Two distances are judged, each at half of FALSE_ALARM: 1 − aligned NCC, and a learned score's odds against a copy.
+
+    Attributes:
+        matches: of every synthetic image in train, by index into train and 1 − aligned NCC.
+        audit_distance: 1 − aligned NCC to the nearest audit image.
+        p_values: of every synthetic image, corrected for train being larger than audit and for two distances, not for the number of images.
+        flagged: whether each image is called a copy at a familywise false-alarm rate of FALSE_ALARM.
+        threshold: the 1 − aligned NCC below which an image is flagged, whatever its score.
+        score_threshold: the odds against a copy below which it is flagged, whatever its distance; nothing where no score was learned.
+        run: the leading-run test, by the learned odds where there are any.
+        power: for each kind of planted copy, how many were planted, found, and nearest to their own source; none where nothing calibrates
+            the search.
+        recall_low: lower 95 % bound of the recall over the near-identical kinds together; 0 where it was not measured.
+        repeats: the synthetic images that repeat one another, and constant ones.
+        audit_repeats: how many of the audit images repeat another audit image by the same measure: what the cohort itself does.
+        hits: images as near to one of ``audit`` and of ``others`` (images of val and test) as a flagged one is to train.
+    """
+
+    matches: copies.Matches
+    audit_distance: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+    threshold: float
+    score_threshold: float | None
+    run: LeadingRun
+    power: list[dict[str, Any]]
+    recall_low: float
+    repeats: Repeats
+    audit_repeats: int
+    hits: dict[str, int]
+
+
+def searched(synthetic: int, planted: int, *, regenerated: bool) -> int:
+    """How many images :func:`find_copies` searches for at the most, for a progress bar."""
+    return synthetic + planted * (len(KINDS) + 1 + regenerated * len(power.REGENERATED))
+
+
+def find_copies(
+    train: Labelled,
+    audit: Labelled,
+    synthetic: NDArray[np.uint8],
+    *,
+    planted: int,
+    rng: np.random.Generator,
+    device: str,
+    learn: Labelled | None = None,
+    others: Labelled | None = None,
+    regenerate: Regenerate | None = None,
+    report: Callable[[int], None] = lambda done: None,
+) -> CopyReport:
+    """Search ``synthetic`` for copies of ``train`` images, and measure on planted ones what the search would find.
+
+    With fewer than :data:`CALIBRATION` images in ``audit``, or so few different ones in ``synthetic``, nothing says how near chance comes:
+    the nearest images are found, those that are :data:`IDENTICAL` are flagged, and no power is measured.
+
+    Args:
+        synthetic: ``uint8 [n, C, H, W]``.
+        planted: copies planted of each kind of :mod:`privacy.power`.
+        learn: images of neither side, from which the score is learned; without them, or with fewer than
+            :data:`privacy.copy_score.LEAST`, the distance alone judges.
+        others: further images that the generator did not see; what is near to them is counted and calibrates nothing.
+        regenerate: the run's own model, where there is one.
+        report: called with the number of images searched so far.
+    """
+    sides = [train.images, audit.images, *([] if others is None else [others.images])]
+    references = np.concatenate(sides)
+    member, sealed, rest = np.arange(3)[:, None] == np.repeat(np.arange(len(sides)), [len(side) for side in sides])
+    shared = copies.shared_structure(references[member | sealed])
+    search = copies.CopySearch(references, shared, device, member | sealed)
+    repeats, audit_repeats = find_repeats(synthetic, train.images, device), find_repeats(audit.images, train.images, device).count
+    found = search.candidates(synthetic, *(mask for mask in (member, sealed, rest) if mask.any()), report=report)
+    if len(audit) < CALIBRATION or repeats.new.sum() < CALIBRATION:
+        return _uncalibrated(found.nearest(member), repeats, audit_repeats)
+    score = None
+    if learn is not None and len(learn) >= copy_score.LEAST:
+        score = copy_score.learn(learn.images, np.unique(learn.groups, return_inverse=True)[1], rng=rng, device=device)
+    judge = _Judge.calibrated(search, score, found, sealed, repeats.new, len(train) / len(audit))
+    to_train, to_audit, to_rest = (judge.nearest(found, mask) for mask in (member, sealed, rest))
+    measured = []
+    for row in _planted(judge, train, member, planted, regenerate, rng):
+        measured.append(row)
+        report(len(synthetic) + planted * len(measured))
+    core = [row for row in measured if row["core"]]
+    by_patient = [
+        nearest_by_patient(matches.index - offset, matches.distance, side.groups)
+        for matches, offset, side in ((to_train[-1], 0, train), (to_audit[-1], len(train), audit))
+    ]
+    thresholds = judge.thresholds
+    return CopyReport(
+        matches=to_train[0],
+        audit_distance=to_audit[0].distance,
+        p_values=judge.p_values(to_train),
+        flagged=judge.flagged(to_train),
+        threshold=thresholds[0],
+        score_threshold=None if score is None else thresholds[1],
+        run=leading_run(*by_patient),
+        power=measured,
+        recall_low=clopper_pearson_lower(sum(row["found"] for row in core), sum(row["planted"] for row in core)),
+        repeats=repeats,
+        audit_repeats=audit_repeats,
+        hits={"audit": int(judge.flagged(to_audit).sum()), "others": int(judge.flagged(to_rest).sum()) if rest.any() else 0},
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A search with what its measures mean: the distance, and the learned odds where there is a score, each with its tail."""
+
+    search: copies.CopySearch
+    score: copy_score.CopyScore | None
+    tails: tuple[Tail, ...]
+    level: float
+    larger: float
+
+    @classmethod
+    def calibrated(
+        cls,
+        search: copies.CopySearch,
+        score: copy_score.CopyScore | None,
+        found: copies.Candidates,
+        sealed: NDArray[np.bool_],
+        new: NDArray[np.bool_],
+        larger: float,
+    ) -> _Judge:
+        """On what was found among the sealed images for each ``new`` one of a set, which repeats count once in."""
+        bare = cls(search, score, (), FALSE_ALARM / int(new.sum()), larger)
+        return replace(bare, tails=tuple(lower_tail(matches.distance[new]) for matches in bare.nearest(found, sealed)))
+
+    @property
+    def thresholds(self) -> list[float]:
+        # A set that is searched among more images finds nearer ones: the tail is that of a set as large as audit.
+        return [tail.threshold(self.level / len(self.tails) / self.larger) for tail in self.tails]
+
+    def nearest(self, found: copies.Candidates, within: NDArray[np.bool_]) -> list[copies.Matches]:
+        odds = [] if self.score is None else [self.score.odds_against(found.evidence)]
+        return [found.nearest(within, measure) for measure in (found.distance, *odds)]
+
+    def p_values(self, matches: list[copies.Matches]) -> NDArray[np.float64]:
+        each = [tail.p_value(one.distance) for tail, one in zip(self.tails, matches)]
+        return np.asarray(np.minimum(1.0, np.min(each, axis=0) * len(each) * self.larger))
+
+    def flagged(self, matches: list[copies.Matches]) -> NDArray[np.bool_]:
+        each = [one.distance < threshold for one, threshold in zip(matches, self.thresholds)]
+        return np.asarray(np.any(each, axis=0))
+
+    def of(self, queries: NDArray[np.uint8], within: NDArray[np.bool_], without: NDArray[np.bool_] | None = None) -> list[copies.Matches]:
+        search = self.search if without is None else self.search.without(without)
+        return self.nearest(search.candidates(queries, within), within)
+
+
+def _planted(
+    judge: _Judge, train: Labelled, member: NDArray[np.bool_], planted: int, regenerate: Regenerate | None, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """A row for each kind of planted copies, then for each noise level of the run's own model, then for further images of a patient."""
+    for kind in KINDS:
+        made, sources = power.plant(train.images, kind, planted, rng)
+        matches = judge.of(made, member)
+        yield _row(kind.__name__, None, judge.flagged(matches), matches[-1].index == sources, kind in power.CORE)
+    for sigma in power.REGENERATED if regenerate is not None else ():
+        assert regenerate is not None
+        sources = rng.permutation(len(train))[:planted]
+        matches = judge.of(regenerate(train.take(sources), sigma), member)
+        yield _row("regenerated", sigma, judge.flagged(matches), matches[-1].index == sources, False)
+    _, person, images = np.unique(train.groups, return_inverse=True, return_counts=True)
+    several = rng.permutation(np.flatnonzero(images[person] > 1))
+    asked = several[np.unique(person[several], return_index=True)[1]][:planted]
+    if len(asked):
+        away = np.isin(np.arange(len(member)), asked)
+        matches = judge.of(train.images[asked], member & ~away, away)
+        yield _row("same_patient", None, judge.flagged(matches), person[matches[-1].index] == person[asked], False)
+
+
+def _row(kind: str, strength: float | None, found: NDArray[np.bool_], own: NDArray[np.bool_], core: bool) -> dict[str, Any]:
+    hits, n = int(found.sum()), len(found)
+    recall = clopper_pearson(hits, n).to_dict()
+    numbers = {"planted": n, "found": hits, "recall": recall, "own_source": float(own.mean())}
+    return {"kind": kind, "strength": strength, "core": core, **numbers}
+
+
+def _uncalibrated(to_train: copies.Matches, repeats: Repeats, audit_repeats: int) -> CopyReport:
+    identical = to_train.distance < IDENTICAL
+    nothing = np.zeros(0, np.float64)
+    p_values = np.where(identical, 0.0, 1.0)
+    run, hits = LeadingRun(0, 1.0), {"audit": 0, "others": 0}
+    return CopyReport(to_train, nothing, p_values, identical, IDENTICAL, None, run, [], 0.0, repeats, audit_repeats, hits)

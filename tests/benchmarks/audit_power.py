@@ -1,0 +1,353 @@
+"""What the copy search finds, beside pixel ℓ₂, Carlini's ratio, authenticity and the search of one global NCC; its level; its speed.
+
+    python -m tests.benchmarks.audit_power --set pneumonia --data pneumoniamnist.npz --out results
+    python -m tests.benchmarks.audit_power --set phantom --size 64 --model 600000 --out results
+    python -m tests.benchmarks.audit_power --level --out results
+    python -m tests.benchmarks.audit_power --speed --size 64 --out results
+
+**Power.** Images are divided, phantoms by patient, into train, audit, *learn* (of which the score is learned) and honest ones, which nobody
+has seen. Every method gets the same threshold rule: the smallest statistic of the honest images against train, so that each has no false
+alarm among them. Of each kind, copies of random train images are planted. The product's own threshold, its level split as in an audit, is
+reported beside with its false alarms. ``--model`` trains the product's network on train for so many images and makes training images anew
+from several noise levels.
+
+**Level.** The share of honest sets in which any distance falls below the tail's threshold: power laws, nearest neighbours of Gaussian
+points, cohorts of which a share has twins.
+
+**Speed.** Random smooth images; seconds for the index, and for the search of as many queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluation.intervals import clopper_pearson
+from privacy import copies, copy_score, power
+from privacy.copy_report import FALSE_ALARM, KINDS
+from privacy.tail import Tail, lower_tail
+from tests.benchmarks.copy_baselines import Found, GlobalSearch, Images, Method, pixel_methods
+
+DESCRIPTORS = {"smoothed": 0, "local contrast": 5 * 3, "orientation": 7 * 3}
+"""Single descriptors, by their column of the evidence: correlation of the whole."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Images divided as an audit finds them, and the class of every training image."""
+
+    train: Images
+    audit: Images
+    learn: Images
+    honest: Images
+    learn_groups: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    train_groups: NDArray[np.int64]
+
+
+def pneumonia(path: Path, train: int, audit: int, rng: np.random.Generator) -> Cohort:
+    """PneumoniaMNIST's official training images divided at random, *learn* is half of its validation images."""
+    with np.load(path, allow_pickle=False) as stored:
+        images, labels, val = stored["train_images"][:, None], stored["train_labels"].ravel(), stored["val_images"][:, None]
+    order = rng.permutation(len(images))
+    images, labels = images[order], labels[order].astype(np.int64)
+    # Exact repeats across the sides would be false alarms of nobody's making.
+    _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
+    kept = np.sort(first)
+    images, labels = images[kept], labels[kept]
+    train = min(train, (len(images) - 200) // 2)
+    audit = min(audit, (len(images) - train) // 2)
+    half = val[rng.permutation(len(val))[: len(val) // 2]]
+    groups = np.arange(train)
+    return Cohort(
+        images[:train], images[train : train + audit], half, images[train + audit :], np.arange(len(half)), labels[:train], groups
+    )
+
+
+def phantoms(size: int, train: int, audit: int, honest: int, learn: int, seed: int) -> Cohort:
+    """Phantoms by patient, about as many of each part as asked for."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    from pipeline.phantom.anatomy import draw_patients
+    from pipeline.system import usable_cores
+
+    wanted = np.cumsum([train, audit, learn, honest])
+    patients = draw_patients(int(wanted[-1] / 1.9) + 20, seed)
+    visits = np.cumsum([len(patient.visits) for patient in patients])
+    ends = np.searchsorted(visits, wanted) + 1
+    with ProcessPoolExecutor(usable_cores()) as pool:
+        shares = np.array_split(np.arange(ends[-1]), min(64, ends[-1]))
+        many = len(shares)
+        drawn = list(pool.map(_drawn, shares, [seed] * many, [size] * many, [len(patients)] * many))
+    images, labels, groups = (np.concatenate(column) for column in zip(*drawn))
+    part = [(groups >= low) & (groups < high) for low, high in zip([0, *ends], ends)]
+    return Cohort(*(images[part[number]] for number in (0, 1, 2, 3)), groups[part[2]], labels[part[0]], groups[part[0]])
+
+
+def _drawn(numbers: NDArray[np.int64], seed: int, size: int, count: int) -> tuple[Images, NDArray[np.int64], NDArray[np.int64]]:
+    from pipeline.phantom.anatomy import CLASSES, draw_patients
+    from pipeline.phantom.image import render
+
+    patients = draw_patients(count, seed)
+    visits = [(patients[number], visit) for number in numbers for visit in range(len(patients[number].visits))]
+    images = np.stack([np.rint(render(patient, visit, size) * 255).astype(np.uint8)[None] for patient, visit in visits])
+    labels = [CLASSES.index(patient.visits[visit].finding) for patient, visit in visits]
+    return images, np.array(labels, np.int64), np.array([patient.index for patient, _ in visits], np.int64)
+
+
+class Search:
+    """The audit's search over a cohort, with what it calibrates on the honest images' distances to audit."""
+
+    def __init__(self, cohort: Cohort, rng: np.random.Generator, device: str) -> None:
+        references = np.concatenate([cohort.train, cohort.audit])
+        self.member = np.arange(len(references)) < len(cohort.train)
+        self.engine = copies.CopySearch(references, copies.shared_structure(references), device)
+        self.score = copy_score.learn(cohort.learn, cohort.learn_groups, rng=rng, device=device)
+        found = self.engine.candidates(cohort.honest, self.member, ~self.member)
+        larger = len(cohort.train) / len(cohort.audit)
+        self.tails: list[Tail] = [lower_tail(found.nearest(~self.member, measure).distance) for measure in self.measures(found)]
+        level = FALSE_ALARM / len(cohort.honest) / larger / 2
+        self.thresholds = [tail.threshold(level) for tail in self.tails]
+
+    def measures(self, found: copies.Candidates) -> list[NDArray[np.float64]]:
+        return [found.distance, self.score.odds_against(found.evidence)]
+
+    def methods(self) -> dict[str, Callable[[copies.Candidates], Found]]:
+        """Statistics of candidates: distance, odds, and the smaller of both p-values, which is what the audit judges."""
+
+        def by(measure: int) -> Callable[[copies.Candidates], Found]:
+            def method(found: copies.Candidates) -> Found:
+                nearest = found.nearest(self.member, self.measures(found)[measure])
+                return nearest.index, nearest.distance
+
+            return method
+
+        def both(found: copies.Candidates) -> Found:
+            each = [found.nearest(self.member, measure) for measure in self.measures(found)]
+            # Logarithms, because the smallest p-values are 0 in float64; and distances break ties of those above the edge.
+            p = [np.log(tail.p_value(one.distance)) + 1e-9 * one.distance for tail, one in zip(self.tails, each)]
+            return each[1].index, np.minimum(*p)
+
+        def single(column: int) -> Callable[[copies.Candidates], Found]:
+            def method(found: copies.Candidates) -> Found:
+                nearest = found.nearest(self.member, -found.evidence[:, :, column].astype(np.float64))
+                return nearest.index, nearest.distance
+
+            return method
+
+        return {
+            "the audit": both,
+            "its distance": by(0),
+            "its score": by(1),
+            **{f"only {name}": single(column) for name, column in DESCRIPTORS.items()},
+        }
+
+    def flagged(self, found: copies.Candidates) -> NDArray[np.bool_]:
+        each = [found.nearest(self.member, measure).distance for measure in self.measures(found)]
+        return np.asarray(np.any([one < threshold for one, threshold in zip(each, self.thresholds)], axis=0))
+
+
+def measure(cohort: Cohort, plants: dict[str, tuple[Images, NDArray[np.int64]]], rng: np.random.Generator, device: str) -> dict[str, Any]:
+    """Recall at no false alarm, and own-source rate, by kind and method."""
+    started = time.perf_counter()
+    search = Search(cohort, rng, device)
+    everyone = np.concatenate([cohort.train, cohort.audit])
+    others: dict[str, Method] = {**pixel_methods(cohort.train, device), "one global NCC": GlobalSearch(cohort.train, everyone, device)}
+    honest = search.engine.candidates(cohort.honest, search.member, ~search.member)
+    ours = search.methods()
+    least = {name: method(honest)[1].min() for name, method in ours.items()}
+    least |= {name: method(cohort.honest)[1].min() for name, method in others.items()}
+    sizes = {name: len(getattr(cohort, name)) for name in ("train", "audit", "learn", "honest")}
+    table: dict[str, Any] = {"n": sizes, "false_alarms": int(search.flagged(honest).sum()), "kinds": {}}
+    table["weights"] = search.score.weight.tolist()
+    print(f"{sizes}, {table['false_alarms']} false alarms at the audit's own threshold, {time.perf_counter() - started:.0f} s", flush=True)
+    for kind, (made, sources) in plants.items():
+        found = search.engine.candidates(made, search.member)
+        results = {name: method(found) for name, method in ours.items()} | {name: method(made) for name, method in others.items()}
+        hits = int(search.flagged(found).sum())
+        row: dict[str, Any] = {"planted": len(made), "audit_threshold": clopper_pearson(hits, len(made)).to_dict()}
+        row["candidate"] = float((found.index == sources[:, None]).any(axis=1).mean())
+        for name, (index, statistic) in results.items():
+            recall = float((statistic < least[name]).mean())
+            row[name] = {"recall": recall, "own_source": float((index == sources).mean())}
+        table["kinds"][kind] = row
+        line = "  ".join(f"{name} {row[name]['recall']:.2f}/{row[name]['own_source']:.2f}" for name in results)
+        print(f"{kind:18s} flagged {hits / len(made):.2f}  candidate {row['candidate']:.2f}  {line}", flush=True)
+    table["seconds"] = time.perf_counter() - started
+    return table
+
+
+def plants(cohort: Cohort, planted: int, rng: np.random.Generator) -> dict[str, tuple[Images, NDArray[np.int64]]]:
+    """Copies of every kind."""
+    return {kind.__name__: power.plant(cohort.train, kind, planted, rng) for kind in KINDS}
+
+
+def regenerated(
+    cohort: Cohort, planted: int, images: int, rng: np.random.Generator, device: str, seconds: float
+) -> dict[str, tuple[Images, NDArray[np.int64]]]:
+    """Training images made anew from several noise levels by the product's network, trained on them for ``images`` images."""
+    from pipeline.diffusion.conditioning import Condition
+    from pipeline.diffusion.guidance import guided
+    from pipeline.diffusion.noise import StepNoise
+    from pipeline.diffusion.objectives import Denoiser
+    from pipeline.diffusion.samplers import heun
+    from pipeline.diffusion.schedules import sampling_levels
+    from pipeline.diffusion.training import Recipe, Training
+    from pipeline.diffusion.unet import UNet
+
+    unit = torch.from_numpy(cohort.train).float().div(127.5).sub(1)
+    mean, size, classes = unit.mean(dim=0), cohort.train.shape[-1], int(cohort.labels.max()) + 1
+    widths = [64, 128, 192] if device == "cuda" else [16, 32]
+    network = UNet(
+        channels=unit.shape[1], classes=classes, size=size, widths=widths, blocks=1, attention=(), patch=max(1, size // 32), dropout=0
+    )
+    denoiser = Denoiser(network, mean, float((unit - mean).std())).to(device).to(memory_format=torch.channels_last)
+    how = Recipe(images, 64, 3e-3, 0.1, 0.0, 0.0, 0.1)
+    training = Training(denoiser, torch.from_numpy(cohort.train).to(device), Condition.of_classes(cohort.labels, classes), how, 0)
+    started = time.perf_counter()
+    training.run(stop=lambda: time.perf_counter() - started > seconds)
+    denoiser.load_state_dict(training.averaged(), strict=False)
+    denoiser.eval()
+    print(f"trained on {training.step * how.batch} images in {time.perf_counter() - started:.0f} s", flush=True)
+    found = {}
+    levels = sampling_levels("edm", 24, denoiser.sigma_data)
+    for sigma in power.REGENERATED:
+        sources = rng.permutation(len(cohort.train))[:planted]
+        condition = Condition.of_classes(cohort.labels[sources], classes, device)
+        noise = StepNoise(list(range(len(sources))), mean.shape, device)
+        with torch.inference_mode():
+            noisy = unit[torch.from_numpy(sources)].to(device) + sigma * noise()
+            steps = [sigma, *(level for level in levels if level < sigma)]
+            made = heun(guided(denoiser, condition), noisy, steps)
+        pixels = made.float().cpu().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+        found[f"regenerated {sigma}"] = (pixels, sources)
+    return found
+
+
+def levels(draws: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The share of simulated honest sets with a false alarm, at a stated 1 % and 5 %."""
+
+    def nearest(count: float, exponent: float, n: int) -> NDArray[np.float64]:
+        return (1 - (1 - rng.random(n)) ** (1 / count)) ** (1 / exponent)
+
+    def power_law(exponent: float) -> Callable[[float, int], NDArray[np.float64]]:
+        return lambda count, n: nearest(count, exponent, n)
+
+    def gaussian(dimension: int) -> Callable[[float, int], NDArray[np.float64]]:
+        def draw(count: float, n: int) -> NDArray[np.float64]:
+            points, queries = rng.standard_normal((round(200 * count), dimension)), rng.standard_normal((n, dimension))
+            square = (queries**2).sum(axis=1)[:, None] + (points**2).sum(axis=1) - 2 * queries @ points.T
+            return np.asarray(np.sqrt(np.maximum(square.min(axis=1), 1e-12)))
+
+        return draw
+
+    def twins(share: float) -> Callable[[float, int], NDArray[np.float64]]:
+        def draw(count: float, n: int) -> NDArray[np.float64]:
+            near = 0.15 * nearest(count, 1, n)
+            return np.where(rng.random(n) < 1 - (1 - share) ** count, near, nearest(count, 12, n))
+
+        return draw
+
+    laws = {f"power law, exponent {d}": power_law(d) for d in (3, 10, 30)}
+    laws |= {f"Gaussian points in {d} dimensions": gaussian(d) for d in (4, 16)}
+    laws |= {f"{share:.1%} of the images have twins": twins(share) for share in (0.005, 0.01, 0.02, 0.05)}
+    found: dict[str, Any] = {}
+    for name, law in laws.items():
+        for n in (300, 1000, 3000):
+            often = draws // (5 if "Gaussian" in name else 1)
+            alarms = np.zeros(2)
+            for _ in range(often):
+                tail, members = lower_tail(law(1, n)), law(1.5, n).min()
+                alarms += [members < tail.threshold(level / n / 1.5) for level in (0.01, 0.05)]
+            row = [clopper_pearson(int(count), often).to_dict() for count in alarms]
+            found[f"{name}, {n} images"] = row
+            print(
+                f"{name:36s} n {n:5d}  1 %: {row[0]['value']:.4f} [{row[0]['low']:.4f}, {row[0]['high']:.4f}]  5 %: {row[1]['value']:.4f}",
+                flush=True,
+            )
+    return found
+
+
+def speed(size: int, count: int, device: str) -> dict[str, Any]:
+    """Seconds for ``count`` queries against as many references."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn() -> Images:
+        parts = []
+        for start in range(0, count, 1000):
+            coarse = torch.randn(min(1000, count - start), 1, 12, 12, generator=generator)
+            parts.append(torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").mul(40).add(128).clamp(0, 255).byte())
+        return torch.cat(parts).numpy()
+
+    references, queries = drawn(), drawn()
+    sealed = np.arange(count) % 3 == 0
+    started = time.perf_counter()
+    engine = copies.CopySearch(references, copies.shared_structure(references), device)
+    engine.candidates(queries[:256], ~sealed, sealed)
+    indexed = time.perf_counter()
+    engine.candidates(queries, ~sealed, sealed)
+    done = time.perf_counter()
+    result = {"size": size, "count": count, "index_and_warm_up": indexed - started, "search": done - indexed}
+    if device == "cuda":
+        result["peak_gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
+    print(result, flush=True)
+    return result
+
+
+def main() -> None:
+    """Measure what is asked for, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=("pneumonia", "phantom"), dest="cohort")
+    parser.add_argument("--data", type=Path, help="pneumoniamnist.npz")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--train", type=int, default=2000)
+    parser.add_argument("--audit", type=int, default=1000)
+    parser.add_argument("--honest", type=int, default=1500)
+    parser.add_argument("--learn", type=int, default=280)
+    parser.add_argument("--planted", type=int, default=200)
+    parser.add_argument("--model", type=int, default=0, help="images that a model is trained on, which makes training images anew")
+    parser.add_argument("--seconds", type=float, default=240, help="at most for that training")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--level", action="store_true")
+    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, default=Path("."))
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
+    results: dict[str, Any] = {"device": machine, "arguments": {k: str(v) for k, v in vars(options).items()}}
+    if options.level:
+        results["level"] = levels(options.draws, np.random.default_rng(0))
+    if options.speed:
+        results["speed"] = speed(options.size, options.count, device)
+    name = "level" if options.level else f"speed{options.size}"
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.cohort:
+        name = f"{options.cohort}{28 if options.cohort == 'pneumonia' else options.size}"
+        for seed in range(options.seeds):
+            rng = np.random.default_rng(seed)
+            if options.cohort == "pneumonia":
+                cohort = pneumonia(options.data, options.train, options.audit, rng)
+            else:
+                cohort = phantoms(options.size, options.train, options.audit, options.honest, options.learn, seed)
+            made = plants(cohort, options.planted, rng)
+            if options.model:
+                made |= regenerated(cohort, options.planted, options.model, rng, device, options.seconds)
+            results.setdefault("power", []).append(measure(cohort, made, rng, device))
+            (options.out / f"audit_power_{name}.json").write_text(json.dumps(results, indent=1))
+    (options.out / f"audit_power_{name}.json").write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The search for copies as a whole: what is flagged, what is counted once, and what nothing calibrates."""
+
+import numpy as np
+import pytest
+
+from evaluation.data import Labelled
+from pipeline.phantom.image import phantom_arrays
+from privacy import copy_report, power
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return phantom_arrays(220, 5, 32)
+
+
+@pytest.fixture(scope="module")
+def sides(phantoms):
+    """Train, audit, learn and others, and images of further patients."""
+    images, labels, patients = phantoms
+
+    def side(low, high):
+        mask = (patients >= low) & (patients < high)
+        return Labelled.of_classes(images[mask], labels[mask], patients[mask], 5)
+
+    return side(0, 60), side(60, 120), side(120, 160), side(160, 180), side(180, 220)
+
+
+def find(sides, synthetic, **options):
+    train, audit, learn, others, _ = sides
+    arguments = {"planted": 10, "rng": np.random.default_rng(0), "device": "cpu", "learn": learn, "others": others}
+    return copy_report.find_copies(train, audit, synthetic, **(arguments | options))
+
+
+@pytest.fixture(scope="module")
+def clean(sides):
+    noise = lambda side, sigma: np.clip(side.images + np.random.default_rng(0).normal(0, 127.5 * sigma, side.images.shape), 0, 255)  # noqa: E731
+    return find(sides, sides[4].images, regenerate=lambda side, sigma: noise(side, sigma).astype(np.uint8))
+
+
+def test_honest_images_are_not_flagged(clean):
+    assert not clean.flagged.any()
+    assert clean.run.p_value > 0.01
+    assert clean.hits == {"audit": 0, "others": 0}
+    assert clean.repeats.count == 0
+
+
+def test_power_is_measured_for_every_kind_and_falls_with_the_strength_of_regeneration(clean):
+    rows = {(row["kind"], row["strength"]): row for row in clean.power}
+    assert {kind for kind, _ in rows} == {f.__name__ for f in copy_report.KINDS} | {"regenerated", "same_patient"}
+    assert all(rows[kind.__name__, None]["found"] == 10 for kind in (power.identity, power.flip, power.intensity))
+    weak, strong = rows["regenerated", 0.1], rows["regenerated", 1.0]
+    assert weak["own_source"] > strong["own_source"]
+    assert weak["found"] >= strong["found"]
+    assert rows["identity", None]["own_source"] == 1.0
+    assert 0 < clean.recall_low < 1
+
+
+def test_planted_copies_are_flagged_and_honest_images_are_not(sides):
+    train, rng = sides[0], np.random.default_rng(0)
+    guilty = sides[4].images.copy()
+    kinds = [power.identity] + 3 * [power.flip] + 3 * [power.shift] + 3 * [power.intensity]
+    for place, kind in enumerate(kinds):
+        guilty[place] = kind(train.images[5 * place], rng)
+    found = find(sides, guilty)
+    assert found.flagged[:10].sum() >= 8
+    assert not found.flagged[10:].any()
+    assert found.p_values[:10].max() < found.p_values[10:].min()
+
+
+def test_one_copy_of_an_audit_image_is_reported_and_hides_no_copy_of_train(sides):
+    train, audit = sides[0], sides[1]
+    made = sides[4].images.copy()
+    made[0], made[1], made[2] = audit.images[0], train.images[0], sides[3].images[0]
+    found = find(sides, made)
+    assert found.hits == {"audit": 1, "others": 1}
+    assert found.flagged.tolist() == [number == 1 for number in range(len(made))]
+
+
+def test_one_image_many_times_and_constants_are_counted_once_and_calibrate_nothing(sides):
+    many = np.repeat(sides[4].images[:1], 200, axis=0)
+    many[-30:] = 7
+    found = find(sides, many)
+    assert found.repeats.new.sum() == 2
+    assert found.repeats.constant.sum() == 30
+    assert found.power == []
+    assert found.recall_low == 0
+
+
+def test_without_images_to_learn_from_the_distance_judges_alone(sides):
+    found = find(sides, sides[4].images, learn=None, others=None)
+    assert found.score_threshold is None
+    assert not found.flagged.any()
+    assert {row["kind"]: row["found"] for row in found.power}["flip"] == 10
+
+
+def test_without_a_holdout_identical_images_are_flagged_and_nothing_is_measured(sides):
+    train = sides[0]
+    made = np.concatenate([train.images[3:4, :, :, ::-1], sides[4].images[:30]])
+    found = copy_report.find_copies(train, train.take(slice(0)), made, planted=10, rng=np.random.default_rng(0), device="cpu")
+    assert found.flagged.tolist() == [True] + 30 * [False]
+    assert found.matches.index[0] == 3
+    assert (found.power, found.run.length) == ([], 0)

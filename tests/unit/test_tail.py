@@ -1,0 +1,90 @@
+"""The tail of chance distances and the leading run: levels that they promise."""
+
+import math
+
+import numpy as np
+import pytest
+
+from privacy import tail
+
+
+def nearest_of(count, exponent, size, rng):
+    """Smallest of ``count`` distances with P(d < r) = r^exponent each."""
+    return (1 - (1 - rng.random(size)) ** (1 / count)) ** (1 / exponent)
+
+
+@pytest.mark.parametrize("exponent", [3, 12])
+def test_a_power_laws_false_alarms_are_as_many_as_stated(exponent):
+    rng, alarms, draws, n = np.random.default_rng(exponent), 0, 2000, 400
+    for _ in range(draws):
+        threshold = tail.lower_tail(nearest_of(1, exponent, n, rng)).threshold(0.05 / n / 1.5)
+        alarms += (nearest_of(1.5, exponent, n, rng) < threshold).any()
+    # An upper bound by Bonferroni, attained up to the overlap of alarms.
+    assert 0.02 < alarms / draws < 0.05 + 3 * math.sqrt(0.05 / draws)
+
+
+def test_distances_of_gaussian_points_give_no_more_false_alarms_than_stated():
+    rng, alarms, draws = np.random.default_rng(0), 0, 200
+    for _ in range(draws):
+        points = rng.standard_normal((900, 8))
+        audit, train, queries = points[:200], points[200:500], points[500:]
+        apart = [np.sqrt(((queries[:, None] - side) ** 2).sum(axis=2)).min(axis=1) for side in (audit, train)]
+        alarms += (apart[1] < tail.lower_tail(apart[0]).threshold(0.05 / 400 / 1.5)).any()
+    assert alarms / draws < 0.05 + 3 * math.sqrt(0.05 / draws)
+
+
+def test_twins_in_the_cohort_lower_the_threshold_below_where_they_lie():
+    rng, alarms, draws, n = np.random.default_rng(1), 0, 300, 1000
+
+    def side(m):
+        twin = rng.random(n) < 1 - 0.98**m
+        return np.where(twin, 0.15 * nearest_of(m, 1, n, rng), nearest_of(m, 12, n, rng))
+
+    for _ in range(draws):
+        alarms += (side(1.5) < tail.lower_tail(side(1)).threshold(0.05 / n / 1.5)).any()
+    assert alarms / draws < 0.05 + 3 * math.sqrt(0.05 / draws)
+
+
+def test_one_near_copy_of_an_audit_image_does_not_steer_the_threshold():
+    distances = nearest_of(1, 10, 800, np.random.default_rng(2))
+    with_one = distances.copy()
+    with_one[5] = 1e-7
+    before, after = (tail.lower_tail(one).threshold(1e-5) for one in (distances, with_one))
+    assert after == pytest.approx(before, rel=0.1)
+
+
+def test_the_p_value_is_the_inverse_of_the_threshold_and_1_above_the_edge():
+    fitted = tail.lower_tail(nearest_of(1, 8, 2000, np.random.default_rng(0)))
+    assert fitted.p_value(np.array([fitted.threshold(1e-4)]))[0] == pytest.approx(1e-4)
+    assert fitted.p_value(np.array([fitted.edge, 2.0, np.inf])).tolist() == [1.0, 1.0, 1.0]
+    assert fitted.n / fitted.total == pytest.approx(8, rel=0.3)  # Hill's estimate
+
+
+def test_infinite_distances_count_as_far():
+    distances = nearest_of(1, 8, 400, np.random.default_rng(0))
+    far = np.where(distances > np.quantile(distances, 0.5), np.inf, distances)
+    assert tail.lower_tail(far) == tail.lower_tail(distances)
+
+
+def test_too_few_distances_for_a_tail_are_refused():
+    with pytest.raises(ValueError, match="too few"):
+        tail.lower_tail(np.array([0.1, 0.2, 0.3] + 50 * [np.inf]))
+
+
+def test_the_leading_run_has_the_probability_of_drawing_without_replacement():
+    run = tail.leading_run(np.array([0.1, 0.2, 0.3, 0.9]), np.array([0.5, 0.6]))
+    assert run.length == 3
+    assert run.p_value == pytest.approx(4 / 6 * 3 / 5 * 2 / 4)
+    assert tail.leading_run(np.array([0.7]), np.array([0.5])).p_value == 1.0
+
+
+def test_the_leading_runs_level_holds_under_exchangeability():
+    rng = np.random.default_rng(0)
+    values = [tail.leading_run(*np.split(rng.random(60), [40])).p_value for _ in range(4000)]
+    for level in (0.05, 0.01):
+        assert np.mean(np.array(values) <= level) <= level + 3 * math.sqrt(level / 4000)
+
+
+def test_each_patient_counts_once_with_the_nearest_of_its_images():
+    nearest = tail.nearest_by_patient(np.array([0, 1, 3, 3]), np.array([0.4, 0.2, 0.5, 0.1]), np.array([7, 7, 8, 9]))
+    assert nearest.tolist() == [0.2, np.inf, 0.1]
