@@ -7,7 +7,7 @@ written last, in one rename: a folder without one is a stage that did not finish
 A record names every file of its stage by SHA-256, and is bound to itself: its fingerprint is that of its identity, its digest that of its
 files. A stage that runs has the files that it reads hashed against it (:class:`Checked`); so a file that was damaged, edited, swapped or
 added is found there, whatever its size. Somebody who edits a file *and* its record, digest included, is found by every later stage that is
-still there, because its identity names the digest that it read, and by the release's ``gate.json``, which binds images and weights.
+still there, because its identity binds the digest that it read, and by the release's ``gate.json``, which binds images and weights.
 What cannot be found: such an edit together with the removal, or a like forgery, of everything after it. It takes a signature under a key
 that the forger does not have (``release.sign``) to tell then.
 """
@@ -27,6 +27,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -47,6 +48,13 @@ LONGEST_NUMBER = 32
 SEAL = "seal"
 """The record's entry that is the fingerprint of all others."""
 HEX = re.compile(r"[0-9a-f]{64}")
+_NUMBERS = "[0-9]{1,8}"
+_BUILD = rf"(?:cpu|xpu|cu[0-9]{{2,4}}|rocm{_NUMBERS}(?:\.{_NUMBERS}){{0,2}}|(?:git|g)?[0-9a-f]{{6,40}})"
+VERSION = re.compile(rf"{_NUMBERS}(?:\.{_NUMBERS}){{0,4}}(?:(?:a|b|rc){_NUMBERS})?(?:\.post{_NUMBERS})?(?:\.dev{_NUMBERS})?(?:\+{_BUILD})?")
+"""A version as PEP 440 writes it, of no free words: a local part names a build for some hardware, or a commit."""
+MACHINES = ("x86_64", "AMD64", "i686", "aarch64", "arm64", "armv7l", "ppc64le", "s390x", "riscv64", "loongarch64")
+OTHER = "unknown"
+"""Stands for a version or a machine that is written otherwise."""
 LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -159,9 +167,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def lost(folder: Path, record: Mapping[str, Any]) -> str | None:
-    """The first file of a record that is not there, or not as a regular file of its size; None where all are."""
+    """The first file of a record that is not there as a regular file of its size, or holds a stage's results and is no JSON object.
+
+    None where there is none. One answer for whoever asks whether a finished stage can be used: a run, its plan, and what is shown of it.
+    """
     sizes = _contents(folder)[0]
-    return next((name for name, size in record["sizes"].items() if sizes.get(name) != size), None)
+    missing = (name for name, size in record["sizes"].items() if sizes.get(name) != size)
+    results = (name for name in record["sizes"] if name.endswith(".json") and "/" not in name)
+    return next(chain(missing, (name for name in results if not isinstance(read_json(folder / name), dict))), None)
 
 
 def strangers(folder: Path, record: Mapping[str, Any]) -> int:
@@ -252,7 +265,7 @@ def publish(folder: Path, identity: Mapping[str, Any], checked: Checked | None =
         "files": files,
         "sizes": sizes,
         "packages": _versions(),
-        "hardware": _hardware(),
+        "hardware": _hardware(private=facts.get("contains_patient_data", True)),
         **facts,
     }
     record[SEAL] = fingerprint(record)
@@ -345,15 +358,23 @@ def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return {"python": platform.python_version(), **found}
+            found[name] = plain_version(metadata.version(name))
+    return {"python": plain_version(platform.python_version()), **found}
 
 
-def _hardware() -> dict[str, Any]:
+def plain_version(text: str) -> str:
+    """As much of a version's beginning as :data:`VERSION` takes: what a distribution added in words of its own is left out."""
+    match = VERSION.match(text)
+    return match[0] if match else OTHER
+
+
+def _hardware(private: bool) -> dict[str, Any]:
+    """Machine and processors; the GPU's name, which drivers write in words of their own, only where the record stays with the run."""
     import sys
 
-    facts: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count()}
-    torch = sys.modules.get("torch")
+    machine = platform.machine()
+    facts: dict[str, Any] = {"machine": machine if machine in MACHINES else OTHER, "cpus": os.cpu_count()}
+    torch = sys.modules.get("torch") if private else None
     if torch is not None and torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name(0)
     return facts

@@ -9,7 +9,7 @@ ingest: {{source: phantom, phantom_patients: {patients}, size: 32, audit_share: 
 train: {{images: {images}, batch: 32, widths: [16, 32], blocks: 1, attention: [], augment: 0.0, dropout: 0.0, checkpoint_images: 320}}
 generate: {{per_class: {per_class}, steps: 4, batch: 50}}
 audit: {{planted: {planted}, membership_draws: 1}}
-evaluate: {{seeds: 2, classifier_images: 1280}}
+evaluate: {{seeds: 2, classifier_images: 256}}
 stress: {{images: 100}}
 release: {{title: A small cohort, licence: CC0-1.0}}
 """
