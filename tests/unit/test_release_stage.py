@@ -169,7 +169,9 @@ def test_a_measure_out_of_its_range_is_no_verdict(tmp_path: Path) -> None:
 def words(release: Path) -> dict[str, set[str]]:
     """By file of a release's top, its words that nothing but a common source makes twice: digests and times."""
     texts = (path for path in release.iterdir() if path.is_file() and path.suffix in (".json", ".html", ".csv", ".md", ".txt"))
-    return {path.name: set(re.findall(r"(?<![0-9a-f.])[0-9a-f]{16,}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]*", path.read_text())) for path in texts}
+    return {
+        path.name: set(re.findall(r"(?<![0-9a-f.])[0-9a-f]{16,}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]*", path.read_text())) for path in texts
+    }
 
 
 @pytest.mark.parametrize("verdict", ["pass", "fail"])
