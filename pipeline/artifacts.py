@@ -16,22 +16,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import hmac
 import json
 import os
-import platform
 import re
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from pipeline.errors import InputError
+from pipeline.provenance import hardware, versions
 
 RECORD = "record.json"
 PARTIAL = "partial.json"
@@ -39,7 +37,6 @@ UNFINISHED = "unfinished"
 """The folder of a run in which stages are made: see :mod:`pipeline.folders`."""
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """Files that a file manager leaves in any folder that somebody looks into."""
-PACKAGES = ("synthcohort", "torch", "torchvision", "numpy", "pandas", "pydicom", "medmnist", "scikit-learn")
 LARGEST = 64 << 20
 """Bytes of the largest JSON file that is read: the record of a release of some 200 000 images."""
 CONTAINERS = 1 << 20
@@ -48,13 +45,6 @@ LONGEST_NUMBER = 32
 SEAL = "seal"
 """The record's entry that is the fingerprint of all others."""
 HEX = re.compile(r"[0-9a-f]{64}")
-_NUMBERS = "[0-9]{1,8}"
-_BUILD = rf"(?:cpu|xpu|cu[0-9]{{2,4}}|rocm{_NUMBERS}(?:\.{_NUMBERS}){{0,2}}|(?:git|g)?[0-9a-f]{{6,40}})"
-VERSION = re.compile(rf"{_NUMBERS}(?:\.{_NUMBERS}){{0,4}}(?:(?:a|b|rc){_NUMBERS})?(?:\.post{_NUMBERS})?(?:\.dev{_NUMBERS})?(?:\+{_BUILD})?")
-"""A version as PEP 440 writes it, of no free words: a local part names a build for some hardware, or a commit."""
-MACHINES = ("x86_64", "AMD64", "i686", "aarch64", "arm64", "armv7l", "ppc64le", "s390x", "riscv64", "loongarch64")
-OTHER = "unknown"
-"""Stands for a version or a machine that is written otherwise."""
 LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -264,8 +254,8 @@ def publish(folder: Path, identity: Mapping[str, Any], checked: Checked | None =
         "digest": fingerprint(files),
         "files": files,
         "sizes": sizes,
-        "packages": _versions(),
-        "hardware": _hardware(private=facts.get("contains_patient_data", True)),
+        "packages": versions(),
+        "hardware": hardware(private=facts.get("contains_patient_data", True)),
         **facts,
     }
     record[SEAL] = fingerprint(record)
@@ -351,30 +341,3 @@ def _is_below(name: str) -> bool:
     """Whether a relative POSIX path stays below its folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and path.as_posix() == name and ".." not in path.parts and "\0" not in name
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = plain_version(metadata.version(name))
-    return {"python": plain_version(platform.python_version()), **found}
-
-
-def plain_version(text: str) -> str:
-    """As much of a version's beginning as :data:`VERSION` takes: what a distribution added in words of its own is left out."""
-    match = VERSION.match(text)
-    return match[0] if match else OTHER
-
-
-def _hardware(private: bool) -> dict[str, Any]:
-    """Machine and processors; the GPU's name, which drivers write in words of their own, only where the record stays with the run."""
-    import sys
-
-    machine = platform.machine()
-    facts: dict[str, Any] = {"machine": machine if machine in MACHINES else OTHER, "cpus": os.cpu_count()}
-    torch = sys.modules.get("torch") if private else None
-    if torch is not None and torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name(0)
-    return facts

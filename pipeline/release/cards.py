@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.artifacts import OTHER, plain_version
+from pipeline.provenance import OTHER, plain_version
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures
 from pipeline.release.results import Results, dig, interval, limitations, number, standing
 

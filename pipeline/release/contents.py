@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
-from pipeline.artifacts import VERSION, fingerprint
+from pipeline.artifacts import fingerprint
+from pipeline.provenance import VERSION
 
 GATE, REPORT, ROWS, ARCHIVE = "gate.json", "report.html", "rows.csv", "cohort.npz"
 CARD, CARD_TEXT, LICENCE = "data_card.json", "data_card.md", "LICENSE.txt"

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from markupsafe import escape
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.artifacts import MACHINES, OTHER, PACKAGES, SEAL, fingerprint
+from pipeline.artifacts import SEAL, fingerprint
+from pipeline.provenance import MACHINES, OTHER, PACKAGES
 from pipeline.release.bounded import Damage
 from pipeline.release.contents import DIGEST, SOFTWARE
 

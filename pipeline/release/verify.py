@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from pipeline.artifacts import PACKAGES, RECORD, file_digest, read_json, read_record
+from pipeline.artifacts import RECORD, file_digest, read_json, read_record
+from pipeline.provenance import PACKAGES
 from pipeline.release import contents
 from pipeline.release.bounded import Damage, content, json_value, text
 from pipeline.release.cards import DataCard, dataset_card, facts, licence_text, render_card, software_version

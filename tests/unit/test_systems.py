@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import api, artifacts, folders, progress, runtime, system
+from pipeline import api, artifacts, folders, progress, provenance, runtime, system
 from pipeline.errors import InputError
 from pipeline.ingest.source import workers
 from tests.unit.command import refused, run_main
@@ -202,7 +202,7 @@ def test_no_cell_of_the_phantoms_table_is_a_formula(tmp_path):
     ],
 )
 def test_versions_are_recorded_without_words_of_whoever_built_them(text, plain):
-    assert artifacts.plain_version(text) == plain
+    assert provenance.plain_version(text) == plain
 
 
 def test_what_is_released_names_no_gpu_and_no_machine_but_known_ones(tmp_path, monkeypatch):
