@@ -7,7 +7,7 @@ written last, in one rename: a folder without one is a stage that did not finish
 A record names every file of its stage by SHA-256, and is bound to itself: its fingerprint is that of its identity, its digest that of its
 files. A stage that runs has the files that it reads hashed against it (:class:`Checked`); so a file that was damaged, edited, swapped or
 added is found there, whatever its size. Somebody who edits a file *and* its record, digest included, is found by every later stage that is
-still there, because its identity names the digest that it read, and by the release's ``gate.json``, which binds images and weights.
+still there, because its identity binds the digest that it read, and by the release's ``gate.json``, which binds images and weights.
 What cannot be found: such an edit together with the removal, or a like forgery, of everything after it. It takes a signature under a key
 that the forger does not have (``release.sign``) to tell then.
 """
@@ -16,21 +16,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import hmac
 import json
 import os
-import platform
 import re
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib import metadata
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from pipeline.errors import InputError
+from pipeline.provenance import hardware, versions
 
 RECORD = "record.json"
 PARTIAL = "partial.json"
@@ -38,7 +37,6 @@ UNFINISHED = "unfinished"
 """The folder of a run in which stages are made: see :mod:`pipeline.folders`."""
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """Files that a file manager leaves in any folder that somebody looks into."""
-PACKAGES = ("synthcohort", "torch", "torchvision", "numpy", "pandas", "pydicom", "medmnist", "scikit-learn")
 LARGEST = 64 << 20
 """Bytes of the largest JSON file that is read: the record of a release of some 200 000 images."""
 CONTAINERS = 1 << 20
@@ -159,9 +157,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def lost(folder: Path, record: Mapping[str, Any]) -> str | None:
-    """The first file of a record that is not there, or not as a regular file of its size; None where all are."""
+    """The first file of a record that is not there as a regular file of its size, or holds a stage's results and is no JSON object.
+
+    None where there is none. One answer for whoever asks whether a finished stage can be used: a run, its plan, and what is shown of it.
+    """
     sizes = _contents(folder)[0]
-    return next((name for name, size in record["sizes"].items() if sizes.get(name) != size), None)
+    missing = (name for name, size in record["sizes"].items() if sizes.get(name) != size)
+    results = (name for name in record["sizes"] if name.endswith(".json") and "/" not in name)
+    return next(chain(missing, (name for name in results if not isinstance(read_json(folder / name), dict))), None)
 
 
 def strangers(folder: Path, record: Mapping[str, Any]) -> int:
@@ -251,8 +254,8 @@ def publish(folder: Path, identity: Mapping[str, Any], checked: Checked | None =
         "digest": fingerprint(files),
         "files": files,
         "sizes": sizes,
-        "packages": _versions(),
-        "hardware": _hardware(),
+        "packages": versions(),
+        "hardware": hardware(private=facts.get("contains_patient_data", True)),
         **facts,
     }
     record[SEAL] = fingerprint(record)
@@ -338,22 +341,3 @@ def _is_below(name: str) -> bool:
     """Whether a relative POSIX path stays below its folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and path.as_posix() == name and ".." not in path.parts and "\0" not in name
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return {"python": platform.python_version(), **found}
-
-
-def _hardware() -> dict[str, Any]:
-    import sys
-
-    facts: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count()}
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name(0)
-    return facts

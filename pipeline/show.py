@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.artifacts import RECORD, UNFINISHED, Checked, read_json, read_record
+from pipeline.artifacts import RECORD, UNFINISHED, Checked, fingerprint, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.ingest import quarantine
 from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, shadow_figures, stress_figures, train_figures
@@ -104,11 +104,18 @@ def _stages(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Table:
             table.add_row(stage.name, _state(run, stage.name), "", "")
             continue
         summary = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in record.get("summary", {}).items())
-        inputs = [(name, digest) for name, digest in record["identity"].get("inputs", {}).items() if name in BY_NAME]
-        fits = all(records.get(name, {}).get("digest") == digest for name, digest in inputs)
-        state = "[green]done[/]" if fits else "[yellow]of other inputs[/]"
+        state = "[green]done[/]" if _fits(record, records) else "[yellow]of other inputs[/]"
         table.add_row(stage.name, state, escape(number(record.get("seconds"), 1)), escape(summary))
     return table
+
+
+def _fits(record: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a finished stage was made from the finished stages before it."""
+    named = record["identity"].get("inputs", {})
+    if "all" in named:
+        needs = set(BY_NAME[record["identity"]["stage"]].needs) - _absent(records)
+        return bool(named["all"] == fingerprint({name: records.get(name, {}).get("digest") for name in needs}))
+    return all(records.get(name, {}).get("digest") == digest for name, digest in named.items() if name in BY_NAME)
 
 
 def _absent(records: Mapping[str, Mapping[str, Any]]) -> set[str]:

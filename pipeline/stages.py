@@ -87,7 +87,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        2,
+        3,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,
@@ -131,9 +131,14 @@ class Step:
 
 
 def identity(stage: Stage, config: Config, given: Given, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The identity of a stage's output, in which files are named by content: ``given`` as :func:`pipeline.given.digests` has them."""
+    """The identity of a stage's output, in which files are named by content: ``given`` as :func:`pipeline.given.digests` has them.
+
+    What leaves names all that it was made from by one digest: those of single inputs are the same in every release of a cohort.
+    """
     section = getattr(config, stage.name).model_dump(mode="json", exclude=UNIDENTIFIED)
     inputs = {name: records[name]["digest"] for name in stage.needs} | dict(given.get(stage.name, {}))
+    if not stage.private:
+        inputs = {"all": artifacts.fingerprint(inputs)}
     return {"stage": stage.name, "version": stage.version, "seed": config.seed, "config": section, "inputs": inputs}
 
 

@@ -1,7 +1,8 @@
 """Reading a configuration: one commented YAML file, or one that travels with the package, with overrides.
 
 Unknown keys, duplicate keys and values of the wrong type are errors, reported together in one line. YAML is read by the
-1.2 rules for booleans: only ``true`` and ``false`` are booleans, so that a class called ``no`` or ``on`` stays a string.
+1.2 rules for booleans: only ``true`` and ``false`` are booleans, so that a class called ``no`` or ``on`` stays a string. Numbers are
+decimal: ``0x10``, ``010``, ``1:30`` and ``1_000``, which YAML 1.1 takes for 16, 8, 90 and 1000, are texts, and no value of a number.
 """
 
 from __future__ import annotations
@@ -71,11 +72,20 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_TAG = "tag:yaml.org,2002:"
+_OWN = {f"{_TAG}{kind}" for kind in ("bool", "int", "float", "timestamp")}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _OWN]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"])
+_WHOLE = "[-+]?(?:0|[1-9][0-9]*)"
+for kind, pattern, first in (
+    ("bool", "true|false", "tf"),
+    ("int", _WHOLE, "-+0123456789"),
+    ("float", rf"{_WHOLE}(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),  # numbers, to be refused as such
+):
+    _Loader.add_implicit_resolver(_TAG + kind, re.compile(f"^(?:{pattern})$"), list(first))
 
 
 def shipped() -> list[str]:

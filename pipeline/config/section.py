@@ -6,8 +6,10 @@ hours, or by a program that runs out of memory.
 
 from __future__ import annotations
 
+import re
 import reprlib
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -27,6 +29,9 @@ def _known_home(path: Path) -> Path:
         raise PydanticCustomError("home", "no such user's home folder: write the folder out") from None
     return path
 
+
+# Texts that look like a number, or that Python would take for one: 0x10, 010, 1:30, 1_000, nan.
+_NUMBER = re.compile(r"\s*[-+]?\.?(?:\d|inf|nan)", re.IGNORECASE)
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 # A billion images are three hours of the smallest network on the quickest GPU, and a month of an ordinary one.
@@ -54,9 +59,24 @@ class Section(BaseModel):
         why = not_plain(value)
         if isinstance(value, bool) and annotation is not bool:
             why = "true and false are no value of it"  # and not 1 and 0, as they are to Python
+        if _numeric(annotation) and any(map(_NUMBER.match, _texts(value))):
+            why = "a number is written in decimal digits and without quotes, such as 64 or 1e-4"
         if why is not None:
             raise PydanticCustomError("plain", "{why}", {"why": why})
         return value
+
+
+def _numeric(annotation: Any) -> bool:
+    """Whether a setting holds numbers."""
+    return annotation in (int, float) or any(map(_numeric, get_args(annotation)))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value: itself, or those in its lists and in the values of its mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        yield from (text for part in (value.values() if isinstance(value, dict) else value) for text in _texts(part))
 
 
 def not_plain(value: Any) -> str | None:

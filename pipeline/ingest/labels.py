@@ -86,14 +86,14 @@ class Labels:
         for name in {column, "patient_id"}:
             facts.refuse_shortened(found, name)
         values = [found.values(name) for name in wanted] if labelled else []
-        to_findings = _marks(path, classes) if several else _class(path, classes, values[0] if values else [])
+        to_findings = _marks(path, classes) if several else _class(path, classes, values[0] if values else [], found.lines)
         stated, notes = facts.stated(found, column)
         entries: dict[str, Entry | str] = {}
         for number, (line, key) in enumerate(zip(found.lines, found.values(column))):
             said = tuple(column_values[number] for column_values in values)
             form = matching.posix(key) if column == "file" else matching.identifier(column, key)
             if key and form:
-                entry = Entry(line, 1, to_findings(said) if any(said) else (), stated[number])
+                entry = Entry(line, 1, to_findings(said, line) if any(said) else (), stated[number])
                 entries[form] = _merged(entries[form], entry, column) if form in entries else entry
         without = sum(not key for key in found.values(column))
         notes += [f"{path.name}: {without} rows have no {column} and were passed over"] if without else []
@@ -235,29 +235,31 @@ def _bare(column: str, key: str) -> str:
     return matching.stem(table.folded(matching.readable(key))) if column == "file" else key
 
 
-def _class(path: Path, classes: Sequence[str], labels: Sequence[str]) -> Any:
+def _class(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Sequence[int]) -> Any:
     index = {normalize("NFC", name): number for number, name in enumerate(classes)}
     unknown = sorted({label for label in labels if label and normalize("NFC", label) not in index})
     if unknown:
         raise InputError(
-            f"{path.name}: {len(unknown)} label(s) match no class, {_rows_with(unknown, labels)}; "
+            f"{path.name}: {len(unknown)} label(s) of the column 'label' match no class, on {_lines_with(unknown, labels, lines)}; "
             f"ingest.classes names {', '.join(classes)}: add them there, or mend the table"
         )
-    return lambda values: one_hot(index[normalize("NFC", values[0])], len(classes))
+    return lambda values, line: one_hot(index[normalize("NFC", values[0])], len(classes))
 
 
 def _marks(path: Path, classes: Sequence[str]) -> Any:
-    def findings(values: Sequence[str]) -> Findings:
+    def findings(values: Sequence[str], line: int) -> Findings:
         unknown = [name for name, value in zip(classes, values) if value not in _MARKS]
         if unknown:
-            raise InputError(f"{path.name}: other values than numbers for {', '.join(unknown[:5])}: write 1, 0, or -1 for unknown")
+            raise InputError(
+                f"{path.name}, line {line}: other values than numbers for {', '.join(unknown[:5])}: write 1, 0, or -1 for unknown"
+            )
         return tuple(_MARKS[value] for value in values)
 
     return findings
 
 
-def _rows_with(unknown: Sequence[str], labels: Sequence[str]) -> str:
-    """Where labels stand, by number of the row below the header: what they say may be anything, a name too."""
+def _lines_with(unknown: Sequence[str], labels: Sequence[str], lines: Sequence[int]) -> str:
+    """Where labels stand, by line of the file: what they say may be anything, a name too."""
     none = set(unknown)
-    rows = [str(number) for number, label in enumerate(labels, 1) if label in none]
-    return f"in row(s) {', '.join(rows[:5])}{', ...' if len(rows) > 5 else ''} of {len(labels)} below the header"
+    found = [str(line) for line, label in zip(lines, labels) if label in none]
+    return f"line(s) {', '.join(found[:5])}{f' and {len(found) - 5} more' if len(found) > 5 else ''}"

@@ -23,7 +23,7 @@ from pipeline.ingest.cohort import CONFLICT, Cohort, published, scanned
 from pipeline.ingest.collect import FIELDS
 from pipeline.ingest.deidentify import allow_list
 from pipeline.ingest.patients import ISSUERS, by_issuer
-from pipeline.ingest.tasks import Left
+from pipeline.ingest.tasks import NO_FILE, Left
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
@@ -58,8 +58,7 @@ def run(ctx: Context) -> dict[str, Any]:
         cohort, clusters = _without_contradictions(cohort, clusters)
         quarantine.write(ctx.out, cohort.left_out)
     if not len(cohort.rows):
-        files = len({name for name, _ in cohort.left_out})
-        raise InputError(f"no usable image among {files} files ({_commonest(cohort.left_out)}): {_list(ctx)} lists them")
+        raise InputError(f"no usable image among {_files(cohort.left_out)} files ({_commonest(cohort.left_out)}): {_list(ctx)} lists them")
     if ctx.config.foreign:
         holdout.refuse_unlabelled(cohort)
     patients, splits, why = _split(ctx, cohort, clusters)
@@ -133,12 +132,17 @@ def _draw(
         if not cohort.left_out:
             raise
         raise InputError(
-            f"{error} ({len(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; {_list(ctx)} lists them)"
+            f"{error} ({_files(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; {_list(ctx)} lists them)"
         ) from None
 
 
 def _list(ctx: Context) -> str:
     return (ctx.out / "quarantine.csv").relative_to(ctx.run).as_posix()
+
+
+def _files(left_out: Left) -> int:
+    """How many files were left out, without the rows of a label table that name none."""
+    return len({name for name, reason in left_out if reason not in NO_FILE})
 
 
 def _commonest(left_out: Left) -> str:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pipeline.context import Context
 
 Left = list[tuple[str, str]]
+NOT_THERE = "named in the label table but not in the folder"
+OUTSIDE = "a path out of the folder: refused"
+NO_FILE = {NOT_THERE, OUTSIDE}
+"""Reasons of what is a row of a label table, and no file."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,7 @@ def never_read(root: Path, table: Labels | None) -> Left:
     left = [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
     if table is not None:
         outside = set(table.outside())
-        left += [
-            (name, "a path out of the folder: refused" if name in outside else "named in the label table but not in the folder")
-            for name in sorted(table.unmatched)
-        ]
+        left += [(name, OUTSIDE if name in outside else NOT_THERE) for name in sorted(table.unmatched)]
     return left
 
 

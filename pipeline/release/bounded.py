@@ -30,13 +30,13 @@ def text(path: Path, limit: int = TEXT_BYTES) -> str:
         raise Damage("is no UTF-8 text") from None
 
 
-def json_value(path: Path) -> Any:
-    """The value of a JSON file that is written as :func:`json_bytes` writes it.
+def json_value(path: Path, limit: int = TEXT_BYTES) -> Any:
+    """The value of a JSON file of ``limit`` bytes at the most that is written as :func:`json_bytes` writes it.
 
     Raises:
         Damage: no JSON, too large, too deep, with a repeated key or a number that is none, or written in another way.
     """
-    data = content(path)
+    data = content(path, limit)
     try:
         value = json.loads(data, object_pairs_hook=_once, parse_constant=_finite)
         same = json_bytes(value) == data

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.provenance import OTHER, plain_version
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures
 from pipeline.release.results import Results, dig, interval, limitations, number, planted_kind, standing
 
@@ -93,7 +94,7 @@ class DataCard(Part):
     evaluation: list[Figure]
     utility: list[str] = Field(description="what adding these images to the real ones changed, a sentence for each class")
     limitations: list[str] = Field(min_length=1)
-    digests: dict[str, str] = Field(description="SHA-256 of the generated files that were judged")
+    digests: dict[str, str] = Field(description="SHA-256 of what was judged: generated files with the release's id, pixels, rows.csv")
     software: dict[str, str]
 
 
@@ -142,7 +143,7 @@ def facts(gate: Mapping[str, Any], classes: Mapping[str, int], size: int) -> dic
         "attempt": gate["attempt"],
         "reasons": gate["images"]["reasons"],
         "checks": [Check(**{key: check[key] for key in Check.model_fields}) for check in checks],
-        "digests": dict(gate["digests"]["images"]),
+        "digests": {name: gate["digests"][name] for name in ("images", "pixels", "rows")},
     }
 
 
@@ -221,9 +222,9 @@ def key_figures(results: Results) -> list[Figure]:
 def software_version() -> str:
     """The version of this package, or ``unknown`` from a tree that is not installed."""
     try:
-        return metadata.version("synthcohort")
+        return plain_version(metadata.version("synthcohort"))
     except metadata.PackageNotFoundError:
-        return "unknown"
+        return OTHER
 
 
 def _line(text: Any) -> str:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
+
+from pipeline.artifacts import fingerprint
+from pipeline.provenance import VERSION
 
 GATE, REPORT, ROWS, ARCHIVE = "gate.json", "report.html", "rows.csv", "cohort.npz"
 CARD, CARD_TEXT, LICENCE = "data_card.json", "data_card.md", "LICENSE.txt"
@@ -26,17 +29,23 @@ JUDGED_FILES = {
     "images": re.compile(r"images-[0-9]{5}\.npy|rows\.parquet"),
     "weights": re.compile(r"[a-z]+\.safetensors|ema/[0-9]{8}\.safetensors"),
 }
-"""Names of the run's files whose digests ``gate.json`` binds."""
+"""Names of the run's files that ``gate.json`` binds, by one digest a subject: see :func:`judged_digest`."""
+JUDGED_STAGES = {"images": "generate", "weights": "train"}
 RELEASE_ID = re.compile(r"[0-9a-f]{8}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-VERSION = re.compile(r"[0-9A-Za-z.+!_-]{1,40}")
-TEXT_BYTES = 4 << 20
-"""Largest JSON, Markdown or licence text, and the report without its pictures."""
+SOFTWARE = re.compile(rf"unknown|{VERSION.pattern}")
+TEXT_BYTES = 1 << 20
+"""Largest JSON, Markdown or licence text, and the report without its pictures: some twenty times what they take."""
+FILE_BYTES = 500
+"""More than a file of the release takes in its record."""
 LINE_BYTES = 1 << 20
 SAMPLES = 12
 """Pictures of each class in the report of a passed release, at the most."""
 WORD = 66
 """Longest word of a text: longer ones are no language, but data."""
+ODD_WORDS = 40
+"""Distinct words of letters and digits mixed, as in encoded data, that a file may hold: names of data sets and classes can look so."""
+_ODD = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/=_-]{8,}")
 
 
 def subject(release: str, number: int) -> str:
@@ -85,6 +94,23 @@ def bytes_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def judged_digest(release: str, subject: str, files: Mapping[str, str]) -> str | None:
+    """What binds a verdict to the files that were judged: one digest, which nobody can trace to another release's.
+
+    The release's id is hashed with them. Two releases of one model would otherwise state the same weights, and be known for one cohort's.
+
+    Args:
+        release: the id.
+        subject: a key of :data:`JUDGED_FILES`, which chooses among the files.
+        files: SHA-256 by name, as the stage's record has them.
+
+    Returns:
+        64 hexadecimal digits; None where there is no such file, as a foreign set comes without its weights.
+    """
+    judged = {name: digest for name, digest in files.items() if JUDGED_FILES[subject].fullmatch(name)}
+    return fingerprint({"release": release, "files": judged}) if judged else None
+
+
 def json_bytes(value: Any) -> bytes:
     """The one way in which a release writes JSON, so that nothing hides in spaces, escapes or repeated keys."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
@@ -110,3 +136,19 @@ def suspicious(text: str) -> bool:
     words = text.split()
     encoded = [len(word) >= 24 and re.fullmatch(r"[A-Za-z0-9+/=_-]+", word) is not None for word in words]
     return any(len(word) > WORD for word in words) or any(all(encoded[i : i + 3]) for i in range(len(encoded) - 2))
+
+
+def no_language(texts: Iterable[str], known: Set[str] = frozenset()) -> bool:
+    """Whether the texts of one file hold data: one of them is :func:`suspicious`, or too many of their words mix letters and digits.
+
+    Args:
+        known: words that are not counted.
+    """
+    odd: set[str] = set()
+    for text in texts:
+        if suspicious(text):
+            return True
+        odd |= {word for word in text.split() if word not in known and _ODD.fullmatch(word)}
+        if len(odd) > ODD_WORDS:
+            return True
+    return False

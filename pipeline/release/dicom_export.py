@@ -11,12 +11,17 @@ from __future__ import annotations
 import functools
 import io
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from pipeline.release.contents import subject
+from pipeline.release.rows import Table
 
 MANUFACTURER = "synthcohort"
 IMPLEMENTATION = UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, MANUFACTURER).int}")
@@ -68,6 +73,17 @@ def dicom_bytes(image: NDArray[np.uint8], *, image_id: str, label: str, cohort: 
     file = io.BytesIO()
     dcmwrite(file, secondary_capture(image, image_id=image_id, label=label, cohort=cohort, version=version), enforce_file_format=True)
     return file.getvalue()
+
+
+def released_bytes(image: NDArray[np.uint8], number: int, label: int, table: Table, gate: Mapping[str, Any]) -> bytes:
+    """The DICOM file of a release's image ``number``, of the class with index ``label``, under the verdict ``gate``."""
+    return dicom_bytes(
+        image,
+        image_id=subject(table.release, number),
+        label=table.classes[label],
+        cohort=gate["digests"]["pixels"],
+        version=gate["software"],
+    )
 
 
 def first_difference(expected: bytes, found: bytes) -> str:

@@ -1,7 +1,9 @@
 """The bytes of a release's images: PNG files and an archive that hold pixels and nothing else, and the check that they do.
 
 Both are written by the byte, in one layout, because any freedom that a format leaves (chunks, comments, times, gaps) is a place to hide
-something. Only the compression is the library's choice; it is undone within bounds, and whatever it holds must be the pixels.
+something. So is compression: of many streams that unpack to the same bytes, each can say something else, from empty blocks to the choice of
+every match, and no two libraries, nor versions of one, pack alike, so that a packed file cannot be made again and compared. Nothing is
+packed, therefore: PNG has its pixels in stored blocks, the archive in stored members, and each file is a function of its pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,9 +22,9 @@ from numpy.typing import NDArray
 from pipeline.release.bounded import Damage
 from pipeline.release.contents import array_shapes, label_type, pixel_hash
 
-PIECE = 1 << 16
 MOST_PIXELS = 3 << 24
 """Bytes of one image, at the most."""
+_BLOCK = 0xFFFF  # most bytes of a stored block (RFC 1951, section 3.2.4)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ZIP_DATE = 33  # 1980-01-01, the first day that the format knows
 _ARRAY = re.compile(rb"\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,5}), (\d{1,5})(, 3)?\), \} *\n")
@@ -35,47 +38,29 @@ def pixel_digest(images: Any) -> str:
     return code.hexdigest()
 
 
-def slack(size: int) -> int:
-    """Largest compressed size of so many bytes (RFC 1951: five bytes a stored block, and zlib's stored blocks hold 16 KiB or more)."""
-    return size + size // 1000 + 1024
-
-
 def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """A ``uint8 [C, H, W]`` image, C = 1 (grey) or 3 (RGB), as a PNG file (ISO/IEC 15948) of IHDR, one IDAT without filters, and IEND."""
-    return _png_head(image) + _chunk(b"IDAT", zlib.compress(_scanlines(image), 6)) + _chunk(b"IEND", b"")
-
-
-def check_png(data: bytes, image: NDArray[np.uint8]) -> None:
-    """Raise Damage unless the bytes are a PNG file as :func:`png_bytes` writes it, of this image."""
-    head, tail, rows = _png_head(image), _chunk(b"IEND", b""), _scanlines(image)
-    if not data.startswith(head) or not data.endswith(tail) or len(data) < len(head) + 12 + len(tail):
-        raise Damage("is no plain PNG file of its image's size: it has other chunks, or bytes before or after them")
-    inner = data[len(head) : -len(tail)]
-    packed = inner[8:-4]
-    if inner != _chunk(b"IDAT", packed):
-        raise Damage("has other chunks than a picture needs, or a damaged one")
-    stream = zlib.decompressobj()
-    try:
-        shown = stream.decompress(packed, len(rows) + 1)
-    except zlib.error:
-        raise Damage("is damaged: its pixels cannot be read") from None
-    if shown != rows or not stream.eof or stream.unused_data or len(packed) > slack(len(rows)):
-        raise Damage("shows other pixels than cohort.npz, or holds more than pixels")
-
-
-def png_limit(shape: tuple[int, ...]) -> int:
-    """Largest PNG file of a ``C, H, W`` image."""
-    return slack(shape[1] * (shape[2] * shape[0] + 1)) + 100
-
-
-def _png_head(image: NDArray[np.uint8]) -> bytes:
+    """A ``uint8 [C, H, W]`` image, C = 1 (grey) or 3 (RGB), as a PNG file (ISO/IEC 15948) of IHDR, one IDAT that is neither filtered nor
+    compressed, and IEND."""
     channels, height, width = image.shape
-    return _PNG + _chunk(b"IHDR", struct.pack(">2L5B", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0))
+    size = struct.pack(">2L5B", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    rows = np.moveaxis(image, 0, -1).reshape(height, -1)
+    lines = np.pad(rows, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter's number, 0
+    return _PNG + _chunk(b"IHDR", size) + _chunk(b"IDAT", _stored(lines)) + _chunk(b"IEND", b"")
 
 
-def _scanlines(image: NDArray[np.uint8]) -> bytes:
-    rows = np.moveaxis(image, 0, -1).reshape(image.shape[1], -1)
-    return np.pad(rows, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter's number, 0
+def png_size(shape: tuple[int, ...]) -> int:
+    """Bytes of the PNG file of a ``C, H, W`` image."""
+    lines = shape[1] * (shape[2] * shape[0] + 1)
+    return lines + 5 * -(-lines // _BLOCK) + 63
+
+
+def _stored(data: bytes) -> bytes:
+    """A zlib stream (RFC 1950) of stored blocks (RFC 1951): all of them full but the last."""
+    starts = range(0, len(data), _BLOCK)
+    pieces = [data[start : start + _BLOCK] for start in starts]
+    heads = [struct.pack("<B2H", start == starts[-1], len(piece), len(piece) ^ 0xFFFF) for start, piece in zip(starts, pieces)]
+    blocks = b"".join(part for pair in zip(heads, pieces) for part in pair)
+    return b"\x78\x01" + blocks + struct.pack(">L", zlib.adler32(data))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -99,13 +84,16 @@ def write_archive(path: Path, images: Any, labels: NDArray[np.int64], classes: i
         for name, sides in array_shapes(shape).items():
             header = _array_header("|u1" if name.endswith("images") else kind, sides)
             at = file.tell()
-            file.write(_local(name, 0, 0, 0))
-            crc, size, packed = _deflate(file, header, data.get(name, ()))
+            file.write(_local(name, 0, 0))
+            crc, size = 0, 0
+            for piece in chain([header], data.get(name, ())):
+                crc, size = zlib.crc32(piece, crc), size + len(piece)
+                file.write(piece)
             end = file.tell()
             file.seek(at)
-            file.write(_local(name, crc, packed, size))
+            file.write(_local(name, crc, size))
             file.seek(end)
-            tail, count = tail + _central(name, crc, packed, size, at), count + 1
+            tail, count = tail + _central(name, crc, size, at), count + 1
         file.write(tail + _end(count, len(tail), file.tell()))
 
 
@@ -160,19 +148,18 @@ class Archive:
 
 
 class _Member:
-    """One compressed array of the archive, read forward within the bounds of its declared shape."""
+    """One stored array of the archive, read forward within the bounds of its declared shape."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.file, self.name, self.at = file, name, file.tell()
-        head = file.read(len(_local(name, 0, 0, 0)))
-        if len(head) != len(_local(name, 0, 0, 0)):
+        length = len(_local(name, 0, 0))
+        head = file.read(length)
+        if len(head) != length:
             raise Damage("is cut short")
-        (self.crc,) = struct.unpack_from("<L", head, 14)
-        self.size, self.packed = struct.unpack_from("<2Q", head, len(head) - 16)
-        if head != _local(name, self.crc, self.packed, self.size):
+        (self.crc,), (self.size,) = struct.unpack_from("<L", head, 14), struct.unpack_from("<Q", head, length - 8)
+        if head != _local(name, self.crc, self.size):
             raise Damage(f"does not hold {name} where it must be, or with more than an array needs")
-        self.stream, self.left, self.found, self.given = zlib.decompressobj(-15), self.packed, 0, 0
-        self.ahead = b""
+        self.found, self.ahead = 0, b""
 
     def image_shape(self) -> tuple[int, ...]:
         """The shape in the array's header, which stays to be read."""
@@ -185,55 +172,22 @@ class _Member:
     def expect(self, header: bytes, shape: tuple[int, ...], item: int) -> None:
         """Read the array's header, which must be this one, and whose size the member's must fit."""
         size = len(header) + int(np.prod(shape, dtype=np.int64)) * item
-        if self.size != size or self.packed > slack(size) or (self.ahead or self.read(len(header))) != header:
+        if self.size != size or (self.ahead or self.read(len(header))) != header:
             raise Damage(f"has {self.name} of another shape or type than {','.join(map(str, shape))}")
 
     def read(self, count: int) -> bytes:
         """So many bytes of the array."""
-        pieces, missing = [], count
-        while missing:
-            source = self.stream.unconsumed_tail
-            if not source:
-                source = self.file.read(min(PIECE, self.left))
-                self.left -= len(source)
-            try:
-                piece = self.stream.decompress(source, missing)
-            except zlib.error:
-                raise Damage(f"is damaged: {self.name} cannot be read") from None
-            if not piece and (self.stream.eof or not source):
-                raise Damage(f"is cut short in {self.name}")
-            pieces.append(piece)
-            missing -= len(piece)
-        data = b"".join(pieces)
-        self.found, self.given = zlib.crc32(data, self.found), self.given + count
+        data = self.file.read(count)
+        if len(data) != count:
+            raise Damage(f"is cut short in {self.name}")
+        self.found = zlib.crc32(data, self.found)
         return data
 
     def finish(self) -> bytes:
-        """Its line in the archive's table; the compressed stream must end here, with the right checksum."""
-        while not self.stream.eof and (self.left or self.stream.unconsumed_tail):
-            source = self.stream.unconsumed_tail or self.file.read(min(PIECE, self.left))
-            self.left -= 0 if self.stream.unconsumed_tail else len(source)
-            try:
-                more = self.stream.decompress(source, 1)
-            except zlib.error:
-                raise Damage(f"is damaged: {self.name} cannot be read") from None
-            if more or not source:
-                break
-        if not self.stream.eof or self.stream.unused_data or self.left or self.found != self.crc or self.given != self.size:
-            raise Damage(f"holds more or other bytes in {self.name} than its array")
-        return _central(self.name, self.crc, self.packed, self.size, self.at)
-
-
-def _deflate(file: BinaryIO, header: bytes, data: Iterable[bytes]) -> tuple[int, int, int]:
-    """Write the raw deflate stream (RFC 1951) of an array: its CRC-32, its size, and that of the stream."""
-    stream, start = zlib.compressobj(6, zlib.DEFLATED, -15), file.tell()
-    crc, size = zlib.crc32(header), len(header)
-    file.write(stream.compress(header))
-    for piece in data:
-        crc, size = zlib.crc32(piece, crc), size + len(piece)
-        file.write(stream.compress(piece))
-    file.write(stream.flush())
-    return crc, size, file.tell() - start
+        """Its line in the archive's table, after the last byte that :meth:`expect` announced."""
+        if self.found != self.crc:
+            raise Damage(f"holds other bytes in {self.name} than its checksum says")
+        return _central(self.name, self.crc, self.size, self.at)
 
 
 def _array_header(kind: str, shape: tuple[int, ...]) -> bytes:
@@ -242,16 +196,16 @@ def _array_header(kind: str, shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + text.ljust(117) + b"\n"
 
 
-def _local(name: str, crc: int, packed: int, size: int) -> bytes:
+def _local(name: str, crc: int, size: int) -> bytes:
     file = f"{name}.npy".encode()
-    head = struct.pack("<4s5H3L2H", b"PK\x03\x04", 45, 0, 8, 0, _ZIP_DATE, crc, 0xFFFFFFFF, 0xFFFFFFFF, len(file), 20)
-    return head + file + struct.pack("<2H2Q", 1, 16, size, packed)
+    head = struct.pack("<4s5H3L2H", b"PK\x03\x04", 45, 0, 0, 0, _ZIP_DATE, crc, 0xFFFFFFFF, 0xFFFFFFFF, len(file), 20)
+    return head + file + struct.pack("<2H2Q", 1, 16, size, size)
 
 
-def _central(name: str, crc: int, packed: int, size: int, at: int) -> bytes:
+def _central(name: str, crc: int, size: int, at: int) -> bytes:
     file, full = f"{name}.npy".encode(), 0xFFFFFFFF
-    head = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 45, 45, 0, 8, 0, _ZIP_DATE, crc, full, full, len(file), 28, 0, 0, 0, 0, full)
-    return head + file + struct.pack("<2H3Q", 1, 24, size, packed, at)
+    head = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 45, 45, 0, 0, 0, _ZIP_DATE, crc, full, full, len(file), 28, 0, 0, 0, 0, full)
+    return head + file + struct.pack("<2H3Q", 1, 24, size, size, at)
 
 
 def _end(count: int, size: int, at: int) -> bytes:

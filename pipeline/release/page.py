@@ -16,10 +16,9 @@ from typing import Any
 
 from pipeline.release.bounded import Damage
 from pipeline.release.cards import template
-from pipeline.release.contents import DIGEST, suspicious
+from pipeline.release.contents import DIGEST, no_language
 
 _TOKEN = re.compile(r'([^<>&]+|&(?:lt|gt|amp|#39|#34);)|<(/?)([a-z0-9]+)((?: [a-zA-Z0-9:-]+="[^"<>]*")*)(/?)>')
-_ODD = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/=_-]{8,}")
 _ATTRIBUTE = re.compile(r' ([a-zA-Z0-9:-]+)="([^"<>]*)"')
 _NUMBER = r"-?[0-9.]{1,24}"
 _COLOUR = r"#[0-9a-f]{3,6}"
@@ -64,8 +63,6 @@ ELEMENTS: Mapping[str, Mapping[str, str]] = {
     "text": dict.fromkeys(("x", "y"), _NUMBER) | {"class": "tick", "text-anchor": "middle|end"},
 }
 VOID = {"meta", "img", "path", "circle", "line", "rect"}
-ODD_WORDS = 40
-"""Distinct words of letters and digits mixed, as in encoded data, that a page may hold: names of data sets and classes can look so."""
 MOST = {"img": 1 << 16, "rect": 200, "circle": 2000, "line": 8000, "td": 20_000, "h": 400}
 """How often an element, or a cell of the heat table, may occur: shapes and tinted cells beyond what plots need are pixels of a picture."""
 
@@ -78,36 +75,36 @@ def check_page(page: str, gate: Mapping[str, Any], pictures: Mapping[str, bytes]
         gate: a ``gate.json`` that was found to be sound: the only digests that a report quotes are its own.
         pictures: PNG files that it may show, by name; none where the verdict is not ``pass``.
     """
-    start, style, digests = "<!DOCTYPE html>\n", f"<style>{template('report.css').rstrip()}</style>", set(_digests(gate["digests"]))
+    start, style = "<!DOCTYPE html>\n", f"<style>{template('report.css').rstrip()}</style>"
+    digests = {value for value in gate["digests"].values() if value is not None}
     if not page.startswith(start) or page.count(style) != 1:
         raise Damage("does not begin as a report does, or has another style sheet than ours")
     shown = {base64.b64encode(png).decode() for png in pictures.values()}
     open_: list[str] = []
-    odd: set[str] = set()
     count: Counter[str] = Counter()
     texts: list[str] = []
+    pieces: list[str] = []
     for piece, closing, name, attributes, slash in _tokens(page.removeprefix(start).replace(style, "")):
         if piece is not None:
-            texts.append(piece)
-            odd |= {word for word in piece.split() if _ODD.fullmatch(word)}
+            pieces.append(piece)
             continue
-        _check_text("".join(texts), digests)
-        texts = []
+        texts += ["".join(pieces)] if pieces else []
+        pieces = []
         if name not in ELEMENTS:
             raise Damage(f"has an element <{name}>, which no report has")
         if closing:
             if attributes or slash or not open_ or open_.pop() != name:
                 raise Damage(f"is not well formed at a closing </{name}>")
             continue
-        tinted = _check_attributes(name, attributes, shown, digests)
+        tinted = _check_attributes(name, attributes, shown, texts)
         count.update([name, "h"] if tinted else [name])
         if count[name] > MOST.get(name, 20_000) or count["h"] > MOST["h"]:
             raise Damage(f"has more elements <{name}> than plots and tables need")
         if name not in VOID:
             open_.append(name)
-    _check_text("".join(texts), digests)
-    if len(odd - digests) > ODD_WORDS:
-        raise Damage("holds many words of letters and digits mixed, as encoded data has them")
+    plain = [html.unescape(text) for text in [*texts, "".join(pieces)]]
+    if no_language(plain, digests) or any(word not in digests for text in plain for word in DIGEST.findall(text)):
+        raise Damage("holds a text that is no language: encoded data, or a digest of something else")
     if open_:
         raise Damage(f"is not well formed: <{open_[-1]}> is not closed")
 
@@ -122,8 +119,8 @@ def _tokens(page: str) -> Iterator[tuple[str | None, str, str, str, str]]:
         place = match.end()
 
 
-def _check_attributes(element: str, attributes: str, shown: set[str], digests: set[str]) -> bool:
-    """Raise Damage for an attribute that the element cannot have; whether it tints a cell of the heat table."""
+def _check_attributes(element: str, attributes: str, shown: set[str], texts: list[str]) -> bool:
+    """Raise Damage for an attribute that the element cannot have, and add the others that are ``texts``; whether it tints a heat table."""
     allowed, names, tinted = ELEMENTS[element], set(), False
     for match in _ATTRIBUTE.finditer(attributes):
         name, value = match[1], match[2]
@@ -135,23 +132,8 @@ def _check_attributes(element: str, attributes: str, shown: set[str], digests: s
             if value.removeprefix("data:image/png;base64,") not in shown or not value.startswith("data:"):
                 raise Damage("shows a picture that is none of the release's")
         elif kind == _TEXT:
-            _check_text(value, digests)
+            texts.append(value)
         elif re.fullmatch(kind, value) is None:
             raise Damage(f"has an attribute {name} of <{element}> with another value than a report's")
         tinted = tinted or (element == "td" and name == "class" and re.search(r"h[0-7]", value) is not None)
     return tinted
-
-
-def _check_text(text: str, digests: set[str]) -> None:
-    """Raise Damage for a text that is no language, or a digest that is none of the verdict's."""
-    plain = html.unescape(text)
-    if suspicious(plain) or any(word not in digests for word in DIGEST.findall(plain)):
-        raise Damage("holds a text that is no language: encoded data, or a digest of something else")
-
-
-def _digests(tree: Any) -> Iterator[str]:
-    for value in tree.values() if isinstance(tree, Mapping) else ():
-        if isinstance(value, str):
-            yield value
-        else:
-            yield from _digests(value)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.images import FINDING
 from pipeline.release.bounded import Damage
-from pipeline.release.contents import DICOM, LINE_BYTES, PICTURES, class_folders, subject
+from pipeline.release.contents import DICOM, LINE_BYTES, PICTURES, class_folders, no_language, subject
 
 FURTHER = ("seed", "guidance")
 
@@ -108,8 +108,10 @@ def _table(header: bytes, release: str) -> Table:
     columns = _cells(header)
     classes = tuple(name.removeprefix(FINDING) for name in columns if name.startswith(FINDING))
     table = Table(release, classes, tuple(name for name in FURTHER if name in columns))
-    if not classes or len(set(classes)) < len(classes) or not "".join(classes).isprintable() or table.header != header:
+    if not classes or len(set(classes)) < len(classes) or table.header != header:
         raise Damage("has other columns than id, label, one for each class, seed, guidance and file")
+    if no_language(classes):
+        raise Damage("has classes whose names are no language: control characters or encoded data")
     return table
 
 

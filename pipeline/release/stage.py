@@ -19,7 +19,8 @@ from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.release import contents
 from pipeline.release.cards import data_card, licence_text, render_card, software_version
-from pipeline.release.dicom_export import dicom_bytes
+from pipeline.release.contents import JUDGED_STAGES
+from pipeline.release.dicom_export import released_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.report import render_report
 from pipeline.release.results import Results
@@ -68,12 +69,6 @@ def run(ctx: Context) -> dict[str, Any]:
     }
 
 
-def _judged_files(ctx: Context, stage: str, subject: str) -> dict[str, str]:
-    """Digests of the files of a stage that were judged; none where there is no such stage, as a foreign set comes without its weights."""
-    files = ctx.records[stage]["files"] if stage in ctx.records else {}
-    return {name: digest for name, digest in files.items() if contents.JUDGED_FILES[subject].fullmatch(name)}
-
-
 def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> dict[str, Any]:
     """The content of ``gate.json``."""
     audit, replication = read_json(ctx.folder("audit") / "audit.json"), ctx.config.ingest.replication
@@ -83,8 +78,7 @@ def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> di
     except (KeyError, TypeError, ValueError):
         raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
     digests = {
-        "images": _judged_files(ctx, "generate", "images"),
-        "weights": _judged_files(ctx, "train", "weights"),
+        **{name: contents.judged_digest(release, name, ctx.records.get(of, {}).get("files", {})) for name, of in JUDGED_STAGES.items()},
         "pixels": pixel_digest(generated.images),
         "rows": contents.bytes_digest(rows),
     }
@@ -143,14 +137,7 @@ def _write_images(ctx: Context, generated: ImageSet, table: Table, verdict: dict
         for number, label in enumerate(generated.labels):
             image = np.asarray(generated.images[number])
             (ctx.out / table.picture(number, int(label))).write_bytes(png_bytes(image))
-            written = dicom_bytes(
-                image,
-                image_id=contents.subject(table.release, number),
-                label=generated.classes[label],
-                cohort=verdict["digests"]["pixels"],
-                version=verdict["software"],
-            )
-            (ctx.out / table.dicom(number)).write_bytes(written)
+            (ctx.out / table.dicom(number)).write_bytes(released_bytes(image, number, int(label), table, verdict))
             done(number + 1)
     write_archive(ctx.out / contents.ARCHIVE, generated.images, generated.labels, len(generated.classes))
 

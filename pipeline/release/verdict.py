@@ -39,14 +39,11 @@ def _check_bound(gate: Mapping[str, Any]) -> None:
     digests, attempt = gate["digests"], gate["attempt"]
     if not isinstance(digests, dict) or tuple(digests) != contents.DIGEST_KEYS:
         raise Damage("is not bound to images, weights, pixels and rows")
-    for subject, pattern in contents.JUDGED_FILES.items():
-        if not isinstance(digests[subject], dict) or not all(map(pattern.fullmatch, digests[subject])):
-            raise Damage(f"is bound to {subject} of other names than a run's")
-    bound = [digests["pixels"], digests["rows"], *digests["images"].values(), *digests["weights"].values()]
+    bound = [value for subject, value in digests.items() if subject != "weights" or value is not None]
     forms = [
         all(isinstance(value, str) and contents.DIGEST.fullmatch(value) for value in bound),
         isinstance(gate["release"], str) and contents.RELEASE_ID.fullmatch(gate["release"]),
-        isinstance(gate["software"], str) and contents.VERSION.fullmatch(gate["software"]),
+        isinstance(gate["software"], str) and contents.SOFTWARE.fullmatch(gate["software"]),
         gate["replication"] if attempt is None else type(attempt) is int and 1 <= attempt < 1 << 31,
     ]
     if not all(forms):

@@ -4,6 +4,9 @@ A release holds what :mod:`pipeline.release.contents` names, and each file is wh
 here and compared byte by byte, the others are held to a closed form. No decoder of images or DICOM runs on what is read, every read is
 bounded, and whatever is wrong is a finding. Checksums show damage; only a signature tells of a forger who writes them anew.
 
+Extended attributes under ``user.`` count as contents, since copies and archives can carry them. Not looked at: those that the system itself
+keeps (``security.``, ``system.``), and what is tied to files elsewhere than on Linux (attributes of macOS, streams of Windows).
+
 Nothing here needs the run that made the release; given the run, the release is also compared with what was judged, and searched for the
 pseudonyms and the pixels of the source images.
 """
@@ -20,14 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from pipeline.artifacts import PACKAGES, RECORD, file_digest, read_json, read_record
+from pipeline.artifacts import RECORD, file_digest, read_json, read_record
+from pipeline.provenance import PACKAGES
 from pipeline.release import contents
 from pipeline.release.bounded import Damage, content, json_value, text
 from pipeline.release.cards import DataCard, dataset_card, facts, licence_text, render_card, software_version
-from pipeline.release.formats import Archive, check_png, png_limit
+from pipeline.release.formats import Archive, png_bytes, png_size
 from pipeline.release.page import check_page
 from pipeline.release.record import check_record
 from pipeline.release.rows import Rows, read_rows
@@ -119,16 +122,18 @@ def _keep(into: list[Any], read: Callable[..., Any], *given: Any) -> None:
 
 
 def _listing(release: _Release, beside: frozenset[str]) -> list[str]:
-    """Note what lies in the folder; findings for what is neither file nor folder, and where there is more than any release has."""
+    """Note what lies in the folder; findings for what is neither file nor folder, for what is tied to one, and where there is more than any
+    release has."""
     sizes, folders = release.sizes, release.folders
     most = 2 * release.images + 1000
-    strange: list[str] = []
+    strange = _tied("the folder", release.path)
     waiting = [""]
     while waiting:
         below = waiting.pop()
         with os.scandir(release.path / below) as entries:
             for entry in entries:
                 name = f"{below}/{entry.name}" if below else entry.name
+                strange += _tied(name, entry.path)
                 if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                     strange.append(f"{name} is a link or no plain file: a release has none")
                 elif entry.is_file() and name not in beside:
@@ -140,6 +145,16 @@ def _listing(release: _Release, beside: frozenset[str]) -> list[str]:
                 if len(sizes) + len(folders) + len(strange) > most:
                     return [*strange, "it holds more files than its images need"]
     return strange
+
+
+def _tied(name: str, path: str | Path) -> list[str]:
+    """A finding where a file or folder has extended attributes of a user's own."""
+    listed = getattr(os, "listxattr", None)
+    try:
+        found = [key for key in listed(path, follow_symlinks=False) if key.startswith("user.")] if listed else []
+    except OSError:  # a file system without any
+        found = []
+    return [f"{name} has extended attributes ({', '.join(sorted(found))[:80]}): remove them with setfattr -x"] if found else []
 
 
 def _contents(release: _Release, files: frozenset[str] | set[str], folders: set[str]) -> Iterator[str]:
@@ -186,7 +201,7 @@ def _passed(release: _Release) -> Iterator[str]:
 
 def _images(release: _Release, rows: Rows) -> Iterator[str]:
     """The archive, and each picture and DICOM object made again from its pixels and its row."""
-    from pipeline.release.dicom_export import dicom_bytes, first_difference
+    from pipeline.release.dicom_export import first_difference, released_bytes
 
     gate, table = release.gate, rows.table
     with (release.path / contents.ARCHIVE).open("rb") as file:
@@ -197,18 +212,10 @@ def _images(release: _Release, rows: Rows) -> Iterator[str]:
             digest.update(image.tobytes())
             release.pixels.append(hashlib.sha256(image.tobytes()).digest())
             name = table.picture(number, label)
-            yield from _guarded(name, _picture, release.path / name, image)
-            expected = dicom_bytes(
-                image,
-                image_id=contents.subject(table.release, number),
-                label=table.classes[label],
-                cohort=gate["digests"]["pixels"],
-                version=gate["software"],
-            )
-            name = table.dicom(number)
-            with (release.path / name).open("rb") as written:
-                found = written.read(len(expected) + 1)
-            if found != expected:
+            if _differs(release.path / name, png_bytes(image)) is not None:
+                yield f"{name} is not the PNG file that its pixels make: it shows others, or holds more"
+            name, expected = table.dicom(number), released_bytes(image, number, label, table, gate)
+            if (found := _differs(release.path / name, expected)) is not None:
                 yield f"{name} is not what its pixels, label and id make: it departs from that at {first_difference(expected, found)}"
         if archive.labels() != rows.labels:
             yield f"{contents.ARCHIVE} has other labels than {contents.ROWS}"
@@ -235,10 +242,10 @@ def _card(release: _Release, rows: Rows) -> Iterator[str]:
         yield f"{contents.CARD} has values of another type than a card's"
     if card.source.description != (dataset_card(card.source.name) or ""):
         yield f"{contents.CARD} has another description of its source than ours"
-    if not card.software.keys() <= {"python", *PACKAGES} or not all(map(contents.VERSION.fullmatch, card.software.values())):
+    if not card.software.keys() <= {"python", *PACKAGES} or not all(map(contents.SOFTWARE.fullmatch, card.software.values())):
         yield f"{contents.CARD} names software that no run has"
     quoted = card.model_dump(exclude={"digests": True, "source": {"description"}})
-    if any("\n" in line or contents.suspicious(line) for line in _strings(quoted)):
+    if any("\n" in line for line in _strings(quoted)) or contents.no_language(_strings(quoted)):
         yield f"{contents.CARD} holds a text that is no language: line breaks or encoded data"
     for name, made in ((contents.CARD_TEXT, render_card(card)), (contents.LICENCE, licence_text(card))):
         yield from _guarded(name, _same, release.path / name, made.encode())
@@ -254,12 +261,15 @@ def _strings(tree: Any) -> Iterator[str]:
 
 
 def _same(path: Path, made: bytes) -> None:
-    if content(path, len(made)) != made:
+    if _differs(path, made) is not None:
         raise Damage(f"does not say what {contents.CARD} says")
 
 
-def _picture(path: Path, image: NDArray[np.uint8]) -> None:
-    check_png(content(path, png_limit(image.shape)), image)
+def _differs(path: Path, made: bytes) -> bytes | None:
+    """A file's bytes, no more than one beyond what was made again, where they differ from that; None where they do not."""
+    with path.open("rb") as file:
+        found = file.read(len(made) + 1)
+    return found if found != made else None
 
 
 def _report(release: _Release, rows: Rows | None) -> None:
@@ -268,7 +278,7 @@ def _report(release: _Release, rows: Rows | None) -> None:
         return
     first = [number for index in range(len(rows.table.classes)) for number in islice(_of_class(rows.labels, index), contents.SAMPLES)]
     names = [rows.table.picture(number, rows.labels[number]) for number in first]
-    pictures = {name: content(release.path / name, png_limit(release.shape[1:])) for name in names}
+    pictures = {name: content(release.path / name, png_size(release.shape[1:])) for name in names}
     limit = contents.TEXT_BYTES + sum(2 * len(png) for png in pictures.values())
     check_page(text(release.path / contents.REPORT, limit), release.gate, pictures)
 
@@ -279,7 +289,7 @@ def _of_class(labels: list[int], index: int) -> Iterator[int]:
 
 def _checksums(release: _Release) -> Iterator[str]:
     """The checksums against the files, where these are of a size that a release can have."""
-    most = 16 * contents.TEXT_BYTES + len(release.pixels) * (4 * int(np.prod(release.shape[1:])) + contents.TEXT_BYTES // 64)
+    most = 16 * contents.TEXT_BYTES + len(release.pixels) * (5 * int(np.prod(release.shape[1:])) + contents.TEXT_BYTES // 16)
     if sum(release.sizes.values()) > most:
         raise Damage("was not compared with the files, which are larger than its images make a release")
     covered = release.sizes.keys() - {contents.CHECKSUMS, contents.SIGNATURE, RECORD}
@@ -308,19 +318,22 @@ def _record(release: _Release) -> None:
     others = {name: size for name, size in release.sizes.items() if name != RECORD}
     digests = {name: file_digest(release.path / name) for name in others}
     page = text(release.path / contents.REPORT, others[contents.REPORT])
-    check_record(json_value(release.path / RECORD), release.gate, digests, others, page)
+    limit = contents.TEXT_BYTES + contents.FILE_BYTES * len(others)
+    check_record(json_value(release.path / RECORD, limit), release.gate, digests, others, page)
 
 
 def _against_run(release: _Release, run: Path) -> Iterator[str]:
     """The release against the run: the same files judged, the same verdict, no source image released, no pseudonym in any text."""
     from pipeline.images import ImageSet
 
-    record, gate = read_record(run / "generate"), release.gate
-    if record is None:
+    gate = release.gate
+    if read_record(run / "generate") is None:
         yield "the run folder holds no finished generate stage to compare with"
         return
-    judged = gate["digests"]["images"]
-    yield from (f"generate/{name} of the run is not what was judged" for name in judged if record["files"].get(name) != judged[name])
+    for subject, stage in contents.JUDGED_STAGES.items():
+        files = (read_record(run / stage) or {}).get("files", {})
+        if contents.judged_digest(gate["release"], subject, files) != gate["digests"][subject]:
+            yield f"the {subject} of the run's stage {stage} are not those that were judged"
     bound = next(check["threshold"] for check in gate["checks"] if check["name"] == "copies")
     if privacy_gate.checks(read_json(run / "audit" / "audit.json"), bound) != gate["checks"]:
         yield "gate.json has other checks than follow from the audit of the run"

@@ -9,7 +9,7 @@ ingest: {{source: phantom, phantom_patients: {patients}, size: 32, audit_share: 
 train: {{images: {images}, batch: 32, widths: [16, 32], blocks: 1, attention: [], augment: 0.0, dropout: 0.0, checkpoint_images: 320}}
 generate: {{per_class: {per_class}, steps: 4, batch: 50}}
 audit: {{planted: {planted}, membership_draws: 1}}
-evaluate: {{seeds: 2, classifier_images: 1280}}
+evaluate: {{seeds: 2, classifier_images: 256}}
 stress: {{images: 100}}
 release: {{title: A small cohort, licence: CC0-1.0}}
 """
@@ -25,5 +25,5 @@ def quick(folder: Path) -> Path:
 def passing(folder: Path) -> Path:
     """Enough sealed patients and synthetic images for a verdict, and too little training to remember anybody."""
     path = folder / "passing.yaml"
-    path.write_text(TEXT.format(name="passing", patients=900, images=6400, per_class=135, planted=24))
+    path.write_text(TEXT.format(name="passing", patients=900, images=3200, per_class=135, planted=24))
     return path

@@ -13,30 +13,18 @@ from PIL import Image
 
 from pipeline import api
 from pipeline.api.foreign import foreign_config
-from pipeline.artifacts import read_json, read_record
+from pipeline.artifacts import fingerprint, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from privacy import gate
 from tests.integration import foreign
 from tests.integration.foreign import QUICK, SIDE, phantoms, pictures
 
-pytestmark = pytest.mark.usefixtures("_workers")
+pytestmark = pytest.mark.usefixtures("one_worker")
 
 
 @pytest.fixture(scope="module")
-def _workers():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYNTHCOHORT_WORKERS", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def given(tmp_path_factory):
-    return foreign.sets(tmp_path_factory.mktemp("given"))
-
-
-@pytest.fixture(scope="module")
-def honest(given, tmp_path_factory, _workers):
+def honest(given, tmp_path_factory, one_worker):
     a, b, c = given
     return api.audit(train=a, synthetic=b, holdout=c, out=tmp_path_factory.mktemp("runs") / "honest", settings=QUICK)
 
@@ -186,12 +174,13 @@ def test_a_release_packs_the_images_says_that_their_maker_is_unknown_and_counts_
     assert any("Fidelity, utility and robustness were not measured" in text for text in card["limitations"])
     assert card["attempt"] == 1
     assert read_json(out / "gate.json")["weights"]["verdict"] == "not judged"
-    assert read_json(out / "gate.json")["digests"]["weights"] == {}
+    assert read_json(out / "gate.json")["digests"]["weights"] is None
     assert api.verify(out, run=outcome.folder) == []
     text = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert b"secret name" not in text
     assert str(tmp_path).encode() not in text
-    assert set(read_record(out)["identity"]["inputs"]) == {"ingest", "generate", "audit"}
+    made_from = {stage: read_record(outcome.folder / stage)["digest"] for stage in ("ingest", "generate", "audit")}
+    assert read_record(out)["identity"]["inputs"] == {"all": fingerprint(made_from)}
 
 
 @pytest.mark.slow

@@ -21,23 +21,13 @@ from pipeline.config import config_of
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.release.dicom_export import dicom_bytes
-from tests.integration import foreign
 from tests.integration.foreign import CLASSES, SIDE, phantoms, pictures
 
 # Each reads and judges folders of images in worker processes.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_worker")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _workers():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYNTHCOHORT_WORKERS", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def given(tmp_path_factory):
-    return foreign.sets(tmp_path_factory.mktemp("given"), train=16, holdout=12, synthetic=20)
+SIZES = {"train": 16, "holdout": 12, "synthetic": 20}
 
 
 def imported(a, b, c, run, labels=None, settings=()):

@@ -11,14 +11,12 @@ import pytest
 from pipeline.phantom.anatomy import draw_patients
 from pipeline.phantom.dicom import write_cohort
 from tests.integration.small import quick
+from tests.unit.command import refused, run_main
 
 
-def refused(process, *words):
-    assert process.returncode == 2, process.stdout + process.stderr
-    assert process.stderr.count("\n") == 1, process.stderr
-    assert "Traceback" not in process.stderr
-    for word in words:
-        assert word in process.stderr, process.stderr
+@pytest.fixture
+def command(monkeypatch, capfd):
+    return lambda *arguments: run_main(monkeypatch, capfd, *arguments)
 
 
 @pytest.fixture(scope="module")

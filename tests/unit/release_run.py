@@ -179,8 +179,8 @@ def decide(verdict: str) -> dict[str, Any]:
     return {**gate.decide(checks), "checks": checks}
 
 
-def synthetic_images(channels: int = 1, per_class: int = IMAGES_PER_CLASS, side: int = 32) -> ImageSet:
-    rng = np.random.default_rng(0)
+def synthetic_images(channels: int = 1, per_class: int = IMAGES_PER_CLASS, side: int = 32, seed: int = 0) -> ImageSet:
+    rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(CLASSES)), per_class)
     noise = rng.normal(0, 12, (len(labels), channels, side, side))
     grid = np.hypot(*np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side)))
@@ -189,10 +189,10 @@ def synthetic_images(channels: int = 1, per_class: int = IMAGES_PER_CLASS, side:
     return ImageSet(images, rows.assign(seed=np.arange(len(labels)), guidance=1.0))
 
 
-def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path | None = None) -> Context:
-    """A run folder with every stage finished but the release, and the release's context."""
+def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path | None = None, seed: int = 0) -> Context:
+    """A run folder with every stage finished but the release, and the release's context; images by ``seed`` of one cohort and model."""
     settings = config(sign)
-    images = synthetic_images(channels)
+    images = synthetic_images(channels, seed=seed)
     content: dict[str, dict[str, Any]] = {
         "ingest": {
             "cohort.json": {
@@ -248,9 +248,12 @@ def ingested(channels: int = 1) -> ImageSet:
 
 def released(run: Path, verdict: str = "pass", channels: int = 1, sign: Path | None = None) -> Context:
     """A run folder with a finished release of the wished verdict; the gate's bound on the copy rate must be LENIENT."""
-    ctx = make_context(run, channels, verdict, sign)
+    return finished(make_context(run, channels, verdict, sign))
+
+
+def finished(ctx: Context, when: str = "2026-01-02T03:04:05+0000") -> Context:
+    """The context after its release was made and recorded."""
     summary = stage.run(ctx)
     wanted = identity(planned(ctx.config)["release"], ctx.config, {}, ctx.records)
-    facts = {"summary": summary, "seconds": 1.0, "finished": "2026-01-02T03:04:05+0000", "contains_patient_data": False}
-    artifacts.publish(ctx.out, wanted, **facts)
+    artifacts.publish(ctx.out, wanted, summary=summary, seconds=1.0, finished=when, contains_patient_data=False)
     return ctx

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from release_run import config, make_context
+from model_facts import MODEL
+from release_run import config
 from rich.console import Console
 from safetensors.torch import save_file
 
@@ -30,18 +31,9 @@ from pipeline.images import ImageSet, unit_of
 from pipeline.show import show
 from pipeline.train import build_denoiser, load_denoiser
 
-MODEL = {
-    "shape": [1, 16, 16],
-    "classes": ["normal", "nodule"],
-    "sigma_data": 0.4,
-    "backbone": "unet",
-    "objective": "edm",
-    "noise_schedule": "edm",
+SMALLER = MODEL | {
     "network": {"widths": [16], "blocks": 1, "patch": 4, "attention": [], "dropout": 0.0},
-    "checkpointing": False,
     "upsample": "convolve",
-    "images": 640,
-    "steps": 40,
     "ema": {"widths": [0.05, 0.1], "steps": []},
 }
 TOKENS = [
@@ -134,14 +126,6 @@ def within_a_gigabyte() -> Iterator[None]:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20
 
 
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("fuzz") / "run"
-    ctx = make_context(run)
-    shutil.rmtree(ctx.out)
-    return run
-
-
 @pytest.fixture
 def run(pristine: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine, tmp_path / "run"))
@@ -152,8 +136,8 @@ def trained(tmp_path: Path) -> Path:
     folder = tmp_path / "train"
     folder.mkdir()
     torch.manual_seed(0)
-    save_file({name: value.contiguous() for name, value in build_denoiser(MODEL).state_dict().items()}, folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(MODEL, indent=1))
+    save_file({name: value.contiguous() for name, value in build_denoiser(SMALLER).state_dict().items()}, folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(SMALLER, indent=1))
     mixture = {"first": torch.zeros(2, dtype=torch.int64), "bounds": torch.zeros(2, 2), "means": torch.zeros(2, 1, 4, 4)}
     mixture |= {
         "components": torch.zeros(1, 1, 4, 4),

@@ -55,7 +55,7 @@ def test_making_a_network_leaves_the_global_generator_alone() -> None:
 
 def test_a_trained_classifier_names_unseen_images_and_ends_at_its_plateau(data: tuple[Labelled, Labelled]) -> None:
     learn, choose = data
-    one = train([task(learn, choose)], kind="small", ceiling=40_000, device="cpu")[0]
+    one = train([task(learn, choose)], kind="small", ceiling=10_000, device="cpu")[0]
     unseen = blobs(100, np.random.default_rng(9))
     p = one.classifier.predict(unseen.images)
     assert p.dtype == np.float64
@@ -63,7 +63,7 @@ def test_a_trained_classifier_names_unseen_images_and_ends_at_its_plateau(data: 
     assert macro_auc(p, unseen.labels) > 0.98
     assert one.classifier.features(unseen.images).shape == (100, 64)
     assert one.plateau
-    assert one.curve[-1][0] < 20_000
+    assert one.curve[-1][0] < 10_000
     assert one.images in [seen for seen, _ in one.curve]
 
 
@@ -71,7 +71,7 @@ def test_noise_without_anything_to_learn_keeps_the_state_that_is_least_wrong(dat
     _, choose = data
     noise = np.random.default_rng(1).uniform(-1, 1, (64, 1, 16, 16)).astype(np.float32)
     wrong = Labelled.of_classes(noise, (np.arange(64) % 2).astype(np.int64), np.arange(64), 2)
-    one = train([task(wrong, choose)], kind="small", ceiling=30_000, device="cpu")[0]
+    one = train([task(wrong, choose)], kind="small", ceiling=10_000, device="cpu")[0]
     losses = dict(one.curve)
     assert losses[one.images] == min(losses.values())
     assert one.plateau
@@ -121,17 +121,17 @@ def test_of_a_training_in_two_parts_a_state_of_the_second_is_kept(data: tuple[La
     """Even where the first part, of both classes, is the better one: the second draws one class alone."""
     images, choose = data
     both, one = equal_classes(images.labels), (images.labels == 0).astype(np.float64)
-    [found] = train([task(images, choose, weights=one, before=(both, 4096))], kind="small", ceiling=8192, device="cpu")
+    [found] = train([task(images, choose, weights=one, before=(both, 1024))], kind="small", ceiling=2048, device="cpu")
     losses = dict(found.curve)
-    assert losses[4096] < losses[8192]
-    assert found.images > 4096
+    assert losses[1024] < losses[2048]
+    assert found.images > 1024
 
 
 def test_a_rare_class_is_drawn_as_often_as_a_common_one(data: tuple[Labelled, Labelled]) -> None:
     learn, choose = data
     few = learn.take(np.r_[np.flatnonzero(learn.labels == 0), np.flatnonzero(learn.labels == 1)[:4]])
     assert equal_classes(few.labels)[few.labels == 1].sum() == pytest.approx(1)
-    classifier = train([task(few, choose)], kind="small", ceiling=4096, device="cpu")[0].classifier
+    classifier = train([task(few, choose)], kind="small", ceiling=2048, device="cpu")[0].classifier
     assert (classifier.predict(choose.images).argmax(axis=1)[choose.labels == 1] == 1).mean() > 0.8
 
 
@@ -140,7 +140,7 @@ def test_images_of_no_weight_are_never_learned_from(data: tuple[Labelled, Labell
     both = np.concatenate([learn.unit, learn.unit])
     labels = np.concatenate([learn.labels, 1 - learn.labels])
     weights = (np.arange(len(both)) < len(learn)).astype(np.float64)
-    one = train([Task(both, labels, 2, 0, choose, weights)], kind="small", ceiling=4096, device="cpu")[0]
+    one = train([Task(both, labels, 2, 0, choose, weights)], kind="small", ceiling=2048, device="cpu")[0]
     assert macro_auc(one.classifier.predict(choose.images), choose.labels) > 0.98
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,15 +31,6 @@ FILES = [
     *("train/model.json", "train/model.safetensors", "generate/images-00000.npy", "generate/rows.parquet"),
     *("audit/audit.json", "evaluate/evaluation.json", "stress/stress.json"),
 ]
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run but for its release."""
-    run = tmp_path_factory.mktemp("pristine") / "run"
-    ctx = make_context(run)
-    shutil.rmtree(ctx.out)
-    return run
 
 
 @pytest.fixture
@@ -325,7 +317,7 @@ def forge(run: Path, name: str, change: Callable[[Path], Any]) -> None:
 def test_a_file_that_is_edited_with_its_record_no_longer_fits_what_was_made_from_it(damaged: Path, name: str) -> None:
     again(damaged)
     forge(damaged, name, lambda path: flip(path, 0.9))
-    with pytest.raises(InputError, match=r"inputs changed.*release would be redone"):
+    with pytest.raises(InputError, match=r"(inputs changed|is missing or damaged).*release would be redone"):
         again(damaged)
     looked_at(damaged)
 
@@ -345,6 +337,19 @@ def test_a_file_that_is_edited_with_all_records_after_it_is_still_read_with_care
         records[stage.name] = record
     assert "\n" not in (message(lambda: again(damaged)) or "")
     looked_at(damaged)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
+@pytest.mark.parametrize("value", ["[1]", "null", '"passed"', "7", "{", '{"a": NaN}'])
+def test_results_that_are_none_are_told_alike_by_plan_show_and_run_whatever_their_record_says(damaged: Path, name: str, value: str) -> None:
+    forge(damaged, name, lambda path: path.write_text(value))
+    stage = name.split("/")[0]
+    steps = {step.stage.name: step.reason for step in stages.plan(config(), damaged, {"ingest": {"source": "source-digest"}})}
+    assert steps[stage] == f"{name} is missing or damaged"
+    stream = io.StringIO()
+    show(damaged, Console(file=stream, width=150))
+    assert re.search(rf"│ {stage} +│ damaged", stream.getvalue())
+    refused(damaged, match=f"{name} is missing or damaged.*--redo")
 
 
 def test_an_edited_verdict_is_not_shown(damaged: Path) -> None:

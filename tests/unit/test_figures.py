@@ -37,7 +37,7 @@ def leaves(tree: Any) -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ctx = make_context(tmp_path_factory.mktemp("figures") / "run")
-    gate = decide("pass") | {"digests": {"images": {"a.npy": "0" * 64}, "weights": {}, "pixels": "1" * 64}, "attempt": 1}
+    gate = decide("pass") | {"digests": {"images": "0" * 64, "weights": None, "pixels": "1" * 64, "rows": "2" * 64}, "attempt": 1}
     results = Results.load(config(), ctx.folder, gate, ctx.records)
     artifacts.write_json(ctx.out / "gate.json", gate)
     artifacts.publish(ctx.out, {}, summary={"verdict": "pass"}, seconds=1.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_facts import MODEL
 from safetensors.torch import save_file
 
 from pipeline.config import GenerateConfig, load_config
@@ -23,19 +24,6 @@ from pipeline.generate import Sampling, average, load_guide
 from pipeline.images import from_unit
 from pipeline.train import build_denoiser
 
-MODEL = {
-    "shape": [1, 16, 16],
-    "classes": ["normal", "nodule"],
-    "sigma_data": 0.4,
-    "backbone": "unet",
-    "objective": "edm",
-    "noise_schedule": "edm",
-    "network": {"widths": [16, 32], "blocks": 1, "patch": 2, "attention": [4], "dropout": 0.1},
-    "checkpointing": False,
-    "images": 640,
-    "steps": 40,
-    "ema": {"widths": [0.05, 0.1], "steps": [10, 20, 30, 40]},
-}
 LABELS = np.arange(12) % 2
 SEEDS = [10**12 + 7 * number for number in range(12)]
 

@@ -197,8 +197,11 @@ def test_no_planted_identity_outside_the_quarantine(tmp_path: Path) -> None:
         (lambda root: shutil.rmtree(root), "no such folder"),
         (lambda root: [shutil.rmtree(root), root.mkdir()], "holds no file"),
         (lambda root: (root / "labels.csv").unlink(), "no label table labels.csv"),
-        (lambda root: (root / "labels.csv").write_text("file,label\na,tumour\n"), "1 label(s) match no class"),
-        (lambda root: (root / "labels.csv").write_text("file,label\na,normal\n"), "no usable image among 17 files (16 x no label"),
+        (
+            lambda root: (root / "labels.csv").write_text("file,label\na,tumour\n"),
+            "1 label(s) of the column 'label' match no class, on line(s) 2;",
+        ),
+        (lambda root: (root / "labels.csv").write_text("file,label\na,normal\n"), "no usable image among 16 files (16 x no label"),
         (lambda root: None, "class normal has 4, class effusion has 4; 8 of every class are needed"),
     ],
 )

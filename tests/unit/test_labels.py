@@ -33,7 +33,7 @@ def test_labels_by_file_uid_or_patient(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("file,label\na,healthy\nb,tumour\n", "2 label(s) match no class, in row(s) 1, 2 of 2"),
+        ("file,label\na,healthy\nb,tumour\n", "2 label(s) of the column 'label' match no class, on line(s) 2, 3;"),
         ("name,label\na,normal\n", "needs a column 'label' and one of file"),
         ("", "needs a column"),
     ],
@@ -49,8 +49,17 @@ def test_many_unknown_labels_are_told_by_their_first_rows_and_never_by_their_tex
     with pytest.raises(InputError) as caught:
         labels(tmp_path, "file,label\n" + "\n".join(f"f{n},odd{n}" for n in range(9)))
     assert "9 label(s)" in str(caught.value)
-    assert "row(s) 1, 2, 3, 4, 5, ... of 9" in str(caught.value)
+    assert "line(s) 2, 3, 4, 5, 6 and 4 more" in str(caught.value)
     assert "odd" not in str(caught.value)
+
+
+def test_lines_are_those_of_the_file_whatever_stands_in_its_cells_and_between_its_rows(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"match no class, on line\(s\) 5;"):
+        labels(tmp_path, 'file,label\n"a\nb",normal\n\nc,odd\n')
+    path = tmp_path / "labels.csv"
+    path.write_text('file,normal,effusion\n"a\nb",1,0\n\nc,1,maybe\n')
+    with pytest.raises(InputError, match=r"labels\.csv, line 5: other values than numbers for effusion"):
+        Labels.load(path, ("normal", "effusion"), several=True)
 
 
 def test_a_series_and_a_patient_column_beside_the_file(tmp_path: Path) -> None:

@@ -79,10 +79,10 @@ def sets() -> dict[str, ImageSet]:
 
 
 def test_the_judge_tells_real_images_from_noise_and_finds_copies(sets: dict[str, ImageSet], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "ENCODER_IMAGES", 1280)
+    monkeypatch.setattr(judging, "ENCODER_IMAGES", 640)
     monkeypatch.setattr(judging, "PLANTED", 10)
     order = quality.shuffled(sets["train"])
-    protocol = judging.Protocol(kind="small", images_seen=1280, utility_seeds=2, tests=1, halvings=12, encoders=2)
+    protocol = judging.Protocol(kind="small", images_seen=640, utility_seeds=2, tests=1, halvings=6, encoders=2)
     judge = judging.Judge(sets, quality.asked_for(sets["train"], 100), 0, protocol, "cpu")
     real = judge(np.asarray(sets["train"].images[order]))
     noise = np.random.default_rng(1).integers(0, 256, sets["train"].images.shape).astype(np.uint8)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from release_run import CLASSES, LENIENT, audit, make_context, released, synthetic_images
+from release_run import CLASSES, LENIENT, audit, finished, make_context, released, synthetic_images
 
+from pipeline.artifacts import file_digest
 from pipeline.errors import InputError
 from pipeline.release import contents, stage
 from pipeline.release.verify import verify
@@ -162,6 +164,34 @@ def test_a_measure_out_of_its_range_is_no_verdict(tmp_path: Path) -> None:
     (ctx.folder("audit") / "audit.json").write_text(json.dumps(audit("pass") | {"n": {**audit("pass")["n"], "holdout_units": -5}}))
     with pytest.raises(InputError, match="damaged"):
         stage.run(ctx)
+
+
+def words(release: Path) -> dict[str, set[str]]:
+    """By file of a release's top, its words that nothing but a common source makes twice: digests and times."""
+    texts = (path for path in release.iterdir() if path.is_file() and path.suffix in (".json", ".html", ".csv", ".md", ".txt"))
+    return {
+        path.name: set(re.findall(r"(?<![0-9a-f.])[0-9a-f]{16,}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]*", path.read_text())) for path in texts
+    }
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail"])
+def test_two_releases_of_one_cohort_and_one_model_state_nothing_by_which_they_could_be_linked(tmp_path: Path, verdict: str) -> None:
+    outs = []
+    for number in range(2):
+        ctx = make_context(tmp_path / f"run{number}", verdict=verdict, seed=number)
+        records = {name: ctx.records[name]["digest"] for name in ("ingest", "train", "generate")}
+        outs.append((finished(ctx, f"2026-03-0{number + 1}T03:04:05+0000").out, records))
+    (one, had), (other, has) = outs
+    assert had["ingest"] == has["ingest"]
+    assert had["train"] == has["train"]
+    assert had["generate"] != has["generate"]
+    seconds = words(other)
+    for name, said in words(one).items():
+        # Of what a release holds, texts that are no cohort's are the same: their digests, in the record.
+        same = {file_digest(one / "LICENSE.txt")} if verdict == "pass" else set()
+        assert said & seconds[name] <= same, name
+        assert not said & set(had.values()), name
+    assert words(one)["record.json"]
 
 
 def test_nothing_local_is_in_the_report(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
 
 
 def results(verdict: str, **changed: Any) -> Results:
-    gate = decide(verdict) | {"attempt": 3, "digests": {"images": {"images-00000.npy": "ab" * 32}, "weights": {}, "pixels": "cd" * 32}}
+    gate = decide(verdict) | {"attempt": 3, "digests": {"images": "ab" * 32, "weights": None, "pixels": "cd" * 32}}
     record = {
         "seconds": 12.0,
         "finished": "2026-01-02",

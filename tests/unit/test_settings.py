@@ -89,6 +89,49 @@ def test_a_number_that_makes_no_sense(setting):
     assert setting.partition("=")[0] in refused(setting)
 
 
+@pytest.mark.parametrize(
+    "setting", ["seed", "train.batch", "train.learning_rate", "evaluate.seeds", "ingest.spacing", "release.max_copy_rate"]
+)
+@pytest.mark.parametrize(
+    "value", ["0x10", "0X10", "010", "0o10", "0b11", "1_000", "1_0.5", "1:30", "1:30.5", "+010", "-0x1", "'8'", '"1e1"', "08", "1e1_0", "١"]
+)
+def test_a_number_that_is_not_written_in_decimal_digits(setting, value):
+    assert "decimal digits" in refused(f"{setting}={value}")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.widths=[0x10]",
+        "train.attention=[010]",
+        "ingest.mask=[[0, 0, 1, 0_1]]",
+        "ingest.scaling={CT: [0, 1:30]}",
+        "generate.levels=['0', 8]",
+    ],
+)
+def test_a_list_of_numbers_that_are_not_written_in_decimal_digits(setting):
+    assert "decimal digits" in refused(setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("train.batch=64", 64), ("train.batch=+8", 8), ("train.batch=1e2", 100), ("train.batch=8.0", 8), ("train.ema=.1", 0.1)),
+        *(("train.learning_rate=1e-4", 1e-4), ("train.learning_rate=1.5E-3", 1.5e-3), ("train.dropout=0", 0), ("train.dropout=0.", 0)),
+    ],
+)
+def test_a_number_in_decimal_digits(setting, value):
+    section, key = setting.partition("=")[0].split(".")
+    assert getattr(getattr(load_config("quickstart", [setting]), section), key) == value
+
+
+def test_classes_that_look_like_numbers_of_another_notation_are_their_texts(tmp_path):
+    names = "010, 0x1F, 1_000, 1:30, 0b1, 2020-01-02"
+    path = tmp_path / "c.yaml"
+    path.write_text(f"name: c\ningest: {{source: pictures, path: x, classes: [{names}]}}\n" + SECTIONS)
+    assert load_config(path).ingest.classes == tuple(names.split(", "))
+
+
 @pytest.mark.parametrize("setting", ["train.widths", "ingest.classes", "generate.levels", "generate.guidance_interval"])
 def test_an_empty_list(setting):
     assert setting in refused(f"{setting}=[]")

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import platform
 import signal
 import stat
 import subprocess
@@ -11,8 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from pipeline import api, artifacts, folders, progress, runtime, system
+from pipeline import api, artifacts, folders, progress, provenance, runtime, system
 from pipeline.errors import InputError
 from pipeline.ingest.source import workers
 from tests.unit.command import refused, run_main
@@ -180,3 +182,36 @@ def test_no_cell_of_the_phantoms_table_is_a_formula(tmp_path):
         cells = [cell for row in csv.reader(file) for cell in row]
     assert len(cells) > 100
     assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        *(
+            (version, version)
+            for version in ("2.8.0", "2.15.0+cu128", "2.8.0+cpu", "3.13.0rc1", "1.0.post2.dev3", "2.1.0+rocm6.3.1", "0.1.0+gdeadbee")
+        ),
+        ("2.6.0a0+ecf3bae40a.nv25.01", "2.6.0a0+ecf3bae40a"),
+        ("3.12.3+", "3.12.3"),
+        ("1.26.4+our.hospital", "1.26.4"),
+        ("1.2.jane", "1.2"),
+        ("jane", "unknown"),
+        ("", "unknown"),
+        ("1.0\n", "1.0"),
+        ("\u0661.0", "unknown"),
+    ],
+)
+def test_versions_are_recorded_without_words_of_whoever_built_them(text, plain):
+    assert provenance.plain_version(text) == plain
+
+
+def test_what_is_released_names_no_gpu_and_no_machine_but_known_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "ward 7")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Ward 7")
+    found = []
+    for private in (True, False):
+        folder = tmp_path / str(private)
+        folder.mkdir()
+        found.append(artifacts.publish(folder, {"stage": "x"}, contains_patient_data=private)["hardware"])
+    assert found == [{"machine": "unknown", "cpus": os.cpu_count(), "gpu": "Ward 7"}, {"machine": "unknown", "cpus": os.cpu_count()}]

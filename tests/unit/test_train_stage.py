@@ -1,4 +1,4 @@
-"""The train stage: stopping on request, snapshots, warm starts, MONAI's backbone, and what its errors say."""
+"""The train stage: stopping on request, snapshots, MONAI's backbone, damaged checkpoints, and what its errors say."""
 
 import dataclasses
 import json
@@ -7,107 +7,23 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from trainings import SMALL, cohort, context, put_trained, spoiled, stopped_in_the_middle
 
-from pipeline import artifacts, generate, train, warm_start
-from pipeline import given as outside
-from pipeline.artifacts import file_digest
+from pipeline import artifacts, generate, train
 from pipeline.config import Config
-from pipeline.context import Context
 from pipeline.diffusion.training import BatchTooLarge, Training
-from pipeline.errors import InputError, Stopped
-from pipeline.images import ImageSet, finding_columns
-from pipeline.progress import Reporter
-from pipeline.stages import BY_NAME, identity
-from pipeline.warm_start import weights_file
-
-SMALL = {
-    "images": 320,
-    "batch": 16,
-    "widths": [16, 32],
-    "blocks": 1,
-    "attention": [],
-    "augment": 0.0,
-    "dropout": 0.0,
-    "checkpoint_images": 64,
-}
-
-
-def cohort(classes: tuple[str, ...] = ("healthy", "ill"), side: int = 16, seed: int = 0) -> ImageSet:
-    rng = np.random.default_rng(seed)
-    labels = np.arange(60) % len(classes)
-    images = np.clip(60 * labels[:, None, None, None] + rng.integers(0, 60, (60, 1, side, side)), 0, 255).astype(np.uint8)
-    split = np.repeat(["train", "audit", "val", "test"], 15)
-    rows = {"id": [f"i{n}" for n in range(60)], "patient": [f"p{n}" for n in range(60)], "split": split}
-    return ImageSet(images, pd.DataFrame(rows | finding_columns(labels, classes)))
-
-
-def context(run: Path, images: ImageSet | None = None, stage: str = "train", **settings: object) -> Context:
-    config = Config.model_validate(
-        {
-            "name": "small",
-            "ingest": {"source": "phantom"},
-            "train": SMALL | (settings if stage == "train" else {}),
-            "generate": {"per_class": 3, "steps": 4} | (settings if stage == "generate" else {}),
-        }
-    )
-    if images is not None:
-        images.save(run / "ingest")
-    (run / stage).mkdir(parents=True, exist_ok=True)
-    return Context(config, run, run / stage, False, Reporter(run / "log.jsonl"), {})
-
-
-def finished(run: Path, images: ImageSet | None = None, key: str = "one", unit: str = "patient", **settings: object) -> Path:
-    """A run whose ingest and train are finished, with their records, from patients under a project key."""
-    ctx = context(run, images or cohort())
-    facts = {
-        "classes": [],
-        "unit": unit,
-        "key_mark": artifacts.key_mark(key.encode()),
-        "source": {"dataset": str(settings.pop("dataset", ""))},
-    }
-    artifacts.write_json(run / "ingest" / "cohort.json", facts)
-    ingest = artifacts.publish(run / "ingest", {"stage": "ingest"})
-    train.run(context(run, **settings))
-    artifacts.publish(ctx.out, {"stage": "train", "inputs": {"ingest": ingest["digest"]}})
-    return run
-
-
-def later(run: Path, images: ImageSet, key: str = "one", unit: str = "patient", dataset: str = "", **settings: object) -> Context:
-    """The train stage of a run whose ingest is finished."""
-    ctx = context(run, images, **settings)
-    facts = {"classes": [], "unit": unit, "key_mark": artifacts.key_mark(key.encode()), "source": {"dataset": dataset}}
-    artifacts.write_json(run / "ingest" / "cohort.json", facts)
-    return dataclasses.replace(ctx, records={"ingest": artifacts.publish(run / "ingest", {"stage": "ingest"})})
-
-
-def renamed(images: ImageSet, **columns: object) -> ImageSet:
-    return ImageSet(images.images, images.rows.assign(**columns))
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm_start, "project_key", lambda run: b"one")
+from pipeline.errors import InputError
+from pipeline.images import ImageSet
 
 
 def test_a_request_to_stop_leaves_a_checkpoint_from_which_the_same_weights_follow(tmp_path, monkeypatch):
     straight, stopped = context(tmp_path / "a", cohort()), context(tmp_path / "b", cohort())
     train.run(straight)
-    right = Training._take_step
-
-    def step(self: Training) -> torch.Tensor:
-        if self.step == 6:
-            signal.raise_signal(signal.SIGTERM)
-        return right(self)
-
     before = signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "_take_step", step)
-        with pytest.raises(Stopped, match="stopped at image 112; its checkpoint is written"):
-            train.run(stopped)
+    assert "stopped at image 112; its checkpoint is written" in stopped_in_the_middle(stopped, monkeypatch)
     assert signal.getsignal(signal.SIGTERM) == before
     train.run(stopped)
     for name in ("model.safetensors", "model.json", "mixture.safetensors"):
@@ -140,8 +56,8 @@ def test_a_training_without_anybody_to_validate_on_is_logged_as_before(tmp_path)
 
 def test_what_a_network_explains_is_nothing_at_first_and_most_of_a_simple_target_in_the_end(tmp_path):
     found = []
-    for length in (16, 16 * 300):
-        ctx = context(tmp_path / str(length), cohort(), learning_rate=5e-3)
+    for length in (16, 16 * 150):
+        ctx = context(tmp_path / str(length), cohort(), learning_rate=5e-3, widths=[16])
         section = ctx.config.train.model_copy(update={"images": length})
         found.append(train.run(dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": section})))["explained"])
     assert abs(found[0]) < 0.1
@@ -195,7 +111,7 @@ def test_weights_are_read_into_the_network_that_was_trained(tmp_path, upsample):
 
 def test_a_model_from_before_the_decoder_had_a_choice_is_still_read(tmp_path):
     ctx = context(tmp_path, cohort())
-    train.run(ctx)
+    put_trained(ctx)
     path = ctx.out / "model.json"
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "upsample"}))
     train.load_denoiser(ctx.out, "cpu")
@@ -225,201 +141,34 @@ def test_what_monais_network_does_not_know_is_refused():
         )
 
 
-def test_a_warm_start_takes_over_weights_and_classes_and_leaves_frozen_parts(tmp_path):
-    first = finished(tmp_path / "first")
-    earlier = load_file(first / "train" / "model.safetensors")
-    ctx = later(
-        tmp_path / "later",
-        renamed(cohort(("ill", "well", "worse"), seed=1), patient=[f"q{n}" for n in range(60)], id=[f"j{n}" for n in range(60)]),
-        start_from=str(tmp_path / "first"),
-        start_classes={"well": "healthy"},
-        frozen=["network.down", "network.stem", "network.condition"],
-    )
-    train.run(ctx)
-    weights, model = load_file(ctx.out / "model.safetensors"), json.loads((ctx.out / "model.json").read_text())
-    assert model["warm_start"]["new_classes"] == ["worse"]
-    assert "other patients" in model["warm_start"]["patients"]
-    assert torch.equal(weights["network.stem.weight"], earlier["network.stem.weight"])
-    assert not torch.equal(weights["network.head.weight"], earlier["network.head.weight"])
-    before, after = earlier["network.condition.label.weight"], weights["network.condition.label.weight"]
-    assert torch.equal(after, before[[1, 0, 2, 2]])
+SNAPSHOTS = {"ema_snapshots": 5, "widths": [16]}
 
 
-def test_a_warm_start_reads_the_weights_of_monais_bare_network(tmp_path):
-    from pipeline.diffusion.monai_unet import MonaiUNet
-
-    layout = {"channels": 1, "size": 16, "widths": (16, 32), "blocks": 1, "attention": (), "patch": 1}
-    public = MonaiUNet(classes=5, **layout).net
-    save_file(public.state_dict(), tmp_path / "public.safetensors")
-    settings = {"backbone": "monai", "patch": 1, "start_from": str(tmp_path / "public.safetensors"), "frozen": ["network.net.conv_in"]}
-    with pytest.raises(InputError, match=r"do not show on whom they were trained.*train\.start_trained_on"):
-        train.run(context(tmp_path, cohort(), **settings))
-    ctx = context(tmp_path, cohort(), **settings, start_trained_on="photographs of everyday things, no patient among them")
-    train.run(ctx)
-    weights = load_file(ctx.out / "model.safetensors")
-    assert torch.equal(weights["network.net.conv_in.conv.weight"], public.conv_in.conv.weight)
-    said = json.loads((ctx.out / "model.json").read_text())["warm_start"]
-    assert said["new_classes"] == ["healthy", "ill"]
-    assert said["patients"] == "declared, not verified: photographs of everyday things, no patient among them"
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"widths": [24, 48]}, "parameters fit this network"),
-        ({"frozen": ["network.nothing"]}, "no part 'network.nothing'; the parts are log_variance.*network.condition"),
-        ({"frozen": ["network", "log_variance"]}, "leaves nothing to train"),
-        ({"start_classes": {"ill": "poorly"}}, "no class poorly; this run has healthy, ill, the earlier one healthy, ill"),
-    ],
-)
-def test_a_warm_start_that_cannot_be_meant_says_why(tmp_path, settings, message):
-    finished(tmp_path / "first")
-    ctx = later(tmp_path / "later", cohort(), **({"start_from": str(tmp_path / "first" / "train")} | settings))
-    with pytest.raises(InputError, match=message):
-        train.run(ctx)
-
-
-SWAPPED = np.array(["audit"] * 15 + ["train"] * 15 + ["val"] * 15 + ["test"] * 15)
-OTHERS = {"patient": [f"q{n}" for n in range(60)], "id": [f"j{n}" for n in range(60)]}
-MIXED = {"patient": [f"p{n}" if n < 10 else f"q{n}" for n in range(60)], "id": OTHERS["id"]}
-
-
-def edited(run: Path) -> None:
-    rows = pd.read_parquet(run / "ingest" / "rows.parquet")
-    rows.assign(patient="q" + rows["patient"], id="j" + rows["id"]).to_parquet(run / "ingest" / "rows.parquet", index=False)
-
-
-def other_weights(run: Path) -> None:
-    weights = load_file(run / "train" / "model.safetensors")
-    save_file({name: value + 1 for name, value in weights.items()}, run / "train" / "model.safetensors")
-
-
-def without_its_ingest(run: Path) -> None:
-    shutil.rmtree(run / "ingest")
-
-
-def without_its_record(run: Path) -> None:
-    (run / "train" / "record.json").unlink()
-
-
-def with_another_ingest(run: Path) -> None:
-    shutil.rmtree(run / "ingest")
-    later(run, renamed(cohort(), **OTHERS))
-
-
-def begun_elsewhere(run: Path) -> None:
-    path = run / "train" / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"warm_start": {"patients": "declared, not verified: some"}}))
-    record = json.loads((run / "train" / "record.json").read_text())
-    artifacts.publish(run / "train", record["identity"])
-
-
-@pytest.mark.parametrize(
-    ("columns", "theirs", "mine", "spoil", "message"),
-    [
-        ({"split": SWAPPED}, {}, {}, None, "15 patients that the earlier run trained on are in this run's audit"),
-        ({"split": SWAPPED, "patient": OTHERS["patient"]}, {}, {}, None, "15 patients"),  # the same images under other patients
-        (MIXED, {}, {}, None, "for whom nobody would look"),
-        (OTHERS, {"key": "two"}, {}, None, "another project key"),
-        (OTHERS, {}, {"key": "two"}, None, "another project key"),
-        (OTHERS, {"unit": "image"}, {}, None, "cannot be compared"),
-        (OTHERS, {"unit": "image"}, {"unit": "image"}, None, "nothing shows"),
-        (OTHERS, {"unit": "image", "dataset": "a"}, {"unit": "image", "dataset": "a"}, None, "nothing shows"),
-        (OTHERS, {}, {}, edited, "ingest/rows.parquet is damaged"),
-        (OTHERS, {}, {}, other_weights, "train/model.safetensors is damaged"),
-        (OTHERS, {}, {}, without_its_ingest, "not there or another"),
-        (OTHERS, {}, {}, with_another_ingest, "not there or another"),
-        (OTHERS, {}, {}, without_its_record, "do not show on whom"),
-        (OTHERS, {}, {}, begun_elsewhere, "began itself from weights"),
-        (OTHERS, {}, {"start_trained_on": "nothing but noise"}, None, "leave it out"),
-    ],
-)
-def test_a_warm_start_whose_patients_are_not_shown_is_refused(tmp_path, columns, theirs, mine, spoil, message):
-    first = finished(tmp_path / "first", widths=[16], **theirs)
-    if spoil is not None:
-        spoil(first)
-    ctx = later(tmp_path / "later", renamed(cohort(), **columns), start_from=str(first), widths=[16], **mine)
-    with pytest.raises(InputError, match=message):
-        train.run(ctx)
-
-
-@pytest.mark.parametrize(
-    ("columns", "theirs", "mine", "said"),
-    [
-        ({}, {}, {}, "this run's train split alone"),
-        ({"id": OTHERS["id"]}, {}, {}, "this run's train split alone"),  # other images of the same patients
-        (OTHERS, {}, {}, "none of whom is in this cohort"),
-        (OTHERS, {"unit": "image", "dataset": "a"}, {"unit": "image", "dataset": "b"}, "none of whom is in this cohort"),
-    ],
-)
-def test_a_warm_start_whose_patients_are_shown_is_taken(tmp_path, columns, theirs, mine, said):
-    first = finished(tmp_path / "first", widths=[16], **theirs)
-    ctx = later(tmp_path / "later", renamed(cohort(), **columns), start_from=str(first), widths=[16], **mine)
-    train.run(ctx)
-    assert said in json.loads((ctx.out / "model.json").read_text())["warm_start"]["patients"]
-
-
-def test_a_guide_that_was_trained_on_other_images_is_refused(tmp_path):
-    for name, images in (("mine", cohort()), ("same", cohort()), ("other", cohort(seed=7))):
-        finished(tmp_path / name, images, widths=[16])
-    records = {"train": artifacts.load_record(tmp_path / "mine" / "train")}
-    for guide, message in (("other", "another ingest"), ("bare", "not the train folder of a finished run"), ("same", None)):
-        if guide == "bare":
-            shutil.copytree(tmp_path / "same" / "train", tmp_path / "bare" / "train")
-            (tmp_path / "bare" / "train" / "record.json").unlink()
-        settings = {"autoguidance": str(tmp_path / guide / "train"), "guidance_scale": 2.0}
-        ctx = dataclasses.replace(context(tmp_path / "mine", stage="generate", **settings), records=records)
-        if message is None:
-            assert generate.run(ctx)["images"] == 6
-        else:
-            with pytest.raises(InputError, match=message):
-                generate.run(ctx)
-
-
-def test_an_autoguidance_that_is_the_other_model_is_no_configuration():
-    for scale in (0, 0.5, 0.99):
-        with pytest.raises(ValueError, match="makes images of the other run's model"):
-            Config.model_validate(
-                {
-                    "name": "x",
-                    "ingest": {"source": "phantom"},
-                    "train": SMALL,
-                    "generate": {"per_class": 1, "autoguidance": "elsewhere", "guidance_scale": scale},
-                }
-            )
-
-
-def spoiled(path: Path, place: float) -> None:
-    data = bytearray(path.read_bytes())
-    data[int(place * (len(data) - 1))] ^= 4
-    path.write_bytes(data)
+@pytest.fixture(scope="module")
+def straight_and_stopped(tmp_path_factory):
+    """The digests of a training that nobody stopped, and the folder of a run whose training was."""
+    folder = tmp_path_factory.mktemp("stopped")
+    straight, stopped = (context(folder / name, cohort(), **SNAPSHOTS) for name in ("straight", "stopped"))
+    train.run(straight)
+    with pytest.MonkeyPatch.context() as patch:
+        stopped_in_the_middle(stopped, patch)
+    return artifacts.folder_digests(straight.out), stopped.run
 
 
 @pytest.mark.parametrize("what", ["checkpoint/state.*.safetensors", "ema/*.safetensors"])
 @pytest.mark.parametrize("how", [lambda path: spoiled(path, 0.02), lambda path: spoiled(path, 0.99), Path.unlink])
-def test_a_damaged_checkpoint_starts_over_and_ends_the_same(tmp_path, monkeypatch, what, how):
-    settings = {"ema_snapshots": 5, "widths": [16]}
-    straight, stopped = context(tmp_path / "a", cohort(), **settings), context(tmp_path / "b", cohort(), **settings)
-    train.run(straight)
-    right = Training._take_step
-
-    def step(self: Training) -> torch.Tensor:
-        if self.step == 6:
-            signal.raise_signal(signal.SIGTERM)
-        return right(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "_take_step", step)
-        with pytest.raises(Stopped):
-            train.run(stopped)
-    [path] = sorted(stopped.out.glob(what))[:1]
+def test_a_damaged_checkpoint_starts_over_and_ends_the_same(straight_and_stopped, tmp_path, what, how):
+    straight, stopped = straight_and_stopped
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    again = context(tmp_path, **SNAPSHOTS)
+    [path] = sorted(again.out.glob(what))[:1]
     how(path)
-    train.run(stopped)
-    assert artifacts.folder_digests(stopped.out) == artifacts.folder_digests(straight.out)
+    train.run(again)
+    assert artifacts.folder_digests(again.out) == straight
 
 
 def test_a_damaged_batch_of_images_is_made_again(tmp_path, monkeypatch):
-    train.run(context(tmp_path, cohort(), widths=[16]))
+    put_trained(context(tmp_path, cohort()))
     whole = context(tmp_path, stage="generate", batch=2)
     generate.run(whole)
     images = ImageSet.load(whole.out).images.copy()
@@ -432,22 +181,6 @@ def test_a_damaged_batch_of_images_is_made_again(tmp_path, monkeypatch):
     np.save(whole.out / "partial" / "0000004.0123456789abcdef.npy", np.zeros((2, 1, 16, 16), np.uint8))
     generate.run(whole)
     np.testing.assert_array_equal(ImageSet.load(whole.out).images, images)
-
-
-def test_other_weights_change_what_a_training_is_and_their_place_does_not(tmp_path):
-    train.run(context(tmp_path / "first", cohort()))
-    train.run(context(tmp_path / "second", cohort(seed=5)))
-    (tmp_path / "moved").mkdir()
-    for name in ("model.safetensors", "model.json"):
-        (tmp_path / "moved" / name).write_bytes((tmp_path / "first" / "train" / name).read_bytes())
-    ids = []
-    for place in ("first", "moved", "second"):
-        ctx = context(tmp_path / "later", start_from=str(tmp_path / place))
-        given = {stage: {"other_weights": file_digest(path)} for stage, path in outside.other_weights(ctx.config).items()}
-        ids.append(identity(BY_NAME["train"], ctx.config, given, {"ingest": {"digest": "x"}}))
-    assert ids[0] == ids[1] != ids[2]
-    with pytest.raises(InputError, match=r"no model\.safetensors there"):
-        weights_file(tmp_path / "nowhere")
 
 
 def test_a_batch_that_does_not_fit_is_answered_with_the_settings_that_do(tmp_path, monkeypatch):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fuzz_release
 import numpy as np
 import pytest
-from forgeries import PASSED, REFUSED, Forgery, chunk, number, picture
+from forgeries_passed import PASSED
+from forgeries_refused import REFUSED
+from forging import Forgery, chunk, json_edit, number, picture
 from release_run import LENIENT, ingested, released
 
+from pipeline import artifacts
 from pipeline.release.formats import write_archive
 from pipeline.release.verify import MOST_FINDINGS, verify
 from privacy import gate
@@ -73,6 +78,54 @@ def test_a_folder_without_verdict_is_no_release(tmp_path: Path) -> None:
     assert verify(tmp_path) == ["gate.json is missing: this is no release"]
 
 
+def mappings(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in a JSON value."""
+    if isinstance(tree, dict):
+        yield tree
+    for part in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from mappings(part)
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail"])
+def test_a_further_key_anywhere_in_the_verdict_is_found(runs: dict[str, Path], tmp_path: Path, verdict: str) -> None:
+    release = copy_of(runs, tmp_path, verdict)
+    before = (release / "gate.json").read_bytes()
+    count = len(list(mappings(json.loads(before))))
+    assert count > 10
+    for place in range(count):
+        json_edit("gate.json", lambda gate, place=place: list(mappings(gate))[place].update(note="0" * 64))(release)
+        assert any(problem.startswith("gate.json ") for problem in verify(release))
+        (release / "gate.json").write_bytes(before)
+
+
+def test_extended_attributes_are_found_but_not_those_of_the_system(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = copy_of(runs, tmp_path)
+    tied = {release: ["user.ward"], release / "dicom": ["user.mrn", "system.posix_acl_access"], release / "rows.csv": ["security.selinux"]}
+
+    def listed(path: str | Path, *, follow_symlinks: bool) -> list[str]:
+        if Path(path) == release / "images":
+            raise OSError(errno.ENOTSUP, "not supported")
+        return tied.get(Path(path), [])
+
+    monkeypatch.setattr(os, "listxattr", listed, raising=False)
+    problems = [problem for problem in verify(release) if "extended attributes" in problem]
+    assert [problem.partition(" has")[0] for problem in problems] == ["the folder", "dicom"]
+    assert "user.mrn" in problems[1]
+    monkeypatch.delattr(os, "listxattr")
+    assert verify(release) == []
+
+
+def test_weights_that_were_not_judged_are_found(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["pass"], run)
+    (run / "train" / "model.safetensors").write_bytes(b"other weights")
+    (run / "train" / "record.json").unlink()
+    artifacts.publish(run / "train", {"stage": "train"})
+    assert verify(run / "release", run) == ["the weights of the run's stage train are not those that were judged"]
+
+
 def test_findings_are_bounded(runs: dict[str, Path], tmp_path: Path) -> None:
     release = copy_of(runs, tmp_path)
     for index in range(5000):
@@ -117,9 +170,9 @@ def bomb_in_archive(release: Path) -> None:
 
 
 def bomb_of_huge_images(release: Path) -> None:
-    """An archive in our own layout of ten images of 4 096 pixels, which nothing else in the release has."""
+    """An archive in our own layout of ten images of 2 048 pixels, which nothing else in the release has."""
     count = len(list((release / "dicom").iterdir()))
-    images = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (count, 1, 4096, 4096))
+    images = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (count, 1, 2048, 2048))
     write_archive(release / "cohort.npz", images, np.arange(count) % 5, 5)
 
 

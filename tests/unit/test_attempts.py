@@ -1,0 +1,69 @@
+"""Attempts belong to the cohort: counted wherever the run folder is; a replication is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cohort_runs import files, ingest, pictures, read
+from release_run import LENIENT, make_context
+
+from pipeline import artifacts
+from pipeline.cohorts import ledger
+from pipeline.release import stage
+from privacy import gate
+
+
+def test_attempts_are_the_cohorts_whatever_the_run_folder_and_what_was_asked_for(tmp_path: Path, cohorts: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    assert ledger.count_attempt(ctx) == 1
+    other = make_context(tmp_path / "other")
+    assert ledger.count_attempt(other, "fail") == 1, "the same set"
+    other.records["generate"]["digest"] = "1" * 64
+    other.records["ingest"]["digest"] = "2" * 64
+    assert ledger.count_attempt(other, "pass") == 2
+    assert ledger.count_attempt(other) == 2
+    assert ledger.count_attempt(ctx) == 1
+    cohort = read(files(cohorts)[0])
+    assert [attempt.verdict for attempt in cohort.attempts] == ["fail", "pass"]
+
+
+def test_a_release_tells_its_number_and_nothing_of_the_cohort(tmp_path: Path, cohorts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+    ctx = make_context(tmp_path / "run")
+    stage.run(ctx)
+    assert artifacts.read_json(ctx.out / "gate.json")["attempt"] == 1
+    content = b"".join(path.read_bytes() for path in ctx.out.rglob("*") if path.is_file())
+    name = files(cohorts)[0].stem.removeprefix("cohort-")
+    cohort, key = read(files(cohorts)[0]), json.loads(files(cohorts)[0].read_bytes())["key"]
+    for trace in (name, key, cohorts.name.join("/."), *cohort.patients, *cohort.images):
+        assert trace.encode() not in content
+
+
+def test_a_replication_splits_on_its_own_and_leaves_the_cohort_as_it_is(tmp_path: Path, cohorts: Path) -> None:
+    root = pictures(tmp_path / "in")
+    first = ingest(root, tmp_path / "run")["split"].sort_index()
+    before = files(cohorts)[0].read_bytes()
+    own = ingest(root, tmp_path / "other", seed=1, replication=True)["split"].sort_index()
+    assert list(own.index) == list(first.index)
+    assert not own.equals(first)
+    again = ingest(root, tmp_path / "other", seed=2, replication=True, redo=True)["split"].sort_index()
+    assert not again.equals(own)
+    assert [path.read_bytes() for path in files(cohorts)] == [before]
+    pd.testing.assert_series_equal(ingest(root, tmp_path / "other", redo=True, seed=2)["split"].sort_index(), first)
+
+
+def test_a_replication_is_no_attempt_and_nothing_of_it_is_released(tmp_path: Path, cohorts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+    ctx = make_context(tmp_path / "run")
+    ctx.config.__dict__["ingest"] = ctx.config.ingest.model_copy(update={"replication": True})
+    summary = stage.run(ctx)
+    verdict = artifacts.read_json(ctx.out / "gate.json")
+    assert verdict["verdict"] == verdict["images"]["verdict"] == summary["verdict"] == "inconclusive"
+    assert verdict["images"]["reasons"] == [gate.REPLICATION]
+    assert verdict["weights"]["reasons"][-1] == gate.REPLICATION
+    assert verdict["attempt"] is None
+    assert {path.name for path in ctx.out.iterdir()} - {artifacts.PARTIAL} == {"gate.json", "report.html"}
+    assert files(cohorts) == []

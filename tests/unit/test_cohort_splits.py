@@ -1,0 +1,184 @@
+"""Splits belong to the cohort: an image stays in its split wherever the run folder is and whatever is asked for."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dicom_folder
+import pandas as pd
+import pytest
+from cohort_runs import files, ingest, message, pictures, settings
+from PIL import Image
+from rich.console import Console
+
+from pipeline.errors import InputError
+from pipeline.ingest.ledger import SETTLED_TWICE
+from pipeline.progress import Reporter
+from pipeline.stages import run_stages
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.Series]:
+    """Pictures, and the splits that a first run drew."""
+    folder = tmp_path_factory.mktemp("ingested")
+    return pictures(folder / "in"), ingest(folder / "in", folder / "run")["split"]
+
+
+@pytest.fixture
+def earlier(ingested: tuple[Path, pd.Series], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cohorts_of_the_module: Path) -> Any:
+    """A copy of the pictures, the splits of the first run, and what it settled."""
+    shutil.copytree(ingested[0], tmp_path / "in")
+    shutil.copytree(cohorts_of_the_module, tmp_path / "settled")
+    monkeypatch.setenv("SYNTHCOHORT_COHORTS", str(tmp_path / "settled"))
+    return tmp_path / "in", ingested[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 7},
+        {"size": 16},
+        {"size": 48},
+        {"classes": ("b", "a")},
+        {"classes": ("b", "a", "c")},
+        {"audit_share": 0.6},
+        {"val_share": 0.3},
+        {"bits": 16},
+        {"colour": True},
+        {"scaling": {"DX": "percentile"}},
+        {"modality": "CR"},
+        {"burned_in": "search"},
+    ],
+    ids=str,
+)
+def test_an_image_stays_in_its_split_whatever_is_asked_for(earlier: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
+    root, first = earlier
+    if "c" in changes.get("classes", ()):
+        pictures(root, 16, 100, "c/{number}.png")
+    again = ingest(root, tmp_path / "other", **changes)["split"]
+    assert set(first.index) & set(again.index)
+    pd.testing.assert_series_equal(again[again.index.isin(first.index)].sort_index(), first[first.index.isin(again.index)].sort_index())
+
+
+def test_shares_that_earlier_runs_leave_no_room_for_are_told(earlier: Any, tmp_path: Path) -> None:
+    for run, shares in (("same", {}), ("more", {"audit_share": 0.6})):
+        console = Console(file=io.StringIO(), width=300)
+        run_stages(settings(earlier[0], **shares), tmp_path / run, Reporter(tmp_path / "log.jsonl", console), until="ingest")
+        assert ("earlier runs settled this cohort's splits" in console.file.getvalue()) == (run == "more")  # type: ignore[attr-defined]
+    assert "train 0.45 (0.26), audit 0.20 (0.39), val 0.15 (0.15), test 0.20 (0.20)" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def renamed(root: Path) -> None:
+    for path in sorted(root.rglob("*.png")):
+        path.rename(path.with_name(f"moved-{path.name}"))
+
+
+def resaved(root: Path) -> None:
+    for path in sorted(root.rglob("*.png")):
+        Image.open(path).save(path, compress_level=1, dpi=(300, 300))
+
+
+def as_tiff(root: Path) -> None:
+    for path in sorted(root.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".tiff"))
+        path.unlink()
+
+
+def swapped_labels(root: Path) -> None:
+    (root / "a").rename(root / "x")
+    (root / "b").rename(root / "a")
+    (root / "x").rename(root / "b")
+
+
+def half_gone(root: Path) -> None:
+    for path in sorted(root.rglob("*.png"))[::2]:
+        path.unlink()
+    pictures(root, 20, 500)
+
+
+@pytest.mark.parametrize("change", [renamed, resaved, as_tiff, swapped_labels, half_gone])
+def test_an_image_is_known_by_what_it_shows(earlier: Any, tmp_path: Path, change: Callable[[Path], None]) -> None:
+    root, first = earlier
+    change(root)
+    shutil.move(root, tmp_path / "elsewhere")
+    again = ingest(tmp_path / "elsewhere", tmp_path / "other", seed=3)["split"]
+    both = first.index.intersection(again.index)
+    assert len(both) >= 18
+    pd.testing.assert_series_equal(again[both], first[both])
+
+
+def test_a_cohort_that_is_another_is_drawn_by_its_own_seed(tmp_path: Path, cohorts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = pictures(tmp_path / "one"), pictures(tmp_path / "two", first=1000)
+    ingest(one, tmp_path / "a")
+    ingest(two, tmp_path / "b", seed=5)
+    assert len(files(cohorts)) == 2
+    fresh = ingest(two, tmp_path / "c", seed=6)["split"]
+    monkeypatch.setenv("SYNTHCOHORT_COHORTS", str(tmp_path / "empty"))
+    assert not fresh.equals(ingest(two, tmp_path / "d", seed=6)["split"])
+
+
+def table(root: Path, patients: Callable[[int], str] | None) -> None:
+    """A label table of the pictures, with patients where they are known."""
+    lines = ["file,label" + (",patient_id" if patients else "")]
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        lines.append(f"{path.relative_to(root).as_posix()},{path.parent.name}" + (f",{patients(number)}" if patients else ""))
+    (root / "labels.csv").write_text("\n".join(lines))
+
+
+def test_patients_that_are_forgotten_leave_every_image_where_it_is(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "in", 80)
+    table(root, lambda number: f"patient {number // 2}")
+    first = ingest(root, tmp_path / "run").set_index("id")["split"]
+    table(root, None)
+    again = ingest(root, tmp_path / "other", seed=9).set_index("id")["split"]
+    pd.testing.assert_series_equal(again[first.index], first)
+
+
+def test_patients_that_become_known_stay_where_their_images_are_or_out(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "in", 120)
+    first = ingest(root, tmp_path / "run").set_index("id")["split"]
+    table(root, lambda number: f"patient {number if number < 100 else 100 + number // 10}")
+    again = ingest(root, tmp_path / "other").set_index("id")["split"]
+    pd.testing.assert_series_equal(again, first[again.index])
+    reasons = pd.read_parquet(tmp_path / "other" / "ingest" / "quarantine.parquet")["reason"]
+    assert set(reasons) <= {SETTLED_TWICE}
+    assert 0 < len(reasons) <= 20
+    assert len(again) == 120 - len(reasons)
+
+
+def test_patients_of_dicom_files_stay_under_another_size_seed_and_class_list(tmp_path: Path) -> None:
+    root = dicom_folder.cohort(tmp_path / "in", 32, images=2)
+    changes = {"source": "dicom", "modality": None, "classes": ("normal", "effusion")}
+    first = ingest(root, tmp_path / "run", **changes)["split"].groupby(level=0).first()
+    for run, further in (("b", {"seed": 4}), ("c", {"size": 16}), ("d", {"classes": ("effusion", "normal")})):
+        again = ingest(root, tmp_path / run, **{**changes, **further})["split"].groupby(level=0).first()
+        pd.testing.assert_series_equal(again, first)
+
+
+def test_a_cohort_file_that_is_lost_is_made_again_from_a_run_that_is_redone(tmp_path: Path, cohorts: Path) -> None:
+    root = pictures(tmp_path / "in")
+    first = ingest(root, tmp_path / "run")["split"].sort_index()
+    shutil.rmtree(cohorts)
+    again = ingest(root, tmp_path / "run", redo=True, seed=11, size=16)["split"].sort_index()
+    pd.testing.assert_series_equal(again, first)
+    assert len(files(cohorts)) == 1
+
+
+def test_a_run_that_contradicts_its_cohort_goes_no_further(tmp_path: Path, cohorts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = pictures(tmp_path / "in")
+    ingest(root, tmp_path / "run")
+    monkeypatch.setenv("SYNTHCOHORT_COHORTS", str(tmp_path / "others"))
+    ingest(root, tmp_path / "other", seed=2)
+    before = files(tmp_path / "others")[0].read_bytes()
+    with pytest.raises(InputError, match=r"splits are not those of its cohort in .*others") as error:
+        run_stages(settings(root), tmp_path / "run", Reporter(tmp_path / "log", Console(quiet=True)), until="train")
+    message(error)
+    assert files(tmp_path / "others")[0].read_bytes() == before
+    ingest(root, tmp_path / "run", redo=True, seed=2)
+    monkeypatch.setenv("SYNTHCOHORT_COHORTS", str(cohorts))
+    with pytest.raises(InputError, match="splits are not those"):
+        run_stages(settings(root, seed=2), tmp_path / "run", Reporter(tmp_path / "log", Console(quiet=True)), until="train")
