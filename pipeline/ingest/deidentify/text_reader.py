@@ -22,6 +22,8 @@ from pipeline.ingest.deidentify.text_detector import Grey, Place
 # The recogniser's confidence from which it has read something: of 100 drawn pictures without text none reached it.
 SURE = 0.5
 LETTERS = 3
+# What rows of ticks are read as, in capitals.
+STROKES = frozenset("1EFHIJLMNTUW\N{GREEK CAPITAL LETTER MU}")
 ENLARGED = 3
 AROUND = 8
 WIDE, HIGH = 400, 64
@@ -31,6 +33,7 @@ class Reading(Enum):
     """What a place reads as."""
 
     TEXT = "three letters or digits, or more"
+    STROKES = "letters that are strokes alone, as the ticks of a ruler read"
     MARKER = "a side or view marker alone"
     NOTHING = "nothing"
     UNKNOWN = "no recogniser is installed, or it failed"
@@ -52,7 +55,12 @@ def read(picture: Grey, place: Place) -> Reading:
         return Reading.UNKNOWN
     if any(_marker(one) and _plain(found) in _plain(one) for one in around):
         return Reading.MARKER
-    return Reading.TEXT if _letters(found) >= LETTERS else Reading.NOTHING
+    # The recogniser's own detector may cut letters off too; what is not there in the surroundings either is no more than the marker.
+    if _marker(found) and any(_letters(one) >= LETTERS and _plain(one) in _plain(found) for one in around):
+        return Reading.MARKER
+    if _letters(found) < LETTERS:
+        return Reading.NOTHING
+    return Reading.STROKES if set(_plain(found)) <= STROKES else Reading.TEXT
 
 
 def legible(picture: Grey, place: Place, span: float) -> bool:
