@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.deidentify.ruler import is_ruler
+from pipeline.ingest.deidentify.look_alike import is_noise, is_ruler
 from pipeline.ingest.deidentify.text_detector import Grey, Place, places, value_range
 from pipeline.ingest.deidentify.text_reader import HIGH, WIDE, Reading, legible, read
 from pipeline.ingest.readers.header import Header
@@ -130,11 +130,11 @@ def has_text(picture: Grey) -> bool:
 
 def _may_be_text(picture: Grey, place: Place, reading: Reading) -> bool:
     """Whether a place that does not read as words may hold some all the same."""
-    if reading == Reading.UNKNOWN:
+    if place.score < THRESHOLD or reading == Reading.UNKNOWN:
         return place.score >= THRESHOLD
     span = value_range(picture)
-    unread = place.score >= THRESHOLD and (place.score >= CERTAIN or not legible(picture, place, span))
-    return (reading == Reading.STROKES or unread) and not is_ruler(picture, place, span)
+    heard = reading == Reading.NOTHING and place.score < CERTAIN and legible(picture, place, span)
+    return not (heard or is_noise(picture, place) or is_ruler(picture, place, span))
 
 
 def _shared(place: Place, other: Place) -> float:
