@@ -193,9 +193,7 @@ def _evened(sheet: Grey, moments: Grey, floor: float, rows: NDArray[np.intp], co
     deviation = np.sqrt(np.maximum(square - mean * mean, 0)) + np.float32(floor)
     cell = (np.array([0, 4, 4 * width, 4 * width + 4])[:, None, None] + four[:, None] * width + four).ravel()
     values = sheet.ravel().take((8 * width * rows + 8 * columns)[:, None] + cell).reshape(-1, 16)
-    values -= mean
-    values /= deviation
-    return values
+    return np.asarray((values - mean) / deviation, np.float32)
 
 
 def _layered(sheet: Grey, moments: Grey, floor: float, where: NDArray[np.intp], inside: NDArray[np.bool_]) -> Grey:

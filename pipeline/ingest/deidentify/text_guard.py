@@ -25,6 +25,8 @@ THRESHOLD = 2.0
 ASK, CERTAIN = 0.5, 4.0
 # More such places than this are not read one by one: an image so full of what looks like text is left out.
 MOST = 12
+# So many places are tried as the whole of what another shows a piece of.
+PIECES = 4
 # Planes of a volume that are searched, beside their mean, in which an overlay stands out.
 PLANES = 32
 
@@ -111,7 +113,7 @@ def has_text(picture: Grey) -> bool:
     """Whether ``[H, W]`` has writing: what the detector finds, as a recogniser reads it.
 
     Words that are read quarantine; side and view markers alone do not (``allow_list.MARKERS``). Where nothing is read, or strokes alone,
-    the detector decides, but for rulers and for places of which letters would be read. Without a recogniser the detector decides.
+    the detector decides, but for rulers, noise, and places of which letters would be read. Without a recogniser the detector decides.
     """
     found = places(picture, ASK)
     if sum(place.score >= THRESHOLD for place in found) > MOST:
@@ -124,7 +126,10 @@ def has_text(picture: Grey) -> bool:
         if reading == Reading.MARKER:
             markers.append(place)
         elif reading == Reading.TEXT or _may_be_text(picture, place, reading):
-            return True
+            # The detector may have seen a piece of a marker, and the whole of it at another scale.
+            wholes = [other for other in found if other is not place and _shared(place, other) >= 0.5][:PIECES]
+            if not any(_is_marker(picture, place, whole) for whole in wholes):
+                return True
     return False
 
 

@@ -59,9 +59,9 @@ def read(picture: Grey, place: Place) -> Reading:
     # The recogniser's own detector may cut letters off too; what is not there in the surroundings either is no more than the marker.
     if _marker(found) and any(_letters(one) >= LETTERS and _plain(one) in _plain(found) for one in around):
         return Reading.MARKER
-    if _letters(found) < LETTERS:
+    letters = max((_plain(one) for one in (found, *around) if _plain(found) in _plain(one)), key=len)
+    if len(letters) < LETTERS:
         return Reading.NOTHING
-    letters = _plain(found)
     strokes = sum(letter in STROKES for letter in letters) >= MOSTLY * len(letters)
     return Reading.STROKES if strokes or len(set(letters)) <= SAME else Reading.TEXT
 
