@@ -66,7 +66,7 @@ def test_a_column_is_read_both_ways(turns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "marker", ["L MLO", "RCC", "LMLO", "R CC", "AP", "PORTABLE", "SUPINE", "PA ERECT", "R LATERAL", "LEFT", "AP SUPINE"]
+    "marker", ["L MLO", "RCC", "LMLO", "R CC", "AP", "PORTABLE", "SUPINE", "PA ERECT", "R LATERAL", "LEFT", "AP SUPINE", "LATERAL"]
 )
 def test_a_marker_of_side_or_view_alone_stays(marker: str) -> None:
     picture, (place,) = written((marker, 10, 30), height=24)
@@ -100,6 +100,8 @@ def test_a_marker_beside_other_text_quarantines(lines: tuple[tuple[str, int, int
         (["R-ML0"], True),  # a nought for an O
         (["R", "CC"], True),
         (["AP PORTABLE"], True),
+        (["PAERECT"], True),
+        (["PALMA"], False),
         ([], False),
         (["-"], False),
         (["MLO 2"], False),
@@ -129,6 +131,57 @@ def test_nothing_is_read_where_nothing_is_written() -> None:
     grid[::9], grid[:, ::9] = 1, 1
     for picture in (ruler, wire, grid, rng.random((64, 160), np.float32), np.zeros((64, 160), np.float32)):
         assert read(picture, place) == Reading.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("mmmmtmmmm", Reading.STROKES),
+        ("1111", Reading.STROKES),
+        ("0990", Reading.STROKES),
+        ("luulsgluululu", Reading.STROKES),
+        ("µµiµµ", Reading.STROKES),
+        ("WILHELM", Reading.STROKES),
+        ("DOE^JANE", Reading.TEXT),
+        ("12/03/1961", Reading.TEXT),
+        ("Hillmann, Eva", Reading.TEXT),
+        ("..", Reading.NOTHING),
+        ("R", Reading.MARKER),
+    ],
+)
+def test_letters_that_rulers_read_as_are_told_from_others(monkeypatch: pytest.MonkeyPatch, said: str, expected: Reading) -> None:
+    monkeypatch.setattr(text_reader, "recogniser", lambda: lambda picture, lines: [said])
+    assert read(_chest(), Place(3.0, (20, 20, 44, 140), 1, True)) == expected
+
+
+@pytest.mark.parametrize("text", ["WILHELM", "Hill, Tim", "LI WEI", "EMIL LIND", "Tilly Hull", "MINNIE H"])
+@pytest.mark.parametrize("height", [12, 20])
+def test_words_of_such_letters_quarantine_all_the_same(text: str, height: int) -> None:
+    assert has_text(written((text, 10, 20), height=height, face="DejaVuSans")[0])
+
+
+@pytest.mark.parametrize(
+    ("at_first", "around", "expected"),
+    [
+        (["LATERAL"], ["LATERAL"], Reading.MARKER),
+        (["LATERAL"], ["TERAL"], Reading.MARKER),  # cut by the recogniser's own detector
+        (["ATERAL"], ["LATERAL"], Reading.MARKER),
+        (["AP SUPINE"], ["UPINE"], Reading.MARKER),
+        (["AP"], ["JONES AP"], Reading.TEXT),
+        (["AP"], ["LAPOLA"], Reading.TEXT),
+        (["R"], [], Reading.NOTHING),  # too few letters: the detector decides
+        (["PRONE"], ["PRONESCA"], Reading.TEXT),
+        (["RMLO"], ["RMLO", "DOE"], Reading.TEXT),
+        (["RMLO"], [], Reading.TEXT),
+    ],
+)
+def test_a_marker_is_read_again_with_what_is_around_it(
+    monkeypatch: pytest.MonkeyPatch, at_first: list[str], around: list[str], expected: Reading
+) -> None:
+    place = Place(3.0, (20, 20, 44, 140), 1, True)
+    near = [one.shape for one in text_reader._shown(_chest(), place, text_reader.AROUND)]
+    monkeypatch.setattr(text_reader, "recogniser", lambda: lambda picture, lines: at_first if picture.shape in near else around)
+    assert read(_chest(), place) == expected
 
 
 def test_a_no_counts_only_where_letters_would_stand_out() -> None:

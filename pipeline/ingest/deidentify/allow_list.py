@@ -26,7 +26,11 @@ SEEN_FROM = (
     *("AP", "PA", "LAT", "LATERAL", "OBL", "OBLIQUE", "CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "AXIAL"),
     *("SUPINE", "PRONE", "ERECT", "UPRIGHT", "STANDING", "SITTING", "DECUB", "DECUBITUS", "PORTABLE", "MOBILE"),
 )
-MARKERS = frozenset({*SIDES, *SEEN_FROM, *(side + view for side in ("L", "R") for view in SEEN_FROM)})
+# With and without a space between two of them.
+MARKERS = frozenset(
+    {*SIDES, *SEEN_FROM, *(side + view for side in ("L", "R") for view in SEEN_FROM)}
+    | {view + position for view in SEEN_FROM for position in SEEN_FROM if len(position) >= 5}
+)
 LATERALITIES = frozenset({"L", "R", "B", "U"})
 SEXES = frozenset({"M", "F", "O"})
 OLDEST_BAND = 90

@@ -24,6 +24,8 @@ LIMIT = 6.0
 # The networks see letters 8 to 26 px high; each halving of the image doubles that.
 SCALES = 4
 LEAST_SIDE = 24
+# Length, at its scale, of three letters of a height that no finer scale sees: a smaller picture cannot hold them.
+LEAST_LINE = 40
 # The screen's logit for a cell of 16x16 pixels from which the detector looks there: of 180 lines of 10 and 12 px at contrasts of .2 and .4
 # that misses 1 which -3 would find; 0 would miss 11.
 LOOK = -1.0
@@ -40,7 +42,8 @@ Grey = NDArray[np.float32]
 _ALONG = np.array([-1.5, -0.5, 0.5, 1.5], np.float32) / np.float32(20**0.5)
 # An orthonormal basis of the planes over 4x4 values.
 PLANE = np.stack([np.full(16, 0.25, np.float32), np.tile(_ALONG, 4), np.repeat(_ALONG, 4)], axis=1)
-_ONES = np.ones((16, 1), np.float32)
+_ONES = np.ones((4, 1), np.float32)
+_ACROSS = np.stack([np.full(4, 0.25, np.float32), _ALONG], axis=1)
 
 
 @dataclass(frozen=True)
@@ -86,24 +89,31 @@ def value_range(picture: Grey) -> float:
 
 def _levels(picture: Grey) -> tuple[list[Grey], float]:
     """The picture and its halvings, down to where nothing is to be seen, and the range of its values."""
-    lowest, highest = float(picture.min()), float(picture.max())
+    half = _halved(picture)
+    lowest, highest = (float(half.min()), float(half.max())) if half.size else (0.0, 0.0)
     if not np.isfinite(lowest + highest):  # padding
         known = np.isfinite(picture)
-        lowest, highest = (float(picture[known].min()), float(picture[known].max())) if known.any() else (0.0, 0.0)
-        picture = np.where(known, picture, np.float32(lowest))
-    few = np.sort(picture[:: max(1, len(picture) // 60), :: max(1, picture.shape[1] // 60)], axis=None)
-    levels = [picture]
-    while len(levels) <= SCALES and min(levels[-1].shape) >= LEAST_SIDE:
-        rows, columns = levels[-1].shape[0] // 2 * 2, levels[-1].shape[1] // 2 * 2
-        sums = levels[-1][:rows:2, :columns] + levels[-1][1:rows:2, :columns]
-        sums = sums[:, ::2] + sums[:, 1::2]
-        sums *= np.float32(0.25)
-        if len(levels) == 1:
-            sums -= few[len(few) // 2]  # so that squares keep their digits
-        levels.append(sums)
-    span = float(few[-1 - len(few) // 200] - few[len(few) // 200])
+        picture = np.where(known, picture, picture[known].min() if known.any() else np.float32(0))
+        half = _halved(picture)
+        lowest, highest = float(half.min()), float(half.max())
+    few = picture[:: max(1, len(picture) // 60), :: max(1, picture.shape[1] // 60)].ravel()
+    stray = len(few) // 200
+    few = np.partition(few, sorted({stray, len(few) // 2, len(few) - 1 - stray}))
     # Little text on an empty picture is less than the share that the quantiles leave out.
-    return levels, max(span, 0.1 * (highest - lowest))
+    span = max(float(few[-1 - stray] - few[stray]), 0.1 * (highest - lowest))
+    half -= few[len(few) // 2]  # so that squares keep their digits
+    levels = [picture]
+    while len(levels) <= SCALES and min(levels[-1].shape) >= LEAST_SIDE and (len(levels) == 1 or max(levels[-1].shape) >= LEAST_LINE):
+        levels.append(half if len(levels) == 1 else _halved(levels[-1]))
+    return levels, span
+
+
+def _halved(picture: Grey) -> Grey:
+    rows, columns = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    sums = picture[:rows:2, :columns] + picture[1:rows:2, :columns]
+    sums = sums[:, ::2] + sums[:, 1::2]
+    sums *= np.float32(0.25)
+    return sums
 
 
 def screen(halves: list[Grey], span: float) -> list[Grey]:
@@ -112,88 +122,106 @@ def screen(halves: list[Grey], span: float) -> list[Grey]:
     Cells are 2x2 blocks of 4x4 values. Those that a plane fits have no strokes; the deviations of the others from the mean around them,
     over the deviation there, go through four small layers. All pictures lie on one sheet, so that each step is done once.
     """
-    sheet, corners = _sheet(halves)
-    shape = sheet.shape[:2]
-    flat = sheet.reshape(-1, 16)
-    fitted = flat @ PLANE
-    energy = np.square(flat) @ _ONES
-    rest = (energy[:, 0] - np.square(fitted) @ np.ones(3, np.float32)).reshape(*shape, 4)
-    alive, inside = np.zeros(shape, bool), np.zeros(shape, bool)
-    for (top, left), half in zip(corners, halves):
-        inner = slice(top, top - (-half.shape[0] // 8)), slice(left, left - (-half.shape[1] // 8))
-        alive[inner] = rest[inner].sum(axis=2) > 64 * (FAINT * span) ** 2
-        inside[inner] = True
-    mean, square = (_box(_grid(part, shape)) for part in (fitted[:, 0] / np.float32(4), energy[:, 0] / np.float32(16)))
-    deviation = np.sqrt(np.maximum(square - mean**2, 0)) + np.float32(FLOOR * span)
-    logits = _layered(sheet, _cells(mean), _cells(deviation), np.flatnonzero(alive), inside).reshape(shape)
-    found = []
-    for (top, left), half in zip(corners, halves):
-        inner = slice(top, top - (-half.shape[0] // 8)), slice(left, left - (-half.shape[1] // 8))
-        found.append(logits[inner])
-    return found
+    sheet, places = _sheet(halves)
+    moments, rest = _blocks(sheet)
+    alive, inside = np.zeros(rest.shape, bool), np.zeros(rest.shape, bool)
+    for rows, columns in places:
+        alive[rows, columns] = rest[rows, columns] > 64 * (FAINT * span) ** 2
+        inside[rows, columns] = True
+        _continue(moments, rows, columns)
+    logits = _layered(sheet, moments, FLOOR * span, np.flatnonzero(alive), inside)
+    return [logits[place] for place in places]
 
 
-def _layered(sheet: Grey, mean: Grey, deviation: Grey, where: NDArray[np.intp], inside: NDArray[np.bool_]) -> Grey:
-    """The screen's logit for every cell of a sheet: of those ``where``; the others, minus infinity, count as cells of no contrast."""
-    (first, first_bias), (second, second_bias), (third, third_bias), (last, last_bias) = _screen_layers()
-    blocks, columns = sheet.reshape(-1, 4, 16), sheet.shape[1]
-    # What the first two layers make of nothing, for the cells where nothing is to be seen; zero beside the pictures.
-    spread = np.where(inside.reshape(-1, 1), np.maximum(np.tile(np.maximum(first_bias, 0), 4) @ second + second_bias, 0), np.float32(0))
-    logits = np.full(len(blocks), -np.inf, np.float32)
-    parts = [where[start : start + BAND * BAND] for start in range(0, len(where), BAND * BAND)]  # they stay in the cache
-    for part in parts:
-        values = blocks[part]
-        values -= mean[part, :, None]
-        values /= deviation[part, :, None]
-        values = values.reshape(-1, 16) @ first
-        values += first_bias
-        np.maximum(values, 0, out=values)
-        values = values.reshape(len(part), -1) @ second
-        values += second_bias
-        spread[part] = np.maximum(values, 0, out=values)
-    for part in parts:
-        patches = np.empty((len(part), 9, spread.shape[1]), np.float32)
-        for tap in range(9):  # the sheet has an empty border, so no index leaves it
-            patches[:, tap] = spread[part + ((tap // 3 - 1) * columns + tap % 3 - 1)]
-        values = patches.reshape(len(part), -1) @ third
-        values += third_bias
-        logits[part] = (np.maximum(values, 0, out=values) @ last)[:, 0] + last_bias[0]
-    return logits
-
-
-def _grid(values: Grey, shape: tuple[int, ...]) -> Grey:
-    """One value a block, cell by cell, as the grid of blocks ``[2 * rows, 2 * columns]``."""
-    return np.asarray(values.reshape(*shape, 2, 2).transpose(0, 2, 1, 3).reshape(2 * shape[0], 2 * shape[1]), np.float32)
-
-
-def _cells(grid: Grey) -> Grey:
-    """The inverse of :func:`_grid`, ``[cells, 4]``."""
-    rows, columns = grid.shape[0] // 2, grid.shape[1] // 2
-    return np.asarray(grid.reshape(rows, 2, columns, 2).transpose(0, 2, 1, 3).reshape(rows * columns, 4), np.float32)
-
-
-def _sheet(halves: list[Grey]) -> tuple[Grey, list[tuple[int, int]]]:
-    """All pictures on one sheet of cells ``[rows, columns, 2, 2, 16]``, and each one's corner: beside the first, the others in a column.
-
-    Each is continued by its border, by half a cell, so that none sees its neighbour.
-    """
+def _sheet(halves: list[Grey]) -> tuple[Grey, list[tuple[slice, slice]]]:
+    """All pictures on one sheet, and the cells of each, rows and columns: beside the first, the others in a column, a cell between them."""
     sizes = [(-(-half.shape[0] // 8), -(-half.shape[1] // 8)) for half in halves]
-    corners, top = [(1, 1)], 1
-    for high, _ in sizes[1:]:
-        corners.append((top, sizes[0][1] + 2))
+    places, top = [(slice(1, 1 + sizes[0][0]), slice(1, 1 + sizes[0][1]))], 1
+    for high, wide in sizes[1:]:
+        places.append((slice(top, top + high), slice(sizes[0][1] + 2, sizes[0][1] + 2 + wide)))
         top += high + 1
-    sheet = np.zeros((max(sizes[0][0] + 2, top), sizes[0][1] + 2 + (sizes[1][1] + 1 if len(sizes) > 1 else 0), 2, 2, 16), np.float32)
-    for half, (high, wide), (top, left) in zip(halves, sizes, corners):
+    sheet = np.zeros((8 * max(sizes[0][0] + 2, top), 8 * (sizes[0][1] + 2 + (sizes[1][1] + 1 if len(sizes) > 1 else 0))), np.float32)
+    for half, (high, wide), (rows, columns) in zip(halves, sizes, places):
         if half.shape != (8 * high, 8 * wide):
             half = np.pad(half, ((0, 8 * high - half.shape[0]), (0, 8 * wide - half.shape[1])), mode="edge")
-        bottom, right = top + high, left + wide
-        into = sheet[top:bottom, left:right].reshape(high, wide, 2, 2, 4, 4)
-        into[:] = half.reshape(high, 2, 4, wide, 2, 4).transpose(0, 3, 1, 4, 2, 5)
-        sheet[top:bottom, left - 1, :, 1] = sheet[top:bottom, left, :, 0]
-        sheet[top:bottom, right, :, 0] = sheet[top:bottom, right - 1, :, 1]
-        sheet[top - 1, left - 1 : right + 1, 1] = sheet[top, left - 1 : right + 1, 0]
-        sheet[bottom, left - 1 : right + 1, 0] = sheet[bottom - 1, left - 1 : right + 1, 1]
-    return sheet, corners
+        sheet[8 * rows.start : 8 * rows.stop, 8 * columns.start : 8 * columns.stop] = half
+    return sheet, places
+
+
+def _blocks(sheet: Grey) -> tuple[Grey, Grey]:
+    """Of every block of 4x4 values its mean and mean square ``[2, H/4, W/4]``; of every cell, the energy that a plane in each of its blocks
+    leaves ``[H/8, W/8]``."""
+    four = sheet.reshape(-1, 4, sheet.shape[1])
+    first, second, third, fourth = (four[:, row] for row in range(4))
+    low, high = first + fourth, second + third
+    low += high
+    outer, inner = fourth - first, np.subtract(third, second, out=high)
+    outer *= _ALONG[3]
+    inner *= _ALONG[2]
+    outer += inner
+    squares = np.square(sheet).reshape(four.shape)
+    energy = squares[:, 0] + squares[:, 1]
+    energy += squares[:, 2]
+    energy += squares[:, 3]
+    grid = (sheet.shape[0] // 4, sheet.shape[1] // 4)
+    # The constant and the two slopes are orthonormal planes over 4x4 values.
+    constant, across = (low.reshape(-1, 4) @ _ACROSS).T.reshape(2, *grid)
+    down, whole = ((part.reshape(-1, 4) @ _ONES).reshape(grid) for part in (outer, energy))
+    rest = whole - constant * constant
+    rest -= across * across
+    rest -= down * down
+    rest = rest[::2] + rest[1::2]
+    return np.stack([constant / np.float32(4), whole / np.float32(16)]), rest[:, ::2] + rest[:, 1::2]
+
+
+def _continue(moments: Grey, rows: slice, columns: slice) -> None:
+    """Continue a picture's blocks by its border, by one block, so that none sees its neighbour on the sheet."""
+    top, bottom, left, right = 2 * rows.start, 2 * rows.stop, 2 * columns.start, 2 * columns.stop
+    moments[:, top:bottom, left - 1] = moments[:, top:bottom, left]
+    moments[:, top:bottom, right] = moments[:, top:bottom, right - 1]
+    moments[:, top - 1, left - 1 : right + 1] = moments[:, top, left - 1 : right + 1]
+    moments[:, bottom, left - 1 : right + 1] = moments[:, bottom - 1, left - 1 : right + 1]
+
+
+def _evened(sheet: Grey, moments: Grey, floor: float, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Grey:
+    """Blocks of cells, ``[cells * 4, 16]``: their deviations from the mean of 3x3 blocks, over the deviation there."""
+    corner = (2 * rows - 1) * moments.shape[2] + 2 * columns - 1
+    four, width = np.arange(4), sheet.shape[1]
+    around = moments.reshape(2, -1).take(corner[:, None, None] + four[:, None] * moments.shape[2] + four, axis=1)
+    sums = around[:, :, :2] + around[:, :, 1:3] + around[:, :, 2:]
+    mean, square = ((sums[..., :2] + sums[..., 1:3] + sums[..., 2:]) / np.float32(9)).reshape(2, -1, 1)
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0)) + np.float32(floor)
+    cell = (np.array([0, 4, 4 * width, 4 * width + 4])[:, None, None] + four[:, None] * width + four).ravel()
+    values = sheet.ravel().take((8 * width * rows + 8 * columns)[:, None] + cell).reshape(-1, 16)
+    return np.asarray((values - mean) / deviation, np.float32)
+
+
+def _layered(sheet: Grey, moments: Grey, floor: float, where: NDArray[np.intp], inside: NDArray[np.bool_]) -> Grey:
+    """The screen's logit for every cell of a sheet: of those ``where``; the others, minus infinity, count as cells of no contrast."""
+    (first, first_bias), (second, second_bias), (third, third_bias), (last, last_bias) = _screen_layers()
+    logits = np.full(inside.size, -np.inf, np.float32)
+    # What the first two layers make of a cell: beside the pictures zero, where nothing is to be seen always the same.
+    spread = np.zeros((len(where) + 2, second.shape[1]), np.float32)
+    spread[1] = np.maximum(np.tile(np.maximum(first_bias, 0), 4) @ second + second_bias, 0)
+    which = inside.ravel().astype(np.intp)
+    which[where] = np.arange(2, len(spread))
+    parts = [slice(start, start + BAND * BAND) for start in range(0, len(where), BAND * BAND)]  # they stay in the cache
+    for part in parts:
+        values = _evened(sheet, moments, floor, *np.divmod(where[part], inside.shape[1])) @ first
+        values += first_bias
+        np.maximum(values, 0, out=values)
+        values = values.reshape(-1, len(second)) @ second
+        values += second_bias
+        np.maximum(values, 0, out=spread[2:][part])
+    for part in parts:
+        at = where[part]
+        patches = np.empty((len(at), 9, spread.shape[1]), np.float32)
+        for tap in range(9):  # the sheet has an empty border, so no index leaves it
+            patches[:, tap] = spread.take(which.take(at + ((tap // 3 - 1) * inside.shape[1] + tap % 3 - 1)), axis=0)
+        values = patches.reshape(len(at), -1) @ third
+        values += third_bias
+        logits[at] = (np.maximum(values, 0, out=values) @ last)[:, 0] + last_bias[0]
+    return logits.reshape(inside.shape)
 
 
 def _windows(looks: NDArray[np.bool_], shape: tuple[int, ...]) -> list[tuple[slice, slice]]:

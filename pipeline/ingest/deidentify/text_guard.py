@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ingest.deidentify.look_alike import is_noise, is_ruler
 from pipeline.ingest.deidentify.text_detector import Grey, Place, places, value_range
-from pipeline.ingest.deidentify.text_reader import Reading, legible, read
+from pipeline.ingest.deidentify.text_reader import HIGH, WIDE, Reading, legible, read
 from pipeline.ingest.readers.header import Header
 
 # The detector's score from which a place counts as text.
@@ -24,6 +25,8 @@ THRESHOLD = 2.0
 ASK, CERTAIN = 0.5, 4.0
 # More such places than this are not read one by one: an image so full of what looks like text is left out.
 MOST = 12
+# So many places are tried as the whole of what another shows a piece of.
+PIECES = 4
 # Planes of a volume that are searched, beside their mean, in which an overlay stands out.
 PLANES = 32
 
@@ -109,25 +112,34 @@ def planes(pixels: NDArray[Any]) -> list[Grey]:
 def has_text(picture: Grey) -> bool:
     """Whether ``[H, W]`` has writing: what the detector finds, as a recogniser reads it.
 
-    Words that are read quarantine; side and view markers alone do not (``allow_list.MARKERS``). Where nothing is read, the detector
-    decides, but for places of which letters would be read. Without a recogniser the detector decides.
+    Words that are read quarantine; side and view markers alone do not (``allow_list.MARKERS``). Where nothing is read, or strokes alone,
+    the detector decides, but for rulers, noise, and places of which letters would be read. Without a recogniser the detector decides.
     """
     found = places(picture, ASK)
     if sum(place.score >= THRESHOLD for place in found) > MOST:
         return True
     markers: list[Place] = []
     for place in found[: 2 * MOST]:
-        if any(_shared(place, marker) >= 0.5 and read(picture, _both(place, marker)) == Reading.MARKER for marker in markers):
+        if any(_shared(place, marker) >= 0.5 and _is_marker(picture, place, marker) for marker in markers):
             continue
         reading = read(picture, place)
         if reading == Reading.MARKER:
             markers.append(place)
-        elif reading == Reading.TEXT or (
-            place.score >= THRESHOLD
-            and (reading == Reading.UNKNOWN or place.score >= CERTAIN or not legible(picture, place, value_range(picture)))
-        ):
-            return True
+        elif reading == Reading.TEXT or _may_be_text(picture, place, reading):
+            # The detector may have seen a piece of a marker, and the whole of it at another scale.
+            wholes = [other for other in found if other is not place and _shared(place, other) >= 0.5][:PIECES]
+            if not any(_is_marker(picture, place, whole) for whole in wholes):
+                return True
     return False
+
+
+def _may_be_text(picture: Grey, place: Place, reading: Reading) -> bool:
+    """Whether a place that does not read as words may hold some all the same."""
+    if place.score < THRESHOLD or reading == Reading.UNKNOWN:
+        return place.score >= THRESHOLD
+    span = value_range(picture)
+    heard = reading == Reading.NOTHING and place.score < CERTAIN and legible(picture, place, span)
+    return not (heard or is_noise(picture, place) or is_ruler(picture, place, span))
 
 
 def _shared(place: Place, other: Place) -> float:
@@ -136,11 +148,13 @@ def _shared(place: Place, other: Place) -> float:
     return max(0, min(bottom, last) - max(top, first)) * max(0, min(right, end) - max(left, start)) / ((bottom - top) * (right - left))
 
 
-def _both(place: Place, other: Place) -> Place:
-    """The box around two places, at the coarser scale."""
-    corners = zip(place.box, other.box)
+def _is_marker(picture: Grey, place: Place, marker: Place) -> bool:
+    """Whether the box around a place and a marker still reads as a marker alone, at the scale of either."""
+    corners = zip(place.box, marker.box)
     (top, left, bottom, right) = (choose(pair) for choose, pair in zip((min, min, max, max), corners))
-    return Place(place.score, (top, left, bottom, right), max(place.scale, other.scale), other.upright)
+    scales = sorted({scale for scale in (place.scale, marker.scale) if bottom - top <= HIGH * scale and right - left <= WIDE * scale})
+    around = (Place(place.score, (top, left, bottom, right), scale, marker.upright) for scale in scales)
+    return any(read(picture, one) == Reading.MARKER for one in around)
 
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601

@@ -22,6 +22,9 @@ from pipeline.ingest.deidentify.text_detector import Grey, Place
 # The recogniser's confidence from which it has read something: of 100 drawn pictures without text none reached it.
 SURE = 0.5
 LETTERS = 3
+# What rows of ticks are read as, in capitals, but for a few letters; rows of beads are one letter or two.
+MOSTLY = 0.8
+STROKES, SAME = frozenset("1BDEFHIJLMNPQTUW\N{GREEK CAPITAL LETTER MU}"), 2
 ENLARGED = 3
 AROUND = 8
 WIDE, HIGH = 400, 64
@@ -31,6 +34,7 @@ class Reading(Enum):
     """What a place reads as."""
 
     TEXT = "three letters or digits, or more"
+    STROKES = "such letters as rulers and beads read as: strokes, or the same again and again"
     MARKER = "a side or view marker alone"
     NOTHING = "nothing"
     UNKNOWN = "no recogniser is installed, or it failed"
@@ -52,7 +56,14 @@ def read(picture: Grey, place: Place) -> Reading:
         return Reading.UNKNOWN
     if any(_marker(one) and _plain(found) in _plain(one) for one in around):
         return Reading.MARKER
-    return Reading.TEXT if _letters(found) >= LETTERS else Reading.NOTHING
+    # The recogniser's own detector may cut letters off too; what is not there in the surroundings either is no more than the marker.
+    if _marker(found) and any(_letters(one) >= LETTERS and _plain(one) in _plain(found) for one in around):
+        return Reading.MARKER
+    letters = max((_plain(one) for one in (found, *around) if _plain(found) in _plain(one)), key=len)
+    if len(letters) < LETTERS:
+        return Reading.NOTHING
+    strokes = sum(letter in STROKES for letter in letters) >= MOSTLY * len(letters)
+    return Reading.STROKES if strokes or len(set(letters)) <= SAME else Reading.TEXT
 
 
 def legible(picture: Grey, place: Place, span: float) -> bool:
@@ -63,7 +74,7 @@ def legible(picture: Grey, place: Place, span: float) -> bool:
     """
     from scipy.ndimage import gaussian_filter
 
-    part = _part(picture, place, AROUND)
+    part = part_of(picture, place, AROUND)
     strokes = part - gaussian_filter(part, 4, mode="nearest")
     low, high = np.quantile(strokes, [0.02, 0.98])
     return bool(high - low >= LEGIBLE * span)
@@ -73,7 +84,7 @@ def legible(picture: Grey, place: Place, span: float) -> bool:
 LEGIBLE = 0.45
 
 
-def _part(picture: Grey, place: Place, around: int) -> Grey:
+def part_of(picture: Grey, place: Place, around: int) -> Grey:
     """A place with its surroundings, at the scale at which the detector saw it, no longer and no higher than a line is."""
     top, left, bottom, right = place.box
     scale, most = place.scale, (HIGH, WIDE) if place.upright else (WIDE, HIGH)
@@ -92,7 +103,7 @@ def _shown(picture: Grey, place: Place, around: int) -> list[NDArray[np.uint8]]:
     """What the recogniser is given, RGB ``[H, W, 3]``: a line as it is, a column turned either way."""
     from PIL import Image
 
-    part = _part(picture, place, around)
+    part = part_of(picture, place, around)
     low, high = np.quantile(part, [0.01, 0.998])
     grey = np.asarray(((part - low) / max(float(high - low), 1e-9)).clip(0, 1) * 255, np.float32)
     size = (part.shape[1] * ENLARGED, part.shape[0] * ENLARGED)
