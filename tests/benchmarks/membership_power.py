@@ -35,7 +35,7 @@ from pipeline.images import ImageSet, from_unit
 from pipeline.ingest.split import tie
 from pipeline.shadow_training import Shadows
 from pipeline.train import describe, mean_and_spread
-from privacy import audit, lira, membership, shadows
+from privacy import copy_report, lira, membership, shadows
 from privacy.neighbours import Neighbourhoods
 from tests.benchmarks import quality, report
 
@@ -176,7 +176,7 @@ def leak(
 
 def searched(everyone: Labelled, inside: NDArray[np.bool_], images: NDArray[np.uint8], planted: NDArray[np.int64], device: str) -> str:
     """How many of the planted leaks the copy search flags, of how many."""
-    found = audit.find_copies(
+    found = copy_report.find_copies(
         everyone.take(inside), everyone.take(~inside), images, planted=20, rng=np.random.default_rng(0), device=device
     )
     return f"{int(found.flagged[: len(planted)].sum())} of {len(planted)}"
