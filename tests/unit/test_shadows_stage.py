@@ -124,7 +124,7 @@ def test_interrupted_it_goes_on_with_the_next_training_and_ends_the_same(run, tm
 
 def test_a_damaged_measurement_is_made_again(run, monkeypatch):
     config, trained = configuration(), []
-    pool, inside = shadows._pool_and_draws(config, run / "ingest")
+    pool, _, inside = shadows._pool_and_draws(config, run / "ingest")
     parts = run / "shadows" / "partial"
     parts.mkdir(parents=True)
     shadows.make_parts(shadows.Share(0, 2), config, run / "ingest", run / "train", parts, report=trained.append)
@@ -144,7 +144,7 @@ def test_a_damaged_measurement_is_made_again(run, monkeypatch):
 def test_a_shadow_is_the_training_that_a_run_on_its_images_would_be(run, tmp_path, more):
     """The second of two, trained in place, against the train and generate stages on a cohort of its images alone."""
     config = configuration(**more)
-    pool, inside = shadows._pool_and_draws(config, run / "ingest")
+    pool, _, inside = shadows._pool_and_draws(config, run / "ingest")
     alone = pool.take(inside[1])
     trained = tmp_path / "alone" / "train"
     trained.mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_a_shadow_is_the_training_that_a_run_on_its_images_would_be(run, tmp_pat
 
 def test_draws_keep_twins_together_and_do_not_know_the_split(run):
     config = configuration(8)
-    pool, inside = shadows._pool_and_draws(config, run / "ingest")
+    pool, _, inside = shadows._pool_and_draws(config, run / "ingest")
     assert set(pool.rows["split"]) == {"train", "audit"}
     assert (inside[:, pool.rows["id"].isin(["i0", "i1", "i2", "i3"]).to_numpy()].sum(axis=1) % 4 == 0).all()
     images = ImageSet.load(run / "ingest")
@@ -195,7 +195,7 @@ def test_draws_keep_twins_together_and_do_not_know_the_split(run):
     for mine, theirs in (("train", "audit"), ("audit", "train")):
         images.rows.loc[images.rows["patient"] == first[mine], "split"] = theirs
     images.save(run / "ingest")
-    assert np.array_equal(shadows._pool_and_draws(config, run / "ingest")[1], inside)
+    assert np.array_equal(shadows._pool_and_draws(config, run / "ingest")[2], inside)
 
 
 def test_a_warm_start_from_the_runs_own_patients_is_refused(run):
