@@ -51,4 +51,4 @@ def _nearest(images: NDArray[Any], released: NDArray[Any]) -> NDArray[np.intp]:
     for start in range(0, len(released), CHUNK):
         part = to_unit(np.asarray(released[start : start + CHUNK])).reshape(-1, flat.shape[1])
         distances.append(np.square(part).sum(axis=1) - 2 * flat @ part.T)
-    return np.concatenate(distances, axis=1).argmin(axis=1)
+    return np.asarray(np.concatenate(distances, axis=1).argmin(axis=1), np.intp)

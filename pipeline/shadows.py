@@ -51,7 +51,7 @@ def run(ctx: Context) -> dict[str, Any]:
     runtime.reuse_memory()
     config, device = ctx.config, runtime.device()
     _check_warm_start(read_object(ctx.folder("train") / "model.json"))
-    pool, inside = _pool_and_draws(config, ctx.folder("ingest"))
+    pool, units, inside = _pool_and_draws(config, ctx.folder("ingest"))
     parts = ctx.out / "partial"
     parts.mkdir(exist_ok=True)
     assert config.train is not None
@@ -64,8 +64,8 @@ def run(ctx: Context) -> dict[str, Any]:
     target = _of_the_run(ctx, pool, device)
     if others.shape[1:] != target.shape:
         raise InputError(damage(ctx.out.name, parts.name))
-    result, scored = _attack(pool, unit_of(ctx.folder("ingest")), target, others, inside)
-    write_json(ctx.out / "shadows.json", result)
+    result, scored = _attack(pool, units, target, others, inside)
+    write_json(ctx.out / "shadows.json", {"unit": unit_of(ctx.folder("ingest")), **result})
     _write_scores(ctx, pool, scored)
     shutil.rmtree(parts)
     return {"trainings": len(inside), **summary(shadow_figures(result))}
@@ -88,7 +88,7 @@ def make_parts(share: Share, config: Config, ingest: Path, trained: Path, parts:
     runtime.limit_threads()
     assert config.train is not None
     device, length = runtime.device(), config.train.images
-    pool, inside = _pool_and_draws(config, ingest)
+    pool, _, inside = _pool_and_draws(config, ingest)
     mine = [number for number in share.places(len(inside)) if _part(parts, number) is None]
     if not mine:
         return
@@ -125,8 +125,10 @@ def _check_warm_start(model: dict[str, Any]) -> None:
         )
 
 
-def _pool_and_draws(config: Config, ingest: Path) -> tuple[ImageSet, NDArray[np.bool_]]:
-    """The images of ``train`` and ``audit``, and which of them each shadow sees, ``bool [k, n]``: the split has no part in it.
+def _pool_and_draws(config: Config, ingest: Path) -> tuple[ImageSet, NDArray[np.int64], NDArray[np.bool_]]:
+    """The images of ``train`` and ``audit``, what stays together among them, and which of them each shadow sees, ``bool [k, n]``.
+
+    The split has no part in it but for its size.
 
     Raises:
         InputError: one of the two is empty.
@@ -140,7 +142,7 @@ def _pool_and_draws(config: Config, ingest: Path) -> tuple[ImageSet, NDArray[np.
     size = np.bincount(pool.labels[member], minlength=len(pool.classes))
     rng = np.random.default_rng(runtime.derive_seed(config.seed, "shadows"))
     units = tie(pool.rows["patient"].tolist(), clusters)
-    return pool, shadows.draw(units, pool.labels, size, config.shadows.trainings, rng)
+    return pool, units, shadows.draw(units, pool.labels, size, config.shadows.trainings, rng)
 
 
 def _members(pool: ImageSet) -> NDArray[np.bool_]:
@@ -166,15 +168,14 @@ def _of_the_run(ctx: Context, pool: ImageSet, device: str) -> NDArray[np.float64
 
 
 def _attack(
-    pool: ImageSet, unit: str, target: NDArray[np.float64], others: NDArray[np.float64], inside: NDArray[np.bool_]
+    pool: ImageSet, units: NDArray[np.int64], target: NDArray[np.float64], others: NDArray[np.float64], inside: NDArray[np.bool_]
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
-    """``shadows.json``, and each image's scores by ``weights`` and by ``images``."""
+    """``shadows.json``, and each image's scores by ``weights`` and by ``images``; patients who share near-duplicates count as one."""
     from pipeline.evaluate import labelled
 
     member, everyone = _members(pool), labelled(pool)
     subgroups = _subgroups(everyone, pool.classes)
     result: dict[str, Any] = {
-        "unit": unit,
         "trainings": len(inside),
         "members": int(member.sum()),
         "non_members": int((~member).sum()),
@@ -184,10 +185,10 @@ def _attack(
     for name, columns in (("weights", slice(WEIGHTS)), ("images", slice(WEIGHTS, None))):
         own, theirs = target[:, columns], others[:, :, columns]
         scored[name] = shadows.scores(own, theirs, inside)
-        result[name] = shadows.measure(scored[name], member, everyone.groups, subgroups)
+        result[name] = shadows.measure(scored[name], member, units, subgroups)
         # A training that had no regard to the split, in the place of the run's: what is found there is the split's own.
         twin = shadows.scores(theirs[0], theirs[1:], inside[1:])
-        control[name] = {"twin": shadows.measure(twin, member, everyone.groups, {})["auc"], **shadows.power(theirs, inside)}
+        control[name] = {"twin": shadows.measure(twin, member, units, {})["auc"], **shadows.power(theirs, inside)}
     result["control"] = {"auc": control["weights"]["twin"], **control}
     return result, scored
 

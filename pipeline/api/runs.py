@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.stages import Step
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+SHADOW_LEVELS = 6
+"""As many as :data:`privacy.shadows.LEVELS` has, without what that imports."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,16 @@ def shadow_cost(config: Config, *, out: Path | None = None) -> str:
 
     assert config.train is not None
     _, folder = _chosen(config, (), out)
-    count, records = config.shadows.trainings, [read_record(folder / stage) for stage in ("train", "generate")]
+    count, stages = config.shadows.trainings, {name: read_record(folder / name) for name in ("ingest", "train", "generate")}
     text = f"{count} trainings of {config.train.images:,} images, each with as many images as the run generates"
-    seconds = [record["seconds"] for record in records if record is not None and isinstance(record.get("seconds"), int | float)]
-    if len(seconds) < len(records):
-        return f"{text}: {count} times what train and generate will take"
-    return f"{text}: about {count * sum(seconds) / 60:.0f} minutes, as train and generate took {sum(seconds):.0f} s; less on several GPUs"
+    records = [record for record in stages.values() if record is not None]
+    if len(records) < len(stages):
+        return f"{text}: {count} times what train and generate will take, or somewhat more"
+    ingest, train, generate = records
+    # Each image is looked at under every level and draw, at a third of the work of an image in training.
+    looked = sum(int(ingest["summary"][split]) for split in ("train", "audit")) * SHADOW_LEVELS * config.shadows.draws / 3
+    seconds = count * (train["seconds"] * (1 + looked / config.train.images) + generate["seconds"])
+    return f"{text}: about {max(1, round(seconds / 60))} minutes, as train took {train['seconds']:.0f} s; less on several GPUs"
 
 
 def show(run: Path, console: Console | None = None, *, gate: Mapping[str, Any] | None = None) -> None:

@@ -47,9 +47,13 @@ DRAWS = {"plain": 4, "null": 2, "mirrored": 2}
 LEAKS = tuple((count, sigma) for count in (10, 30) for sigma in (0.25, 0.5))
 """Planted leaks: how many, and regenerated from which noise level."""
 OTHERS = (4, 8, 15)
+PLAIN = 6
+"""Trainings that are attacked without shadows too."""
 
 Floats = NDArray[np.float64]
 Attack = Callable[[Floats, Floats, NDArray[np.bool_]], Floats]
+Leak = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""A release, and which images of the pool leaked into it."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -83,56 +87,75 @@ def pool_of(config: Config) -> tuple[ImageSet, NDArray[np.int64], int]:
     return pool, tie(rows["patient"].astype(str).tolist(), rows["duplicate_group"].to_numpy()), len(parts[0])
 
 
+class Trainings:
+    """Trainings on random parts of a pool, what an attack sees of each, and their releases with planted leaks."""
+
+    def __init__(self, options: argparse.Namespace, began: float) -> None:
+        self.began, self.device = began, runtime.device()
+        self.config = quality.configuration(options, settings(options))
+        self.pool, self.units, size = pool_of(self.config)
+        classes = len(self.pool.classes)
+        self.sizes = np.round(np.bincount(self.pool.labels, minlength=classes) * size / len(self.pool)).astype(np.int64)
+        model = describe(self.config.train, self.pool, mean_and_spread(self.pool.images)[1])
+        self.shadows = Shadows(self.config, self.pool, model, self.device)
+        self.neighbourhoods = Neighbourhoods(self.pool.images, self.device)
+        self.asked = asked_for(self.config, classes)
+        self.everyone = Labelled(np.asarray(self.pool.images), self.pool.findings, self.units)
+        self.condition = Condition.of_classes(self.pool.labels, classes)
+        say(f"{len(self.pool)} images in {self.units.max() + 1} units, {self.sizes.sum()} a training", began)
+
+    def see(self, number: int, plain: bool) -> tuple[dict[str, NDArray[Any]], list[Leak], dict[str, Any]]:
+        """Train; what is seen of it, its releases with leaks, and with ``plain`` what the attack without shadows finds."""
+        # Each by itself, so that what the others saw tells nothing of it.
+        inside = shadows.draw(self.units, self.pool.labels, self.sizes, 1, np.random.default_rng([2, number]))[0]
+        denoiser = self.shadows.train(number, inside)
+        quality.wait(self.device)
+        say(f"training {number} on {inside.sum()} images", self.began)
+        row: dict[str, Any] = {"training": number}
+        given = denoiser, self.everyone.unit, self.condition
+        with runtime.autocast(self.device):
+            white = white_box(*given, self.device, self.config.train.batch)
+            if plain:
+                rng = np.random.default_rng(number)
+                found = membership.attack(*given, inside, self.units, draws=4, rng=rng, device=self.device)
+                row |= {"cheap_auc": found.auc.value, "cheap_tpr": found.tpr_at_1pct_fpr.value}
+        released = self.shadows.release(*self.asked)
+        leaks = [leak(denoiser, self.config, self.everyone, inside, released, one, self.device) for one in LEAKS]
+        around = np.stack([self.neighbourhoods.features(images) for images, _ in leaks])
+        seen = {view: errors.astype(np.float32) for view, errors in white.items()}
+        seen |= {"inside": inside, "units": self.units, "leaky": around.astype(np.float32)}
+        seen |= {"black": self.neighbourhoods.features(released).astype(np.float32)}
+        seen |= {f"planted_{place}": planted for place, (_, planted) in enumerate(leaks)}
+        say("features", self.began)
+        return seen, leaks, row
+
+
+def settings(options: argparse.Namespace) -> list[str]:
+    """What differs from the shipped configuration."""
+    if options.tiny:
+        return ["train.images=128", "generate.per_class=20"]
+    return [f"train.images={options.images}", "generate.batch=3000"]  # one batch, and so one graph to capture
+
+
 def make(options: argparse.Namespace, record: report.Record) -> None:
-    """Train, and keep what an attack sees of each training in ``--out``."""
-    began, device = time.perf_counter(), runtime.device()
-    length = 16 * 8 if options.tiny else options.images
-    config = quality.configuration(options, [f"train.images={length}", *(["generate.per_class=20"] if options.tiny else [])])
-    pool, units, size = pool_of(config)
-    say(f"{len(pool)} images in {units.max() + 1} units", began)
-    classes = len(pool.classes)
-    share = size / len(pool)
-    model = describe(config.train, pool, mean_and_spread(pool.images)[1])
-    trainings, neighbourhoods = Shadows(config, pool, model, device), Neighbourhoods(pool.images, device)
-    labels, seeds = asked_for(config, classes)
-    everyone = Labelled(np.asarray(pool.images), pool.findings, units)
-    condition = Condition.of_classes(pool.labels, classes)
-    say("neighbourhoods", began)
+    """Train, and keep what an attack sees of each training in ``--out``; then search some releases with leaks for copies."""
+    began = time.perf_counter()
+    trainings = Trainings(options, began)
+    to_search = []
     for number in range(options.first, options.first + options.trainings):
         if time.perf_counter() - began > options.seconds:
             say(f"no time for training {number} and those after it: --first {number}", began)
             break
-        # Each by itself, so that what the others saw tells nothing of it.
-        size_of_class = np.round(np.bincount(pool.labels, minlength=classes) * share).astype(np.int64)
-        inside = shadows.draw(units, pool.labels, size_of_class, 1, np.random.default_rng([2, number]))[0]
-        denoiser = trainings.train(number, inside)
-        quality.wait(device)
-        say(f"training {number} on {inside.sum()} images", began)
-        with runtime.autocast(device):
-            plain = membership.attack(
-                denoiser, everyone.unit, condition, inside, units, draws=4, rng=np.random.default_rng(number), device=device
-            )
-            white = white_box(denoiser, everyone.unit, condition, device, config.train.batch)
-        released = trainings.release(labels, seeds)
-        black = neighbourhoods.features(released)
-        leaks = [leak(denoiser, config, everyone, inside, released, one, device) for one in LEAKS]
-        around = np.stack([neighbourhoods.features(images) for images, _ in leaks])
-        quality.wait(device)
-        say("features", began)
-        np.savez(
-            options.out / f"seen_{number:03d}.npz",
-            inside=inside,
-            units=units,
-            **{view: errors.astype(np.float32) for view, errors in white.items()},
-            black=black.astype(np.float32),
-            leaky=around.astype(np.float32),
-            **{f"planted_{number}": planted for number, (_, planted) in enumerate(leaks)},
-        )
-        row: dict[str, Any] = {"training": number, "cheap_auc": plain.auc.value, "cheap_tpr": plain.tpr_at_1pct_fpr.value}
-        if number - options.first < options.searched:
-            row["searched"] = [searched(everyone, inside, images, planted, device) for images, planted in leaks]
-            say(f"copy search {row['searched']}", began)
+        seen, leaks, row = trainings.see(number, plain=number < PLAIN)
+        np.savez(options.out / f"seen_{number:03d}.npz", **seen)  # type: ignore[arg-type]
         record.add(row)
+        if len(to_search) < options.searched:
+            to_search.append((number, seen["inside"], leaks))
+    for number, inside, leaks in to_search:
+        for which, (images, planted) in zip(LEAKS, leaks):
+            found = searched(trainings.everyone, inside, images, planted, trainings.device)
+            say(f"copy search of training {number}, {which[0]} leaks from sigma {which[1]}: {found}", began)
+            record.add({"searched": number, "leaks": which[0], "sigma": which[1], "found": found})
 
 
 def white_box(denoiser: Denoiser, images: NDArray[np.float32], condition: Condition, device: str, batch: int) -> dict[str, Floats]:
@@ -158,7 +181,7 @@ def leak(
     released: NDArray[np.uint8],
     which: tuple[int, float],
     device: str,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+) -> Leak:
     """The release with some of its images replaced by members that were put under noise and denoised; and their numbers."""
     count, sigma = which
     chosen = np.random.default_rng(1).choice(np.flatnonzero(inside), count, replace=False)
@@ -280,9 +303,6 @@ def main(arguments: list[str] | None = None) -> None:
     if cheap:
         values = np.array([[row["cheap_auc"], row["cheap_tpr"]] for row in cheap])
         print(f"without shadows: AUC {values[:, 0].mean():.3f}, TPR {values[:, 1].mean():.3f} at 1 % ({len(values)} trainings)", flush=True)
-    for row in cheap:
-        if "searched" in row:
-            print(f"copy search, training {row['training']}, {list(zip(LEAKS, row['searched']))}", flush=True)
     if len(seen) > shadows.FEWEST and not options.no_attack:
         attack(seen, record)
 

@@ -29,6 +29,7 @@ def test_it_trains_attacks_and_prints_and_goes_on_with_what_is_there(pool, tmp_p
     assert "without shadows: AUC" in out
     assert "5 targets" in out
     assert out.count("| 30 | ") == 2
+    assert out.count("leaks from sigma") == len(membership_power.LEAKS)
     rows = [row for one in report.load(tmp_path, membership_power.BENCHMARK) for row in one["rows"]]
     assert sorted(row["training"] for row in rows if "training" in row) == [0, 1, 2, 3, 4]
     seen = [np.load(path) for path in sorted(tmp_path.glob("seen_*.npz"))]

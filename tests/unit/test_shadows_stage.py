@@ -21,6 +21,7 @@ from pipeline.progress import Console, Reporter
 from pipeline.shadow_training import Shadows
 from pipeline.show import show
 from pipeline.stages import flow
+from privacy.shadows import LEVELS
 
 SMALL = {"images": 160, "batch": 16, "widths": [16, 32], "blocks": 1, "attention": [], "augment": 0.2, "dropout": 0.1}
 
@@ -124,7 +125,7 @@ def test_interrupted_it_goes_on_with_the_next_training_and_ends_the_same(run, tm
 
 def test_a_damaged_measurement_is_made_again(run, monkeypatch):
     config, trained = configuration(), []
-    pool, inside = shadows._pool_and_draws(config, run / "ingest")
+    pool, _, inside = shadows._pool_and_draws(config, run / "ingest")
     parts = run / "shadows" / "partial"
     parts.mkdir(parents=True)
     shadows.make_parts(shadows.Share(0, 2), config, run / "ingest", run / "train", parts, report=trained.append)
@@ -144,7 +145,7 @@ def test_a_damaged_measurement_is_made_again(run, monkeypatch):
 def test_a_shadow_is_the_training_that_a_run_on_its_images_would_be(run, tmp_path, more):
     """The second of two, trained in place, against the train and generate stages on a cohort of its images alone."""
     config = configuration(**more)
-    pool, inside = shadows._pool_and_draws(config, run / "ingest")
+    pool, _, inside = shadows._pool_and_draws(config, run / "ingest")
     alone = pool.take(inside[1])
     trained = tmp_path / "alone" / "train"
     trained.mkdir(parents=True)
@@ -186,7 +187,7 @@ def test_a_shadow_is_the_training_that_a_run_on_its_images_would_be(run, tmp_pat
 
 def test_draws_keep_twins_together_and_do_not_know_the_split(run):
     config = configuration(8)
-    pool, inside = shadows._pool_and_draws(config, run / "ingest")
+    pool, _, inside = shadows._pool_and_draws(config, run / "ingest")
     assert set(pool.rows["split"]) == {"train", "audit"}
     assert (inside[:, pool.rows["id"].isin(["i0", "i1", "i2", "i3"]).to_numpy()].sum(axis=1) % 4 == 0).all()
     images = ImageSet.load(run / "ingest")
@@ -195,7 +196,7 @@ def test_draws_keep_twins_together_and_do_not_know_the_split(run):
     for mine, theirs in (("train", "audit"), ("audit", "train")):
         images.rows.loc[images.rows["patient"] == first[mine], "split"] = theirs
     images.save(run / "ingest")
-    assert np.array_equal(shadows._pool_and_draws(config, run / "ingest")[1], inside)
+    assert np.array_equal(shadows._pool_and_draws(config, run / "ingest")[2], inside)
 
 
 def test_a_warm_start_from_the_runs_own_patients_is_refused(run):
@@ -231,10 +232,12 @@ def test_the_stage_is_there_where_trainings_are_asked_for():
 def test_the_plan_says_what_shadows_cost_in_minutes_where_a_training_is_finished(run, tmp_path):
     config = configuration(8)
     text = "8 trainings of 160 images, each with as many images as the run generates"
-    assert shadow_cost(config, out=tmp_path / "new") == f"{text}: 8 times what train and generate will take"
-    for stage, seconds in (("train", 100.0), ("generate", 20.0)):
-        artifacts.publish(run / stage, {"stage": stage}, seconds=seconds)
-    assert shadow_cost(config, out=run).startswith(f"{text}: about 16 minutes, as train and generate took 120 s")
+    assert shadow_cost(config, out=tmp_path / "new") == f"{text}: 8 times what train and generate will take, or somewhat more"
+    summaries = {"ingest": {"train": 100, "audit": 60}, "train": {}, "generate": {}}
+    for stage, seconds in (("ingest", 5.0), ("train", 100.0), ("generate", 20.0)):
+        artifacts.publish(run / stage, {"stage": stage}, seconds=seconds, summary=summaries[stage])
+    minutes = 8 * (100 * (1 + 160 * len(LEVELS) / 3 / 160) + 20) / 60
+    assert shadow_cost(config, out=run) == f"{text}: about {minutes:.0f} minutes, as train took 100 s; less on several GPUs"
 
 
 def test_the_command_tells_the_cost_where_the_stage_would_run(command, tmp_path):
