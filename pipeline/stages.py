@@ -28,7 +28,7 @@ from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
-from privacy import gate
+from privacy import limits
 
 UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
@@ -61,7 +61,7 @@ STAGES = (
     Stage("ingest", 8, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
     Stage("train", 4, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
-    Stage("audit", 2, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
+    Stage("audit", 3, ("ingest", "train", "generate"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"),
     Stage(
         "evaluate",
         2,
@@ -76,7 +76,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        2,
+        3,
         ("ingest", "train", "generate", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,
@@ -158,7 +158,7 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
 def check_settings(config: Config) -> None:
     """Raise InputError where a configuration would loosen the gate, or names a signing key that is none."""
     try:
-        gate.copy_bound(config.release.max_copy_rate)
+        limits.copy_bound(config.release.max_copy_rate)
     except ValueError as error:
         raise InputError(f"release.max_copy_rate: {error}") from None
     if config.release.sign is not None:

@@ -73,7 +73,7 @@ def check_record(value: Any, gate: Mapping[str, Any], digests: Mapping[str, str]
         raise Damage(f"is none of a release's stage: {'.'.join(map(str, item['loc']))[:80]}: {item['msg']}") from None
     verdict = gate["images"]["verdict"]
     summary = {"verdict": verdict, "weights": gate["weights"]["verdict"], "attempt": gate["attempt"]}
-    released = next(check["n"] for check in gate["checks"] if check["name"] == "copies") if verdict == "pass" else 0
+    released = next(check.get("images") for check in gate["checks"] if check["name"] == "copies") if verdict == "pass" else 0
     settings = record.identity.config
     bound = {
         "identity": record.fingerprint == fingerprint(value["identity"]),

@@ -123,6 +123,12 @@ def interval(measure: Any) -> str:
     return f"{value} ({'spread ' if 'spread' in measure else ''}{low} to {high})".replace("-", "−")
 
 
+def planted(row: Mapping[str, Any]) -> str:
+    """What was done to planted copies of one kind, as words."""
+    strength = row.get("strength")
+    return str(row.get("kind")).replace("_", " ") + (f" {number(strength)}" if isinstance(strength, int | float) else "")
+
+
 def limitations(results: Results) -> list[str]:
     """Known limitations of this cohort, one sentence each: those of the method first, then what this run measured."""
     config = results.config
@@ -133,6 +139,7 @@ def limitations(results: Results) -> list[str]:
         "A label is the finding that the image was generated for; no radiologist has confirmed that it is visible.",
         f"Images are {results.config.ingest.size} × {results.config.ingest.size} pixels: finer signs of disease are not represented.",
         "The privacy verdict covers the attacks listed in it, at their measured power; it is evidence, not a mathematical guarantee.",
+        "Other images of a training patient than those that were trained on, and what is common to a group of patients, are not covered.",
     ]
     if not config.judged_by_classifiers:
         why = "the images have no labels" if config.ingest.unlabelled else "the holdout spares no patients for it"
@@ -145,7 +152,7 @@ def limitations(results: Results) -> list[str]:
         recall = dig(row, "recall.low")
         if isinstance(recall, float | int) and recall < 0.8:
             found.append(
-                f"Planted copies changed by “{row.get('transform')}” were found only with a recall of {interval(row.get('recall'))}: "
+                f"Planted copies changed by “{planted(row)}” were found only with a recall of {interval(row.get('recall'))}: "
                 f"such copies could have been missed."
             )
     realism = dig(results.evaluation, "fidelity.two_sample.synthetic")

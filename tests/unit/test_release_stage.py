@@ -20,12 +20,12 @@ from pipeline.errors import InputError
 from pipeline.release import contents, stage
 from pipeline.release.verify import verify
 from pipeline.stages import Context
-from privacy import gate
+from privacy import limits
 
 
 @pytest.fixture(autouse=True)
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
 
 
 def release(run: Path, verdict: str = "pass", channels: int = 1) -> Context:
