@@ -11,7 +11,7 @@ For each seed a small denoiser is trained on phantoms of its own, and the gate j
 Trainings and judgements are processes of their own, ``--jobs`` at a time, which share one GPU where there is one.
 
     python -m tests.benchmarks.gate_controls --seeds 100 --jobs 8 --out results
-    python -m tests.benchmarks.gate_controls --seeds 2 --patients 120 --images 2000 --per-class 12 --planted 20 --out results    (a CPU)
+    python -m tests.benchmarks.gate_controls --seeds 2 --patients 300 --images 2000 --per-class 12 --planted 20 --out results    (a CPU)
 """
 
 from __future__ import annotations
