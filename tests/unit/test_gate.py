@@ -507,7 +507,7 @@ def test_an_honest_set_fails_once_in_a_hundred_at_the_most():
     The leading run is discrete, and ε and the AUC have their allowance between guessing and failing: the rate lies well below the sum.
     """
     rng = np.random.default_rng(0)
-    trials, failed = 3000, 0
+    trials, failed = 2000, 0
     guessing = math.sqrt(1 / (12 * 400) * 2)
     for _ in range(trials):
         flagged = int(rng.random() < limits.FALSE_ALARMS["copies"])
