@@ -143,9 +143,10 @@ def _whole(measure: Mapping[str, Any] | None) -> dict[str, Any]:
 def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, replication: bool = False) -> dict[str, Any]:
     """The verdict that follows from checks.
 
-    A subject has the worst verdict of its checks: fail, then inconclusive, then pass. A check that is *not judged* counts as inconclusive
-    where the gate cannot do without it: all but ``membership_images``, and but ``split_bias`` of images whose split this program drew at
-    random. Weights of which nothing was judged, because a foreign set comes without them, are *not judged* themselves.
+    A subject has the worst verdict of its checks: fail, then inconclusive, then pass. A check that is *not judged* counts as inconclusive.
+    Two may fail images and clear them of something, but are not asked for, so that their being open changes nothing: ``membership_images``
+    (who tries an attack must not fare worse than who does not), and ``split_bias`` where this program drew the split at random. Weights of
+    which nothing was judged, because a foreign set comes without them, are *not judged* themselves.
 
     Args:
         found: as :func:`checks` makes them, every kind once and in its order; numbers may have been through JSON.
@@ -217,10 +218,9 @@ def _same(check: Mapping[str, Any], made: Mapping[str, float]) -> bool:
 def _verdict(subject: str, table: list[dict[str, Any]], spared: set[tuple[str, str]], replication: bool) -> dict[str, Any]:
     by_verdict: dict[str, list[str]] = {verdict: [] for verdict in ("fail", "inconclusive", "pass")}
     for check in table:
-        if check["verdict"] != NOT_JUDGED:
-            by_verdict[check["verdict"]].append(check["reason"])
-        elif (check["name"], subject) not in spared:
-            by_verdict["inconclusive"].append(check["reason"])
+        settled = check["verdict"] in ("pass", "fail")
+        if settled or (check["name"], subject) not in spared:
+            by_verdict[check["verdict"] if settled else "inconclusive"].append(check["reason"])
     if subject == "weights" and all(check["verdict"] == NOT_JUDGED for check in table):
         return {"verdict": NOT_JUDGED, "reasons": by_verdict["inconclusive"]}
     if replication:
