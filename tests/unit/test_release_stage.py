@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import release_run
 from PIL import Image
-from release_run import CLASSES, LENIENT, audit, make_context, released, synthetic_images
+from release_run import CLASSES, LENIENT, audit, make_context, measure, released, synthetic_images
 
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
@@ -202,3 +202,15 @@ def test_a_second_release_of_a_cohort_is_judged_with_the_first(tmp_path: Path) -
     assert [gate["attempt"] for gate in gates] == [1, 2]
     assert [check["earlier_recall"] for check in copies] == [None, copies[0]["recall"]]
     assert [check["confidence"] for check in copies] == [limits.confidence(1), limits.confidence(2)]
+
+
+def test_shadow_trainings_clear_weights_and_stand_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {"auc": measure(0.512, n=1200), "tpr_at_1pct_fpr": measure(0.011, 0.008), "worst": {"name": "nodule", "auc": measure(0.53)}}
+    shadows = {"trainings": 8, "members": 1100, "non_members": 550, "weights": part, "images": part, "control": {"auc": measure(0.5)}}
+    monkeypatch.setattr(release_run, "audit", lambda verdict: audit(verdict) | {"shadows": shadows})
+    ctx = make_context(tmp_path / "run")
+    assert stage.run(ctx)["weights"] == "pass"
+    assert "Membership with shadow trainings" in (ctx.out / "report.html").read_text()
+    shadows["weights"] = {**part, "auc": measure(0.86)}
+    ctx = make_context(tmp_path / "other")
+    assert (stage.run(ctx)["weights"], stage.run(ctx)["verdict"]) == ("fail", "pass")
