@@ -15,7 +15,7 @@ NUMBERS = ("value", "low", "high", "n", "threshold")
 NOT_JUDGED = "not judged"
 DRAWN = ("by this program", "at random, as declared", "unknown")
 """How it was decided who is sealed: a control is a random sample of the same source, or it is none."""
-_LABEL = re.compile(r"[a-z][a-z0-9_]{0,23}( [0-9]{1,4}(\.[0-9]{1,4})?)?")
+_LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}( [0-9]{1,4}(\.[0-9]{1,4})?)?")
 LABELS = 100
 """Kinds of planted copies, at the most."""
 
