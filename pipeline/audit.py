@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from evaluation.data import Labelled
 from pipeline import runtime
-from pipeline.artifacts import write_json
+from pipeline.artifacts import read_object, write_json
 from pipeline.cohorts.ledger import count_attempt
 from pipeline.context import Context
 from pipeline.diffusion.conditioning import Condition
@@ -24,14 +25,18 @@ from pipeline.phantom.image import phantom_arrays
 from pipeline.regenerate import regenerator
 from pipeline.release.results import interval
 from pipeline.train import load_denoiser
-from privacy import audit, copy_report, copy_score, membership
+from privacy import attributes, audit, copy_report, copy_score, judgements, membership, one_run
 
+ATTRIBUTES = ("sex", "age_band", "site")
+"""Columns that an attacker would like to know of a patient."""
 STAND_INS = 150
 """Phantom patients that the copies' score is learned from where the real validation images are too few."""
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Search for copies, measure the search's power, attack the weights; writes ``audit.json`` and ``pairs.png``.
+    """Search for copies, measure the search's power, attack membership and attributes; writes ``audit.json`` and ``pairs.png``.
+
+    What shadow trainings found is taken over where the run has them.
 
     The weights of a foreign set are not here to be attacked, and its holdout may be too small to calibrate the search, or missing: its
     nearest images are found none the less, and the gate says what that leaves open.
@@ -71,23 +76,68 @@ def run(ctx: Context) -> dict[str, Any]:
             report=advance,
         )
     attacked = None if foreign else _attacked(ctx, train, audited, device)
-    unit = unit_of(ctx.folder("ingest"))
+    drawn = judgements.DRAWN[0 if not foreign else 1 if section.holdout_random else 2]
+    bias_rng = np.random.default_rng(runtime.derive_seed(seed, "split bias"))
     report = audit.summarise(
         found,
         attacked,
-        unit=unit,
+        pixels=images.shape[-1],
+        unit=unit_of(ctx.folder("ingest")),
+        drawn=drawn,
         n_train=len(train.images),
         n_audit=len(audited.images),
         holdout_units=len(np.unique(audited.groups)),
+        bias=audit.split_bias(train, audited, bias_rng) if foreign and len(audited) >= least else None,
+        further={
+            "shadows": read_object(ctx.folder("shadows") / "shadows.json") if "shadows" in ctx.records else None,
+            "one_run": _one_run(ctx, everyone, images, device) if drawn != judgements.DRAWN[2] else None,
+            "attributes": _attributes(everyone, synthetic),
+        },
     )
-    count_attempt(ctx)  # before anybody can read what came of it
-    write_json(ctx.out / "audit.json", report)
+    standing = count_attempt(ctx)  # before anybody can read what came of it
+    write_json(ctx.out / "audit.json", report | dataclasses.asdict(standing))
     pair_sheet(images, train.images, found, ctx.out / "pairs.png")
+    shown = report.get("one_run", {})
     return {
         "flagged_as_copies": f"{report['copies']['flagged']} of {len(images)}",
         "search_recall_at_least": round(found.recall_low, 3),
         **({"membership_auc": interval(report["membership"]["auc"])} if attacked is not None else {}),
+        **{f"epsilon_{subject}_at_least": round(run["epsilon_low"], 2) for subject, run in shown.items()},
     }
+
+
+def _one_run(ctx: Context, everyone: ImageSet, synthetic: NDArray[np.uint8], device: str) -> dict[str, Any]:
+    """What one run shows of ε, for the images and for the weights where they are here."""
+    rows = everyone.rows["split"].isin(("train", "audit")).to_numpy()
+    both = everyone.take(rows)
+    # Who shares a near-duplicate is in one split, and tosses one coin.
+    clusters = both.rows["duplicate_group"].to_numpy(np.int64) if "duplicate_group" in both.rows else np.full(len(both), -1)
+    units = tie(both.rows["patient"].tolist(), clusters)
+    member = (both.rows["split"] == "train").to_numpy()
+    real = Labelled(np.asarray(both.images), both.findings, units)
+
+    def rng(subject: str) -> np.random.Generator:
+        return np.random.default_rng(runtime.derive_seed(ctx.config.seed, f"one run, {subject}"))
+
+    found = {"images": one_run.from_images(real, units, member, synthetic, rng("images"))}
+    if "train" in ctx.records:
+        denoiser, model = load_denoiser(ctx.folder("train"), device)
+        condition = Condition.of_classes(real.labels, len(model["classes"]))
+        draws = ctx.config.audit.membership_draws
+        with runtime.autocast(device):
+            found["weights"] = one_run.from_weights(
+                denoiser, real, condition, units, member, draws=draws, rng=rng("weights"), device=device
+            )
+    return {subject: run.to_dict() for subject, run in found.items() if run is not None}
+
+
+def _attributes(everyone: ImageSet, synthetic: ImageSet) -> dict[str, Any]:
+    """What the images tell of sex, age band, site and finding, of train patients and of others."""
+    train, audited, val = (_side(everyone, name, columns=ATTRIBUTES) for name in ("train", "audit", "val"))
+    if not len(audited):
+        return {}
+    made = Labelled(np.asarray(synthetic.images), synthetic.findings, np.arange(len(synthetic)))
+    return attributes.infer(train, audited, made, val)
 
 
 def _attacked(ctx: Context, train: Labelled, audited: Labelled, device: str) -> membership.Membership:
@@ -111,12 +161,15 @@ def _both(synthetic: NDArray[np.uint8], unseen: NDArray[np.uint8]) -> int:
     return int((first < len(unseen)).sum())
 
 
-def _side(everyone: ImageSet, *splits: str) -> Labelled:
-    """The images of some splits; patients who share a near-duplicate count as one."""
+def _side(everyone: ImageSet, *splits: str, columns: tuple[str, ...] = ()) -> Labelled:
+    """The images of some splits, with those of the columns that the cohort has (an empty text is unknown); patients who share a
+    near-duplicate count as one."""
     rows = everyone.rows
     groups = tie(rows["patient"].tolist(), rows["duplicate_group"].to_numpy())
     mask = rows["split"].isin(splits).to_numpy()
-    return Labelled(np.asarray(everyone.images[mask]), everyone.findings[mask], groups[mask])
+    known = {name: rows.loc[mask, name].astype(object) for name in columns if name in rows}
+    values = {name: column.where(column.notna(), "").to_numpy(dtype=str) for name, column in known.items()}
+    return Labelled(np.asarray(everyone.images[mask]), everyone.findings[mask], groups[mask], values)
 
 
 def _learn(everyone: ImageSet, seed: int) -> Labelled:

@@ -28,7 +28,7 @@ from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
-from privacy import gate
+from privacy import limits
 
 UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
@@ -176,7 +176,7 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
 def check_settings(config: Config) -> None:
     """Raise InputError where a configuration would loosen the gate, or names a signing key that is none."""
     try:
-        gate.copy_bound(config.release.max_copy_rate)
+        limits.copy_bound(config.release.max_copy_rate)
     except ValueError as error:
         raise InputError(f"release.max_copy_rate: {error}") from None
     if config.release.sign is not None:

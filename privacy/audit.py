@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.decomposition import PCA
 
 from evaluation.data import Labelled
-from evaluation.intervals import clopper_pearson, clopper_pearson_upper
+from evaluation.intervals import Interval, clopper_pearson, cross_fitted
 from privacy import membership
 from privacy.copy_report import CopyReport
 from privacy.model import C, Denoiser
@@ -48,28 +49,62 @@ def attack_membership(
     )
 
 
+def split_bias(train: Labelled, audit: Labelled, rng: np.random.Generator) -> Interval:
+    """AUC of telling train from holdout images without any generator, cross-fitted by patient: how far two sides differ by themselves.
+
+    At most MEMBERSHIP_IMAGES of each side, drawn at random, by a logistic regression on their first 20 principal components.
+    """
+    chosen = [side.take(rng.permutation(len(side))[:MEMBERSHIP_IMAGES]) for side in (train, audit)]
+    pixels = np.concatenate([side.unit.reshape(len(side), -1) for side in chosen])
+    member = np.arange(len(pixels)) < len(chosen[0])
+    groups = np.concatenate([side.groups for side in chosen])
+    reduced = PCA(min(20, *pixels.shape), random_state=0).fit_transform(pixels)
+    scores, fold = membership.cross_fitted_scores(reduced, member, groups)
+    return cross_fitted(scores, member, groups, fold)
+
+
 def summarise(
-    found: CopyReport, attacked: membership.Membership | None, *, unit: str, n_train: int, n_audit: int, holdout_units: int
+    found: CopyReport,
+    attacked: membership.Membership | None,
+    *,
+    pixels: int,
+    unit: str,
+    drawn: str,
+    n_train: int,
+    n_audit: int,
+    holdout_units: int,
+    bias: Interval | None = None,
+    further: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The audit as JSON: counts, intervals and power, without any image or identifier.
 
-    ``copies.rate`` is the share of copies among the synthetic images: the flagged share, with an upper bound that allows for what the
-    search would have missed (the Clopper–Pearson bound divided by the lower bound of the core recall). There is no ``membership`` without
-    weights that were attacked.
+    ``copies.rate`` is the flagged share of the synthetic images, with a Clopper–Pearson interval; what the search would have missed is the
+    gate's to allow for. There is no ``membership`` without weights that were attacked.
+
+    Args:
+        pixels: side of the images.
+        drawn: how it was decided who is sealed, one of :data:`privacy.judgements.DRAWN`.
+        bias: of :func:`split_bias`, where no attack on weights has measured it.
+        further: what other attacks found, by name: ``shadows``, ``one_run``, ``attributes``.
     """
     n, flagged = len(found.flagged), int(found.flagged.sum())
-    upper = min(1.0, clopper_pearson_upper(flagged, n) / found.recall_low) if found.recall_low > 0 else 1.0
+    constants = found.repeats.constant
     measures = {field.name: getattr(attacked, field.name) for field in dataclasses.fields(attacked)} if attacked is not None else {}
     membership_attack = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in measures.items()}
+    bias = attacked.control_auc if attacked is not None else bias
     nearest = {"train": float(found.matches.distance.min())}
     if len(found.audit_distance):
         nearest["audit"] = float(found.audit_distance.min())
     return {
         "unit": unit,
+        "drawn": drawn,
+        "pixels": pixels,
         "n": {"train": n_train, "audit": n_audit, "synthetic": n, "holdout_units": holdout_units},
         "copies": {
             "flagged": flagged,
-            "rate": {"value": flagged / n, "low": clopper_pearson(flagged, n).low, "high": upper, "n": n},
+            "rate": clopper_pearson(flagged, n).to_dict(),
+            "repeats": int((~found.repeats.new & ~constants).sum()),
+            "constants": int(constants.sum()),
             "threshold": found.threshold,
             "smallest_distance": nearest,
             "smallest_p": float(found.p_values.min()),
@@ -77,6 +112,15 @@ def summarise(
             "run_p": found.run.p_value,
             "recall_low": found.recall_low,
         },
-        "power": found.power,
+        "power": [_planted(row) for row in found.power],
         **({"membership": membership_attack} if membership_attack else {}),
+        **({"split_bias": bias.to_dict()} if bias is not None else {}),
+        **{name: value for name, value in (further or {}).items() if value},
     }
+
+
+def _planted(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the power table; its kind is named, whatever made it."""
+    kind = row.get("kind", row.get("transform"))
+    rest = {key: value for key, value in row.items() if key not in ("kind", "transform", "core")}
+    return {"kind": kind, "strength": row.get("strength"), **rest}

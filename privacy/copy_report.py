@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from evaluation.data import Labelled
 from evaluation.intervals import clopper_pearson, clopper_pearson_lower
-from privacy import copies, copy_score, power
+from privacy import copies, copy_score, limits, power
 from privacy.repeats import Repeats, find_repeats
 from privacy.tail import LeadingRun, Tail, leading_run, lower_tail, nearest_by_patient
 
-FALSE_ALARM = 0.0025
-"""Probability that any image of a set without copies is flagged: a quarter of the one in a hundred that all failing checks share."""
+FALSE_ALARM = limits.FALSE_ALARMS["copies"]
+"""Probability that any image of a set without copies is flagged."""
 CALIBRATION = 20
 """Non-members' images without which there is no tail to calibrate the search on."""
 IDENTICAL = 1e-4

@@ -31,7 +31,8 @@ class Judgement:
     Attributes:
         folder: the run folder, with ``audit/audit.json`` and, for local eyes only, ``audit/pairs.png``.
         verdict: on the synthetic images; there are no weights to judge.
-        gate: ``verdict``, ``images`` with its ``reasons``, ``checks``, and ``needed``: what would settle an inconclusive verdict.
+        gate: ``verdict``, ``images`` with its ``reasons``, ``checks``, ``attempt`` (which one on the cohort of ``train``), and ``needed``:
+            what would settle an inconclusive verdict.
         steps: what was planned before anything ran, a step a stage.
     """
 
@@ -46,6 +47,7 @@ def audit(
     train: str | Path,
     synthetic: str | Path,
     holdout: str | Path | None = None,
+    holdout_random: bool = False,
     labels: str | Path | None = None,
     out: str | Path | None = None,
     settings: Sequence[str] = (),
@@ -59,6 +61,9 @@ def audit(
         synthetic: its images: a folder of DICOM files or pictures, an ``.npz`` of MedMNIST's layout, or a release of this program.
         holdout: folder of real images like ``train``'s, of patients whom the generator never saw. Without it, or with few, nothing says how
             near chance comes: the verdict is ``inconclusive`` unless copies are identical, but the nearest pairs are found.
+        holdout_random: whether ``holdout`` was drawn at random from one source with ``train``, before the generator was trained. Without
+            that declaration it calibrates nothing that a ``pass`` could rest on: the verdict is ``inconclusive`` at best. The images of
+            both are compared all the same, and must not be told apart without the generator.
         labels: a table for all of them, as ``ingest.label_table`` says; without it ``labels.csv`` in each. It says whose the real images
             are (``patient_id``, where they are no DICOM); an audit needs no classes.
         out: the run folder; ``runs/audit-<name of synthetic>`` by default.
@@ -69,7 +74,7 @@ def audit(
     Raises:
         InputError: what was given cannot be used.
     """
-    config = foreign_config("audit", train, synthetic, holdout, labels, settings)
+    config = foreign_config("audit", train, synthetic, holdout, labels, settings, holdout_random=holdout_random)
     outcome = run(config, out=None if out is None else Path(out), until="audit", redo=redo, console=console)
     gate = judged(outcome.folder, config)
     return Judgement(outcome.folder, gate["verdict"], gate, outcome.steps)
@@ -80,6 +85,7 @@ def release(
     synthetic: str | Path,
     train: str | Path,
     holdout: str | Path,
+    holdout_random: bool = False,
     labels: str | Path | None = None,
     out: str | Path | None = None,
     settings: Sequence[str] = (),
@@ -95,7 +101,7 @@ def release(
     Raises:
         InputError: what was given cannot be used.
     """
-    config = foreign_config("release", train, synthetic, holdout, labels, settings)
+    config = foreign_config("release", train, synthetic, holdout, labels, settings, holdout_random=holdout_random)
     return run(config, out=None if out is None else Path(out), redo=redo, console=console)
 
 
@@ -111,8 +117,10 @@ def judged(folder: Path, config: Config) -> dict[str, Any]:
     """What the gate says of a finished audit."""
     from privacy import gate
 
-    checks = gate.checks(artifacts.read_object(folder / "audit" / "audit.json"), config.release.max_copy_rate)
-    return gate.decide(checks, replication=config.ingest.replication) | {"checks": checks}
+    audit = artifacts.read_object(folder / "audit" / "audit.json")
+    attempt = audit["attempt"]
+    checks = gate.checks(audit, config.release.max_copy_rate, attempt=attempt or 1, earlier_recall=audit["earlier_recall"])
+    return gate.decide(checks, attempt=attempt, replication=config.ingest.replication) | {"checks": checks, "attempt": attempt}
 
 
 def foreign_config(
@@ -122,10 +130,14 @@ def foreign_config(
     holdout: str | Path | None,
     labels: str | Path | None,
     settings: Sequence[str] = (),
+    *,
+    holdout_random: bool = False,
 ) -> Config:
     """The configuration of a foreign run. Raises InputError where the folders do not fit together."""
     from pipeline.ingest.survey import survey
 
+    if holdout_random and holdout is None:
+        raise InputError("--holdout-random says how the holdout was drawn, and there is none: give --holdout FOLDER")
     given = {"--train": train, "--synthetic": synthetic, "--holdout": holdout}
     paths = {option: Path(path) for option, path in given.items() if path is not None}
     for path in paths.values():
@@ -152,7 +164,9 @@ def foreign_config(
     if holdout is not None and not classes:
         ingest |= {"val_share": 0, "test_share": 0}
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", paths["--synthetic"].expanduser().resolve().stem).strip("-.")[:40] or "images"
-    data = {"name": f"{verb}-{name}", "ingest": ingest, "generate": {"import_from": paths["--synthetic"]}}
+    data: dict[str, Any] = {"name": f"{verb}-{name}", "ingest": ingest, "generate": {"import_from": paths["--synthetic"]}}
+    if holdout_random:
+        data["audit"] = {"holdout_random": True}
     return config_of(data, settings, verb)
 
 

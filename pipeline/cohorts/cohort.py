@@ -18,17 +18,19 @@ TORN = "torn"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One generated set that was judged.
+    """One generated set that was judged, under settings that draw the attacks and their power.
 
     Attributes:
-        generated: digest of the set.
+        generated: digest of the set and of those settings: whoever draws them anew tries again.
         verdict: pass, fail or inconclusive; empty until a release says it.
         date: of the first judgement, ``YYYY-MM-DD``.
+        recall: of the copy search on a set that passed, its lower bound; None where it is not known.
     """
 
     generated: str
     verdict: str
     date: str
+    recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,20 @@ class Cohort:
         pairs = ((self.patients, patients), (self.images, images))
         return any(settled.get(name, split) != split for settled, given in pairs for name, split in given.items())
 
-    def attempted(self, generated: str, verdict: str = "") -> tuple[Cohort, int]:
+    def released_before(self, generated: str) -> tuple[Attempt, ...]:
+        """The attempts that passed before this one was first judged."""
+        known = [attempt.generated for attempt in self.attempts]
+        earlier = self.attempts[: known.index(generated)] if generated in known else self.attempts
+        return tuple(attempt for attempt in earlier if attempt.verdict == "pass")
+
+    def attempted(self, generated: str, verdict: str = "", recall: float | None = None) -> tuple[Cohort, int]:
         """With an attempt on record, and its number from 1; the same set again does not count twice."""
         attempts = list(self.attempts)
         place = next((number for number, one in enumerate(attempts) if one.generated == generated), len(attempts))
         if place == len(attempts):
             attempts.append(Attempt(generated, "", time.strftime("%Y-%m-%d")))
-        attempts[place] = dataclasses.replace(attempts[place], verdict=verdict or attempts[place].verdict)
+        if verdict:
+            attempts[place] = dataclasses.replace(attempts[place], verdict=verdict, recall=recall)
         return dataclasses.replace(self, attempts=tuple(attempts)), place + 1
 
     def to_json(self, key: bytes) -> bytes:
@@ -100,8 +109,10 @@ class Cohort:
             splits, seen = {*patients.values(), *images.values()}, frozenset(value.get("seen", ()))
         except (RecursionError, TypeError, KeyError, AttributeError):
             raise ValueError("not a cohort's file") from None
-        texts = [text for attempt in judged for text in dataclasses.astuple(attempt)]
+        texts = [text for attempt in judged for text in (attempt.generated, attempt.verdict, attempt.date)]
         if not all(isinstance(text, str) for text in (mark, *texts, *seen)) or not splits <= {*SPLITS, TORN}:
+            raise ValueError("not a cohort's file")
+        if not all(attempt.recall is None or isinstance(attempt.recall, int | float) for attempt in judged):
             raise ValueError("not a cohort's file")
         if mark != artifacts.key_mark(key):
             return None

@@ -18,6 +18,7 @@ from pipeline.cohorts import folder
 from pipeline.cohorts.cohort import SPLITS, Attempt, Cohort
 from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
+from privacy import limits
 
 if TYPE_CHECKING:
     from pipeline.context import Context
@@ -93,33 +94,57 @@ def restore(run: Path, *, stands: bool) -> None:
             found.save(found.cohort.with_splits(*assigned))
 
 
-def count_attempt(ctx: Context, verdict: str = "") -> int | None:
-    """Which attempt on its cohort the generated set is, from 1; None for a replication, which is none.
+REDRAWN = {"audit": True, "shadows": True}
+"""Sections whose settings draw the attacks and their power: under others of them, a set is tried again."""
 
-    A set counts when it is judged, before anybody can see the result, and once: trying until it passes is visible. A foreign set counts
-    on the cohort of what its generator saw, and settles no split.
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """Where a generated set stands among those of its cohort.
+
+    Attributes:
+        attempt: its number, from 1; None for a replication, which is none.
+        earlier_recall: the lowest recall that the copy search had, at least, on a set of the cohort that passed before; None without one.
+    """
+
+    attempt: int | None
+    earlier_recall: float | None
+
+
+def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None) -> Standing:
+    """Which attempt on its cohort the generated set is.
+
+    A set counts when it is judged, before anybody can see the result, and once under the same settings of the attacks: trying until it
+    passes is visible, and so is drawing the power again. A foreign set counts on the cohort of what its generator saw, and settles no
+    split.
 
     Args:
         ctx: of a stage that needs ingest and generate.
         verdict: pass, fail or inconclusive, where it is known.
+        recall: of the copy search on it, its lower bound, where the verdict is pass.
 
     Raises:
         InputError: the ingest is damaged, or contradicts the cohort.
     """
     if ctx.config.ingest.replication:
-        return None
+        return Standing(None, None)
     assigned = _assigned(ctx.folder("ingest"), foreign=ctx.config.foreign)
     if assigned is None:
         raise InputError("ingest/rows.parquet or cohort.json is damaged: remove the ingest folder of this run to make it anew")
+    # What is declared of a holdout draws nothing.
+    drawn = ctx.config.model_dump(mode="json", include=REDRAWN, exclude={"audit": {"holdout_random"}})
+    generated = artifacts.fingerprint({"generated": str(ctx.records["generate"]["digest"]), "settings": drawn})
     with find(ctx.run, *assigned) as found:
         if ctx.config.foreign:
             cohort = dataclasses.replace(found.cohort, seen=found.cohort.seen.union(*assigned))
         else:
             _check(found.cohort, *assigned)
             cohort = found.cohort.with_splits(*assigned)
-        cohort, number = cohort.attempted(str(ctx.records["generate"]["digest"]), verdict)
+        cohort, number = cohort.attempted(generated, verdict, recall)
+        # An earlier version noted no recall: what its gate asked for is what is known.
+        recalls = [limits.MIN_RECALL if one.recall is None else one.recall for one in cohort.released_before(generated)]
         found.save(cohort)
-    return number
+    return Standing(number, min(recalls, default=None))
 
 
 def _check(cohort: Cohort, patients: Splits, images: Splits) -> None:

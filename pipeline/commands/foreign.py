@@ -17,6 +17,9 @@ Given = Annotated[Path | None, typer.Argument(help="Nothing; of a run folder it 
 Train = Annotated[Path | None, typer.Option(help="Folder of the real images that the generator was trained on.")]
 Synthetic = Annotated[Path | None, typer.Option(help="Its images: a folder of DICOM or pictures, an .npz as MedMNIST's, or a release.")]
 Holdout = Annotated[Path | None, typer.Option(help="Folder of real images of patients whom the generator never saw, 300 or more.")]
+Random = Annotated[
+    bool, typer.Option("--holdout-random", help="The holdout was drawn at random, from train's source, before the training.")
+]
 Labels = Annotated[Path | None, typer.Option(help="A CSV with the columns file and label, for all folders; class folders do as well.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Replace finished stages that these images or settings no longer fit.")]
 
@@ -27,6 +30,7 @@ def audit(
     train: Train = None,
     synthetic: Synthetic = None,
     holdout: Holdout = None,
+    holdout_random: Random = False,
     labels: Labels = None,
     out: Out = None,
     set_: Set = None,
@@ -38,6 +42,7 @@ def audit(
         train=folders["--train"],
         synthetic=folders["--synthetic"],
         holdout=holdout,
+        holdout_random=holdout_random,
         labels=labels,
         out=out,
         settings=set_ or (),
@@ -54,6 +59,7 @@ def release(
     synthetic: Synthetic = None,
     train: Train = None,
     holdout: Holdout = None,
+    holdout_random: Random = False,
     labels: Labels = None,
     out: Out = None,
     set_: Set = None,
@@ -65,6 +71,7 @@ def release(
         synthetic=folders["--synthetic"],
         train=folders["--train"],
         holdout=folders["--holdout"],
+        holdout_random=holdout_random,
         labels=labels,
         out=out,
         settings=set_ or (),

@@ -18,3 +18,6 @@ class AuditConfig(Section):
     """Copies planted for each kind of transformation to measure the search's power."""
     membership_draws: Annotated[int, Field(ge=1, le=1000)] = 4
     """Noise draws for each noise level of the membership attack."""
+    holdout_random: bool = False
+    """A foreign set: whether ``ingest.holdout`` was held out at random before the generator was trained, which nobody but its maker knows.
+    Without it the holdout controls nothing, and no set passes."""

@@ -59,6 +59,8 @@ class Config(Section):
             )
         if own and (ingest.holdout is not None or ingest.label_table is not None or ingest.unlabelled):
             raise ValueError("ingest.holdout, label_table and unlabelled belong to a foreign set: give generate.import_from")
+        if own and self.audit.holdout_random:
+            raise ValueError("audit.holdout_random belongs to a foreign set: this program draws who is sealed by itself")
         if not own and ingest.source not in ("dicom", "pictures"):
             raise ValueError("generate.import_from goes with ingest.source dicom or pictures: a folder of what its generator saw")
         if ingest.holdout is None and not ingest.val_share * ingest.test_share:

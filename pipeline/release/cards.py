@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.provenance import OTHER, plain_version
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures
-from pipeline.release.results import Results, dig, interval, limitations, number, planted_kind, standing
+from pipeline.release.results import Results, dig, interval, limitations, number, planted, standing
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -87,6 +87,7 @@ class DataCard(Part):
     source: Source
     privacy_verdict: Literal["pass"]
     attempt: int = Field(ge=1, description="which attempt on this cohort was judged")
+    gate_version: int = Field(ge=1, description="version of the gate's constants and rules")
     reasons: list[str]
     checks: list[Check]
     power: list[Figure] = Field(description="recall of planted copies, by the change made to them")
@@ -113,7 +114,7 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
         how_made=how_made(results),
         deidentification=actions(results),
         source=Source(**results.source, description=dataset_card(results.source["name"]) or ""),
-        power=[Figure(name=planted_kind(row), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
+        power=[Figure(name=planted(row), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
         standing=standing(results),
         evaluation=key_figures(results),
         utility=sentences(results.evaluation, ["real+synthetic"]),
@@ -141,6 +142,7 @@ def facts(gate: Mapping[str, Any], classes: Mapping[str, int], size: int) -> dic
         "out_of_scope": OUT_OF_SCOPE,
         "privacy_verdict": gate["images"]["verdict"],
         "attempt": gate["attempt"],
+        "gate_version": gate["gate_version"],
         "reasons": gate["images"]["reasons"],
         "checks": [Check(**{key: check[key] for key in Check.model_fields}) for check in checks],
         "digests": {name: gate["digests"][name] for name in ("images", "pixels", "rows")},

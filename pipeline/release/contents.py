@@ -23,7 +23,10 @@ PICTURES, DICOM = "images", "dicom"
 REFUSED = frozenset({GATE, REPORT})
 PASSED = REFUSED | {ROWS, ARCHIVE, CARD, CARD_TEXT, LICENCE, CHECKSUMS}
 
-GATE_KEYS = ("verdict", "unit", "images", "weights", "needed", "checks", "replication", "release", "software", "digests", "attempt")
+GATE_KEYS = (
+    *("verdict", "unit", "images", "weights", "needed", "gate_version"),
+    *("checks", "replication", "release", "software", "digests", "attempt"),
+)
 DIGEST_KEYS = ("images", "weights", "pixels", "rows")
 JUDGED_FILES = {
     "images": re.compile(r"images-[0-9]{5}\.npy|rows\.parquet"),

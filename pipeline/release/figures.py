@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.release.results import dig, interval, number, planted_kind
+from pipeline.release.results import dig, interval, number, planted
 
 ARMS = {
     "real": "real images",
@@ -72,9 +72,10 @@ def train_figures(model: Mapping[str, Any]) -> list[Judged]:
 
 def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
     """What the audit found."""
+    told = found if isinstance(found := audit.get("attributes"), Mapping) else {}
     recalls = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
     weakest = min(recalls, key=lambda row: float(row["recall"]["low"]), default=None)
-    name = f"weakest recall of planted copies ({planted_kind(weakest)})" if weakest else ""
+    name = f"weakest recall of planted copies ({planted(weakest)})" if weakest else ""
     return _measured(
         Judged("flagged", "images flagged as copies", dig(audit, "copies.flagged")),
         Judged("copy_rate", "share of copies", dig(audit, "copies.rate")),
@@ -82,6 +83,19 @@ def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
         Judged("membership_auc", "membership attack on the weights, AUC", dig(audit, "membership.auc")),
         Judged("membership_tpr", "members found at 1 % false alarms", dig(audit, "membership.tpr_at_1pct_fpr")),
         Judged("membership_control", "its control without the weights, AUC", dig(audit, "membership.control_auc")),
+        *(
+            Judged(f"{subject}_shadows_{key}", f"shadow trainings against the {subject}, {name}", dig(audit, f"shadows.{subject}.{path}"))
+            for subject in ("images", "weights")
+            for key, name, path in (("auc", "AUC", "auc"), ("tpr", "members found at 1 % false alarms", "tpr_at_1pct_fpr"))
+        ),
+        *(
+            Judged(f"{subject}_epsilon", f"ε that one run of the {subject} shows, at least", dig(audit, f"one_run.{subject}.epsilon_low"))
+            for subject in ("images", "weights")
+        ),
+        *(
+            Judged(f"{name}_inferred", f"{name.replace('_', ' ')} guessed of training patients − of others", dig(facts, "difference"))
+            for name, facts in told.items()
+        ),
     )
 
 

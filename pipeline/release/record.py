@@ -98,7 +98,7 @@ def check_record(value: Any, gate: Mapping[str, Any], digests: Mapping[str, str]
         "identity": record.fingerprint == fingerprint(value["identity"]),
         "seal": record.seal == fingerprint({name: entry for name, entry in value.items() if name != SEAL}),
         "files": value["files"] == digests and value["sizes"] == sizes and record.digest == fingerprint(value["files"]),
-        "summary": record.summary == summary | {"images": copies["n"] if verdict == "pass" else 0},
+        "summary": record.summary == summary | {"images": copies["images"] if verdict == "pass" else 0},
         "packages": set(record.packages) <= {"python", *PACKAGES},
         "seed and bound": f"(seed {record.identity.seed})" in page and settings.max_copy_rate in (None, copies["threshold"]),
         "texts": all(escape(text) in page for text in (settings.title, settings.licence, settings.contact)),

@@ -15,7 +15,7 @@ import jinja2
 
 from pipeline.release.cards import actions, how_made, software_version, template
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, sentences, stress_figures, train_figures
-from pipeline.release.results import Results, dig, interval, limitations, number, planted_kind, standing
+from pipeline.release.results import Results, dig, interval, limitations, number, planted, standing
 
 HEADLINES = {
     "pass": "The images passed the privacy gate",
@@ -43,6 +43,7 @@ NAMES = {
     "two_sample": "Two-sample test (0.5 = indistinguishable)",
     "flagged": "Images flagged as copies",
     "rate": "Share flagged",
+    "epsilon_low": "ε, at least",
     "leading_run": "Closest matches in a row that hit the training set",
     "run_p": "Probability of such a run by chance",
     "prdc": "",
@@ -111,6 +112,9 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         tiles=tiles(results),
         power=power_plot(results.audit.get("power")),
         membership=list(measures(results.audit.get("membership"))),
+        shadows=list(measures(results.audit.get("shadows"))),
+        one_run=list(measures(results.audit.get("one_run"))),
+        attributes=list(measures(results.audit.get("attributes"))),
         copies=list(measures(results.audit.get("copies"))),
         fidelity=list(against_floor(results.evaluation.get("fidelity"))),
         fidelity_classes=class_table(dig(results.evaluation, "fidelity.per_class")),
@@ -154,7 +158,7 @@ def tiles(results: Results) -> list[tuple[str, str, str]]:
     figures = {figure.key: figure for figure in audit_figures(results.audit)}
     figures |= {figure.key: figure for figure in evaluation_figures(results.evaluation)}
     figures |= {figure.key: figure for figure in (*stress_figures(results.stress), *train_figures(results.model))}
-    recall = dig(results.audit, "copies.recall_low")
+    recall = next((dig(check, "low") for check in results.gate.get("checks") or [] if dig(check, "name") == "power"), None)
     found = [
         ("flagged", "Images flagged as copies", f"of {number(dig(results.audit, 'n.synthetic'))} judged; share of copies"),
         ("membership_auc", "Membership attack on weights", "0.5 is chance"),
@@ -178,7 +182,7 @@ def tiles(results: Results) -> list[tuple[str, str, str]]:
         notes = (f"{note} {figure.value}" if key == "flagged" else note or figure.name.partition(": ")[2], bounds)
         shown.append((name, figures[key].value, "; ".join(filter(None, notes))))
     if recall is not None:
-        note = "lower bound of recall on planted core copies; the table below has those under noise and compression too"
+        note = "lower bound of recall on planted copies of the worst required kind; the table below has all kinds"
         shown.insert(1, ("Search power", number(recall), note))
     return shown
 
@@ -297,7 +301,7 @@ def prevalence_table(prevalence: Any) -> dict[str, Any]:
 
 def power_plot(power: Any) -> Plot | None:
     """Recall of the planted copies by transformation, on 0..1."""
-    rows = {planted_kind(row): row.get("recall") for row in power or [] if isinstance(row, Mapping)}
+    rows = {planted(row): row.get("recall") for row in power or [] if isinstance(row, Mapping)}
     return whiskers(rows, axis=(0.0, 1.0))
 
 

@@ -102,12 +102,6 @@ def number(value: Any, digits: int = 3) -> str:
     return (f"{value:.2g}" if size < 0.1 else f"{value:.{digits}f}" if size < 100 else f"{value:,.1f}").replace("-", "−")
 
 
-def planted_kind(row: Mapping[str, Any]) -> str:
-    """Name of a row of the search's power: the kind of planted copies, with its strength where it is measured at several."""
-    strength = row.get("strength")
-    return f"{row.get('kind', '')} {strength:g}" if isinstance(strength, int | float) else str(row.get("kind", ""))
-
-
 def interval(measure: Any) -> str:
     """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
 
@@ -131,6 +125,12 @@ def interval(measure: Any) -> str:
     return f"{value} ({'spread ' if 'spread' in measure else ''}{low} to {high})".replace("-", "−")
 
 
+def planted(row: Mapping[str, Any]) -> str:
+    """What was done to planted copies of one kind, as words."""
+    strength = row.get("strength")
+    return str(row.get("kind")).replace("_", " ") + (f" {number(strength)}" if isinstance(strength, int | float) else "")
+
+
 def limitations(results: Results) -> list[str]:
     """Known limitations of this cohort, one sentence each: those of the method first, then what this run measured."""
     config = results.config
@@ -141,6 +141,7 @@ def limitations(results: Results) -> list[str]:
         "A label is the finding that the image was generated for; no radiologist has confirmed that it is visible.",
         f"Images are {results.config.ingest.size} × {results.config.ingest.size} pixels: finer signs of disease are not represented.",
         "The privacy verdict covers the attacks listed in it, at their measured power; it is evidence, not a mathematical guarantee.",
+        "Other images of a training patient than those that were trained on, and what is common to a group of patients, are not covered.",
     ]
     if not config.judged_by_classifiers:
         why = "the images have no labels" if config.ingest.unlabelled else "the holdout spares no patients for it"
@@ -153,7 +154,7 @@ def limitations(results: Results) -> list[str]:
         recall = dig(row, "recall.low")
         if isinstance(recall, float | int) and recall < 0.8:
             found.append(
-                f"Planted copies changed by “{planted_kind(row)}” were found only with a recall of {interval(row.get('recall'))}: "
+                f"Planted copies changed by “{planted(row)}” were found only with a recall of {interval(row.get('recall'))}: "
                 f"such copies could have been missed."
             )
     realism = dig(results.evaluation, "fidelity.two_sample.synthetic")

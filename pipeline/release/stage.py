@@ -72,11 +72,14 @@ def run(ctx: Context) -> dict[str, Any]:
 def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> dict[str, Any]:
     """The content of ``gate.json``."""
     audit, replication = read_json(ctx.folder("audit") / "audit.json"), ctx.config.ingest.replication
+    standing = count_attempt(ctx)
     try:
-        checks = gate.checks(audit, ctx.config.release.max_copy_rate)
-        decided = gate.decide(checks, replication=replication)
-    except (KeyError, TypeError, ValueError):
+        checks = gate.checks(audit, ctx.config.release.max_copy_rate, attempt=standing.attempt or 1, earlier_recall=standing.earlier_recall)
+        decided = gate.decide(checks, attempt=standing.attempt, replication=replication)
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
+    passed = decided["verdict"] == "pass"
+    count_attempt(ctx, decided["verdict"], next(check["recall"] for check in checks if check["name"] == "copies") if passed else None)
     digests = {
         **{name: contents.judged_digest(release, name, ctx.records.get(of, {}).get("files", {})) for name, of in JUDGED_STAGES.items()},
         "pixels": pixel_digest(generated.images),
@@ -89,7 +92,7 @@ def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> di
         "release": release,
         "software": software_version(),
         "digests": digests,
-        "attempt": count_attempt(ctx, decided["verdict"]),
+        "attempt": standing.attempt,
     }
 
 

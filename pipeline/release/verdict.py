@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.release import contents
 from pipeline.release.bounded import Damage, json_value
 from privacy import gate as privacy_gate
+from privacy import limits
 
 
 def read_gate(path: Path) -> dict[str, Any]:
@@ -18,12 +19,19 @@ def read_gate(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():
         raise Damage("is not a file")
     gate = json_value(path)
+    if isinstance(gate, dict) and (version := gate.get("gate_version")) != limits.GATE_VERSION and type(version) in (int, type(None)):
+        raise Damage(
+            f"was judged by version {version or 1} of the gate, and this is {limits.GATE_VERSION}: verify it with the software of its time"
+        )
     if not isinstance(gate, dict) or tuple(gate) != contents.GATE_KEYS:
         raise Damage("has other keys than a verdict")
     if not isinstance(gate["checks"], list) or not isinstance(gate["replication"], bool):
         raise Damage("holds no checks, or does not say whether the run is a replication")
+    attempt = gate["attempt"]
+    if not (gate["replication"] if attempt is None else type(attempt) is int and 1 <= attempt < 1 << 31):
+        raise Damage("has an attempt of another form")
     try:
-        decided = privacy_gate.decide(gate["checks"], replication=gate["replication"])
+        decided = privacy_gate.decide(gate["checks"], attempt=attempt, replication=gate["replication"])
         contradictions = privacy_gate.contradictions(gate["checks"])
     except ValueError as error:
         raise Damage(f"does not hold together: {error}") from None
@@ -36,7 +44,7 @@ def read_gate(path: Path) -> dict[str, Any]:
 
 def _check_bound(gate: Mapping[str, Any]) -> None:
     """Raise Damage unless what the verdict is bound to has the right form."""
-    digests, attempt = gate["digests"], gate["attempt"]
+    digests = gate["digests"]
     if not isinstance(digests, dict) or tuple(digests) != contents.DIGEST_KEYS:
         raise Damage("is not bound to images, weights, pixels and rows")
     bound = [value for subject, value in digests.items() if subject != "weights" or value is not None]
@@ -44,7 +52,6 @@ def _check_bound(gate: Mapping[str, Any]) -> None:
         all(isinstance(value, str) and contents.DIGEST.fullmatch(value) for value in bound),
         isinstance(gate["release"], str) and contents.RELEASE_ID.fullmatch(gate["release"]),
         isinstance(gate["software"], str) and contents.SOFTWARE.fullmatch(gate["software"]),
-        gate["replication"] if attempt is None else type(attempt) is int and 1 <= attempt < 1 << 31,
     ]
     if not all(forms):
-        raise Damage("has a digest, an id, a version or an attempt of another form")
+        raise Damage("has a digest, an id or a version of another form")

@@ -61,7 +61,12 @@ class _Release:
     @property
     def images(self) -> int:
         """How many images were judged."""
-        return int(next(check["n"] for check in self.gate["checks"] if check["name"] == "copies"))
+        return int(self.check("copies").get("images") or 0)
+
+    def check(self, name: str) -> Mapping[str, Any]:
+        """A check of the verdict on the images."""
+        found: Mapping[str, Any] = next(check for check in self.gate["checks"] if check["name"] == name and check["subject"] == "images")
+        return found
 
 
 def verify(
@@ -219,6 +224,9 @@ def _images(release: _Release, rows: Rows) -> Iterator[str]:
                 yield f"{name} is not what its pixels, label and id make: it departs from that at {first_difference(expected, found)}"
         if archive.labels() != rows.labels:
             yield f"{contents.ARCHIVE} has other labels than {contents.ROWS}"
+    repeats = len(release.pixels) - len(set(release.pixels))
+    if repeats > release.check("repeats")["repeats"]:
+        yield f"{contents.ARCHIVE} holds {repeats} images that repeat another one, more than were counted when it was judged"
     if digest.hexdigest() != gate["digests"]["pixels"]:
         yield f"{contents.ARCHIVE} holds other images than were judged: the digest of their pixels is not the one in gate.json"
 
@@ -334,8 +342,10 @@ def _against_run(release: _Release, run: Path) -> Iterator[str]:
         files = (read_record(run / stage) or {}).get("files", {})
         if contents.judged_digest(gate["release"], subject, files) != gate["digests"][subject]:
             yield f"the {subject} of the run's stage {stage} are not those that were judged"
-    bound = next(check["threshold"] for check in gate["checks"] if check["name"] == "copies")
-    if privacy_gate.checks(read_json(run / "audit" / "audit.json"), bound) != gate["checks"]:
+    copies = release.check("copies")
+    measured, attempt = read_json(run / "audit" / "audit.json"), gate["attempt"] or 1
+    found = privacy_gate.checks(measured, copies["threshold"], attempt=attempt, earlier_recall=copies["earlier_recall"])
+    if found != gate["checks"]:
         yield "gate.json has other checks than follow from the audit of the run"
     source = ImageSet.load(run / "ingest")
     known = {hashlib.sha256(np.asarray(source.images[index]).tobytes()).digest() for index in range(len(source))}

@@ -10,7 +10,6 @@ phantoms, which no stage has seen, names the class of the synthetic images.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
@@ -73,7 +72,7 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
         "copies_flagged": int(found.flagged.sum()),
         "honest_flagged": report["copies"]["flagged"],
         "honest_run_p": report["copies"]["run_p"],
-        "recall_low": report["copies"]["recall_low"],
+        "recall_low": next(check["low"] or 0.0 for check in gate.checks(report) if check["name"] == "power"),
         "membership_auc": report["membership"]["auc"]["value"],
         "recognised": {name: round(float((named[synthetic.labels == k] == k).mean()), 3) for k, name in enumerate(CLASSES)},
         "classifier_on_fresh": {name: round(float((checked[labels[:hold] == k] == k).mean()), 3) for k, name in enumerate(CLASSES)},
@@ -81,20 +80,14 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
     }
 
 
-def _with_copies(report: dict[str, Any], found: Any) -> dict[str, Any]:
-    """The audit with another copy search, summarised as the stage does."""
-    from evaluation.intervals import Interval
-    from privacy import audit, membership
+def _with_copies(report: dict[str, Any], found: Any, copied: Any) -> dict[str, Any]:
+    """The audit with another copy search, summarised as the stage does; what else it found stays."""
+    from privacy import audit
 
-    kept = report["membership"]
-    attacked = membership.Membership(
-        **{
-            field.name: Interval(**kept[field.name]) if isinstance(kept[field.name], dict) else kept[field.name]
-            for field in dataclasses.fields(membership.Membership)
-        }
-    )
-    n = report["n"]
-    return audit.summarise(found, attacked, unit=report["unit"], n_train=n["train"], n_audit=n["audit"], holdout_units=n["holdout_units"])
+    n, kept = report["n"], ("membership", "split_bias", "one_run", "attributes", "shadows")
+    sizes = {"n_train": n["train"], "n_audit": n["audit"], "holdout_units": n["holdout_units"]}
+    again = audit.summarise(found, None, copied, unit=report["unit"], drawn=report["drawn"], **sizes)
+    return again | {name: report[name] for name in kept if name in report}
 
 
 def main() -> None:

@@ -21,9 +21,6 @@ from evaluation.data import Labelled, to_unit
 from evaluation.fidelity import compare, draw, frechet_distance, measures, standardised_features
 from evaluation.intervals import (
     Interval,
-    clopper_pearson,
-    clopper_pearson_lower,
-    clopper_pearson_upper,
     difference,
     interval,
     to_json,
@@ -36,6 +33,8 @@ from pipeline.images import ImageSet
 from privacy import gate, power
 from privacy.copies import CopySearch, shared_structure
 from privacy.copy_report import FALSE_ALARM
+from privacy.judgements import DRAWN
+from privacy.repeats import find_repeats
 from privacy.tail import leading_run, lower_tail, nearest_by_patient
 from tests.benchmarks.bootstrap import interval_of, resample_weights
 from tests.benchmarks.two_sample import TwoSample, two_sample_halves, two_sample_tasks
@@ -260,24 +259,29 @@ class CopyJudge:
             for matches, patients, offset in zip((to_train, to_audit), self.patients, (0, n_train))
         ]
         run = leading_run(*nearest)
-        hits = int((self.planted < threshold).sum())
-        recall = clopper_pearson_lower(hits, len(self.planted))
-        rate = clopper_pearson(flagged, n).to_dict()
-        rate["high"] = min(1.0, clopper_pearson_upper(flagged, n) / recall) if recall > 0 else 1.0
-        found = {
-            "flagged": flagged,
-            "of": n,
-            "rate": rate,
-            "threshold": threshold,
-            "leading_run": run.length,
-            "run_p": run.p_value,
-            "recall_low": recall,
-            "smallest_distance": {"train": float(to_train.distance.min()), "audit": float(to_audit.distance.min())},
-        }
+        per_kind = (self.planted.reshape(len(power.CORE), -1) < threshold).sum(axis=1)
+        planted = len(self.planted) // len(power.CORE)
+        repeats = find_repeats(images, self.images[self.member], self.search.device)
         report = {
             "unit": "patient",
+            "drawn": DRAWN[0],
+            "pixels": int(images.shape[-1]),
             "n": {"train": n_train, "audit": n_audit, "synthetic": n, "holdout_units": len(nearest[1])},
-            "copies": found,
-            "power": [{"core": True, "planted": len(self.planted), "found": hits}],
+            "copies": {
+                "flagged": flagged,
+                "threshold": threshold,
+                "leading_run": run.length,
+                "run_p": run.p_value,
+                "repeats": int((~repeats.new & ~repeats.constant).sum()),
+                "constants": int(repeats.constant.sum()),
+                "smallest_distance": {"train": float(to_train.distance.min()), "audit": float(to_audit.distance.min())},
+            },
+            "power": [
+                {"kind": transform.__name__, "planted": planted, "found": int(hits)} for transform, hits in zip(power.CORE, per_kind)
+            ],
         }
-        return found | gate.decide(gate.checks(report))["images"]
+        checks = gate.checks(report)
+        bound = {check["name"]: check for check in checks if check["subject"] == "images"}
+        rate = {key: bound["copies"][key] for key in ("value", "low", "high", "n")}
+        found = {**report["copies"], "of": n, "rate": rate, "recall_low": bound["power"]["low"] or 0.0}
+        return found | gate.decide(checks)["images"]

@@ -16,7 +16,7 @@ from pipeline.api.foreign import foreign_config
 from pipeline.artifacts import fingerprint, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
-from privacy import gate
+from privacy import limits
 from tests.integration import foreign
 from tests.integration.foreign import QUICK, SIDE, phantoms, pictures
 
@@ -94,6 +94,30 @@ def test_without_a_holdout_the_verdict_is_inconclusive_and_the_nearest_pairs_are
     assert (found.folder / "audit" / "pairs.png").exists()
 
 
+def test_a_holdout_that_is_not_declared_random_calibrates_no_pass_and_a_declared_one_is_held_to_it(honest, given, tmp_path):
+    a, b, c = given
+    assert "They were not declared as held out at random" in of(honest, "holdout")["reason"]
+    assert of(honest, "split_bias")["n"] > 0
+    assert "one_run" not in read_json(honest.folder / "audit" / "audit.json"), "without fair coins ε has no bound"
+    declared = api.audit(train=a, synthetic=b, holdout=c, holdout_random=True, out=tmp_path / "run", settings=QUICK)
+    assert "not declared" not in of(declared, "holdout")["reason"]
+    assert declared.gate["attempt"] == honest.gate["attempt"], "a declaration draws nothing anew"
+    assert set(read_json(declared.folder / "audit" / "audit.json")["one_run"]) == {"images"}
+    with pytest.raises(InputError, match="--holdout-random says how the holdout was drawn, and there is none"):
+        api.audit(train=a, synthetic=b, holdout_random=True, out=tmp_path / "other")
+
+
+def test_a_holdout_from_elsewhere_is_told_from_train_without_any_generator(given, tmp_path):
+    """Images of another contrast: nothing that they calibrate is worth anything, whatever was declared."""
+    a, b, c = given
+    other = shutil.copytree(c, tmp_path / "C")
+    for file in other.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(file)) // 2 + 60).save(file)
+    found = api.audit(train=a, synthetic=b, holdout=other, holdout_random=True, out=tmp_path / "run", settings=QUICK)
+    assert of(found, "split_bias")["verdict"] == "inconclusive"
+    assert "differ by themselves" in " ".join(found.gate["images"]["reasons"])
+
+
 def test_moving_and_renaming_the_folders_redoes_nothing_and_one_other_image_redoes_what_reads_it(honest, given, tmp_path):
     a, b, c = (shutil.copytree(path, tmp_path / f"moved {path.name}") for path in given)
     run = shutil.copytree(honest.folder, tmp_path / "run")
@@ -160,13 +184,20 @@ def test_synthetic_images_that_are_in_the_holdout_are_refused(given, tmp_path):
 def test_a_release_packs_the_images_says_that_their_maker_is_unknown_and_counts_the_attempt(given, tmp_path, monkeypatch):
     """With constants that so small a set can meet; the holdout spares patients for the judges."""
     a, b, c = given
-    for name, value in {"MIN_HOLDOUT": 10, "MAX_COPY_RATE": 0.9, "MIN_RECALL": 0.1}.items():
-        monkeypatch.setattr(gate, name, value)
+    for name, value in {"MIN_HOLDOUT": 10, "MAX_COPY_RATE": 0.9, "MIN_RECALL": 0.1, "MAX_EXPOSED": 1000, "MAX_SPLIT_BIAS": 1}.items():
+        monkeypatch.setattr(limits, name, value)
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, file in enumerate(sorted(b.rglob("*.png"))):
         shutil.copy(file, flat / f"secret name {number}.png")
-    outcome = api.release(train=a, synthetic=flat, holdout=c, out=tmp_path / "run", settings=[*QUICK, "release.licence=CC0-1.0"])
+    outcome = api.release(
+        train=a,
+        synthetic=flat,
+        holdout=c,
+        holdout_random=True,
+        out=tmp_path / "run",
+        settings=[*QUICK, "release.licence=CC0-1.0"],
+    )
     assert outcome.verdict == "pass"
     out = outcome.folder / "release"
     card = json.loads((out / "data_card.json").read_text())
@@ -185,8 +216,9 @@ def test_a_release_packs_the_images_says_that_their_maker_is_unknown_and_counts_
 
 @pytest.mark.slow
 def test_a_labelled_set_of_the_size_that_the_gate_asks_for_passes_and_is_evaluated(tmp_path):
-    a, b, c = foreign.sets(tmp_path, train=300, holdout=470, synthetic=420)
-    outcome = api.release(train=a, synthetic=b, holdout=c, out=tmp_path / "run", settings=QUICK)
+    a, b, c = foreign.sets(tmp_path, train=300, holdout=470, synthetic=600)
+    settings = [*QUICK, "audit.planted=100"]
+    outcome = api.release(train=a, synthetic=b, holdout=c, holdout_random=True, out=tmp_path / "run", settings=settings)
     assert outcome.verdict == "pass"
     evaluation = read_json(outcome.folder / "evaluate" / "evaluation.json")
     assert len(evaluation["utility"]["arms"]) > 1

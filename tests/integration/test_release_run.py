@@ -31,9 +31,9 @@ def test_it_passes_and_the_release_is_whole(finished):
     assert gate["verdict"] == "pass"
     assert verify(release, run) == []
     with np.load(release / "cohort.npz", allow_pickle=False) as cohort:
-        assert cohort["train_images"].shape == (675, 32, 32)
-        assert np.bincount(cohort["train_labels"][:, 0]).tolist() == [135] * 5
-    assert len(list((release / "images").rglob("*.png"))) == 675
+        assert cohort["train_images"].shape == (1100, 32, 32)
+        assert np.bincount(cohort["train_labels"][:, 0]).tolist() == [220] * 5
+    assert len(list((release / "images").rglob("*.png"))) == 1100
     dataset = pydicom.dcmread(next((release / "dicom").iterdir()))
     assert dataset[0x0008, 0x001C].value == "YES"
 

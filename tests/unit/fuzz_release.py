@@ -143,9 +143,9 @@ def main(words: list[str]) -> None:
     os.environ.setdefault("SYNTHCOHORT_KEY", "a key that only the tests use")
     from release_run import LENIENT
 
-    from privacy import gate
+    from privacy import limits
 
-    gate.MAX_COPY_RATE = LENIENT
+    limits.MAX_COPY_RATE = LENIENT
     if len(words) == 3 and words[1].isdigit():
         for name, must in mutations(Path(words[0]), int(words[1]), int(words[2])):
             print(json.dumps({"mutation": name, "must": must} | verified(Path(words[0]))), flush=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from evaluation.intervals import clopper_pearson, clopper_pearson_lower, clopper_pearson_upper
+from evaluation.intervals import clopper_pearson
 from pipeline import artifacts, folders
 from pipeline.config import Config
 from pipeline.images import ImageSet, finding_columns
@@ -49,16 +49,16 @@ LENIENT = 0.5
 def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[str, Any]:
     """A made-up ``audit.json`` whose numbers follow from its counts, and lead to the wished verdict on so many images."""
     flagged, held = (3 if verdict == "fail" else 0), (146 if verdict == "inconclusive" else 550)
-    recalls = {"identity": 0.96, "flip": 0.95, "rotation 90°": 0.95, "crop ≤10 %": 0.9, "noise σ 0.1": 0.93, "JPEG 15": 0.71}
+    recalls = {"identity": 0.99, "flip": 0.98, "shift": 0.99, "intensity": 1.0, "blur": 0.97}
+    further = {"rot90": 0.95, "crop": 0.9, "noise_strong": 0.93, "jpeg_15": 0.71}
     power = [
-        {"kind": name, "core": name in ("identity", "flip"), "planted": 100, "found": round(100 * value)}
-        | {"recall": measure(value, 0.04, 100)}
-        for name, value in recalls.items()
+        {"kind": name, "strength": None, "planted": 100, "found": round(100 * value), "recall": measure(value, 0.04, 100)}
+        for name, value in (recalls | further).items()
     ]
-    recall = clopper_pearson_lower(191, 200)
-    rate = clopper_pearson(flagged, images).to_dict() | {"high": min(1.0, clopper_pearson_upper(flagged, images) / recall)}
     return {
         "unit": "patient",
+        "drawn": "by this program",
+        "pixels": 32,
         "n": {"train": 1100, "audit": held, "synthetic": images, "holdout_units": held},
         "power": power,
         "membership": {
@@ -67,7 +67,21 @@ def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[s
             "control_auc": measure(0.502),
             "by_sigma": {"0.5": measure(0.52)},
         },
-        "copies": {"flagged": flagged, "rate": rate, "threshold": 0.03, "leading_run": 3, "run_p": 0.296, "recall_low": recall},
+        "split_bias": measure(0.502),
+        "one_run": {name: {"pairs": 500, "guesses": 100, "correct": 52, "epsilon_low": 0.0} for name in ("images", "weights")},
+        "attributes": {"sex": {"values": 2, **{name: measure(0.6) for name in ("train", "audit")}, "difference": measure(0.01)}},
+        "copies": {
+            "flagged": flagged,
+            "rate": clopper_pearson(flagged, images).to_dict(),
+            "repeats": 0,
+            "constants": 0,
+            "threshold": 0.03,
+            "leading_run": 3,
+            "run_p": 0.296,
+            "recall_low": 0.93,
+        },
+        "attempt": 1,
+        "earlier_recall": None,
     }
 
 

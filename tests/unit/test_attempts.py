@@ -13,25 +13,46 @@ from release_run import LENIENT, make_context
 from pipeline import artifacts
 from pipeline.cohorts import ledger
 from pipeline.release import stage
-from privacy import gate
+from privacy import gate, limits
 
 
 def test_attempts_are_the_cohorts_whatever_the_run_folder_and_what_was_asked_for(tmp_path: Path, cohorts: Path) -> None:
     ctx = make_context(tmp_path / "run")
-    assert ledger.count_attempt(ctx) == 1
+    assert ledger.count_attempt(ctx).attempt == 1
     other = make_context(tmp_path / "other")
-    assert ledger.count_attempt(other, "fail") == 1, "the same set"
+    assert ledger.count_attempt(other, "fail").attempt == 1, "the same set"
     other.records["generate"]["digest"] = "1" * 64
     other.records["ingest"]["digest"] = "2" * 64
-    assert ledger.count_attempt(other, "pass") == 2
-    assert ledger.count_attempt(other) == 2
-    assert ledger.count_attempt(ctx) == 1
+    assert ledger.count_attempt(other, "pass", 0.91) == ledger.Standing(2, None), "none passed before"
+    assert ledger.count_attempt(other).attempt == 2
+    assert ledger.count_attempt(ctx).attempt == 1
+    other.records["generate"]["digest"] = "3" * 64
+    assert ledger.count_attempt(other) == ledger.Standing(3, 0.91)
+    assert ledger.count_attempt(ctx).earlier_recall is None, "what passed later is no earlier release"
     cohort = read(files(cohorts)[0])
-    assert [attempt.verdict for attempt in cohort.attempts] == ["fail", "pass"]
+    assert [attempt.verdict for attempt in cohort.attempts] == ["fail", "pass", ""]
+
+
+def test_drawing_the_power_again_is_another_attempt_and_declaring_something_is_none(tmp_path: Path, cohorts: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    assert ledger.count_attempt(ctx).attempt == 1
+    ctx.config.__dict__["audit"] = ctx.config.audit.model_copy(update={"planted": 101})
+    assert ledger.count_attempt(ctx).attempt == 2
+    ctx.config.__dict__["audit"] = ctx.config.audit.model_copy(update={"holdout_random": True})
+    assert ledger.count_attempt(ctx).attempt == 2
+    ctx.config.__dict__["release"] = ctx.config.release.model_copy(update={"max_copy_rate": 0.001})
+    assert ledger.count_attempt(ctx).attempt == 2
+
+
+def test_the_recall_of_a_set_that_an_earlier_version_passed_is_what_its_gate_asked_for(tmp_path: Path, cohorts: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    ledger.count_attempt(ctx, "pass")
+    ctx.records["generate"]["digest"] = "1" * 64
+    assert ledger.count_attempt(ctx) == ledger.Standing(2, limits.MIN_RECALL)
 
 
 def test_a_release_tells_its_number_and_nothing_of_the_cohort(tmp_path: Path, cohorts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
     ctx = make_context(tmp_path / "run")
     stage.run(ctx)
     assert artifacts.read_json(ctx.out / "gate.json")["attempt"] == 1
@@ -56,13 +77,13 @@ def test_a_replication_splits_on_its_own_and_leaves_the_cohort_as_it_is(tmp_path
 
 
 def test_a_replication_is_no_attempt_and_nothing_of_it_is_released(tmp_path: Path, cohorts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
     ctx = make_context(tmp_path / "run")
     ctx.config.__dict__["ingest"] = ctx.config.ingest.model_copy(update={"replication": True})
     summary = stage.run(ctx)
     verdict = artifacts.read_json(ctx.out / "gate.json")
     assert verdict["verdict"] == verdict["images"]["verdict"] == summary["verdict"] == "inconclusive"
-    assert verdict["images"]["reasons"] == [gate.REPLICATION]
+    assert verdict["images"]["reasons"][1:] == [gate.REPLICATION]
     assert verdict["weights"]["reasons"][-1] == gate.REPLICATION
     assert verdict["attempt"] is None
     assert {path.name for path in ctx.out.iterdir()} - {artifacts.PARTIAL} == {"gate.json", "report.html"}

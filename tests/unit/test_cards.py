@@ -31,10 +31,10 @@ def test_card_states_verdict_power_figures_and_counts(tmp_path: Path) -> None:
     assert DataCard.model_validate_json(card.model_dump_json()) == card
     assert card.images == 40
     assert card.attempt == 2
-    assert "JPEG 15 | 0.710 (0.670 to 0.750)" in text
+    assert "jpeg 15 | 0.710 (0.670 to 0.750)" in text
     assert "| nodule | 8 |" in text
     assert "−0.030 (−0.048 to −0.012)" in text
-    assert "attempt 2 on this cohort" in text
+    assert "attempt 2 on this cohort, version 2 of the gate" in text
     assert "Embedded" not in text
     assert "A parametric phantom" in text
     assert all(check.name != "membership_weights" for check in card.checks), "a check of the weights is no part of the images' card"
@@ -57,8 +57,8 @@ def test_card_of_an_unpassed_cohort_is_impossible(tmp_path: Path) -> None:
 
 def test_limitations_name_what_was_measured_as_weak(tmp_path: Path) -> None:
     found = "\n".join(limitations(results(tmp_path)))
-    assert "JPEG 15" in found
-    assert "identity" not in found
+    assert "jpeg 15" in found
+    assert "“identity”" not in found
     assert "“nodule”" in found
     assert "“normal”" not in found
     assert "AUC difference −0.030" in found

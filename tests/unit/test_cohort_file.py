@@ -117,6 +117,7 @@ DAMAGES: dict[str, Any] = {
     "an attempt without digest": {**WHOLE, "attempts": [{"verdict": "fail", "date": "2026-01-01"}]},
     "an attempt with more": {**WHOLE, "attempts": [{**WHOLE["attempts"][0], "more": ""}]},
     "attempts in a table": {**WHOLE, "attempts": {"d": "fail"}},
+    "a text as recall": {**WHOLE, "attempts": [{**WHOLE["attempts"][0], "recall": "0.9"}]},
     "a number as date": {**WHOLE, "attempts": [{**WHOLE["attempts"][0], "date": 20260101}]},
 }
 

@@ -24,7 +24,7 @@ from pipeline.errors import InputError
 from pipeline.ingest import source
 from pipeline.progress import Reporter
 from pipeline.show import show
-from privacy import gate
+from privacy import limits
 
 FILES = [
     *("ingest/images-00000.npy", "ingest/rows.parquet", "ingest/cohort.json", "ingest/deidentification.json"),
@@ -36,7 +36,7 @@ FILES = [
 @pytest.fixture
 def damaged(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(source, "source_digest", lambda config, run: "source-digest")
-    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
     return Path(shutil.copytree(pristine, tmp_path / "run"))
 
 

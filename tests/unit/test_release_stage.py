@@ -14,20 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import release_run
 from PIL import Image
-from release_run import CLASSES, LENIENT, audit, finished, make_context, released, synthetic_images
+from release_run import CLASSES, LENIENT, audit, finished, make_context, measure, released, synthetic_images
 
 from pipeline.artifacts import file_digest
 from pipeline.errors import InputError
+from pipeline.images import ImageSet
 from pipeline.release import contents, stage
 from pipeline.release.verify import verify
 from pipeline.stages import Context
-from privacy import gate
+from privacy import limits
 
 
 @pytest.fixture(autouse=True)
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
 
 
 def release(run: Path, verdict: str = "pass", channels: int = 1) -> Context:
@@ -207,3 +209,38 @@ def test_nothing_local_is_in_the_report(tmp_path: Path) -> None:
     page = (ctx.out / "report.html").read_text()
     assert "/srv/roe" not in page
     assert ctx.records["ingest"]["digest"] not in page
+
+
+def test_images_that_repeat_more_than_was_judged_are_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = synthetic_images()
+    again = ImageSet(np.repeat(made.images[:1], len(made), axis=0), made.rows)
+    monkeypatch.setattr(release_run, "synthetic_images", lambda channels=1: again)
+    with pytest.raises(InputError, match=r"cohort\.npz holds 9 images that repeat another one"):
+        stage.run(make_context(tmp_path / "run"))
+
+
+def test_a_second_release_of_a_cohort_is_judged_with_the_first(tmp_path: Path) -> None:
+    """The search's recall of the first counts for the patients of both, and bounds have the confidence of a second attempt."""
+    first = make_context(tmp_path / "run")
+    stage.run(first)
+    second = make_context(tmp_path / "other")
+    second.records["generate"]["digest"] = "1" * 64
+    second.records["audit"]["identity"]["inputs"]["generate"] = "1" * 64
+    stage.run(second)
+    gates = [json.loads((ctx.out / "gate.json").read_text()) for ctx in (first, second)]
+    copies = [next(check for check in gate["checks"] if check["name"] == "copies") for gate in gates]
+    assert [gate["attempt"] for gate in gates] == [1, 2]
+    assert [check["earlier_recall"] for check in copies] == [None, copies[0]["recall"]]
+    assert [check["confidence"] for check in copies] == [limits.confidence(1), limits.confidence(2)]
+
+
+def test_shadow_trainings_clear_weights_and_stand_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {"auc": measure(0.512, n=1200), "tpr_at_1pct_fpr": measure(0.011, 0.008), "worst": {"name": "nodule", "auc": measure(0.53)}}
+    shadows = {"trainings": 8, "members": 1100, "non_members": 550, "weights": part, "images": part, "control": {"auc": measure(0.5)}}
+    monkeypatch.setattr(release_run, "audit", lambda verdict: audit(verdict) | {"shadows": shadows})
+    ctx = make_context(tmp_path / "run")
+    assert stage.run(ctx)["weights"] == "pass"
+    assert "Membership with shadow trainings" in (ctx.out / "report.html").read_text()
+    shadows["weights"] = {**part, "auc": measure(0.86)}
+    ctx = make_context(tmp_path / "other")
+    assert (stage.run(ctx)["weights"], stage.run(ctx)["verdict"]) == ("fail", "pass")

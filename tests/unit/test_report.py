@@ -21,7 +21,7 @@ from pipeline.release.report import (
     utility_plot,
     whiskers,
 )
-from pipeline.release.results import Results, planted_kind
+from pipeline.release.results import Results, planted
 
 SAMPLES = {"normal": [b"\x89PNG fake"]}
 VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
@@ -180,5 +180,5 @@ def test_heat_grows_with_the_drop() -> None:
 
 
 def test_planted_copies_of_several_strengths_each_have_their_name():
-    assert planted_kind({"kind": "flip", "strength": None}) == "flip"
-    assert planted_kind({"kind": "regenerated", "strength": 0.25}) == "regenerated 0.25"
+    assert planted({"kind": "flip", "strength": None}) == "flip"
+    assert planted({"kind": "regenerated", "strength": 0.25}) == "regenerated 0.25"

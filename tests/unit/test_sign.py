@@ -16,7 +16,7 @@ from pipeline.release import contents, stage
 from pipeline.release.sign import private_key, public_key
 from pipeline.release.verify import verify
 from pipeline.stages import BY_NAME, check_settings, identity
-from privacy import gate
+from privacy import limits
 
 
 def write_pair(folder: Path, name: str) -> tuple[Path, Path]:
@@ -36,7 +36,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path
 
 @pytest.fixture(autouse=True)
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
 
 
 @pytest.mark.parametrize("verdict", ["pass", "fail"])

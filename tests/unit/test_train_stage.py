@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import SMALL, cohort, context, put_trained, spoiled, stopped_in_the_middle
+from trainings import SMALL, cohort, context, put_trained, renamed, spoiled, stopped_in_the_middle
 
 from pipeline import artifacts, generate, train
 from pipeline.config import Config

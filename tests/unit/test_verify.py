@@ -24,14 +24,14 @@ from release_run import LENIENT, ingested, released
 from pipeline import artifacts
 from pipeline.release.formats import write_archive
 from pipeline.release.verify import MOST_FINDINGS, verify
-from privacy import gate
+from privacy import limits
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gate, "MAX_COPY_RATE", LENIENT)
+        patch.setattr(limits, "MAX_COPY_RATE", LENIENT)
         for verdict in ("pass", "fail", "inconclusive"):
             made[verdict] = tmp_path_factory.mktemp(verdict) / "run"
             released(made[verdict], verdict)
