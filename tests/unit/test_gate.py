@@ -11,7 +11,7 @@ from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.stages import check_settings
 from privacy import bounds, gate, limits
-from privacy.audit import leading_run
+from privacy.tail import leading_run
 from privacy.judgements import DRAWN, judged
 
 
