@@ -12,7 +12,7 @@ import pytest
 from pipeline.phantom.anatomy import draw_patients
 from pipeline.phantom.dicom import planted_identities
 from pipeline.release.verify import verify
-from tests.integration.small import passing
+from tests.integration.small import PATIENTS, passing
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_running_it_again_does_nothing_and_says_so(finished, command):
 
 def test_no_planted_identity_is_in_the_release_the_logs_or_the_output(finished):
     run, _, process = finished
-    identities = planted_identities(draw_patients(900, 0), 0)
+    identities = planted_identities(draw_patients(PATIENTS, 0), 0)
     assert len(identities) > 5000
     texts = {"stdout": process.stdout.encode(), "stderr": process.stderr.encode(), "log": (run / "log.jsonl").read_bytes()}
     for path in (run / "release").rglob("*"):
@@ -68,7 +68,7 @@ def test_no_planted_identity_is_in_the_release_the_logs_or_the_output(finished):
 
 def test_the_grep_would_find_them_in_the_patients_zone(finished):
     run, _, _ = finished
-    identities = planted_identities(draw_patients(900, 0), 0)
+    identities = planted_identities(draw_patients(PATIENTS, 0), 0)
     sources = b"\n".join(path.read_bytes() for path in sorted((run / "ingest" / "phantom").rglob("*"))[:20] if path.is_file())
     assert len(_occurring(identities, sources)) > 50
 

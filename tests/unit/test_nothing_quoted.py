@@ -40,10 +40,10 @@ def test_no_text_of_the_label_table_is_told(monkeypatch, capfd, tmp_path, kind):
     assert NEEDLE not in (tmp_path / "run" / "log.jsonl").read_text()
 
 
-def test_the_rows_of_unknown_labels_are_told(monkeypatch, capfd, tmp_path):
+def test_the_lines_of_unknown_labels_are_told(monkeypatch, capfd, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     (source / "a.dcm").write_bytes(b"no image")
     (source / "labels.csv").write_text("file,label\na.dcm,normal\nb.dcm,x\nc.dcm,y\nd.dcm,x\n")
     options = ("--set", f"ingest.path={source}", "--set", "ingest.classes=[normal, effusion]", "--out", tmp_path / "run")
-    refused(run_main(monkeypatch, capfd, "run", "dicom_folder", "--until", "ingest", *options), "2 label(s)", "2, 3, 4", "ingest.classes")
+    refused(run_main(monkeypatch, capfd, "run", "dicom_folder", "--until", "ingest", *options), "2 label(s)", "3, 4, 5", "ingest.classes")
