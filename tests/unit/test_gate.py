@@ -11,8 +11,8 @@ from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.stages import check_settings
 from privacy import bounds, gate, limits
-from privacy.tail import leading_run
 from privacy.judgements import DRAWN, judged
+from privacy.tail import leading_run
 
 
 def interval(value, low, high, n=1000):

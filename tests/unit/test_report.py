@@ -181,4 +181,4 @@ def test_heat_grows_with_the_drop() -> None:
 
 def test_planted_copies_of_several_strengths_each_have_their_name():
     assert planted({"kind": "flip", "strength": None}) == "flip"
-    assert planted({"kind": "regenerated", "strength": 0.25}) == "regenerated 0.25"
+    assert planted({"kind": "regenerated", "strength": 0.25}) == "regenerated 0.250"
