@@ -182,15 +182,19 @@ def _learn(everyone: ImageSet, seed: int) -> Labelled:
 
 
 def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: copy_report.CopyReport, path: Path, pairs: int = 24) -> None:
-    """The nearest pairs as a picture for local eyes: each synthetic image (left) beside the training image it is nearest to."""
-    order = np.argsort(found.matches.distance, kind="stable")[:pairs]
+    """The least probable pairs as a picture for local eyes: each synthetic image (left) beside the training image it is nearest to."""
+    order = np.lexsort((found.matches.distance, found.p_values))[:pairs]
     side = max(96, synthetic.shape[-1])
     columns, margin, caption = 4, 8, 14
     rows = -(-len(order) // columns)
     sheet = Image.new("RGB", (columns * (2 * side + 3 * margin), rows * (side + caption + margin) + 40), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((margin, 6), "PATIENT DATA - for local eyes only. Nearest pairs: synthetic (left), training image (right).", fill="black")
-    draw.text((margin, 20), f"distance = 1 - aligned NCC; flagged as a copy below {found.threshold:.4f} (red)", fill="black")
+    draw.text(
+        (margin, 20),
+        f"distance = 1 - aligned NCC; red: flagged as a copy, below {found.threshold:.4f} or by the learned score",
+        fill="black",
+    )
     for number, index in enumerate(order):
         x = number % columns * (2 * side + 3 * margin) + margin
         y = number // columns * (side + caption + margin) + 40

@@ -143,7 +143,7 @@ class CopySearch:
         """
         subsets = [self._by_block(np.flatnonzero(mask)) for mask in (self.neighbours, *among) if mask.any()]
         found = []
-        step = 128 if self.device == "cuda" else 16
+        step = 128 if self.device == "cuda" else 32
         for start in range(0, len(queries), step):
             found.append(self._candidates(_unit(queries[start : start + step], self.device), subsets))
             report(min(start + step, len(queries)))

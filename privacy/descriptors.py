@@ -25,7 +25,7 @@ QUANTILES = (0.5, 0.85)
 """Of the patches' correlations."""
 SHARED = 4
 """Principal components of the cohort that are projected out of every map, besides the mean."""
-SAMPLE = 1000
+SAMPLE = 500
 """Images at the most that the shared structure is taken from, evenly spread over the cohort."""
 FLOOR = 0.02
 """Local contrast (of a range of 2) below which a band counts as flat."""

@@ -76,6 +76,7 @@ def pneumonia(path: Path, train: int, audit: int, rng: np.random.Generator) -> C
 
 def phantoms(size: int, train: int, audit: int, honest: int, learn: int, seed: int) -> Cohort:
     """Phantoms by patient, about as many of each part as asked for."""
+    import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     from pipeline.phantom.anatomy import draw_patients
@@ -85,7 +86,7 @@ def phantoms(size: int, train: int, audit: int, honest: int, learn: int, seed: i
     patients = draw_patients(int(wanted[-1] / 1.9) + 20, seed)
     visits = np.cumsum([len(patient.visits) for patient in patients])
     ends = np.searchsorted(visits, wanted) + 1
-    with ProcessPoolExecutor(usable_cores()) as pool:
+    with ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("spawn")) as pool:
         shares = np.array_split(np.arange(ends[-1]), min(64, ends[-1]))
         many = len(shares)
         drawn = list(pool.map(_drawn, shares, [seed] * many, [size] * many, [len(patients)] * many))
