@@ -138,7 +138,8 @@ def test_nothing_is_read_where_nothing_is_written() -> None:
     [
         ("mmmmtmmmm", Reading.STROKES),
         ("1111", Reading.STROKES),
-        ("0990", Reading.STROKES),
+        ("0000", Reading.STROKES),
+        ("2002", Reading.TEXT),
         ("luulsgluululu", Reading.STROKES),
         ("µµiµµ", Reading.STROKES),
         ("WILHELM", Reading.STROKES),

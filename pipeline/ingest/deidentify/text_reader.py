@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -22,9 +23,9 @@ from pipeline.ingest.deidentify.text_detector import Grey, Place
 # The recogniser's confidence from which it has read something: of 100 drawn pictures without text none reached it.
 SURE = 0.5
 LETTERS = 3
-# What rows of ticks are read as, in capitals, but for a few letters; rows of beads are one letter or two.
+# What rows of ticks are read as, in capitals, but for a few letters; rows of beads are one letter again and again.
 MOSTLY = 0.8
-STROKES, SAME = frozenset("1BDEFHIJLMNPQTUW\N{GREEK CAPITAL LETTER MU}"), 2
+STROKES = frozenset("1BDEFHIJLMNPQRTUW\N{GREEK CAPITAL LETTER MU}")
 ENLARGED = 3
 AROUND = 8
 WIDE, HIGH = 400, 64
@@ -63,7 +64,7 @@ def read(picture: Grey, place: Place) -> Reading:
     if len(letters) < LETTERS:
         return Reading.NOTHING
     strokes = sum(letter in STROKES for letter in letters) >= MOSTLY * len(letters)
-    return Reading.STROKES if strokes or len(set(letters)) <= SAME else Reading.TEXT
+    return Reading.STROKES if strokes or len(set(letters)) == 1 else Reading.TEXT
 
 
 def legible(picture: Grey, place: Place, span: float) -> bool:
@@ -117,7 +118,8 @@ def _letters(found: list[str]) -> int:
 
 def _plain(found: list[str]) -> str:
     """Letters and digits alone; a nought among them is an O."""
-    return "".join(character for text in found for character in text.upper() if character.isalnum()).replace("0", "O")
+    plain = (unicodedata.normalize("NFKC", text).upper() for text in found)
+    return "".join(character for text in plain for character in text if character.isalnum()).replace("0", "O")
 
 
 def _marker(found: list[str]) -> bool:
