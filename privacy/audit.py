@@ -112,15 +112,8 @@ def summarise(
             "run_p": found.run.p_value,
             "recall_low": found.recall_low,
         },
-        "power": [_planted(row) for row in found.power],
+        "power": [{key: value for key, value in row.items() if key != "core"} for row in found.power],
         **({"membership": membership_attack} if membership_attack else {}),
         **({"split_bias": bias.to_dict()} if bias is not None else {}),
         **{name: value for name, value in (further or {}).items() if value},
     }
-
-
-def _planted(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the power table; its kind is named, whatever made it."""
-    kind = row.get("kind", row.get("transform"))
-    rest = {key: value for key, value in row.items() if key not in ("kind", "transform", "core")}
-    return {"kind": kind, "strength": row.get("strength"), **rest}

@@ -269,7 +269,7 @@ KINDS = (
     Kind(
         "repeats",
         "images",
-        "Share of synthetic images that repeat another one pixel by pixel, or are of one value.",
+        "Share of synthetic images that repeat another one, mirrored or not, or are of one value.",
         _repeat_counts,
         _repeats,
         ("repeats", "constants"),

@@ -39,6 +39,15 @@ def test_a_number_is_held_to_its_interval_and_to_the_wider_one_of_all_of_them(se
     assert all(row["within"] for row in rows[1:])
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "strictly", "within"),
+    [((0.998, 0.97, 0.99996), 1.0, False, True), ((0.9, 0.8, 0.998), 1.0, False, False), ((-0.01, -0.0302, 0.01), -0.0304, False, True)],
+)
+def test_a_number_is_compared_as_the_report_shows_it(first, second, strictly, within):
+    [row] = compare({("a",): one(*first)}, {"a": one(second, 0, 1)})
+    assert (row["strictly_within"], row["within"]) == (strictly, within)
+
+
 def test_a_number_that_is_not_there_again_is_outside():
     rows = compare({("a", "b"): one(0.5, 0.4, 0.6)}, {"a": {"b": {"unfit": "could not be trained"}}})
     assert (rows[0]["second"], rows[0]["within"], rows[0]["within_bonferroni"]) == (None, False, False)

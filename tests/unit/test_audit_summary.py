@@ -5,7 +5,10 @@ import pytest
 
 from evaluation.data import Labelled
 from privacy import audit, copies, gate
+from privacy.copy_report import CopyReport
 from privacy.judgements import DRAWN
+from privacy.repeats import find_repeats
+from privacy.tail import LeadingRun
 
 
 def noise(n, seed, low=0):
@@ -23,14 +26,15 @@ def side(images, first=0):
         (noise(20, 0), (0, 0)),
         (np.repeat(noise(1, 0), 20, axis=0), (19, 0)),
         (np.concatenate([noise(10, 0), noise(10, 0)]), (10, 0)),
-        (np.full((20, 1, 12, 12), 7, np.uint8), (19, 20)),
+        (np.full((20, 1, 12, 12), 7, np.uint8), (0, 20)),
         (np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 12, 12), np.uint8), (0, 20)),
-        (np.concatenate([noise(10, 0), noise(10, 0)[:, :, ::-1]]), (0, 0)),
+        (np.concatenate([noise(10, 0), noise(10, 0)[:, :, ::-1]]), (10, 0)),
     ],
     ids=["all different", "one image", "each twice", "one constant", "constants", "mirrored"],
 )
 def test_repeats_and_constants_are_counted_once(images, expected):
-    assert audit.idle(images) == expected
+    found = report(images)["copies"]
+    assert (found["repeats"], found["constants"]) == expected
 
 
 def test_two_samples_of_one_source_are_not_told_apart_and_others_are():
@@ -43,22 +47,26 @@ def test_two_samples_of_one_source_are_not_told_apart_and_others_are():
 
 def report(images):
     n = len(images)
-    found = audit.CopyReport(
+    found = CopyReport(
         matches=copies.Matches(np.zeros(n, np.int64), np.full(n, 0.4)),
         audit_distance=np.full(n, 0.4),
         p_values=np.full(n, 0.5),
         flagged=np.zeros(n, bool),
         threshold=0.03,
-        run=audit.LeadingRun(1, 0.5),
+        run=LeadingRun(1, 0.5),
         power=[
-            {"transform": "identity", "core": True, "planted": 100, "found": 99},
-            {"kind": "blur", "strength": 1.5, "planted": 9, "found": 9},
+            {"kind": "identity", "strength": None, "core": True, "planted": 100, "found": 99},
+            {"kind": "blur", "strength": 1.5, "core": True, "planted": 9, "found": 9},
         ],
         recall_low=0.9,
+        score_threshold=None,
+        repeats=find_repeats(images, noise(40, 99), "cpu"),
+        audit_repeats=0,
+        hits={"audit": 0, "others": 0},
     )
     sizes = {"n_train": 900, "n_audit": 700, "holdout_units": 400}
     return audit.summarise(
-        found, None, images, unit="patient", drawn=DRAWN[0], **sizes, further={"shadows": None, "one_run": {"images": {}}}
+        found, None, pixels=12, unit="patient", drawn=DRAWN[0], **sizes, further={"shadows": None, "one_run": {"images": {}}}
     )
 
 
@@ -72,7 +80,7 @@ def test_one_image_again_and_again_does_not_pass_however_often_it_is_given():
 def test_kinds_are_named_whatever_made_them_and_what_was_not_measured_is_left_out():
     made = report(noise(30, 0))
     assert [(row["kind"], row["strength"]) for row in made["power"]] == [("identity", None), ("blur", 1.5)]
-    assert all("core" not in row and "transform" not in row for row in made["power"])
+    assert all("core" not in row for row in made["power"])
     assert made["pixels"] == 12
     assert "shadows" not in made
     assert "split_bias" not in made
