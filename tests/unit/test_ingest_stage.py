@@ -265,7 +265,7 @@ def test_medmnist_keeps_official_splits_and_draws_audit_from_train(tmp_path: Pat
     settings = config(tmp_path, source="medmnist", dataset="breastmnist", classes=None)
     summary, cohort = ingest(settings, tmp_path / "run")
     assert {name: summary[name] for name in ("train", "audit", "val", "test", "quarantined")} == {
-        **{"train": 65, "audit": 33, "val": 9, "test": 10, "quarantined": 3}
+        **{"train": 55, "audit": 43, "val": 9, "test": 10, "quarantined": 3}
     }
     pair = cohort.rows[cohort.rows["duplicate_group"] == 0]
     assert len(pair) == 2
