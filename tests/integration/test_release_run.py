@@ -14,6 +14,8 @@ from pipeline.phantom.dicom import planted_identities
 from pipeline.release.verify import verify
 from tests.integration.small import PATIENTS, passing
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, command):

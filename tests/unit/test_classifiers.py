@@ -111,8 +111,8 @@ def test_training_is_a_function_of_its_seed_whether_alone_or_together(data: tupl
 def test_together_nobody_stops_before_the_last(data: tuple[Labelled, Labelled]) -> None:
     learn, choose = data
     tasks = [task(learn, choose, before=(equal_classes(learn.labels), 2048)), task(learn, choose)]
-    apart = train(tasks, kind="small", ceiling=20_000, device="cpu")
-    both = train(tasks, kind="small", ceiling=20_000, device="cpu", together=True)
+    apart = train(tasks, kind="small", ceiling=10_000, device="cpu")
+    both = train(tasks, kind="small", ceiling=10_000, device="cpu", together=True)
     assert len(apart[0].curve) > len(apart[1].curve)
     assert len(both[0].curve) == len(both[1].curve) == len(apart[0].curve)
 

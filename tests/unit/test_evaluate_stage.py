@@ -129,6 +129,7 @@ def test_stress_is_put_on_the_very_judges_of_the_evaluation(finished: types.Simp
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.slow
 def test_judges_that_see_nothing_yield_sentences_everywhere(tmp_path: Path) -> None:
     run_folder(tmp_path, signal=0.0)
     summary = evaluate.run(context(tmp_path, "evaluate"))
@@ -157,6 +158,7 @@ def test_judges_that_were_still_learning_yield_sentences_everywhere(tmp_path: Pa
     assert said in stress.run(context(tmp_path, "stress"))["unfit"]
 
 
+@pytest.mark.slow
 def test_an_arm_that_was_still_learning_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_folder(tmp_path)
     course = evaluate.train_arms

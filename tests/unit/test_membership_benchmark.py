@@ -20,6 +20,7 @@ def pool(monkeypatch):
     monkeypatch.setattr(membership_power, "searched", lambda *given: "0 of 10")
 
 
+@pytest.mark.slow
 def test_it_trains_attacks_and_prints_and_goes_on_with_what_is_there(pool, tmp_path, capsys):
     words = ["--tiny", "--out", str(tmp_path), "--set", "train.widths=[16]", "--set", "train.attention=[]"]
     membership_power.main([*words, "--trainings", "2", "--no-attack"])

@@ -131,7 +131,7 @@ def minimise(denoiser: Denoiser, parameters, images: torch.Tensor, noise: torch.
     solver.step(loss)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", ["edm", *(pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES if name != "edm")])
 def test_every_objective_has_its_minimum_at_the_conditional_expectation(objective):
     levels = torch.tensor([0.05, 0.3, 2.0])
     images, noise, sigma = pairs_of_image_and_noise(levels)

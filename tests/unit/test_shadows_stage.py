@@ -97,6 +97,7 @@ def test_it_writes_what_the_gate_reads_and_keeps_nothing_of_the_shadows(run):
     assert Image.open(run / "shadows" / "exposed.png").height > 100
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_with_the_next_training_and_ends_the_same(run, tmp_path, monkeypatch):
     config = configuration()
     straight = shutil.copytree(run, tmp_path / "straight")

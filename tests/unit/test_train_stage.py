@@ -54,6 +54,7 @@ def test_a_training_without_anybody_to_validate_on_is_logged_as_before(tmp_path)
     assert '"val"' not in (ctx.out / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_what_a_network_explains_is_nothing_at_first_and_most_of_a_simple_target_in_the_end(tmp_path):
     found = []
     for length in (16, 16 * 150):

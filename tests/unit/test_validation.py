@@ -65,6 +65,7 @@ def test_losses_are_those_of_the_averaged_weights_one_image_at_a_time(float32, m
                 assert found.val[number, image] == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_images_learned_by_heart_show_and_their_ratio_has_an_interval_by_patient():
     train, val = side(8), side(8)
     long = training(train, Recipe(images=16 * 250, batch=16, learning_rate=4e-3, label_dropout=0.0, augment=0.0, balance=0.0, ema=0.1))

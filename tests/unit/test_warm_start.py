@@ -26,6 +26,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_start, "project_key", lambda run: b"one")
 
 
+@pytest.mark.slow
 def test_a_warm_start_takes_over_weights_and_classes_and_leaves_frozen_parts(tmp_path):
     first = finished(tmp_path / "first", widths=(16, 32))
     earlier = load_file(first / "train" / "model.safetensors")
@@ -46,6 +47,7 @@ def test_a_warm_start_takes_over_weights_and_classes_and_leaves_frozen_parts(tmp
     assert torch.equal(after, before[[1, 0, 2, 2]])
 
 
+@pytest.mark.slow
 def test_a_warm_start_reads_the_weights_of_monais_bare_network(tmp_path):
     from pipeline.diffusion.monai_unet import MonaiUNet
 
