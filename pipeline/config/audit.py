@@ -6,14 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.config.section import Images, Section
+from pipeline.config.section import Section
 
 
 class AuditConfig(Section):
     """How much work the audit puts into its attacks and its power."""
 
-    encoder_images: Images = 30_000
-    """Images (pairs of views) seen in training the copy-detection encoder."""
     planted: Annotated[int, Field(ge=20, le=10_000)] = 100
     """Copies planted for each kind of transformation to measure the search's power."""
     membership_draws: Annotated[int, Field(ge=1, le=1000)] = 4
