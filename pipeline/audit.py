@@ -192,7 +192,7 @@ def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: copy_report.Copy
     draw.text((margin, 6), "PATIENT DATA - for local eyes only. Nearest pairs: synthetic (left), training image (right).", fill="black")
     draw.text(
         (margin, 20),
-        f"distance = 1 - aligned NCC; red: flagged as a copy, below {found.threshold:.4f} or by the learned score",
+        f"distance = 1 - aligned NCC; red: flagged as a copy, below {found.threshold:.4f} or by the ratio or the learned score",
         fill="black",
     )
     for number, index in enumerate(order):

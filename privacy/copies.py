@@ -6,6 +6,7 @@ the best patches count, so that what covers or replaces a part of it does not hi
 full resolution (:mod:`privacy.alignment`) and described (:mod:`privacy.descriptors`): the *distance* is 1 − NCC of what remains of both
 images when the structure that the whole cohort shares is projected out, and the *evidence* holds all the descriptors' correlations, and by
 how much each exceeds that of the query's other neighbours: a copy is near one reference and not near the next ones.
+The *ratio* is ℓ₂ over the reference's own from its neighbours (:mod:`privacy.density`): a copy, and what a model makes of one, is nearer.
 
 Nothing here is trained, so nothing can favour train over audit; the shared structure is that of both together.
 """
@@ -24,17 +25,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from privacy import descriptors
+from privacy import density, descriptors
 from privacy.alignment import aligned, warp, window
 
 Images = NDArray[np.uint8]
 GRID = 16
 NEIGHBOURS = 4
-"""Candidates by the whole image in all views; with the two following kinds, they are what a match is contrasted with."""
+"""Candidates by the whole image in all views; with the three following kinds, they are what a match is contrasted with."""
 LOCAL = 2
 """Candidates by the patches that are most alike."""
 PLAIN = 2
 """Candidates by ℓ₂ as the images are."""
+DENSE = 1
+"""Candidates by ℓ₂ over the reference's own (:mod:`privacy.density`)."""
 EACH = 1
 """Candidates taken besides from every subset that is asked for, so that a small one is not without."""
 AXES = (32, 64)
@@ -49,8 +52,6 @@ ZOOMS_AND_TURNS = ((1.07, 0.0), (1.0, -9.0), (1.0, 9.0))
 """Zooms and turns (degrees) tried besides none, each with the outer shifts halved in number."""
 PLAIN_GRIDS = (24, 12, 6)
 """Sides at which images are compared as they are."""
-PLAIN_FLOOR = 1 / 255
-"""Differences below, of a range of 2, are half a grey level: rounding."""
 LOWEST_DISTANCE = 1e-5
 """Distances below are rounding errors."""
 
@@ -75,11 +76,14 @@ class Candidates:
     Attributes:
         index: into the references, ``int64 [n, k]``.
         distance: 1 − aligned NCC, ``float64 [n, k]``.
+        ratio: of the root mean square difference, not aligned, to the reference's own from its neighbours; the geometric mean over
+            :data:`PLAIN_GRIDS`, ``float64 [n, k]``.
         evidence: descriptors ``float32 [n, k, d]``, larger is more alike.
     """
 
     index: NDArray[np.int64]
     distance: NDArray[np.float64]
+    ratio: NDArray[np.float64]
     evidence: NDArray[np.float32]
 
     def nearest(self, within: NDArray[np.bool_], distance: NDArray[np.float64] | None = None) -> Matches:
@@ -120,12 +124,21 @@ class CopySearch:
         self.mean_local, self.mean_plain = local.mean(dim=0), plain.mean(dim=0)
         self.patches = _patches(local - self.mean_local).to(self.precision)
         self.plain = (plain - self.mean_plain).flatten(1)
+        self.own = self._own()
 
     def without(self, mask: NDArray[np.bool_]) -> CopySearch:
         """The same search, in which some references are no neighbours."""
         other = copy.copy(self)
         other.neighbours = self.neighbours & ~mask
+        other.own = other._own()
         return other
+
+    def _own(self) -> Tensor:
+        """ln of each reference's own distance at every one of :data:`PLAIN_GRIDS`, ``[n, len(PLAIN_GRIDS)]``."""
+        square = self.plain.reshape(len(self.plain), -1, LOCAL_GRID, LOCAL_GRID)
+        among = torch.from_numpy(self.neighbours).to(self.device)
+        spaces = (density.rms(F.adaptive_avg_pool2d(square, grid)) for grid in PLAIN_GRIDS)
+        return torch.stack([density.own_distance(space, among) for space in spaces], dim=1)
 
     def nearest(self, queries: Images, *among: NDArray[np.bool_]) -> list[Matches]:
         """The nearest reference of each query ``uint8 [n, C, H, W]`` within each subset of the references (masks), after alignment."""
@@ -157,7 +170,7 @@ class CopySearch:
 
     def _candidates(
         self, queries: Tensor, subsets: list[list[Tensor]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
         first, *each = self._look(queries, subsets)
         looked = [first, *self._look_upright(queries, subsets[0]), *each]
         chosen, start, sign = (torch.cat(parts, dim=1) for parts in zip(*looked))
@@ -174,10 +187,11 @@ class CopySearch:
         distance = (1 - similarity[:, :, 0]).clamp(min=0).double()
         alone = -distance[:, :, None].clamp(min=LOWEST_DISTANCE).log().float()
         plain = plain_likeness(queries, references.reshape(n, count, *queries.shape[1:]))
+        ratio = (-plain - self.own[chosen]).mean(dim=2).double().exp()
         near = torch.cat([similarity.clamp(-0.9999, 0.9999).atanh(), alone, plain], dim=2)
-        neighbour = (torch.arange(count, device=self.device) < sum(part[0].shape[1] for part in looked[:3])).expand(n, count)
+        neighbour = (torch.arange(count, device=self.device) < sum(part[0].shape[1] for part in looked[:4])).expand(n, count)
         evidence = torch.cat([near, contrast(near, chosen, neighbour)], dim=2)
-        return chosen.cpu().numpy(), distance.cpu().numpy(), evidence.cpu().numpy()
+        return chosen.cpu().numpy(), distance.cpu().numpy(), ratio.cpu().numpy(), evidence.cpu().numpy()
 
     def _look(self, queries: Tensor, subsets: list[list[Tensor]]) -> list[Looked]:
         """The first stage over the whole image: :data:`NEIGHBOURS` candidates a query of the first subset, :data:`EACH` of every other."""
@@ -196,17 +210,20 @@ class CopySearch:
         return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
 
     def _look_upright(self, queries: Tensor, subset: list[Tensor]) -> list[Looked]:
-        """The first stage under the eight symmetries alone: :data:`LOCAL` candidates a query by patches, :data:`PLAIN` by ℓ₂."""
+        """The first stage under the eight symmetries alone: :data:`LOCAL` candidates by patches, :data:`PLAIN` and :data:`DENSE` by ℓ₂."""
         n, views = len(queries), symmetries(self.device)
         seen = warp(queries.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
         patches = _patches(_local(seen) - self.mean_local).to(self.precision)
         plain = (F.adaptive_avg_pool2d(seen, LOCAL_GRID) - self.mean_plain).flatten(1)
-        kept = _Best(n, LOCAL, self.device), _Best(n, PLAIN, self.device)
+        kept = [_Best(n, count, self.device) for count in (LOCAL, PLAIN, DENSE)]
+        own = self.own[:, 0].exp() * self.plain.shape[1] ** 0.5
         for number, (block, flat) in enumerate(zip(torch.split(self.patches, BLOCK), torch.split(self.plain, BLOCK))):
             alike = torch.bmm(patches.transpose(0, 1), block.permute(1, 2, 0))
             # The fourth power: few patches that are the same weigh more than many that are somewhat alike.
             same = alike.clamp_(min=0).square_().square_().sum(dim=0)
-            for best, table in zip(kept, (same, 1 / (1 + torch.cdist(plain, flat)))):
+            apart = torch.cdist(plain, flat)
+            dense = 1 / (1 + apart / own[number * BLOCK :][: len(flat)])
+            for best, table in zip(kept, (same, 1 / (1 + apart), dense)):
                 alike = table.reshape(n, len(views), -1)
                 best.add(subset[number], number * BLOCK, alike.amax(dim=1), alike)
         return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
@@ -277,7 +294,7 @@ def plain_likeness(queries: Tensor, references: Tensor) -> Tensor:
         one = F.adaptive_avg_pool2d(seen, grid).reshape(n, len(views), -1)
         other = F.adaptive_avg_pool2d(references.flatten(0, 1), grid).reshape(n, count, -1)
         found.append(torch.cdist(one, other).amin(dim=1) / one.shape[2] ** 0.5)
-    return -torch.stack(found, dim=2).clamp(min=PLAIN_FLOOR).log()
+    return -torch.stack(found, dim=2).clamp(min=density.FLOOR).log()
 
 
 @functools.cache

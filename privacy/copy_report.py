@@ -13,7 +13,7 @@ from evaluation.data import Labelled
 from evaluation.intervals import clopper_pearson, clopper_pearson_lower
 from privacy import copies, copy_score, limits, power
 from privacy.repeats import Repeats, find_repeats
-from privacy.tail import LeadingRun, Tail, leading_run, lower_tail, nearest_by_patient
+from privacy.tail import SMALLEST, LeadingRun, Tail, leading_run, lower_tail, nearest_by_patient
 
 FALSE_ALARM = limits.FALSE_ALARMS["copies"]
 """Probability that any image of a set without copies is flagged."""
@@ -33,15 +33,17 @@ Regenerate = Callable[[Labelled, float], NDArray[np.uint8]]
 class CopyReport:
     """What the copy search found.
 
-    Two distances are judged, each at half of FALSE_ALARM: 1 − aligned NCC, and a learned score's odds against a copy.
+    Three measures are judged, each at a third of FALSE_ALARM: 1 − aligned NCC, the ratio of the plain difference to the reference's own
+    from its neighbours, and a learned score's odds against a copy. Without a score, there are two.
 
     Attributes:
         matches: of every synthetic image in train, by index into train and 1 − aligned NCC.
         audit_distance: 1 − aligned NCC to the nearest audit image.
-        p_values: of every synthetic image, corrected for train being larger than audit and for two distances, not for the number of images.
+        p_values: of every synthetic image, corrected for train being larger than audit and for several measures, not for many images.
         flagged: whether each image is called a copy at a familywise false-alarm rate of FALSE_ALARM.
-        threshold: the 1 − aligned NCC below which an image is flagged, whatever its score.
-        score_threshold: the odds against a copy below which it is flagged, whatever its distance; nothing where no score was learned.
+        threshold: the 1 − aligned NCC below which an image is flagged, whatever the other measures say.
+        ratio_threshold: the ratio below which it is flagged; 0 where nothing calibrates it.
+        score_threshold: the odds against a copy below which it is flagged, whatever those say; nothing where no score was learned.
         run: the leading-run test, by the learned odds where there are any.
         power: for each kind of planted copy, how many were planted, found, and nearest to their own source; none where nothing calibrates
             the search.
@@ -56,6 +58,7 @@ class CopyReport:
     p_values: NDArray[np.float64]
     flagged: NDArray[np.bool_]
     threshold: float
+    ratio_threshold: float
     score_threshold: float | None
     run: LeadingRun
     power: list[dict[str, Any]]
@@ -92,7 +95,7 @@ def find_copies(
         synthetic: ``uint8 [n, C, H, W]``.
         planted: copies planted of each kind of :mod:`privacy.power`.
         learn: images of neither side, from which the score is learned; without them, or with fewer than
-            :data:`privacy.copy_score.LEAST`, the distance alone judges.
+            :data:`privacy.copy_score.LEAST`, distance and ratio judge.
         others: further images that the generator did not see; what is near to them is counted and calibrates nothing.
         regenerate: the run's own model, where there is one.
         report: called with the number of images searched so far.
@@ -122,12 +125,13 @@ def find_copies(
     ]
     thresholds = judge.thresholds
     return CopyReport(
-        matches=to_train[0],
-        audit_distance=to_audit[0].distance,
+        matches=to_train[1],
+        audit_distance=to_audit[1].distance,
         p_values=judge.p_values(to_train),
         flagged=judge.flagged(to_train),
-        threshold=thresholds[0],
-        score_threshold=None if score is None else thresholds[1],
+        threshold=thresholds[1],
+        ratio_threshold=thresholds[0],
+        score_threshold=None if score is None else thresholds[2],
         run=leading_run(*by_patient),
         power=measured,
         recall_low=clopper_pearson_lower(sum(row["found"] for row in core), sum(row["planted"] for row in core)),
@@ -139,7 +143,7 @@ def find_copies(
 
 @dataclass(frozen=True)
 class _Judge:
-    """A search with what its measures mean: the distance, and the learned odds where there is a score, each with its tail."""
+    """A search with what its measures mean: the ratio, the distance, and the learned odds where there is a score, each with its tail."""
 
     search: copies.CopySearch
     score: copy_score.CopyScore | None
@@ -159,7 +163,9 @@ class _Judge:
     ) -> _Judge:
         """On what was found among the sealed images for each ``new`` one of a set, which repeats count once in."""
         bare = cls(search, score, (), FALSE_ALARM / int(new.sum()), larger)
-        return replace(bare, tails=tuple(lower_tail(matches.distance[new]) for matches in bare.nearest(found, sealed)))
+        least = (SMALLEST, SMALLEST, copy_score.LOWEST_ODDS)
+        nearest = bare.nearest(found, sealed)
+        return replace(bare, tails=tuple(lower_tail(one.distance[new], smallest) for one, smallest in zip(nearest, least)))
 
     @property
     def thresholds(self) -> list[float]:
@@ -168,7 +174,7 @@ class _Judge:
 
     def nearest(self, found: copies.Candidates, within: NDArray[np.bool_]) -> list[copies.Matches]:
         odds = [] if self.score is None else [self.score.odds_against(found.evidence)]
-        return [found.nearest(within, measure) for measure in (found.distance, *odds)]
+        return [found.nearest(within, measure) for measure in (found.ratio, found.distance, *odds)]
 
     def p_values(self, matches: list[copies.Matches]) -> NDArray[np.float64]:
         each = [tail.p_value(one.distance) for tail, one in zip(self.tails, matches)]
@@ -217,4 +223,4 @@ def _uncalibrated(to_train: copies.Matches, repeats: Repeats, audit_repeats: int
     nothing = np.zeros(0, np.float64)
     p_values = np.where(identical, 0.0, 1.0)
     run, hits = LeadingRun(0, 1.0), {"audit": 0, "others": 0}
-    return CopyReport(to_train, nothing, p_values, identical, IDENTICAL, None, run, [], 0.0, repeats, audit_repeats, hits)
+    return CopyReport(to_train, nothing, p_values, identical, IDENTICAL, 0.0, None, run, [], 0.0, repeats, audit_repeats, hits)

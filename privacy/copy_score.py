@@ -19,12 +19,15 @@ from scipy.special import expit, logsumexp
 
 from privacy import copies, power
 
-PENALTY = 0.003
-"""Weight of the squared standardised coefficients beside the mean log-loss."""
+PENALTY = 3e-5
+"""Weight of the squared standardised coefficients beside the mean log-loss: with more of it, weight and the odds of strangers are spread,
+and what is improbable among them lies farther off."""
 LEAST = 60
 """Images below which nothing is learned: neighbours in so small a set say little about those in a cohort."""
 MOST = 300
 """Images at the most that are learned from."""
+LOWEST_ODDS = 1e-130
+"""Odds below count as these."""
 ROUNDS = 2
 """Copies planted of every image."""
 
@@ -44,7 +47,8 @@ class CopyScore:
     def odds_against(self, evidence: NDArray[np.float32]) -> NDArray[np.float64]:
         """Odds that pairs are none of a copy and its source, from evidence ``[..., d]``: the smaller, the more surely one is."""
         each = evidence.astype(np.float64) @ self.weight.T + self.bias
-        return np.asarray(np.exp(np.clip(math.log(len(self.bias)) - logsumexp(each, axis=-1), -300, 300)))
+        reach = -math.log(LOWEST_ODDS)
+        return np.asarray(np.exp(np.clip(math.log(len(self.bias)) - logsumexp(each, axis=-1), -reach, reach)))
 
 
 def learn(images: NDArray[np.uint8], groups: NDArray[np.int64], *, rng: np.random.Generator, device: str) -> CopyScore:

@@ -28,7 +28,7 @@ REGIME_LEAST = 3
 REGIME_RATIO = 6.0
 """Log-likelihood ratio from which two exponents fit the tail's spacings better than one; seen by chance in about 1 of 100 tails."""
 SMALLEST = 1e-9
-"""Distances below count as this one: nothing is nearer than the same image."""
+"""Distances below count as this one, where nothing else is said: nothing is nearer than the same image."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,18 @@ class Tail:
         share: probability of a distance below it, (k + 1) / (all + 1) for the k of them.
         total: sum of the normalised spacings i · ln(d_(i+1) / d_(i)) (Rényi 1953), without those of the ``SET_ASIDE`` smallest distances.
         n: spacings in that sum.
+        smallest: distances below count as this one.
     """
 
     edge: float
     share: float
     total: float
     n: int
+    smallest: float = SMALLEST
 
     def p_value(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probability of a distance at most this small, one non-member comparison; 1 above the edge."""
-        apart = np.maximum(np.asarray(distance, dtype=np.float64), SMALLEST)
+        apart = np.maximum(np.asarray(distance, dtype=np.float64), self.smallest)
         depth = np.log(self.edge / np.minimum(apart, self.edge))
         return np.where(apart < self.edge, self.share * (1 + depth / self.total) ** -self.n, 1.0)
 
@@ -61,10 +63,10 @@ class Tail:
         """The distance whose :meth:`p_value` is ``probability`` (at most the share); 0 where no distance is so improbable."""
         depth = self.total * ((max(1.0, self.share / probability)) ** (1 / self.n) - 1)
         found = self.edge * math.exp(-min(depth, 700.0))
-        return found if found > SMALLEST else 0.0
+        return found if found > self.smallest else 0.0
 
 
-def lower_tail(distances: NDArray[np.float64]) -> Tail:
+def lower_tail(distances: NDArray[np.float64], smallest: float = SMALLEST) -> Tail:
     """Fit the tail to non-members' distances ``[n]``, n >= 20; infinite ones count as farther than all others.
 
     The tail begins as the :data:`TAIL_SHARE` smallest. Where its lower part follows another exponent than the rest, as in a cohort some of
@@ -73,7 +75,7 @@ def lower_tail(distances: NDArray[np.float64]) -> Tail:
     Raises:
         ValueError: fewer than 20 finite distances.
     """
-    ordered = np.maximum(np.sort(np.asarray(distances, dtype=np.float64)), SMALLEST)
+    ordered = np.maximum(np.sort(np.asarray(distances, dtype=np.float64)), smallest)
     finite = int(np.isfinite(ordered).sum())
     if finite < TAIL_LEAST:
         raise ValueError(f"{finite} distances are too few to fit a tail: at least {TAIL_LEAST} are needed")
@@ -83,7 +85,7 @@ def lower_tail(distances: NDArray[np.float64]) -> Tail:
         count = lower
         spacings = spacings[:count]
     kept = spacings[SET_ASIDE:]
-    return Tail(float(ordered[count]), (count + 1) / (len(ordered) + 1), max(float(kept.sum()), 1e-9), len(kept))
+    return Tail(float(ordered[count]), (count + 1) / (len(ordered) + 1), max(float(kept.sum()), 1e-9), len(kept), smallest)
 
 
 def _regime(spacings: NDArray[np.float64]) -> int:

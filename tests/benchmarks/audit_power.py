@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from evaluation.intervals import clopper_pearson
 from privacy import copies, copy_score, power
 from privacy.copy_report import FALSE_ALARM, KINDS
-from privacy.tail import Tail, lower_tail
+from privacy.tail import SMALLEST, Tail, lower_tail
 from tests.benchmarks.copy_baselines import Found, GlobalSearch, Images, Method, pixel_methods
 
 DESCRIPTORS = {"smoothed": 0, "local contrast": 5 * 3, "orientation": 7 * 3}
@@ -116,15 +116,17 @@ class Search:
         self.score = copy_score.learn(cohort.learn, cohort.learn_groups, rng=rng, device=device)
         found = self.engine.candidates(cohort.honest, self.member, ~self.member)
         larger = len(cohort.train) / len(cohort.audit)
-        self.tails: list[Tail] = [lower_tail(found.nearest(~self.member, measure).distance) for measure in self.measures(found)]
-        level = FALSE_ALARM / len(cohort.honest) / larger / 2
+        nearest = [found.nearest(~self.member, measure).distance for measure in self.measures(found)]
+        least = (SMALLEST, SMALLEST, copy_score.LOWEST_ODDS)
+        self.tails: list[Tail] = [lower_tail(one, smallest) for one, smallest in zip(nearest, least)]
+        level = FALSE_ALARM / len(cohort.honest) / larger / len(self.tails)
         self.thresholds = [tail.threshold(level) for tail in self.tails]
 
     def measures(self, found: copies.Candidates) -> list[NDArray[np.float64]]:
-        return [found.distance, self.score.odds_against(found.evidence)]
+        return [found.ratio, found.distance, self.score.odds_against(found.evidence)]
 
     def methods(self) -> dict[str, Callable[[copies.Candidates], Found]]:
-        """Statistics of candidates: distance, odds, and the smaller of both p-values, which is what the audit judges."""
+        """Statistics of candidates: ratio, distance, odds, and the smallest of their p-values, which is what the audit judges."""
 
         def by(measure: int) -> Callable[[copies.Candidates], Found]:
             def method(found: copies.Candidates) -> Found:
@@ -137,7 +139,7 @@ class Search:
             each = [found.nearest(self.member, measure) for measure in self.measures(found)]
             # Logarithms, because the smallest p-values are 0 in float64; and distances break ties of those above the edge.
             p = [np.log(tail.p_value(one.distance)) + 1e-9 * one.distance for tail, one in zip(self.tails, each)]
-            return each[1].index, np.minimum(*p)
+            return each[-1].index, np.min(p, axis=0)
 
         def single(column: int) -> Callable[[copies.Candidates], Found]:
             def method(found: copies.Candidates) -> Found:
@@ -148,8 +150,9 @@ class Search:
 
         return {
             "the audit": both,
-            "its distance": by(0),
-            "its score": by(1),
+            "its ratio": by(0),
+            "its distance": by(1),
+            "its score": by(2),
             **{f"only {name}": single(column) for name, column in DESCRIPTORS.items()},
         }
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.phantom.image import phantom_arrays
-from privacy import alignment, copies, descriptors, power
+from privacy import alignment, copies, density, descriptors, power
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,64 @@ def test_patches_beside_an_occlusion_stay_alike(phantoms):
     assert alike[band, 2] > 0.95 > alike[band, 0]  # the upper quantile of the patches, and the whole
     itself = descriptors.similarities(descriptors.maps(images[:1]), descriptors.maps(images[:1]), shared)
     assert torch.allclose(itself, torch.ones_like(itself), atol=1e-3)
+
+
+def test_the_own_distance_is_that_of_a_naive_search_of_neighbours(monkeypatch):
+    monkeypatch.setattr(density, "BLOCK", 16)
+    rng = np.random.default_rng(0)
+    points, among = rng.standard_normal((50, 4)), rng.random(50) < 0.7
+    points[:3] = points[0]  # two twins each: they count as the floor
+    found = density.own_distance(torch.from_numpy(points).float(), torch.from_numpy(among)).numpy()
+    for number, point in enumerate(points):
+        apart = sorted(np.linalg.norm(point - other) for place, other in enumerate(points) if among[place] and place != number)
+        assert found[number] == pytest.approx(np.log(np.maximum(apart[: density.OWN], density.FLOOR)).mean(), abs=1e-4)
+
+
+def test_the_own_distance_takes_as_many_neighbours_as_there_are():
+    points = torch.tensor([[0.0], [2.0], [5.0]])
+    mask = torch.tensor([True, True, False])
+    assert density.own_distance(points, mask).exp().tolist() == pytest.approx([2.0, 2.0, (5 * 3) ** 0.5])
+    assert density.own_distance(points, torch.zeros(3, dtype=torch.bool)).tolist() == [0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Eighty images that hardly differ, then as many that share nothing; and one more of the former, and an altered one of the latter."""
+    rng = np.random.default_rng(0)
+    field = lambda scale: scale * torch.nn.functional.interpolate(torch.from_numpy(rng.standard_normal((81, 1, 8, 8))), 32, mode="bicubic")  # noqa: E731
+    dense, sparse = 128 + field(30)[:1] + field(5), 128 + field(30)
+    queries = torch.stack([dense[80], sparse[3] + field(9)[0]])
+    images = torch.cat([dense[:80], sparse[:80], queries]).clamp(0, 255).round().to(torch.uint8).numpy()
+    return images[:160], images[160:]
+
+
+def test_the_ratio_to_the_own_distance_tells_a_copy_where_images_are_sparse_from_a_stranger_where_they_are_dense(uneven):
+    kept, queries = uneven
+    found = copies.CopySearch(kept, copies.shared_structure(kept), "cpu").candidates(queries)
+    plain = np.split(found.evidence, 2, axis=2)[0][:, :, -len(copies.PLAIN_GRIDS) :].max(axis=1)
+    assert (plain[0] > plain[1]).all()  # by ℓ₂ the stranger is the nearer
+    nearest = found.nearest(np.ones(160, bool), found.ratio)
+    assert nearest.distance[1] < 0.5 < 0.8 < nearest.distance[0]
+    assert nearest.index[1] == 83
+
+
+def test_the_candidates_hold_the_reference_with_the_smallest_ratio(uneven):
+    kept, _ = uneven
+    search = copies.CopySearch(kept, copies.shared_structure(kept), "cpu")
+    own = search.own[:, 0].exp().numpy()
+    # Between one image of the dense part and one of the sparse part, nearer to the former.
+    query = np.rint(0.6 * kept[:1] + 0.4 * kept[83:84]).astype(np.uint8)
+    pooled = [torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(one).float() / 127.5 - 1, 24).flatten(1) for one in (query, kept)]
+    apart = torch.cdist(*pooled)[0].numpy() / 24
+    assert apart.argmin() < 80 <= (apart / own).argmin()
+    assert (apart / own).argmin() in search.candidates(query).index
+
+
+def test_references_that_are_no_neighbours_do_not_count_in_the_own_distance(search):
+    engine, kept = search
+    away = np.arange(len(kept)) % 2 == 0
+    half = copies.CopySearch(kept, engine.shared, "cpu", ~away)
+    less = engine.without(away)
+    assert torch.allclose(less.own, half.own)
+    assert (less.own >= engine.own - 1e-5).all()
+    assert (less.own > engine.own + 1e-3).any()

@@ -32,7 +32,7 @@ def test_evidence_that_speaks_against_a_copy_by_chance_gets_no_weight():
 
 def test_candidates_are_contrasted_as_if_the_source_were_not_there():
     near = np.array([[[9.0], [1.0], [2.0], [6.0]]], np.float32)
-    found = copies.Candidates(np.array([[0, 1, 2, 3]]), np.zeros((1, 4)), np.concatenate([near, near], axis=2))
+    found = copies.Candidates(np.array([[0, 1, 2, 3]]), np.zeros((1, 4)), np.zeros((1, 4)), np.concatenate([near, near], axis=2))
     # Image 3 is of the source's patient: neither a copy nor a stranger.
     evidence, copied, query = copy_score.examples(found, np.array([0]), np.array([5, 6, 7, 5]))
     assert query.tolist() == [0, 0, 0]

@@ -88,3 +88,13 @@ def test_the_leading_runs_level_holds_under_exchangeability():
 def test_each_patient_counts_once_with_the_nearest_of_its_images():
     nearest = tail.nearest_by_patient(np.array([0, 1, 3, 3]), np.array([0.4, 0.2, 0.5, 0.1]), np.array([7, 7, 8, 9]))
     assert nearest.tolist() == [0.2, np.inf, 0.1]
+
+
+def test_odds_far_below_any_distance_have_their_tail():
+    # The same power law, of odds that reach where distances do not: the threshold is where the exponent says.
+    distances = np.random.default_rng(0).random(400) ** (1 / 5)
+    near, odds = tail.lower_tail(distances), tail.lower_tail(distances**20, smallest=1e-130)
+    threshold = odds.threshold(1e-6)
+    assert 0 < threshold < 1e-9
+    assert np.log(threshold) == pytest.approx(20 * np.log(near.threshold(1e-6)))
+    assert odds.p_value(np.array([threshold]))[0] == pytest.approx(1e-6)
