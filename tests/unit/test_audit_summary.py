@@ -59,6 +59,7 @@ def report(images):
             {"kind": "blur", "strength": 1.5, "core": True, "planted": 9, "found": 9},
         ],
         recall_low=0.9,
+        ratio_threshold=0.0,
         score_threshold=None,
         repeats=find_repeats(images, noise(40, 99), "cpu"),
         audit_repeats=0,
