@@ -107,6 +107,7 @@ def test_a_holdout_that_is_not_declared_random_calibrates_no_pass_and_a_declared
         api.audit(train=a, synthetic=b, holdout_random=True, out=tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_a_holdout_from_elsewhere_is_told_from_train_without_any_generator(given, tmp_path):
     """Images of another contrast: nothing that they calibrate is worth anything, whatever was declared."""
     a, b, c = given

@@ -72,7 +72,7 @@ def report(images):
 
 
 def test_one_image_again_and_again_does_not_pass_however_often_it_is_given():
-    for images in (np.repeat(noise(1, 0), 3000, axis=0), np.full((3000, 1, 12, 12), 9, np.uint8)):
+    for images in (np.repeat(noise(1, 0), 800, axis=0), np.full((800, 1, 12, 12), 9, np.uint8)):
         verdict = {check["name"]: check for check in gate.checks(report(images)) if check["subject"] == "images"}
         assert verdict["copies"]["n"] == 1
         assert verdict["copies"]["verdict"] == verdict["repeats"]["verdict"] == "inconclusive"

@@ -108,6 +108,7 @@ def test_training_is_a_function_of_its_seed_whether_alone_or_together(data: tupl
     np.testing.assert_array_equal(alone.classifier.predict(choose.images), first)
 
 
+@pytest.mark.slow
 def test_together_nobody_stops_before_the_last(data: tuple[Labelled, Labelled]) -> None:
     learn, choose = data
     tasks = [task(learn, choose, before=(equal_classes(learn.labels), 2048)), task(learn, choose)]

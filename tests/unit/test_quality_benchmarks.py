@@ -78,6 +78,7 @@ def sets() -> dict[str, ImageSet]:
     return {name: split(name, n) for name, n in (("train", 100), ("audit", 100), ("val", 60), ("test", 60))}
 
 
+@pytest.mark.slow
 def test_the_judge_tells_real_images_from_noise_and_finds_copies(sets: dict[str, ImageSet], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "ENCODER_IMAGES", 640)
     monkeypatch.setattr(judging, "PLANTED", 10)

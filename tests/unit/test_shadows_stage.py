@@ -124,6 +124,7 @@ def test_interrupted_it_goes_on_with_the_next_training_and_ends_the_same(run, tm
     assert not (run / "shadows" / "partial").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_measurement_is_made_again(run, monkeypatch):
     config, trained = configuration(), []
     pool, _, inside = shadows._pool_and_draws(config, run / "ingest")
