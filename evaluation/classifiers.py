@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evaluation.precision import bf16_pays
+
 Kind = Literal["small", "resnet18"]
 Result = TypeVar("Result")
 
@@ -151,6 +153,5 @@ def one_a_core(jobs: Sequence[Callable[[], Result]], device: str) -> list[Result
 @contextlib.contextmanager
 def fast(device: str) -> Iterator[None]:
     """bfloat16 where the hardware multiplies it natively (2 CPU cores with AVX512-BF16: 1.3 to 1.6 times float32)."""
-    native = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=native):
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16_pays(torch.device(device).type)):
         yield

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from evaluation.precision import bf16_pays
 from pipeline import system
 
 
@@ -44,13 +45,6 @@ def reuse_memory() -> bool:
         return False
     # malloc.h: M_TRIM_THRESHOLD -1, M_TOP_PAD -2, M_MMAP_THRESHOLD -3 (of which glibc takes 32 MiB at the most).
     return all([mallopt(-1, 2**31 - 1), mallopt(-2, 64 << 20), mallopt(-3, 32 << 20)])
-
-
-def bf16_pays(where: str) -> bool:
-    """Whether bfloat16 matrix products run at more than float32's speed there: recent GPUs, and CPUs with AVX512-BF16 or AMX."""
-    if where == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def autocast(where: str) -> contextlib.AbstractContextManager[None]:

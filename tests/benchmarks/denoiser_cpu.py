@@ -25,6 +25,7 @@ from torch import nn
 from evaluation.data import Labelled
 from evaluation.fidelity import frechet_distance, standardised_features
 from evaluation.intervals import to_json
+from evaluation.precision import bf16_pays
 from evaluation.training import Task, train
 from pipeline import runtime
 from pipeline.config import Config, load_config
@@ -92,7 +93,7 @@ class Variant:
 
 def variants(config: Config, peers: bool, compiled: bool) -> list[Variant]:
     """Ours as the pipeline runs it, and MONAI's in every way that may be its fastest."""
-    low = runtime.bf16_pays("cpu")
+    low = bf16_pays("cpu")
     found = [Variant("ours", quickstart_network(config), low, layout=torch.channels_last)]
     if not peers:
         return found

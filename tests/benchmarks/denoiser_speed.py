@@ -29,6 +29,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from evaluation.precision import bf16_pays
 from pipeline import runtime
 from tests.benchmarks import report, speed_cases
 from tests.benchmarks.speed_cases import READY, RESULT, Case
@@ -42,7 +43,7 @@ Row = dict[str, Any]
 
 def ceiling(device: str, side: int) -> dict[str, float]:
     """Operations a second of a ``side``³ matrix product of random numbers by precision: the median of 7 timings."""
-    precisions = {"bf16": torch.bfloat16} if runtime.bf16_pays(device) else {}
+    precisions = {"bf16": torch.bfloat16} if bf16_pays(device) else {}
     if device == "cpu":
         precisions["fp32"] = torch.float32
     made = {}

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from evaluation.precision import bf16_pays
 from pipeline import runtime
 from pipeline.config import TrainConfig, load_config
 from pipeline.diffusion.conditioning import Condition
@@ -228,7 +229,7 @@ def prepare(case: Case, device: str) -> Prepared:
     work = forward_work(network, case.size)
     if case.check:
         check_work(work, case.size)
-    bf16 = runtime.bf16_pays(device)
+    bf16 = bf16_pays(device)
     facts: dict[str, Any] = {"gflop": work / 1e9, "parameters": sum(p.numel() for p in network.parameters())}
     facts["precision"] = "bf16" if bf16 else "fp32"
     facts["compiled"] = case.compiled

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from evaluation.precision import bf16_pays
 from pipeline.diffusion import augment
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalise
 from pipeline.diffusion.objectives import OBJECTIVES, Denoiser, from_x0, precondition, to_x0
 from pipeline.diffusion.schedules import RANGE, SCHEDULES, alpha_sigma
-from pipeline.runtime import bf16_pays
 from tests.unit.mixture import UNEVEN
 
 KINDS = ("epsilon", "x0", "v", "flow")
