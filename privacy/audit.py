@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from evaluation.data import Labelled
-from evaluation.intervals import Interval, clopper_pearson, cross_fitted
+from evaluation.intervals import Interval, clopper_pearson
 from privacy import membership
 from privacy.copy_report import CopyReport
 from privacy.model import C, Denoiser
@@ -55,12 +54,8 @@ def split_bias(train: Labelled, audit: Labelled, rng: np.random.Generator) -> In
     At most MEMBERSHIP_IMAGES of each side, drawn at random, by a logistic regression on their first 20 principal components.
     """
     chosen = [side.take(rng.permutation(len(side))[:MEMBERSHIP_IMAGES]) for side in (train, audit)]
-    pixels = np.concatenate([side.unit.reshape(len(side), -1) for side in chosen])
-    member = np.arange(len(pixels)) < len(chosen[0])
-    groups = np.concatenate([side.groups for side in chosen])
-    reduced = PCA(min(20, *pixels.shape), random_state=0).fit_transform(pixels)
-    scores, fold = membership.cross_fitted_scores(reduced, member, groups)
-    return cross_fitted(scores, member, groups, fold)
+    images, groups = (np.concatenate([getattr(side, name) for side in chosen]) for name in ("unit", "groups"))
+    return membership.control(images, np.arange(len(images)) < len(chosen[0]), groups)
 
 
 def summarise(
