@@ -64,7 +64,7 @@ def judge(seed: int, options: argparse.Namespace, out: Path) -> None:
 
     from evaluation.data import Labelled
     from pipeline import runtime
-    from privacy import audit, gate, one_run
+    from privacy import audit, copy_report, gate, one_run
     from privacy.judgements import DRAWN
 
     runtime.limit_threads()
@@ -72,20 +72,21 @@ def judge(seed: int, options: argparse.Namespace, out: Path) -> None:
     classes = int(own["train_labels"].max()) + 1
     sides = [Labelled.of_classes(own[name], own[f"{name}_labels"], own[f"{name}_patients"], classes) for name in ("train", "audit")]
     train, sealed = sides
-    both = Labelled(*(np.concatenate([getattr(side, name) for side in sides]) for name in ("images", "findings", "groups")))
+    images, findings, groups = (np.concatenate([getattr(side, name) for side in sides]) for name in ("images", "findings", "groups"))
+    both = Labelled(images, findings, groups)
     member = np.arange(len(both)) < len(train)
     units = np.unique(both.groups, return_inverse=True)[1].astype(np.int64)
     rng = np.random.default_rng(seed)
     verdicts: dict[str, Any] = {"seed": seed, "n": {"train": len(train), "audit": len(sealed), "synthetic": len(own["synthetic"])}}
     for name in options.sets:
         started = time.time()
-        images = _set(name, own, other, train, rng)
-        found = audit.find_copies(train, sealed, images, planted=options.planted, rng=rng, device=runtime.device())
-        run = one_run.from_images(both, units, member, images, rng)
+        made = _set(name, own, other, train, rng)
+        found = copy_report.find_copies(train, sealed, made, planted=options.planted, rng=rng, device=runtime.device())
+        run = one_run.from_images(both, units, member, made, rng)
         report = audit.summarise(
             found,
             None,
-            images,
+            pixels=made.shape[-1],
             unit="patient",
             drawn=DRAWN[0],
             n_train=len(train),
