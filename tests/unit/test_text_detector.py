@@ -13,7 +13,8 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.signal import correlate
 
 from pipeline.ingest.deidentify import text_detector
-from pipeline.ingest.deidentify.text_detector import FAINT, FLOOR, WEIGHTS, normalize, places, screen, text_map, text_score
+from pipeline.ingest.deidentify.text_detector import normalize, places, text_map, text_score
+from pipeline.ingest.deidentify.text_screen import FAINT, FLOOR, WEIGHTS, screen
 from tests.benchmarks.text_pictures import Grey, ink
 
 
@@ -48,6 +49,15 @@ def layers(screening: bool) -> list[tuple[Grey, Grey]]:
 def convolved(values: Grey, weight: Grey, bias: Grey, stride: int, edge: int) -> Grey:
     padded = np.pad(values, ((0, 0), (edge, edge), (edge, edge)))
     return np.stack([correlate(padded, kernel, "valid", "direct")[0] for kernel in weight])[:, ::stride, ::stride] + bias[:, None, None]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 12), (12, 9), (31, 17)])
+def test_a_halving_is_the_mean_of_two_by_two_pixels(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).normal(1000, 100, shape).astype(np.float32)
+    for turned in (picture, picture.T, np.rot90(picture)):  # also where the memory is not in the order of the rows
+        rows, columns = turned.shape[0] // 2, turned.shape[1] // 2
+        expected = turned[: 2 * rows, : 2 * columns].astype(np.float64).reshape(rows, 2, columns, 2).mean((1, 3))
+        np.testing.assert_allclose(text_detector._halved(turned), expected, rtol=1e-6)
 
 
 def test_the_detector_is_what_its_weights_say() -> None:
