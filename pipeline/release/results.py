@@ -137,7 +137,8 @@ def planted_copies(audit: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], l
     certifies."""
     rows = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
     rows.sort(key=lambda row: float(row["recall"]["low"]))
-    required = limits.required_kinds(int(audit.get("pixels") or 0))
+    pixels = audit.get("pixels")
+    required = limits.required_kinds(pixels if isinstance(pixels, int) else 0)
     sides = ([row for row in rows if (row.get("kind") in required) == side] for side in (True, False))
     return next(sides), next(sides)
 

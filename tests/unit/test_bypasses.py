@@ -114,6 +114,14 @@ def test_a_near_copy_of_an_audit_image_hides_no_copy_of_a_training_image(sides):
     assert checks(sides, made)["copies"]["flagged"] == 3
 
 
+def test_what_hides_copies_hides_the_planted_ones_too_so_that_the_set_does_not_pass(sides):
+    """Near-copies of several sealed images make a copy look like what the cohort itself has; the search then has no power."""
+    made = np.concatenate([sides[2].images, noisy(sides[1].images[:4], 2), sides[0].images[9:12]])
+    found = copy_report.find_copies(sides[0], sides[1], made, planted=9, rng=np.random.default_rng(0), device="cpu")
+    copied, planted = found.flagged[-3:], found.power[0]
+    assert copied.all() or planted["found"] <= planted["planted"] / 2
+
+
 def test_a_training_image_with_a_twin_among_the_sealed_ones_hides_no_copy_of_another(sides):
     twin = noisy(sides[0].images[9:10], 2)
     tied = Labelled(np.concatenate([sides[1].images[:-1], twin]), sides[1].findings, sides[1].groups)
