@@ -147,8 +147,8 @@ def _whole(measure: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _rounded(value: Any, to: str) -> Any:
-    """A number to :data:`LAST_PLACE`, by its shortest decimal form; what is no finite number stays, for its check to refuse."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """A share to :data:`LAST_PLACE`, by its shortest decimal form; what is none stays, for its check to refuse."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         return value
     return float(Decimal(repr(float(value))).quantize(LAST_PLACE, to))
 

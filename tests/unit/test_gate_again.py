@@ -174,7 +174,7 @@ def test_the_judgement_reads_what_is_published(report):
     assert decide(report)["weights"]["verdict"] == "inconclusive"
 
 
-@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -0.1, 1.1, "0.5", True])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e300, -0.1, 1.1, "0.5", True])
 @pytest.mark.parametrize("end", ["value", "low", "high"])
 @pytest.mark.parametrize("place", ["auc", "tpr", "loss", "bias", "foreign bias"])
 def test_a_bound_that_is_no_share_is_no_verdict(report, odd, end, place):
