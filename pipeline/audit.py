@@ -23,7 +23,7 @@ from pipeline.ingest.split import identical, tie
 from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
 from pipeline.regenerate import regenerator
-from pipeline.release.results import interval
+from pipeline.release.figures import audit_figures, summary
 from pipeline.train import load_denoiser
 from privacy import attributes, audit, copy_report, copy_score, judgements, membership, one_run
 
@@ -97,13 +97,7 @@ def run(ctx: Context) -> dict[str, Any]:
     standing = count_attempt(ctx)  # before anybody can read what came of it
     write_json(ctx.out / "audit.json", report | dataclasses.asdict(standing))
     pair_sheet(images, train.images, found, ctx.out / "pairs.png")
-    shown = report.get("one_run", {})
-    return {
-        "flagged_as_copies": f"{report['copies']['flagged']} of {len(images)}",
-        "search_recall_at_least": round(found.recall_low, 3),
-        **({"membership_auc": interval(report["membership"]["auc"])} if attacked is not None else {}),
-        **{f"epsilon_{subject}_at_least": round(run["epsilon_low"], 2) for subject, run in shown.items()},
-    }
+    return summary(audit_figures(report))
 
 
 def _one_run(ctx: Context, everyone: ImageSet, synthetic: NDArray[np.uint8], device: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled
-from evaluation.intervals import clopper_pearson, clopper_pearson_lower
+from evaluation.intervals import clopper_pearson
 from privacy import copies, copy_score, limits, power
 from privacy.repeats import Repeats, find_repeats
 from privacy.tail import SMALLEST, LeadingRun, Tail, leading_run, lower_tail, nearest_by_patient
@@ -47,7 +47,6 @@ class CopyReport:
         run: the leading-run test, by the learned odds where there are any.
         power: for each kind of planted copy, how many were planted, found, and nearest to their own source; none where nothing calibrates
             the search.
-        recall_low: lower 95 % bound of the recall over the near-identical kinds together; 0 where it was not measured.
         repeats: the synthetic images that repeat one another, and constant ones.
         audit_repeats: how many of the audit images repeat another audit image by the same measure: what the cohort itself does.
         hits: images as near to one of ``audit`` and of ``others`` (images of val and test) as a flagged one is to train.
@@ -62,7 +61,6 @@ class CopyReport:
     score_threshold: float | None
     run: LeadingRun
     power: list[dict[str, Any]]
-    recall_low: float
     repeats: Repeats
     audit_repeats: int
     hits: dict[str, int]
@@ -118,7 +116,6 @@ def find_copies(
     for row in _planted(judge, train, member, planted, regenerate, rng):
         measured.append(row)
         report(len(synthetic) + planted * len(measured))
-    core = [row for row in measured if row["core"]]
     by_patient = [
         nearest_by_patient(matches.index - offset, matches.distance, side.groups)
         for matches, offset, side in ((to_train[-1], 0, train), (to_audit[-1], len(train), audit))
@@ -134,7 +131,6 @@ def find_copies(
         score_threshold=None if score is None else thresholds[2],
         run=leading_run(*by_patient),
         power=measured,
-        recall_low=clopper_pearson_lower(sum(row["found"] for row in core), sum(row["planted"] for row in core)),
         repeats=repeats,
         audit_repeats=audit_repeats,
         hits={"audit": int(judge.flagged(to_audit).sum()), "others": int(judge.flagged(to_rest).sum()) if rest.any() else 0},
@@ -196,26 +192,25 @@ def _planted(
     for kind in KINDS:
         made, sources = power.plant(train.images, kind, planted, rng)
         matches = judge.of(made, member)
-        yield _row(kind.__name__, None, judge.flagged(matches), matches[-1].index == sources, kind in power.CORE)
+        yield _row(kind.__name__, None, judge.flagged(matches), matches[-1].index == sources)
     for sigma in power.REGENERATED if regenerate is not None else ():
         assert regenerate is not None
         sources = rng.permutation(len(train))[:planted]
         matches = judge.of(regenerate(train.take(sources), sigma), member)
-        yield _row("regenerated", sigma, judge.flagged(matches), matches[-1].index == sources, False)
+        yield _row("regenerated", sigma, judge.flagged(matches), matches[-1].index == sources)
     _, person, images = np.unique(train.groups, return_inverse=True, return_counts=True)
     several = rng.permutation(np.flatnonzero(images[person] > 1))
     asked = several[np.unique(person[several], return_index=True)[1]][:planted]
     if len(asked):
         away = np.isin(np.arange(len(member)), asked)
         matches = judge.of(train.images[asked], member & ~away, away)
-        yield _row("same_patient", None, judge.flagged(matches), person[matches[-1].index] == person[asked], False)
+        yield _row("same_patient", None, judge.flagged(matches), person[matches[-1].index] == person[asked])
 
 
-def _row(kind: str, strength: float | None, found: NDArray[np.bool_], own: NDArray[np.bool_], core: bool) -> dict[str, Any]:
+def _row(kind: str, strength: float | None, found: NDArray[np.bool_], own: NDArray[np.bool_]) -> dict[str, Any]:
     hits, n = int(found.sum()), len(found)
     recall = clopper_pearson(hits, n).to_dict()
-    numbers = {"planted": n, "found": hits, "recall": recall, "own_source": float(own.mean())}
-    return {"kind": kind, "strength": strength, "core": core, **numbers}
+    return {"kind": kind, "strength": strength, "planted": n, "found": hits, "recall": recall, "own_source": float(own.mean())}
 
 
 def _uncalibrated(to_train: copies.Matches, repeats: Repeats, audit_repeats: int) -> CopyReport:
@@ -223,4 +218,4 @@ def _uncalibrated(to_train: copies.Matches, repeats: Repeats, audit_repeats: int
     nothing = np.zeros(0, np.float64)
     p_values = np.where(identical, 0.0, 1.0)
     run, hits = LeadingRun(0, 1.0), {"audit": 0, "others": 0}
-    return CopyReport(to_train, nothing, p_values, identical, IDENTICAL, 0.0, None, run, [], 0.0, repeats, audit_repeats, hits)
+    return CopyReport(to_train, nothing, p_values, identical, IDENTICAL, 0.0, None, run, [], repeats, audit_repeats, hits)

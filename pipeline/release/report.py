@@ -15,7 +15,7 @@ import jinja2
 
 from pipeline.release.cards import actions, how_made, software_version, template
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, sentences, stress_figures, train_figures
-from pipeline.release.results import Results, dig, interval, limitations, number, planted, standing
+from pipeline.release.results import Results, dig, interval, limitations, number, planted, planted_copies, standing
 
 HEADLINES = {
     "pass": "The images passed the privacy gate",
@@ -110,7 +110,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         consequence=CONSEQUENCES.get(verdict, CONSEQUENCES["inconclusive"]),
         weights=WEIGHTS.get(str(dig(results.gate, "weights.verdict")), WEIGHTS["inconclusive"]),
         tiles=tiles(results),
-        power=power_plot(results.audit.get("power")),
+        power=[power_plot(rows) for rows in planted_copies(results.audit)],
         membership=list(measures(results.audit.get("membership"))),
         shadows=list(measures(results.audit.get("shadows"))),
         one_run=list(measures(results.audit.get("one_run"))),

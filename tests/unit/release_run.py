@@ -78,7 +78,6 @@ def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[s
             "threshold": 0.03,
             "leading_run": 3,
             "run_p": 0.296,
-            "recall_low": 0.93,
         },
         "attempt": 1,
         "earlier_recall": None,
