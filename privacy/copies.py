@@ -24,11 +24,14 @@ from torch.nn import functional as F
 
 from privacy import density, descriptors
 from privacy.alignment import aligned, warp
-from privacy.views import GRID, LOCAL_GRID, describe, fine_contrast, leading_axes, local_contrast, patches, search_views, symmetries
+from privacy.views import LOCAL_GRID, coarse, describe, fine_contrast, leading_axes, local_contrast, patches, search_views, symmetries
 
 Images = NDArray[np.uint8]
 NEIGHBOURS = 4
 """Candidates by the whole image in all views; with the three following kinds, they are what a match is contrasted with."""
+FURTHER, FINE_SIDE = 4, 32
+"""Further ones, which nothing is contrasted with, for images below that side: a shift by pixels so large that it is none of the views, and
+the loss of a border, leave the source of one copy in twenty behind the best four."""
 LOCAL = 2
 """Candidates by the patches that are most alike."""
 PLAIN = 2
@@ -100,6 +103,7 @@ class CopySearch:
 
     def __init__(self, references: Images, shared: descriptors.Structure, device: str, neighbours: NDArray[np.bool_] | None = None) -> None:
         self.device = device
+        self.whole = NEIGHBOURS + (FURTHER if min(references.shape[2:]) < FINE_SIDE else 0)
         self.precision = torch.float16 if device == "cuda" else torch.float32
         self.references = references
         self.shared = shared.to(device)
@@ -107,7 +111,7 @@ class CopySearch:
         tables = []
         for start in range(0, len(references), BLOCK):
             block = _unit(references[start : start + BLOCK], device)
-            tables.append((F.adaptive_avg_pool2d(block, GRID), fine_contrast(block), F.adaptive_avg_pool2d(block, LOCAL_GRID)))
+            tables.append((coarse(block), fine_contrast(block), F.adaptive_avg_pool2d(block, LOCAL_GRID)))
         small, local, plain = (torch.cat(table) for table in zip(*tables))
         parts = [describe(part) for part in (small, local_contrast(small))]
         self.axes = [leading_axes(part, count) for part, count in zip(parts, AXES)]
@@ -187,19 +191,20 @@ class CopySearch:
             own = density.own_distance(*(table[chosen] for table in self.near), itself[:, None, None])
         ratio = (-plain - own).mean(dim=2).double().exp()
         near = torch.cat([similarity.clamp(-0.9999, 0.9999).atanh(), alone, plain], dim=2)
-        neighbour = (torch.arange(count, device=self.device) < sum(part[0].shape[1] for part in looked[:4])).expand(n, count)
-        evidence = torch.cat([near, contrast(near, chosen, neighbour)], dim=2)
+        place, whole = torch.arange(count, device=self.device), looked[0][0].shape[1]
+        neighbour = (place < NEIGHBOURS) | (place >= whole) & (place < sum(part[0].shape[1] for part in looked[:4]))
+        evidence = torch.cat([near, contrast(near, chosen, neighbour.expand(n, count))], dim=2)
         return chosen.cpu().numpy(), distance.cpu().numpy(), ratio.cpu().numpy(), evidence.cpu().numpy()
 
     def _look(self, queries: Tensor, subsets: list[list[Tensor]], itself: Tensor | None) -> list[Looked]:
         """The first stage over the whole image: :data:`NEIGHBOURS` candidates a query of the first subset, :data:`EACH` of every other."""
         n, views = len(queries), search_views(self.device)
-        small = F.adaptive_avg_pool2d(queries, GRID)
+        small = coarse(queries)
         both = torch.cat([small, local_contrast(small)], dim=1)
         seen = warp(both.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
         parts = [describe(part) @ axes for part, axes in zip(seen.chunk(2, dim=1), self.axes)]
         described = torch.cat(parts, dim=1).to(self.precision)
-        kept = [_Best(n, NEIGHBOURS if number == 0 else EACH, self.device, itself) for number in range(len(subsets))]
+        kept = [_Best(n, self.whole if number == 0 else EACH, self.device, itself) for number in range(len(subsets))]
         for number, block in enumerate(torch.split(self.described, BLOCK)):
             similarity = (described @ block.T).reshape(n, len(views), -1)
             score = torch.maximum(similarity.amax(dim=1), -similarity.amin(dim=1))

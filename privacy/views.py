@@ -44,6 +44,13 @@ def search_views(device: str) -> Tensor:
     return torch.tensor(warps, dtype=torch.float32, device=device)
 
 
+def coarse(images: Tensor) -> Tensor:
+    """At :data:`GRID`: means of blocks, or, where those would differ in size and what moves would change, linear without aliasing."""
+    if images.shape[2] % GRID == images.shape[3] % GRID == 0:
+        return F.adaptive_avg_pool2d(images, GRID)
+    return F.interpolate(images, (GRID, GRID), mode="bilinear", antialias=True)
+
+
 def describe(images: Tensor) -> Tensor:
     """Images ``[n, C, GRID, GRID]`` to unit vectors ``[n, C·GRID²]`` under the window, mean removed."""
     weight = window(GRID, GRID, images.device)

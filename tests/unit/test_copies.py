@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.phantom.image import phantom_arrays
-from privacy import alignment, copies, density, descriptors, power
+from privacy import alignment, copies, density, descriptors, power, views
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +181,22 @@ def test_a_query_that_is_a_reference_is_searched_for_as_if_it_were_not_there(sea
     assert found.distance == pytest.approx(alone.distance, abs=1e-5)
     assert found.ratio == pytest.approx(alone.ratio, rel=1e-4)
     assert np.allclose(found.evidence, alone.evidence, atol=1e-3)
+
+
+def test_small_images_that_moved_are_found(phantoms):
+    """Below 32 px a move by pixels lies between the views, so that more candidates are looked at."""
+    small = torch.nn.functional.interpolate(torch.from_numpy(phantoms[0]).float(), (28, 28), mode="bilinear", antialias=True)
+    kept = small.round().to(torch.uint8).numpy()
+    engine = copies.CopySearch(kept, copies.shared_structure(kept), "cpu")
+    made, origin = power.plant(kept, power.shift, 20, np.random.default_rng(2))
+    found = engine.candidates(made)
+    assert found.index.shape[1] == copies.NEIGHBOURS + copies.FURTHER + copies.LOCAL + copies.PLAIN + copies.DENSE
+    assert (found.nearest(np.ones(len(kept), bool)).index == origin).mean() >= 0.95
+
+
+@pytest.mark.parametrize("side", [28, 32, 50])
+def test_a_ramp_stays_a_ramp_at_the_coarse_grid(side):
+    """Blocks of uneven size would bend it, and make another image of one that is moved."""
+    ramp = torch.linspace(-1, 1, side).expand(1, 1, side, side)
+    steps = views.coarse(ramp)[0, 0, 8, 2:-2].diff()
+    assert steps.max() < 1.02 * steps.min()
