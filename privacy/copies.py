@@ -188,7 +188,8 @@ class CopySearch:
         plain = plain_likeness(queries, references.reshape(n, count, *queries.shape[1:]))
         own = self.own[chosen]
         if itself is not None:
-            own = density.own_distance(*(table[chosen] for table in self.near), itself[:, None, None])
+            index, apart = self.near
+            own = density.own_distance(index[chosen], apart[chosen], itself[:, None, None])
         ratio = (-plain - own).mean(dim=2).double().exp()
         near = torch.cat([similarity.clamp(-0.9999, 0.9999).atanh(), alone, plain], dim=2)
         place, whole = torch.arange(count, device=self.device), looked[0][0].shape[1]
