@@ -96,7 +96,7 @@ class CopySearch:
     """Distances from any images to a fixed set of references.
 
     Args:
-        references: ``uint8 [n, C, H, W]``, kept as they are (a memory map stays one); 96 + 1152 C numbers an image are kept on the device.
+        references: ``uint8 [n, C, H, W]``, kept as they are (a memory map stays one); 123 + 1152 C numbers an image are kept on the device.
         shared: of :func:`shared_structure`.
         neighbours: mask of the references among which a query's neighbours are sought; all, where not given.
     """
