@@ -262,7 +262,7 @@ def speed(size: int, count: int, device: str) -> dict[str, Any]:
         done = engine.candidates(queries, ~sealed, sealed)
         searched = time.perf_counter()
         assert np.isfinite(done.nearest(~sealed, done.ratio).distance).all()
-        engine.candidates(references[:256], ~sealed, itself=np.arange(256))
+        engine.candidates(references[: min(256, n)], ~sealed, itself=np.arange(min(256, n)))
         tables = (engine.described, engine.patches, engine.plain, engine.own, *engine.near)
         result: dict[str, Any] = {"index": indexed - started, "warm_up": warm - indexed, "search": searched - warm}
         result["tables_megabytes"] = sum(table.numel() * table.element_size() for table in tables) / 1e6
