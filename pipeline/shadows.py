@@ -26,7 +26,7 @@ from pipeline.errors import InputError
 from pipeline.exposed import picture
 from pipeline.generate import asked_for
 from pipeline.images import ImageSet, unit_of
-from pipeline.ingest.split import tie
+from pipeline.ingest.split import kept_together
 from pipeline.ranks import Report, Share
 from pipeline.shadow_training import Shadows
 from pipeline.train import load_denoiser
@@ -138,10 +138,9 @@ def _pool_and_draws(config: Config, ingest: Path) -> tuple[ImageSet, NDArray[np.
     member = _members(pool)
     if not member.any() or member.all():
         raise InputError("no image in train, or none in audit: add patients, or raise ingest.audit_share")
-    clusters = pool.rows["duplicate_group"].to_numpy(np.int64) if "duplicate_group" in pool.rows else np.full(len(pool), -1)
     size = np.bincount(pool.labels[member], minlength=len(pool.classes))
     rng = np.random.default_rng(runtime.derive_seed(config.seed, "shadows"))
-    units = tie(pool.rows["patient"].tolist(), clusters)
+    units = kept_together(pool.rows)
     return pool, units, shadows.draw(units, pool.labels, size, config.shadows.trainings, rng)
 
 

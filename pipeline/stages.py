@@ -71,7 +71,7 @@ STAGES = (
         "shadows.json, scores.parquet, exposed.png (local eyes only)",
     ),
     Stage(
-        "audit", 3, ("ingest", "train", "generate", "shadows"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"
+        "audit", 4, ("ingest", "train", "generate", "shadows"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"
     ),
     Stage(
         "evaluate",

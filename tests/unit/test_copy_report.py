@@ -98,3 +98,19 @@ def test_without_a_holdout_identical_images_are_flagged_and_nothing_is_measured(
     assert found.flagged.tolist() == [True] + 30 * [False]
     assert found.matches.index[0] == 3
     assert (found.power, found.run.length) == ([], 0)
+
+
+def test_a_cohort_with_twins_calls_none_of_them_a_copy(sides):
+    """Two sealed images that train holds too, hardly altered: an honest image may come as near to a train image as they do."""
+    train, audit = sides[0], sides[1]
+    twins, rng = audit.images.copy(), np.random.default_rng(0)
+    for place in (0, 1):
+        twins[place] = np.clip(train.images[7 * place + 3] + rng.normal(0, 6, train.images.shape[1:]), 0, 255)
+    made = sides[4].images.copy()
+    made[0] = np.clip(train.images[30] + rng.normal(0, 6, train.images.shape[1:]), 0, 255)
+    doubled = Labelled(twins, audit.findings, audit.groups)
+    alone = {"planted": 1, "learn": None, "others": None}
+    assert find(sides, made, **alone).flagged[0]
+    found = find((train, doubled, *sides[2:]), made, **alone)
+    assert not found.flagged.any()
+    assert found.threshold == 0 or found.ratio_threshold == 0
