@@ -67,6 +67,30 @@ def test_evidence_is_contrasted_with_the_querys_other_neighbours_each_counted_on
     assert copies.contrast(near[:, :1], index[:, :1], neighbour[:, :1]).squeeze().tolist() == 0.0
 
 
+def test_queries_are_found_in_their_order_however_many_cores_search_and_each_is_counted_once(search, phantoms):
+    engine, _ = search
+    queries = phantoms[0][:70]
+    threads, found, told = torch.get_num_threads(), [], []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            done = []
+            found.append(engine.candidates(queries, report=done.append))
+            told.append(sorted(done))
+    finally:
+        torch.set_num_threads(threads)
+    assert told == [[32, 64, 70]] * 2
+    assert np.array_equal(found[0].index, found[1].index)
+    assert np.allclose(found[0].evidence, found[1].evidence, atol=1e-4)
+
+
+def test_every_image_is_seen_under_every_view_as_if_it_were_warped_alone():
+    generator = torch.Generator().manual_seed(0)
+    images, views = torch.rand(3, 2, 9, 7, generator=generator), torch.eye(2, 3) + 0.2 * torch.randn(4, 2, 3, generator=generator)
+    alone = [alignment.warp(image[None], view[None]) for image in images for view in views]
+    torch.testing.assert_close(alignment.turned(images, views), torch.cat(alone))
+
+
 def test_alignment_undoes_a_known_warp():
     rng = np.random.default_rng(0)
     base = torch.from_numpy(rng.standard_normal((1, 1, 6, 6))).float()
