@@ -111,8 +111,7 @@ def _one_run(ctx: Context, everyone: ImageSet, synthetic: NDArray[np.uint8], dev
     rows = everyone.rows["split"].isin(("train", "audit")).to_numpy()
     both = everyone.take(rows)
     # Who shares a near-duplicate is in one split, and tosses one coin.
-    clusters = both.rows["duplicate_group"].to_numpy(np.int64) if "duplicate_group" in both.rows else np.full(len(both), -1)
-    units = tie(both.rows["patient"].tolist(), clusters)
+    units = tie(both.rows["patient"].tolist(), both.duplicates)
     member = (both.rows["split"] == "train").to_numpy()
     real = Labelled(np.asarray(both.images), both.findings, units)
 

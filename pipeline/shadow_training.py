@@ -60,11 +60,12 @@ class Shadows:
         if runtime.fits(images.nbytes, self.device):
             images = torch.from_numpy(images).to(self.device)
         given = images, Condition.of_classes(self.subset.labels, len(self.pool.classes))
+        drawn = runtime.derive_seed(seed, "training"), self.subset.duplicates
         if self.training is None:
-            self.training = Training(fresh.to(self.device), *given, recipe(self.section), runtime.derive_seed(seed, "training"))
+            self.training = Training(fresh.to(self.device), *given, recipe(self.section), *drawn)
         else:
             self.training.denoiser.load_state_dict(fresh.state_dict())
-            self.training.restart(*given, runtime.derive_seed(seed, "training"))
+            self.training.restart(*given, *drawn)
         self._run(self.training, report)
         self.training.denoiser.load_state_dict(self.training.averaged())
         return self.training.denoiser.eval()

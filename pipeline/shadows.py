@@ -138,10 +138,9 @@ def _pool_and_draws(config: Config, ingest: Path) -> tuple[ImageSet, NDArray[np.
     member = _members(pool)
     if not member.any() or member.all():
         raise InputError("no image in train, or none in audit: add patients, or raise ingest.audit_share")
-    clusters = pool.rows["duplicate_group"].to_numpy(np.int64) if "duplicate_group" in pool.rows else np.full(len(pool), -1)
     size = np.bincount(pool.labels[member], minlength=len(pool.classes))
     rng = np.random.default_rng(runtime.derive_seed(config.seed, "shadows"))
-    units = tie(pool.rows["patient"].tolist(), clusters)
+    units = tie(pool.rows["patient"].tolist(), pool.duplicates)
     return pool, units, shadows.draw(units, pool.labels, size, config.shadows.trainings, rng)
 
 

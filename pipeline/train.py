@@ -74,6 +74,7 @@ def run(ctx: Context) -> dict[str, Any]:
         Condition.of_classes(cohort.labels, len(cohort.classes)),
         recipe(section),
         runtime.derive_seed(ctx.config.seed, "training"),
+        cohort.duplicates,
     )
     validation = _validation(everyone, cohort, ctx.config.seed)
     _resume(ctx, training)
