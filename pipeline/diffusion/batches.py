@@ -101,8 +101,9 @@ def class_balanced_cdf(labels: Tensor, balance: float, groups: NDArray[np.int64]
     """
     part = torch.ones(len(labels), dtype=torch.float64)
     if groups is not None:
-        twins = torch.from_numpy(groups >= 0)
-        _, member, size = torch.unique(torch.from_numpy(groups)[twins], return_inverse=True, return_counts=True)
+        group = torch.tensor(groups)
+        twins = group >= 0
+        _, member, size = torch.unique(group[twins], return_inverse=True, return_counts=True)
         part[twins] /= size[member]
     counts = torch.bincount(labels, part)
     share = torch.where(counts > 0, counts / counts.sum(), 0.0) ** (1 - balance) * (counts > 0)
