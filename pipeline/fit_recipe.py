@@ -47,7 +47,7 @@ COARSEST = 8
 SMALL = 1000
 """Distinct images below which the network is half as wide, a quarter of the parameters to remember them with."""
 
-FEWEST = 64
+FEWEST = 32
 """Steps before the losses are looked at for the first time: what is hard for a network that has learned nothing is no guide to later."""
 FIRST = 8
 """How often each image is seen before the losses are looked at for the first time: what they differ by then is the two sides' own."""
@@ -94,7 +94,8 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
     length = section.length if isinstance(section.images, int) else images
     dropout, augment = regularisation(length * most)
     knows = section.backbone == "unet"
-    why = f"each image is seen up to {length * most:,.0f} times" if knows else f"the backbone {section.backbone} knows none"
+    bound = "up to" if section.minutes is None else "about"
+    why = f"each image is seen {bound} {length * most:,.0f} times" if knows else f"the backbone {section.backbone} knows none"
     settle("dropout", dropout if knows else 0.0, why)
     settle("augment", augment if knows else 0.0, why)
     side = max(cohort.images.shape[2:])
@@ -168,7 +169,12 @@ def replayed(config: Config, trained: Path) -> Config:
 
 def mark(recipe: Mapping[str, Any]) -> Tensor:
     """What a checkpoint holds of the recipe that it was made under, ``int64 []``."""
-    return torch.tensor(int(fingerprint({"fitted": recipe.get("fitted")})[:15], 16))
+    return torch.tensor(int(fingerprint(begun(recipe))[:15], 16))
+
+
+def begun(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a recipe that is there before training begins."""
+    return {key: value for key, value in recipe.items() if key not in ("curve", "chosen")}
 
 
 def first_look(recipe: Mapping[str, Any], batch: int) -> int:
@@ -233,16 +239,15 @@ class Course:
 
     def look(self, training: Training) -> dict[str, Any]:
         """Look at the losses of a moment, and keep its averaged weights if they have not parted yet; what the log gets."""
-        losses = self.validation(training)
-        self.looked.append(losses)
-        if len(self.looked) == 1 or self.ratio().high <= APART:
-            self.chosen, self.kept = len(self.looked) - 1, training.averaged()
+        self.looked.append(self.validation(training))
         ratio = self.ratio()
-        return losses.line() | {"parted": ratio.to_dict()}
+        if len(self.looked) == 1 or ratio.high <= APART:
+            self.chosen, self.kept = len(self.looked) - 1, training.averaged()
+        return self.looked[-1].line() | {"parted": ratio.to_dict()}
 
-    def ratio(self, moment: int = -1) -> Interval:
-        """How far the losses have parted since the first moment, as a ratio, with its 95 % interval."""
-        gap = self.validation.parted(self.looked[0], self.looked[moment])
+    def ratio(self) -> Interval:
+        """How far the losses have parted from the first moment to the last, as a ratio, with its 95 % interval."""
+        gap = self.validation.parted(self.looked[0], self.looked[-1])
         value, low, high = (float(np.exp(bound)) for bound in (gap.value, gap.low, gap.high))
         return Interval(value, low, high, gap.n)
 
@@ -264,8 +269,12 @@ class Course:
         last, ratio = len(self.looked) - 1, self.ratio()
         if self.chosen == last:
             return "the ceiling of its length was reached before the losses parted"
-        parted = f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) after {self.moments[last] * self.batch:,} images"
-        return f"beyond it the losses on unseen and on training images parted: their ratio grew to {parted}, the bound is {APART}"
+        found = f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) after {self.moments[last] * self.batch:,} images"
+        if ratio.low <= APART:
+            told = "" if ratio.value > APART else "; more patients in val would tell"
+            said = "beyond it the losses on unseen and on training images may have parted"
+            return f"{said}: their ratio was {found}, the bound is {APART}{told}"
+        return f"beyond it the losses on unseen and on training images parted: their ratio grew to {found}, the bound is {APART}"
 
     def state(self) -> dict[str, Tensor]:
         """Everything that :meth:`load` needs, as named tensors."""

@@ -159,7 +159,7 @@ def _resumed(ctx: Context, device: str) -> tuple[dict[str, torch.Tensor], dict[s
             steps = snapshot_steps(fit_recipe.settled(asked, found))
             earlier = [moment for moment in steps if moment <= int(state["step"])]
             if all(resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX) is not None for moment in earlier):
-                return state, {key: value for key, value in found.items() if key not in ("curve", "chosen")}
+                return state, fit_recipe.begun(found)
     if any(folder.iterdir()):
         ctx.reporter.console.print("  the checkpoint is damaged: training starts over")
     return None

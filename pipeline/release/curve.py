@@ -9,6 +9,9 @@ from typing import Any
 
 from pipeline.release.results import dig, number
 
+MOST = 100
+"""Moments that are drawn, the last among them: more are finer than a line is wide, and a report has no room for thousands."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -34,6 +37,7 @@ def training_curve(recipe: Mapping[str, Any]) -> Curve | None:
     moments = [moment for moment in recipe.get("curve") or [] if all(map(_positive, (dig(moment, "images"), *_losses(moment))))]
     if len(moments) < 2:
         return None
+    moments = moments[:: -math.ceil(len(moments) / MOST)][::-1]
     lengths = [float(moment["images"]) for moment in moments]
     sides = {side: [math.exp(sum(map(math.log, moment[side])) / len(moment[side])) for moment in moments] for side in ("train", "val")}
     first, last = math.log(lengths[0]), math.log(lengths[-1])

@@ -1,12 +1,14 @@
 """The recipe that fits itself: starting values, the length that its losses choose, minutes, and exact resumption."""
 
 import dataclasses
+import io
 import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from scipy.stats import ttest_ind
 from trainings import SMALL, cohort, context, renamed, stopped_in_the_middle
 
@@ -20,8 +22,9 @@ from pipeline.diffusion.validation import LEVELS, Validation
 from pipeline.errors import InputError
 from pipeline.fit_recipe import Course, drawn, regularisation, widths
 from pipeline.images import ImageSet
-from pipeline.release.curve import training_curve
+from pipeline.release.curve import MOST, training_curve
 from pipeline.shadow_training import Shadows
+from pipeline.show import show
 
 AUTO = {key: value for key, value in SMALL.items() if key not in ("images", "dropout", "augment", "checkpoint_images")} | {"images": "auto"}
 
@@ -158,6 +161,8 @@ def test_the_last_moment_before_the_losses_part_is_kept_however_hard_the_images_
 def test_an_uncertain_ratio_keeps_less_and_is_over_at_twice_what_is_kept():
     sure, unsure = (followed(scripted([0, 0, 0.1, 0.1, 0.1, 0.15] + [0.2] * 9, noise=noise)) for noise in (0.001, 0.2))
     assert unsure.chosen < sure.chosen
+    assert "may have parted" in unsure.why()
+    assert "more patients in val would tell" in unsure.why()
     assert unsure.moments[len(unsure.looked) - 1] >= 2 * unsure.steps > unsure.moments[len(unsure.looked) - 2]
 
 
@@ -267,7 +272,11 @@ def test_resumed_anywhere_it_chooses_the_same_bits(brief, tmp_path, monkeypatch)
     assert digests(stopped) == digests(straight)
 
 
-@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_text("{}"), lambda path: path.write_text("x")])
+def remembered_otherwise(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cohort": {"images": 15, "distinct": 1000, "classes": 2}}))
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_text("{}"), remembered_otherwise])
 def test_a_recipe_that_is_not_the_checkpoints_starts_over_and_ends_the_same(brief, tmp_path, monkeypatch, harm):
     straight, stopped = auto(tmp_path / "a"), auto(tmp_path / "b")
     train.run(straight)
@@ -323,7 +332,7 @@ def test_a_length_cannot_be_chosen_on_nobody(tmp_path):
         train.run(ctx)
 
 
-def test_the_plan_says_what_is_left_to_the_cohort_and_then_what_was_settled(brief, tmp_path):
+def test_plan_and_show_say_what_is_left_to_the_cohort_and_then_what_was_settled(brief, tmp_path):
     ctx = auto(tmp_path)
     before = recipe_lines(ctx.config, out=tmp_path)
     assert before == ["fitted to the cohort when it is trained: images, dropout, augment"]
@@ -333,6 +342,10 @@ def test_the_plan_says_what_is_left_to_the_cohort_and_then_what_was_settled(brie
     assert after[0] == f"images in training ({recipe['chosen']['why']}): {recipe['chosen']['images']}"
     assert [line.partition(" (")[0] for line in after[1:]] == ["dropout", "augmentation"]
     assert recipe_lines(context(tmp_path / "fixed").config) == []
+    artifacts.publish(ctx.out, {"stage": "train"})
+    stream = io.StringIO()
+    show(tmp_path, Console(file=stream, width=250))
+    assert recipe["chosen"]["why"] in stream.getvalue()
 
 
 def test_the_curve_has_every_moment_in_order_and_shows_the_kept_one():
@@ -349,3 +362,6 @@ def test_the_curve_has_every_moment_in_order_and_shows_the_kept_one():
         training_curve({"curve": [*moments, {"images": 5, "train": [None], "val": []}]}).lines == training_curve({"curve": moments}).lines
     )
     assert training_curve({}) is None
+    many = training_curve({"curve": [moments[0] | {"images": 1000 + 10 * k} for k in range(2999)]})
+    assert [len(points) for _, _, points in many.lines] == [MOST, MOST]
+    assert many.lines[0][2][-1][0] == pytest.approx(1)
