@@ -195,10 +195,11 @@ def how_made(results: Results) -> list[str]:
             "No image was removed after the audit: the verdict is that of the whole imported set.",
         ]
     assert generate.per_class is not None
-    seen, parameters = model.get("images_seen", train.images), model.get("parameters")
+    seen, parameters = model.get("images"), model.get("parameters")
     size = f" of {parameters:,} parameters" if isinstance(parameters, int) else ""
     return [
-        f"A class-conditional denoiser{size} (EDM formulation, Karras et al. 2022) was trained on {seen:,} draws from the train split.",
+        f"A class-conditional denoiser{size} (EDM formulation, Karras et al. 2022) was trained on {number(seen)} draws from "
+        "the train split.",
         f"Each image was drawn from noise under a seed of its own in {generate.steps} steps of DPM-Solver++(2M), at guidance "
         f"{number(generate.guidance_scale)}, with {generate.per_class:,} images of every class.",
         f"{config.ingest.audit_share:.0%} of the images for training and audit were sealed from training: the non-members of the audit, "

@@ -70,6 +70,20 @@ def train_figures(model: Mapping[str, Any]) -> list[Judged]:
     return _measured(Judged("unseen_to_seen", "denoising loss on unseen images ÷ on training images", dig(model, "validation.ratio")))
 
 
+def recipe_figures(recipe: Mapping[str, Any]) -> list[Judged]:
+    """What a training's recipe settled in place of what its configuration left open, with its reason."""
+    fitted = found if isinstance(found := recipe.get("fitted"), Mapping) else {}
+    chosen = recipe.get("chosen") if "images" in fitted else None
+    length = dig(chosen, "images") or fitted.get("images")
+    why = dig(chosen, "why") if chosen else f"at most: {dig(recipe, 'reasons.images')}"
+    figures = [Judged("length", f"images in training ({why})", length)]
+    for name, title in (("widths", "channels of the network"), ("dropout", "dropout"), ("augment", "augmentation")):
+        value = fitted.get(name)
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        figures.append(Judged(name, f"{title} ({dig(recipe, f'reasons.{name}')})", shown))
+    return _measured(*figures)
+
+
 def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
     """What the audit found."""
     told = found if isinstance(found := audit.get("attributes"), Mapping) else {}

@@ -16,6 +16,7 @@ FILES = {
     "cohort": ("ingest", "cohort.json"),
     "deidentification": ("ingest", "deidentification.json"),
     "model": ("train", "model.json"),
+    "recipe": ("train", "recipe.json"),
     "shadows": ("shadows", "shadows.json"),
     "audit": ("audit", "audit.json"),
     "evaluation": ("evaluate", "evaluation.json"),
@@ -31,7 +32,8 @@ class Results:
         config: the run's configuration.
         gate: the content of ``gate.json``.
         records: the record of every stage before the release, by name.
-        cohort, deidentification, model, audit, evaluation, stress, shadows: the JSON results of the stages; ``{}`` where there is none.
+        cohort, deidentification, model, audit, evaluation, stress, shadows, recipe: the JSON results of the stages; ``{}`` where there is
+            none.
     """
 
     config: Config
@@ -44,6 +46,7 @@ class Results:
     evaluation: Mapping[str, Any]
     stress: Mapping[str, Any]
     shadows: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(

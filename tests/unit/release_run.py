@@ -220,7 +220,7 @@ def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path
                 "actions": ["Kept 9 attributes by name; removed all others.", "Replaced patient ids by keyed pseudonyms."]
             },
         },
-        "train": {"model.json": {"parameters": 2_400_000, "images_seen": 60_000}},
+        "train": {"model.json": {"parameters": 2_400_000, "images": 60_000}},
         "generate": {},
         "audit": {"audit.json": audit(verdict)},
         "evaluate": {"evaluation.json": EVALUATION},

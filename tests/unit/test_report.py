@@ -12,6 +12,7 @@ from release_run import AUDIT, EVALUATION, STRESS, config, decide, measure
 
 from pipeline.release.cards import data_card
 from pipeline.release.figures import audit_figures
+from pipeline.release.page import check_page
 from pipeline.release.report import (
     against_floor,
     class_table,
@@ -74,6 +75,25 @@ def test_page_is_well_formed_and_self_contained(verdict: str) -> None:
     assert re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page) is None
     assert re.search(r"https?://(?!www\.w3\.org/2000/svg)", page) is None
     assert "@import" not in page
+
+
+def test_the_curve_of_the_training_is_drawn_in_a_reports_own_notation() -> None:
+    moments = [{"images": 1000 * 2**k, "train": [0.5 / (k + 1)] * 4, "val": [0.6 / (k + 1)] * 4} for k in range(4)]
+    recipe = {
+        "curve": moments,
+        "chosen": {"images": 4000, "why": "the ceiling was reached"},
+        "fitted": {"images": 8000, "widths": [48, 96]},
+        "reasons": {"widths": "32 pixels"},
+    }
+    with_, without = results("fail", recipe=recipe), results("fail", recipe={})
+    page = render_report(with_, {})
+    check_page(page, with_.gate, {})
+    assert Balance(page).open == []
+    drawn = page.count('<line class="whisker"') - render_report(without, {}).count('<line class="whisker"')
+    assert drawn == 2 * (len(moments) - 1)
+    assert "<td>channels of the network (32 pixels)</td><td>48, 96</td>" in page
+    assert "<td>images in training (the ceiling was reached)</td><td>4,000</td>" in page
+    assert "by length of training" not in render_report(without, {})
 
 
 def test_raster_is_shown_on_pass_only() -> None:
