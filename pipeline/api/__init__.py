@@ -8,6 +8,7 @@ from pipeline.api.foreign import Judgement, audit, release
 from pipeline.api.phantoms import phantom
 from pipeline.api.releases import verify
 from pipeline.api.runs import Outcome, plan, run, show
+from pipeline.api.settings import Setting, settings
 from pipeline.config import Config, load_config, shipped
 from pipeline.errors import InputError, Stopped
 
@@ -16,6 +17,7 @@ __all__ = [
     "InputError",
     "Judgement",
     "Outcome",
+    "Setting",
     "Stopped",
     "audit",
     "load_config",
@@ -23,6 +25,7 @@ __all__ = [
     "plan",
     "release",
     "run",
+    "settings",
     "shipped",
     "show",
     "verify",

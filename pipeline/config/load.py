@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.describe import nearest
 from pipeline.config.run import Config
 from pipeline.config.section import brief
 from pipeline.errors import InputError, system_refusals
@@ -167,13 +168,25 @@ def _parse(text: str, where: str) -> Any:
         raise InputError(f"{where}: {error}") from None
 
 
+_QUOTES = "'\""
+_SHAPES = {
+    "tuple_type": "list: write {key}='[{value}, ...]'",
+    "dict_type": "mapping: write {key}='{{NAME: {value}}}'",
+    "model_type": "section: write {key}.KEY=VALUE; synthcohort settings {key} lists its keys",
+}
+"""What is said where one value stands for a list, a mapping or a section, by pydantic's name of the error."""
+
+
 def _one_line(error: ValidationError) -> str:
     items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]  # else told item by item
     problems = []
     for item in items[:TOLD]:
-        where = brief(".".join(str(part) for part in item["loc"]))[1:-1]
+        key = ".".join(str(part) for part in item["loc"])
+        where = brief(key)[1:-1]
         if item["type"] == "extra_forbidden":
-            problems.append(f"unknown key {where}")
+            problems.append(f"unknown key {where}: {nearest(key)}")
+        elif item["type"] in _SHAPES and not isinstance(item["input"], dict | list):
+            problems.append(f"{where} is a {_SHAPES[item['type']].format(value=brief(item['input']).strip(_QUOTES), key=where)}")
         elif item["type"] == "missing":
             problems.append(f"{where} is missing")
         elif item["type"] == "value_error":
