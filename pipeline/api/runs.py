@@ -16,6 +16,7 @@ from pipeline.system import private_files
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.outlook import Outlook
     from pipeline.stages import Step
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -50,6 +51,7 @@ def run(
     settings: Sequence[str] = (),
     until: str | None = None,
     redo: bool = False,
+    anyway: bool = False,
     console: Console | None = None,
 ) -> Outcome:
     """Run every stage that is not up to date.
@@ -60,9 +62,11 @@ def run(
         settings: overrides such as ``train.batch=64``.
         until: the last stage to run.
         redo: replace finished stages that the configuration no longer fits.
+        anyway: go on after ingest where the cohort is too small to pass the gate.
         console: where progress is shown; nowhere by default.
 
     Raises:
+        NotEnough: the cohort is too small to pass the gate, and ``anyway`` is not given.
         InputError: what was given cannot be used.
         Stopped: the process was asked to end; the same call goes on from there.
     """
@@ -73,6 +77,8 @@ def run(
     if until is not None and until not in BY_NAME:
         raise InputError(f"--until {until}: no such stage; the stages are {', '.join(BY_NAME)}")
     chosen, folder = _chosen(config, settings, out)
+    if anyway:
+        chosen = chosen.model_copy(update={"anyway": True})
     with system_refusals(folder), private_files(folder):
         reporter = Reporter(folder / "log.jsonl", console or silent())
         steps = run_stages(chosen, folder, reporter, until=until, redo=redo, keep=_files(config))
@@ -96,6 +102,28 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
         if folder.exists():
             return plan_stages(chosen, folder, digests(chosen, folder))
     return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in flow(chosen)]
+
+
+def outlook(config: Config | str | Path, *, out: Path | None = None, settings: Sequence[str] = ()) -> tuple[Outlook, Sequence[str]]:
+    """What the gate will need of a run, and whether its cohort can pass; and what a person should know of the cohort.
+
+    Known from the run's own split where its ingest is finished; otherwise from the label table and the folders, without opening an image.
+    The arguments are those of :func:`run`.
+
+    Raises:
+        InputError: what was given cannot be used, or a path of it is not there.
+    """
+    from pipeline.artifacts import read_json
+    from pipeline.ingest.glance import glance
+    from pipeline.outlook import expected, found
+
+    chosen, folder = _chosen(config, settings, out)
+    facts = read_json(folder / "ingest" / "cohort.json")
+    if isinstance(facts, dict):
+        return found(chosen, facts), ()
+    with system_refusals(chosen.ingest.path or folder):
+        seen = glance(chosen.ingest)
+    return expected(chosen, seen.unit, seen.units, seen.classes, seen.train), seen.notes
 
 
 def shadow_cost(config: Config, *, out: Path | None = None) -> str:

@@ -55,6 +55,25 @@ def sections() -> dict[str, str]:
     return {name: _plain(section["description"]) for name, section in found.items() if section is not None}
 
 
+def changed(config: Config) -> dict[str, str]:
+    """The settings of a configuration that differ from their defaults, by key, as a configuration writes them.
+
+    Those without a default, and paths, are not among them.
+    """
+    found = {}
+    for setting in settings():
+        *above, name = setting.key.split(".")
+        section: Any = config
+        for part in above:
+            section = getattr(section, part, None)
+        if section is None or setting.default is None or "path" in setting.allowed.split():
+            continue
+        value = _written(section.model_dump(mode="json", include={name})[name])
+        if value != setting.default:
+            found[setting.key] = value
+    return found
+
+
 def nearest(key: str) -> str:
     """What to type instead of a key that does not exist: the names most like it, or where all are told."""
     known = [*sections(), *(setting.key for setting in settings())]

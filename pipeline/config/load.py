@@ -8,6 +8,8 @@ decimal: ``0x10``, ``010``, ``1:30`` and ``1_000``, which YAML 1.1 takes for 16,
 from __future__ import annotations
 
 import codecs
+import difflib
+import json
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -119,11 +121,21 @@ def config_of(data: dict[str, Any], overrides: Sequence[str] = (), where: str = 
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
                 raise InputError(f"--set {brief(override)}: {brief(parent)} is not a section")
-        section[leaf] = _parse(value, f"--set {brief(override)}")
+        section[leaf] = parse(value, f"--set {brief(override)}")
     try:
         return Config.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{where}: {_one_line(error)}") from None
+
+
+def written(text: str) -> str:
+    """A text as YAML, which :func:`load_config` reads as the same text: without quotes where it can be."""
+    plain = text.isprintable() and not set(text) & set("\"'#:,[]{}&*!|>%@`")
+    try:
+        plain = plain and yaml.load(f"[{text}]", _Loader) == [text]
+    except (yaml.YAMLError, InputError):
+        plain = False
+    return text if plain else json.dumps(text)
 
 
 def _read(config: str | Path) -> dict[str, Any]:
@@ -134,9 +146,13 @@ def _read(config: str | Path) -> dict[str, Any]:
                 text = _decoded(file.read(LARGEST + 1), path)
         elif str(config) in shipped():
             text = (resources.files("configs") / f"{config}.yaml").read_text(encoding="utf-8")
+        elif path.is_dir():
+            raise InputError(f"{config} is a folder: synthcohort init {config} --write FILE.yaml writes a configuration for it")
         else:
-            raise InputError(f"no configuration {brief(str(config))}: give a YAML file, or one of {', '.join(shipped())}")
-    data = _parse(text, str(config))
+            close = difflib.get_close_matches(str(config), shipped(), 1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            raise InputError(f"no configuration {brief(str(config))}: {meant}give a YAML file, or one of {', '.join(shipped())}")
+    data = parse(text, str(config))
     if not isinstance(data, dict):
         raise InputError(f"{config}: not a mapping of sections; see the shipped configs for the layout")
     return data
@@ -154,7 +170,8 @@ def _decoded(content: bytes, path: Path) -> str:
         raise InputError(f"{path}: not {encoding.upper().removesuffix('-SIG')} at line {line}: save it as UTF-8") from None
 
 
-def _parse(text: str, where: str) -> Any:
+def parse(text: str, where: str) -> Any:
+    """What a YAML text holds. Raises InputError, naming ``where``, for what is no YAML or would surprise."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
