@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from pipeline.config import Config
 from pipeline.errors import NotEnough
 from pipeline.ingest.class_folders import LEAST
@@ -23,7 +20,6 @@ ERROR = (1 - limits.confidence(1)) / 2
 """Error of each of a copy rate's two bounds at the first attempt, as :func:`privacy.gate.copy_bounds` has it."""
 MOST_SEALED = 0.6
 """Largest ``ingest.audit_share`` that is advised: beyond, too few are left to learn from."""
-SPLITS = ("train", "audit", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -148,23 +144,3 @@ def refuse(outlook: Outlook) -> None:
     """Raise NotEnough where the cohort cannot pass the gate."""
     if short := outlook.shortages():
         raise NotEnough(f"this run cannot pass the gate: {'; '.join(short)}; with --anyway it goes on, to end inconclusive at best")
-
-
-def splits(facts: Mapping[str, Any]) -> Table:
-    """Images, and patients where they are known, of each class and split; ``facts`` are those of ``cohort.json``."""
-    people = facts.get("people") if facts["unit"] == "patient" else None
-    table = Table("class", *SPLITS, title="images (patients)" if people else "images", title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name in facts["classes"]:
-        cells = [f"{facts['counts'][split][name]}" + (f" ({people[split][name]})" if people else "") for split in SPLITS]
-        table.add_row(escape(name), *cells)
-    return table
-
-
-def rarest(facts: Mapping[str, Any]) -> str:
-    """How many images of the rarest class reach training, in a sentence."""
-    totals = {name: sum(facts["counts"][split][name] for split in SPLITS) for name in facts["classes"]}
-    name = min(totals, key=lambda one: (totals[one], one))
-    reach = facts["counts"]["train"][name]
-    return f"{reach} of your {totals[name]} {name} images reach training; the others are sealed, chosen by or tested on"

@@ -297,14 +297,14 @@ def _bring_up_to_date(config: Config, run: Path, reporter: Reporter, given: Give
 
 def _look_ahead(config: Config, ingest: Path, reporter: Reporter, steps: Sequence[Step], *, fresh: bool) -> None:
     """Show how the cohort was split, and refuse to go on where it cannot pass. A replication never does, and asks for something else."""
-    from pipeline import outlook
+    from pipeline import outlook, split_table
 
     facts = artifacts.read_json(ingest / "cohort.json")
     if not isinstance(facts, dict):
         return  # damaged, as the next stage is going to say
     if fresh:
-        reporter.console.print(outlook.splits(facts))
-        reporter.console.print(f"  {escape(outlook.rarest(facts))}")
+        reporter.console.print(split_table.splits(facts))
+        reporter.console.print(f"  {escape(split_table.rarest(facts))}")
     judged = any(step.stage.name == "audit" and step.reason is not None for step in steps)
     if judged and not (config.anyway or config.ingest.replication):
         outlook.refuse(outlook.found(config, facts))

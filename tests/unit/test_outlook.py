@@ -9,7 +9,7 @@ from cohort_runs import ingest, message, pictures
 from rich.console import Console
 from stage_stubs import stub
 
-from pipeline import outlook, stages
+from pipeline import outlook, split_table, stages
 from pipeline.config import Config, load_config
 from pipeline.errors import NotEnough
 from pipeline.images import ImageSet
@@ -30,7 +30,7 @@ def config(**sections):
 
 
 def facts(train, audit, unit="patient", classes=("a", "b")):
-    counts = {name: dict.fromkeys(classes, 3) for name in outlook.SPLITS}
+    counts = {name: dict.fromkeys(classes, 3) for name in split_table.SPLITS}
     counts["train"]["b"] = 2
     return {"unit": unit, "units": {"train": train, "audit": audit, "val": 50, "test": 50}, "classes": list(classes), "counts": counts}
 
@@ -109,7 +109,15 @@ def test_the_shipped_configurations_say_what_they_are_for(name, short):
 
 
 def test_the_rarest_class_says_how_many_reach_training():
-    assert outlook.rarest(facts(400, 300)).startswith("2 of your 11 b images reach training")
+    assert split_table.rarest(facts(400, 300)).startswith("2 of your 11 b images reach training")
+
+
+def test_the_table_has_images_and_patients_of_every_split():
+    people = {name: {"a": 2, "b": 1} for name in split_table.SPLITS}
+    table = split_table.splits(facts(400, 300) | {"people": people})
+    assert [str(cell) for cell in table.columns[1].cells] == ["3 (2)", "2 (1)"]
+    without = split_table.splits(facts(400, 300, unit="image") | {"people": people})
+    assert [str(cell) for cell in without.columns[1].cells] == ["3", "2"]
 
 
 def test_a_small_cohort_stops_after_ingest_with_the_advice(tmp_path, monkeypatch, capfd):
@@ -139,13 +147,13 @@ def test_images_and_patients_are_counted_by_class_and_split(tmp_path):
     ingest(root, tmp_path / "run", val_share=0.25, test_share=0.25)
     found = json.loads((tmp_path / "run" / "ingest" / "cohort.json").read_text())
     rows = ImageSet.load(tmp_path / "run" / "ingest").rows
-    for name in outlook.SPLITS:
+    for name in split_table.SPLITS:
         for label in ("a", "b"):
             there = rows[(rows["split"] == name) & (rows[f"finding_{label}"] == 1)]
             assert found["counts"][name][label] == len(there)
             assert found["people"][name][label] == there["patient"].nunique()
     # each of the twelve patients has two images of each class
-    assert sum(found["people"][name]["a"] for name in outlook.SPLITS) == 12
+    assert sum(found["people"][name]["a"] for name in split_table.SPLITS) == 12
 
 
 def small(ctx):
