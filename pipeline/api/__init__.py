@@ -8,7 +8,7 @@ from pipeline.api.first import Beginning, init
 from pipeline.api.foreign import Judgement, audit, release
 from pipeline.api.phantoms import phantom
 from pipeline.api.releases import verify
-from pipeline.api.runs import Outcome, outlook, plan, run, show
+from pipeline.api.runs import Outcome, cost, outlook, plan, run, show
 from pipeline.api.settings import Setting, settings
 from pipeline.config import Config, load_config, shipped
 from pipeline.errors import InputError, NotEnough, Stopped
@@ -23,6 +23,7 @@ __all__ = [
     "Setting",
     "Stopped",
     "audit",
+    "cost",
     "init",
     "load_config",
     "outlook",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.outlook import Outlook
+    from pipeline.probe import Cost
     from pipeline.stages import Step
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -124,6 +125,33 @@ def outlook(config: Config | str | Path, *, out: Path | None = None, settings: S
     with system_refusals(chosen.ingest.path or folder):
         seen = glance(chosen.ingest)
     return expected(chosen, seen.unit, seen.units, seen.classes, seen.train), seen.notes
+
+
+def cost(
+    config: Config | str | Path, *, out: Path | None = None, settings: Sequence[str] = (), console: Console | None = None
+) -> list[Cost]:
+    """What each stage of a run takes on this machine, in time, memory and disk, from a probe of seconds.
+
+    The arguments are those of :func:`run`.
+
+    Raises:
+        InputError: what was given cannot be used, or is a foreign set or volumes, for which there is no probe.
+    """
+    from pipeline.artifacts import read_json
+    from pipeline.ingest.glance import glance
+    from pipeline.probe import expected, probe
+    from pipeline.progress import bar, silent
+
+    chosen, folder = _chosen(config, settings, out)
+    if chosen.foreign or chosen.ingest.not_trainable() is not None:
+        raise InputError("--probe tells what trainings cost, and this configuration has none: leave it out")
+    with system_refusals(chosen.ingest.path or folder):
+        facts = read_json(folder / "ingest" / "cohort.json")
+        known = facts if isinstance(facts, dict) else None
+        seen = None if known is not None else glance(chosen.ingest)
+        size = expected(chosen, known, seen.images if seen else None, seen.classes if seen else None)
+        with bar(console or silent(), "probing", 4) as done:
+            return probe(chosen, size, done)
 
 
 def shadow_cost(config: Config, *, out: Path | None = None) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from pipeline import api
 from pipeline.api.first import beginning, is_data, refuse_results
@@ -16,6 +18,9 @@ from pipeline.commands.first import tell, tell_outlook
 from pipeline.config import load_config
 from pipeline.config.describe import changed
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.probe import Cost
 
 EXIT = {"pass": 0, "fail": 3, "inconclusive": 4}
 
@@ -45,8 +50,13 @@ def run(
 
 
 @app.command()
-def plan(config: ConfigArgument, out: Out = None, set_: Set = None) -> None:
-    """Say which stages would run, and why, without running anything."""
+def plan(
+    config: ConfigArgument,
+    out: Out = None,
+    set_: Set = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Try the work for some seconds, and say what the run will cost.")] = False,
+) -> None:
+    """Say which stages would run, and why, and whether the cohort can pass, without running anything."""
     if is_data(config):
         refuse_results(Path(config))
     settings = load_config(config, set_ or ())
@@ -64,6 +74,20 @@ def plan(config: ConfigArgument, out: Out = None, set_: Set = None) -> None:
     if (why := settings.ingest.not_trainable()) is not None:
         raise InputError(f"{why}: run it with --until ingest")
     tell_outlook(ahead, anyway=settings.anyway)
+    if probe:
+        _tell_costs(api.cost(settings, out=out, console=console))
+
+
+def _tell_costs(costs: Sequence[Cost]) -> None:
+    """Print what a probe found."""
+    from pipeline.probe import size_of, told
+
+    table = Table("stage", "time", "memory", "disk", title="on this machine, about", title_justify="left")
+    for cost in costs:
+        table.add_row(cost.stage, f"{'at most ' if cost.at_most else ''}{told(cost.seconds)}", size_of(cost.memory), size_of(cost.disk))
+    seconds, disk = sum(cost.seconds for cost in costs), sum(cost.disk for cost in costs)
+    table.add_row("all", told(seconds), size_of(max(cost.memory for cost in costs)), size_of(disk))
+    console.print(table)
 
 
 @app.command()

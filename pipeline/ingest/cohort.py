@@ -62,7 +62,8 @@ class Cohort:
         return np.array(self.rows["findings"].tolist(), np.int8).reshape(len(self.rows), len(self.classes))
 
 
-def _target(ingest: IngestConfig) -> Target:
+def target(ingest: IngestConfig) -> Target:
+    """What every image of the source becomes."""
     return Target(ingest.size, 3 if ingest.colour else 1, ingest.bits, ingest.spacing, ingest.scaling)
 
 
@@ -112,7 +113,7 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         reader(ingest),
         labels,
         key,
-        _target(ingest),
+        target(ingest),
         dimensions=3 if ingest.volumes else 2,
         patients=by_patient,
         dicom=ingest.source not in ("nifti", "pictures"),

@@ -21,6 +21,7 @@ class Glance:
         units: patients, or images; None where only the images' headers tell.
         classes: their number; None where it is not known yet.
         train: images of a published training split; None where there is none.
+        images: how many there are, or files that may be some; None where it is not known yet.
         notes: what a person should know.
     """
 
@@ -28,6 +29,7 @@ class Glance:
     units: int | None
     classes: int | None
     train: int | None = None
+    images: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -38,7 +40,7 @@ def glance(ingest: IngestConfig) -> Glance:
         InputError: a path is not there, the label table cannot be read, or a class has no folder.
     """
     if ingest.source == "phantom":
-        return Glance("patient", ingest.phantom_patients, _phantom_classes())
+        return Glance("patient", ingest.phantom_patients, *_phantom(ingest.phantom_patients))
     if ingest.source == "medmnist":
         return _published(ingest)
     if ingest.source == "dicomweb":
@@ -53,21 +55,22 @@ def glance(ingest: IngestConfig) -> Glance:
     notes = class_folders.unmatched(classes, list(names)) if listed is None or not listed.labelled else []
     if ingest.source != "pictures" and ingest.label_field is not None:
         notes = []
+    images = sum(PurePosixPath(name).suffix.lower() != ".csv" for name in names)
     if not by_patient:
-        images = [name for name in names if PurePosixPath(name).suffix.lower() != ".csv"]
-        return Glance("image", len(images), len(classes), notes=(*notes, "no patient_id: images are SPLIT ONE BY ONE"))
+        return Glance("image", images, len(classes), None, images, (*notes, "no patient_id: images are SPLIT ONE BY ONE"))
     found = table.read(path) if listed is not None else None
     named = set() if found is None else {patients.canonical(value) for value in found.values("patient_id")} - {""}
     if named:
-        return Glance("patient", len(named), len(classes), notes=tuple(notes))
+        return Glance("patient", len(named), len(classes), None, images, tuple(notes))
     told = f"the headers tell how many patients there are: synthcohort init {source.folder(ingest)} counts them"
-    return Glance("patient", None, len(classes), notes=(*notes, told))
+    return Glance("patient", None, len(classes), None, images, (*notes, told))
 
 
-def _phantom_classes() -> int:
+def _phantom(patients: int) -> tuple[int, None, int]:
+    """Classes, no published split, and images: on the average of a patient's visits."""
     from pipeline.phantom import anatomy
 
-    return len(anatomy.CLASSES)
+    return len(anatomy.CLASSES), None, round(patients * sum((1 + more) * share for more, share in enumerate(anatomy.VISITS)))
 
 
 def _published(ingest: IngestConfig) -> Glance:
@@ -79,4 +82,5 @@ def _published(ingest: IngestConfig) -> Glance:
         counts = archive.counts(path)
     except archive.NotAnArchive as error:
         raise InputError(f"{path}: {error}: delete it, and it is downloaded again") from None
-    return Glance("image", sum(counts.values()), None, train=counts.get("train"))
+    total = sum(counts.values())
+    return Glance("image", total, None, counts.get("train"), total)
