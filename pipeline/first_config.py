@@ -15,7 +15,11 @@ from pipeline.ingest.look import Found
 from pipeline.outlook import Outlook
 from privacy import bounds, limits
 
-SHARES = ({}, {"val_share": 0.12, "test_share": 0.13}, {"audit_share": 0.5, "val_share": 0.1, "test_share": 0.1})
+SHARES: tuple[dict[str, float], ...] = (
+    {},
+    {"val_share": 0.12, "test_share": 0.13},
+    {"audit_share": 0.5, "val_share": 0.1, "test_share": 0.1},
+)
 """Shares of the splits: the first of them that seals enough patients is written, the usual ones where none does."""
 SPARE = 1.05
 """How many more than the gate asks for are planned: a few images are left out, and a few synthetic ones repeat others."""
@@ -105,7 +109,7 @@ def _text(found: Found, where: str, shares: Mapping[str, float]) -> str:
 
 def _ingest(found: Found, size: int, shares: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """Key, value and comment of each setting of ``ingest``."""
-    rows = [("source", found.source, "")]
+    rows: list[tuple[str, str, str]] = [("source", found.source, "")]
     rows += [("path", written(str(found.path)), "")]
     if found.dataset is not None:
         return [*rows, ("dataset", found.dataset, f"classes {_counts(found.images)}"), ("size", str(size), "pixels"), *_shares(shares)]

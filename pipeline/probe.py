@@ -237,8 +237,8 @@ def _train_and_generate(config: Config, size: Size, each: int) -> list[Cost]:
     )
     denoiser.eval()
     sampling = Sampling(denoiser, model, config.generate.model_copy(update={"compile": False}), device)
-    batch = min(config.generate.batch, made, 64)
-    first = condition.take(np.arange(batch) % len(images))
+    batch = min(config.generate.batch, made, 64, len(images))
+    first = condition.take(slice(0, batch))
     once = _repeated(lambda: sampling(first, list(range(batch)))) / batch
     guided = 2 if config.generate.autoguidance is not None else 1
     generate = Cost("generate", 2 + guided * once * made, _peak(), made * (each + ROW), at_most=config.generate.compile)
@@ -263,11 +263,11 @@ def _repeated(once: Callable[[], Any]) -> float:
 def _audit(config: Config, size: Size) -> Cost:
     """The search for copies, which takes nearly all of it, among as many images as the run will have."""
     device, made = runtime.device(), _made(config, size)
-    sides = [_alone(_noise(size.images[name], size, config.ingest.size, seed)) for seed, name in enumerate(("train", "audit"), 1)]
+    train, audit = (_alone(_noise(size.images[name], size, config.ingest.size, seed)) for seed, name in enumerate(("train", "audit"), 1))
 
     def search(count: int) -> float:
         started = time.perf_counter()
-        find_copies(*sides, _noise(count, size, config.ingest.size, 3), planted=1, rng=np.random.default_rng(0), device=device)
+        find_copies(train, audit, _noise(count, size, config.ingest.size, 3), planted=1, rng=np.random.default_rng(0), device=device)
         return time.perf_counter() - started
 
     # Two searches tell what each image takes from what all of them take together.

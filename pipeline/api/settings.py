@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.config.describe import Setting, nearest, sections
+from pipeline.config.describe import Setting as Setting
+from pipeline.config.describe import nearest, sections
 from pipeline.config.describe import settings as all_settings
 from pipeline.errors import InputError
 
@@ -18,5 +19,6 @@ def settings(section: str | None = None) -> list[Setting]:
     """
     found = [one for one in all_settings() if section is None or one.key == section or one.key.startswith(f"{section}.")]
     if not found:
-        raise InputError(f"no section or key {section} among {', '.join(sections())}: {nearest(str(section))}")
+        meant = nearest(str(section)) or "synthcohort settings lists the keys"
+        raise InputError(f"no section or key {section}: the sections are {', '.join(sections())}; {meant}")
     return found

@@ -75,15 +75,13 @@ def changed(config: Config) -> dict[str, str]:
 
 
 def nearest(key: str) -> str:
-    """What to type instead of a key that does not exist: the names most like it, or where all are told."""
+    """What was meant by a key that does not exist, as a question; an empty string where no name is like it."""
     known = [*sections(), *(setting.key for setting in settings())]
     section, _, leaf = key.rpartition(".")
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
     elsewhere = [name for name in known if "." in name and name.rpartition(".")[2] == leaf]  # the right name in the wrong section
     found = [*elsewhere, *(beside[name] for name in difflib.get_close_matches(leaf, beside, NEAREST))][:NEAREST]
-    if found:
-        return f"did you mean {' or '.join(found)}?"
-    return f"synthcohort settings{f' {section}' if section in sections() else ''} lists what there is"
+    return f"did you mean {' or '.join(found)}?" if found else ""
 
 
 def markdown() -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config.describe import nearest
+from pipeline.config.describe import nearest, sections
 from pipeline.config.run import Config
 from pipeline.config.section import brief
 from pipeline.errors import InputError, system_refusals
@@ -196,12 +196,14 @@ _SHAPES = {
 
 def _one_line(error: ValidationError) -> str:
     items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]  # else told item by item
-    problems = []
+    problems, unlike = [], set[str]()
     for item in items[:TOLD]:
         key = ".".join(str(part) for part in item["loc"])
         where = brief(key)[1:-1]
         if item["type"] == "extra_forbidden":
-            problems.append(f"unknown key {where}: {nearest(key)}")
+            meant = nearest(key)
+            unlike |= {key.partition(".")[0]} if not meant else set()
+            problems.append(f"unknown key {where}{f': {meant}' if meant else ''}")
         elif item["type"] in _SHAPES and not isinstance(item["input"], dict | list):
             problems.append(f"{where} is a {_SHAPES[item['type']].format(value=brief(item['input']).strip(_QUOTES), key=where)}")
         elif item["type"] == "missing":
@@ -211,4 +213,6 @@ def _one_line(error: ValidationError) -> str:
         else:
             problems.append(f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {brief(item['input'])}")
     further = len(items) - len(problems)
-    return "; ".join(problems) + (f"; and {further} more" if further else "")
+    where = f" {unlike.pop()}" if len(unlike) == 1 and unlike <= sections().keys() else ""
+    listed = f"; synthcohort settings{where} lists what there is" if unlike or where else ""
+    return "; ".join(problems) + (f"; and {further} more" if further else "") + listed

@@ -241,7 +241,7 @@ def _write_facts(
         for name in ("train", "audit", "val", "test")
     }
     counts = {name: {label: len(rows) for label, rows in row.items()} for name, row in cells.items()}
-    people = {name: {label: int(rows["patient"].nunique()) for label, rows in row.items()} for name, row in cells.items()}
+    patients_of = {name: {label: int(rows["patient"].nunique()) for label, rows in row.items()} for name, row in cells.items()}
     artifacts.write_json(
         ctx.out / "cohort.json",
         {
@@ -256,7 +256,7 @@ def _write_facts(
             "dimensions": cleaned.images.ndim - 2,
             "bits": 8 * cleaned.images.dtype.itemsize,
             "counts": counts,
-            "people": people,
+            "people": patients_of,
             "units": {name: int(cleaned.rows.loc[cleaned.rows["split"] == name, "patient"].nunique()) for name in counts},
             "near_duplicates": {
                 "groups": len(groups),
