@@ -85,7 +85,7 @@ def recipe(size: int, where: str) -> Mapping[str, str]:
 def _text(found: Found, where: str, shares: Mapping[str, float]) -> str:
     size = _size(found, where)
     each = math.ceil(SPARE * bounds.enough_images(limits.MIN_RECALL, limits.MAX_COPY_RATE, outlook.ERROR) / len(found.images) / 10) * 10
-    machine = "a GPU" if where == "cuda" else "a CPU: minutes to hours; on a GPU, init writes a larger recipe"
+    machine = "a GPU" if where == "cuda" else "a CPU; on a machine with a GPU, init writes a larger network"
     lines = [
         f"# Written by synthcohort init for {_count(found)}.",
         "# Every key that may be added: synthcohort settings",

@@ -28,7 +28,7 @@ from evaluation.training import Task
 from evaluation.training import train as train_classifiers
 from pipeline import runtime
 from pipeline.diffusion.conditioning import Condition
-from pipeline.diffusion.training import Training
+from pipeline.diffusion.training import BatchTooLarge, Training
 from pipeline.errors import InputError
 from pipeline.generate import Sampling
 from pipeline.images import ImageSet, finding_columns
@@ -162,9 +162,12 @@ def _alone(images: NDArray[np.uint8]) -> Labelled:
 
 
 def _peak() -> int:
-    """Bytes that this process, or the GPU, has held at the most so far."""
-    if runtime.device() == "cuda":
-        return int(torch.cuda.max_memory_allocated())
+    """Bytes that the GPU, or this process where there is none, has held at the most so far."""
+    return int(torch.cuda.max_memory_allocated()) if runtime.device() == "cuda" else _held()
+
+
+def _held() -> int:
+    """Bytes that this process has held at the most so far; Linux counts in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -172,10 +175,10 @@ def _ingest(config: Config, total: int, each: int) -> Cost:
     ingest = config.ingest
     disk = total * (each * ingest.bits // 8 + ROW)
     if ingest.source in ("medmnist", "dicomweb"):
-        return Cost("ingest", 5 + total / 5000, _peak(), disk)
+        return Cost("ingest", 5 + total / 5000, _held(), disk)
     if ingest.source != "phantom":
         names = list(source.listed(ingest))
-        return Cost("ingest", 2 + total * _reading(ingest, source.folder(ingest), names), _peak(), disk)
+        return Cost("ingest", 2 + total * _reading(ingest, source.folder(ingest), names), _held(), disk)
     from pipeline.ingest.cohort import PHANTOM_SIDE
     from pipeline.phantom import anatomy
     from pipeline.phantom.dicom import write_cohort
@@ -186,7 +189,7 @@ def _ingest(config: Config, total: int, each: int) -> Cost:
         count = write_cohort(root, anatomy.draw_patients(FILES // 2, config.seed), config.seed, side)
         drawing = (time.perf_counter() - started) / count / source.workers()
         reading = _reading(ingest, root, [name for name, _ in source.regular_files(root) if name.endswith(".dcm")])
-    return Cost("ingest", 2 + total * (drawing + reading), _peak(), disk + total * (2 * side**2 + ROW))
+    return Cost("ingest", 2 + total * (drawing + reading), _held(), disk + total * (2 * side**2 + ROW))
 
 
 def _reading(ingest: IngestConfig, root: Path, names: Sequence[str]) -> float:
@@ -224,7 +227,10 @@ def _train_and_generate(config: Config, size: Size, each: int) -> list[Cost]:
     condition = Condition.of_classes(labels, size.classes)
     # What is compiled takes longer to begin, and less for each step: an upper bound is told in seconds.
     training = Training(denoiser, torch.from_numpy(images).to(device), condition, recipe(section.model_copy(update={"compile": False})), 0)
-    training.run(until=1)
+    try:
+        training.run(until=1)
+    except BatchTooLarge as error:
+        raise InputError(f"train.batch={section.batch} does not fit into memory: the largest that does is {error.fits}") from None
     steps = _repeated(lambda: training.run(until=training.step + 1))
     state = sum(value.numel() * value.element_size() for value in training.state().values())
     weights = sum(value.numel() * 4 for value in denoiser.parameters())

@@ -64,5 +64,7 @@ def tell_outlook(outlook: Outlook, console: Console = console, *, anyway: bool) 
     for why in short:
         console.print(f"  [bold yellow]! {escape(why)}[/]")
     stops = "it goes on all the same (anyway)" if anyway else "it stops after ingest, unless you add --anyway"
-    verdict = f"This run cannot pass the gate: {stops}." if short else "This cohort is large enough to pass." if outlook.sealed else ""
-    console.print(f"[bold]{verdict}[/bold]")
+    if short:
+        console.print(f"[bold]This run cannot pass the gate: {stops}.[/bold]")
+    elif outlook.sealed is not None:
+        console.print("[bold]This cohort is large enough to pass.[/bold]")

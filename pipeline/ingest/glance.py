@@ -52,9 +52,8 @@ def glance(ingest: IngestConfig) -> Glance:
     if path.is_file() and ingest.label_field is None:
         listed = Labels.load(path, classes, ingest.several_findings, "optional" if ingest.source == "pictures" else "needed")
         by_patient = by_patient or listed.names_patients()
-    notes = class_folders.unmatched(classes, list(names)) if listed is None or not listed.labelled else []
-    if ingest.source != "pictures" and ingest.label_field is not None:
-        notes = []
+    by_folder = ingest.source == "pictures" and (listed is None or not listed.labelled)
+    notes = class_folders.unmatched(classes, list(names)) if by_folder else []
     images = sum(PurePosixPath(name).suffix.lower() != ".csv" for name in names)
     if not by_patient:
         return Glance("image", images, len(classes), None, images, (*notes, "no patient_id: images are SPLIT ONE BY ONE"))
