@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.api import settings
 from pipeline.config import Config, load_config
-from pipeline.config.describe import markdown, sections
+from pipeline.config.describe import changed, markdown, sections
 from pipeline.config.section import Section
 from pipeline.errors import InputError
 from tests.unit.command import refused, run_main
@@ -81,6 +81,17 @@ def test_a_section_or_a_key_can_be_asked_for():
     assert [one.key for one in settings("ingest.query")] == [f"ingest.query.{name}" for name in ("url", "modality", "dates", "body_part")]
     with pytest.raises(InputError, match=r"did you mean train\?"):
         settings("trian")
+
+
+def test_a_plan_lists_what_is_not_as_by_default(monkeypatch, capfd):
+    found = changed(load_config("quickstart", ["train.patch=2", "train.ema=0.05", "ingest.classes=[a, b]"]))
+    assert found["train.blocks"] == "1"
+    assert found["train.ema"] == "0.05"
+    assert found["ingest.classes"] == '["a", "b"]'
+    assert not {"train.patch", "train.images", "name", "ingest.source", "ingest.query.url"} & found.keys()
+    listed = " ".join(run_main(monkeypatch, capfd, "plan", "quickstart").stdout.split())
+    assert "train.blocks=1" in listed
+    assert "large enough to pass" in listed
 
 
 def test_the_command_prints_them(monkeypatch, capfd):

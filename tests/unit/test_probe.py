@@ -1,14 +1,14 @@
 """What a plan says of time, memory and disk: every stage has its line, and what can be counted is counted."""
 
 import pytest
-from cohort_runs import pictures
+from cohort_runs import ingest, pictures
 
 from pipeline import probe
 from pipeline.api import cost
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.stages import flow
-from tests.benchmarks.plan_accuracy import table
+from tests.benchmarks.plan_accuracy import measured, table
 
 TINY = {
     "name": "tiny",
@@ -66,6 +66,20 @@ def test_ones_own_files_are_read_and_no_model_of_them_is_kept(tmp_path, monkeypa
     read = probe._reading(tiny(ingest={"source": "pictures", "path": root, "classes": ["a", "b"]}).ingest, root, ["a/000.png", "b/001.png"])
     assert read > 0
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_the_benchmark_compares_with_what_a_stage_took(tmp_path):
+    root = pictures(tmp_path / "data", 40)
+    ingest(root, tmp_path / "run")
+    seconds, size = measured(tmp_path / "run", "ingest")
+    assert seconds > 0
+    assert size == sum(path.stat().st_size for path in (tmp_path / "run" / "ingest").iterdir())
+    costs = [probe.Cost("ingest", 2 * seconds, 10**9, 3 * size), probe.Cost("train", 60, 2 * 10**9, 1, at_most=True)]
+    text = table(costs, tmp_path / "run", 10**9)
+    assert text.splitlines()[2].split("|")[4].strip() == "2.00"
+    assert text.splitlines()[2].split("|")[7].strip() == "3.00"
+    assert "| train |" not in text
+    assert "ratio 2.00" in text
 
 
 def test_a_foreign_set_and_volumes_have_no_probe(tmp_path):
