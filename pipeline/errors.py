@@ -18,6 +18,10 @@ class InputError(Exception):
     """
 
 
+class NotEnough(InputError):
+    """What the user gave can be used, and is too little for what was asked: the gate could not say ``pass``. Exit code 4."""
+
+
 class Stopped(Exception):
     """The process was asked to end (SIGTERM) and has left its work so that the next run goes on from there; exit code 143."""
 

@@ -56,13 +56,20 @@ class Reporter:
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """A progress bar; the yielded function sets how many of ``total`` are done."""
-        columns = (
-            TextColumn("  {task.description:<34}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, completed=done)
+        with bar(self.console, what, total) as done:
+            yield done
+
+
+@contextlib.contextmanager
+def bar(console: rich.console.Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a console; the yielded function sets how many of ``total`` are done."""
+    columns = (
+        TextColumn("  {task.description:<34}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(what, total=total)
+        yield lambda done: shown.update(task, completed=done)

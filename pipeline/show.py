@@ -29,6 +29,7 @@ from pipeline.release.figures import (
     train_figures,
 )
 from pipeline.release.results import FILES, dig, interval, number, read_results
+from pipeline.split_table import splits
 from pipeline.stages import BY_NAME, STAGES
 
 # Reasons for leaving files out that are listed one by one.
@@ -68,6 +69,8 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
     _print(console, "the records", lambda: _stages(run, records))
     if (reasons := _reasons(run, records.get("ingest"))).total():
         console.print(_left_out(reasons))
+    if finished["cohort"]:
+        _print(console, "the cohort", lambda: splits(finished["cohort"]))
     for note in notes if isinstance(notes := finished["cohort"].get("notes"), list) else []:
         console.print(f"  ! {note}", markup=False, highlight=False)
     for title, read, key in (

@@ -58,7 +58,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("ingest", 8, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
+    Stage("ingest", 9, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
     Stage("train", 6, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
@@ -222,6 +222,7 @@ def run_stages(
         What the plan was, before anything ran.
 
     Raises:
+        NotEnough: after ingest, the cohort cannot pass the gate, and ``config.anyway`` is not set.
         InputError: finished stages would be replaced and ``redo`` is not given, a stage found its input unusable or damaged, the folder
             holds what is not the run's, another process uses it, the cohort is of a kind that stages after ingest do not take, or the
             configuration has no stage ``until``.
@@ -283,12 +284,30 @@ def _bring_up_to_date(config: Config, run: Path, reporter: Reporter, given: Give
                 record = _run_stage(step.stage, Work(config, run, reporter, records, places, checked), wanted)
             made.append(name)
         records[name] = record
+        fresh = name in made
         if made and (not replaced or step is steps[-1]):
             check(config, run)
             _refuse_strangers(run, replaced)
             folders.take_place(run, made)
             places |= {name: run / name for name in made}
             made = []
+        if name == "ingest" and not config.foreign:
+            _look_ahead(config, places[name], reporter, steps, fresh=fresh)
+
+
+def _look_ahead(config: Config, ingest: Path, reporter: Reporter, steps: Sequence[Step], *, fresh: bool) -> None:
+    """Show how the cohort was split, and refuse to go on where it cannot pass. A replication never does, and asks for something else."""
+    from pipeline import outlook, split_table
+
+    facts = artifacts.read_json(ingest / "cohort.json")
+    if not isinstance(facts, dict):
+        return  # damaged, as the next stage is going to say
+    if fresh:
+        reporter.console.print(split_table.splits(facts))
+        reporter.console.print(f"  {escape(split_table.rarest(facts))}")
+    judged = any(step.stage.name == "audit" and step.reason is not None for step in steps)
+    if judged and not (config.anyway or config.ingest.replication):
+        outlook.refuse(outlook.found(config, facts))
 
 
 def _made_already(folder: Path, wanted: Mapping[str, Any], checked: artifacts.Checked) -> dict[str, Any] | None:

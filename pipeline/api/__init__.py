@@ -4,25 +4,34 @@ Each takes a configuration or folders and returns what it found; what the user g
 line that says how to mend it. Nothing heavy is imported before a stage needs it.
 """
 
+from pipeline.api.first import Beginning, init
 from pipeline.api.foreign import Judgement, audit, release
 from pipeline.api.phantoms import phantom
 from pipeline.api.releases import verify
-from pipeline.api.runs import Outcome, plan, run, show
+from pipeline.api.runs import Outcome, cost, outlook, plan, run, show
+from pipeline.api.settings import Setting, settings
 from pipeline.config import Config, load_config, shipped
-from pipeline.errors import InputError, Stopped
+from pipeline.errors import InputError, NotEnough, Stopped
 
 __all__ = [
+    "Beginning",
     "Config",
     "InputError",
     "Judgement",
+    "NotEnough",
     "Outcome",
+    "Setting",
     "Stopped",
     "audit",
+    "cost",
+    "init",
     "load_config",
+    "outlook",
     "phantom",
     "plan",
     "release",
     "run",
+    "settings",
     "shipped",
     "show",
     "verify",

@@ -105,11 +105,16 @@ def release(
     return run(config, out=None if out is None else Path(out), redo=redo, console=console)
 
 
-def refuse_run(path: Path, verb: str) -> None:
-    """Raise InputError for the folder of a run, saying how its stage is run."""
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a run."""
     from pipeline.stages import BY_NAME
 
-    if any((path / name / artifacts.RECORD).is_file() or (path / name / artifacts.PARTIAL).is_file() for name in BY_NAME):
+    return any((path / name / artifacts.RECORD).is_file() or (path / name / artifacts.PARTIAL).is_file() for name in BY_NAME)
+
+
+def refuse_run(path: Path, verb: str) -> None:
+    """Raise InputError for the folder of a run, saying how its stage is run."""
+    if is_run(path):
         raise InputError(f"{path.name} is a run folder, and {verb} a stage of it: synthcohort run CONFIG --out {path} --until {verb}")
 
 

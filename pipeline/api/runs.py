@@ -16,6 +16,8 @@ from pipeline.system import private_files
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.outlook import Outlook
+    from pipeline.probe import Cost
     from pipeline.stages import Step
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -50,6 +52,7 @@ def run(
     settings: Sequence[str] = (),
     until: str | None = None,
     redo: bool = False,
+    anyway: bool = False,
     console: Console | None = None,
 ) -> Outcome:
     """Run every stage that is not up to date.
@@ -60,9 +63,11 @@ def run(
         settings: overrides such as ``train.batch=64``.
         until: the last stage to run.
         redo: replace finished stages that the configuration no longer fits.
+        anyway: go on after ingest where the cohort is too small to pass the gate.
         console: where progress is shown; nowhere by default.
 
     Raises:
+        NotEnough: the cohort is too small to pass the gate, and ``anyway`` is not given.
         InputError: what was given cannot be used.
         Stopped: the process was asked to end; the same call goes on from there.
     """
@@ -73,6 +78,8 @@ def run(
     if until is not None and until not in BY_NAME:
         raise InputError(f"--until {until}: no such stage; the stages are {', '.join(BY_NAME)}")
     chosen, folder = _chosen(config, settings, out)
+    if anyway:
+        chosen = chosen.model_copy(update={"anyway": True})
     with system_refusals(folder), private_files(folder):
         reporter = Reporter(folder / "log.jsonl", console or silent())
         steps = run_stages(chosen, folder, reporter, until=until, redo=redo, keep=_files(config))
@@ -96,6 +103,55 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
         if folder.exists():
             return plan_stages(chosen, folder, digests(chosen, folder))
     return [Step(stage, None, f"new; writes {stage.writes}", False) for stage in flow(chosen)]
+
+
+def outlook(config: Config | str | Path, *, out: Path | None = None, settings: Sequence[str] = ()) -> tuple[Outlook, Sequence[str]]:
+    """What the gate will need of a run, and whether its cohort can pass; and what a person should know of the cohort.
+
+    Known from the run's own split where its ingest is finished; otherwise from the label table and the folders, without opening an image.
+    The arguments are those of :func:`run`.
+
+    Raises:
+        InputError: what was given cannot be used, or a path of it is not there.
+    """
+    from pipeline.artifacts import read_json
+    from pipeline.ingest.glance import glance
+    from pipeline.outlook import expected, found
+
+    chosen, folder = _chosen(config, settings, out)
+    facts = read_json(folder / "ingest" / "cohort.json")
+    if isinstance(facts, dict):
+        return found(chosen, facts), ()
+    with system_refusals(chosen.ingest.path or folder):
+        seen = glance(chosen.ingest)
+    return expected(chosen, seen.unit, seen.units, seen.classes, seen.train), seen.notes
+
+
+def cost(
+    config: Config | str | Path, *, out: Path | None = None, settings: Sequence[str] = (), console: Console | None = None
+) -> list[Cost]:
+    """What each stage of a run takes on this machine, in time, memory and disk, from a probe of seconds.
+
+    The arguments are those of :func:`run`.
+
+    Raises:
+        InputError: what was given cannot be used, or is a foreign set or volumes, for which there is no probe.
+    """
+    from pipeline.artifacts import read_json
+    from pipeline.ingest.glance import glance
+    from pipeline.probe import expected, probe
+    from pipeline.progress import bar, silent
+
+    chosen, folder = _chosen(config, settings, out)
+    if chosen.foreign or chosen.ingest.not_trainable() is not None:
+        raise InputError("--probe tells what trainings cost, and this configuration has none: leave it out")
+    with system_refusals(chosen.ingest.path or folder):
+        facts = read_json(folder / "ingest" / "cohort.json")
+        known = facts if isinstance(facts, dict) else None
+        seen = None if known is not None else glance(chosen.ingest)
+        size = expected(chosen, known, seen.images if seen else None, seen.classes if seen else None)
+        with bar(console or silent(), "probing", 4) as done:
+            return probe(chosen, size, done)
 
 
 def shadow_cost(config: Config, *, out: Path | None = None) -> str:

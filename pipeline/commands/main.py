@@ -1,6 +1,7 @@
 """The entry point. Exit codes: 0 done, 2 the user's input is wrong (one line says what and how to mend it), 3 the gate says ``fail``,
-4 the gate says ``inconclusive``, 130 stopped by Ctrl-C, 143 stopped by SIGTERM with a checkpoint, 1 a bug. ``torchrun`` turns all but 0
-into its own 1. Nothing else is imported until Ctrl-C is listened to and the system is known to be one that works.
+4 the gate says ``inconclusive`` or there is too little data for it to say ``pass``, 130 stopped by Ctrl-C, 143 stopped by SIGTERM with a
+checkpoint, 1 a bug. ``torchrun`` turns all but 0 into its own 1. Nothing else is imported until Ctrl-C is listened to and the system is
+known to be one that works.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pipeline import system, terminal
-from pipeline.errors import InputError, Notice, Stopped
+from pipeline.errors import InputError, NotEnough, Notice, Stopped
 
 INTERRUPTED = "synthcohort: interrupted; the same command goes on where it stopped"
 
@@ -38,7 +39,7 @@ def _outcome() -> int | str | None:
         return _command()
     except InputError as error:
         _say(str(error))
-        return 2
+        return 4 if isinstance(error, NotEnough) else 2
     except Stopped as error:
         _say(f"{error}; the same command goes on from there")
         return 143
@@ -60,7 +61,7 @@ def _command() -> int | str | None:
     from pipeline.commands.app import app
 
     # isort: off
-    from pipeline.commands import runs, foreign, releases, phantoms  # noqa: F401 (they join the application, in the order of its help)
+    from pipeline.commands import first, runs, foreign, releases, settings, phantoms  # noqa: F401 (they join the application, in the order of its help)
     # isort: on
 
     with ranks.joined() as driving:

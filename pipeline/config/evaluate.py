@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config.section import Images, Location, Section
+from pipeline.config.section import Images, Location, Section, unit
 
 
 class EvaluateConfig(Section):
     """Which classifiers judge, and how much work goes into them."""
 
-    seeds: Annotated[int, Field(ge=2, le=100)] | None = None
+    seeds: Annotated[int, Field(ge=2, le=100), unit("trainings")] | None = None
     """Independent trainings of each arm and of the encoder, and halvings of the two-sample panel; 5 on a GPU and 3 on a CPU if left out."""
     classifier: Literal["small", "resnet18"] = "small"
     """Network of the arms: a small residual network for a CPU, or ResNet-18. Those trained on real images judge the synthetic ones, and are

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Batch, Location, Section
+from pipeline.config.section import Batch, Location, Section, unit
+
+Deviations = Annotated[float, unit("in standard deviations")]
 
 
 class GenerateConfig(Section):
@@ -15,29 +17,29 @@ class GenerateConfig(Section):
     import_from: Location | None = None
     """A foreign set instead of a trained model's: a folder of pictures or DICOM files, an ``.npz`` in MedMNIST's layout (its labels are
     places in ``ingest.classes``), or a release of ours. Labels are found as those of ``ingest.path`` are. No other setting goes with it."""
-    per_class: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    per_class: Annotated[int, Field(ge=1, le=1_000_000), unit("images")] | None = None
     """Images generated of every class; needed, but for a foreign set."""
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 12
+    steps: Annotated[int, Field(ge=1, le=10_000), unit("steps")] = 12
     """Steps from noise to image; each is one network evaluation (two with heun, but for the last)."""
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = "dpmpp_2m"
     """Sampler; ddpm, dpmpp_2m_sde and ddim with eta > 0 add noise at every step."""
     noise_schedule: Literal["edm", "ddpm_linear", "ddpm_cosine", "sigmoid", "flow"] = "edm"
     """Schedule of the noise levels that the sampler visits, up to 160 times the data's standard deviation."""
-    levels: tuple[float, float] = (0.004, 160.0)
+    levels: tuple[Deviations, Deviations] = (0.004, 160.0)
     """Lowest and highest noise level that sampling visits, in units of the data's standard deviation. A highest one below 160 starts on a
     mixture of Gaussians of each class's training images under so much noise: [0.02, 8] saves half of the steps on 8-bit images. The lowest
     one counts for the schedule ``edm`` alone."""
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    eta: Annotated[float, Field(ge=0, le=1), unit("as a share")] = 0.0
     """ddim: how much of each step's noise is drawn anew; 0 is deterministic, 1 is ddpm."""
     guidance_scale: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Guidance weight w in D_0 + w (D - D_0), D_0 being the unconditional model unless said otherwise below: 1 is no guidance."""
-    guidance_interval: tuple[float, float] = (0.3, 30.0)
+    guidance_interval: tuple[Deviations, Deviations] = (0.3, 30.0)
     """Noise levels between which guidance acts, in units of the data's standard deviation; outside, the plain conditional model is used."""
     negative_class: str | None = None
     """Class to lead away from, instead of the unconditional model (images of that class itself are left unguided)."""
     autoguidance: Location | None = None
     """Train folder of another run on the same ingest, such as a shorter or smaller training, to lead away from (autoguidance)."""
-    ema: Annotated[float, Field(ge=0.001, lt=0.28)] | None = None
+    ema: Annotated[float, Field(ge=0.001, lt=0.28), unit("of the training")] | None = None
     """Width of the weights' average, solved from the averages that training stored; by default the weights as trained."""
     batch: Batch = 100
     """Images generated together; no image depends on it beyond floating-point rounding."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipeline.config.section import Code, Fraction, Location, Section
+from pipeline.config.section import Code, Fraction, Location, Section, unit
 
 LONGEST = 64
 """Letters of a class name: as many as a value of DICOM's LO may have (PS3.5 section 6.2), in which synthetic images name their class."""
@@ -35,7 +35,8 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_name)]
 # No modality's stored values, nor what a rescale makes of them, come near.
-Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
+Bound = Annotated[float, Field(ge=-1e9, le=1e9), unit("in the modality's units")]
+Share = Annotated[float, unit("as a share")]
 
 
 class QueryConfig(Section):
@@ -88,9 +89,9 @@ class IngestConfig(Section):
     dimensions: Literal[2, 3] | None = None
     """2: every image or frame by itself; 3: volumes, which dicom assembles from series. By default 3 for nifti and for MedMNIST's 3-D sets,
     otherwise 2."""
-    size: Annotated[int, Field(ge=16, le=512)] = 32
+    size: Annotated[int, Field(ge=16, le=512), unit("pixels")] = 32
     """Side of the square images, or cubic volumes, that the pipeline works on, in pixels."""
-    spacing: Annotated[float, Field(ge=1e-5, le=100)] | None = None
+    spacing: Annotated[float, Field(ge=1e-5, le=100), unit("mm")] | None = None
     """Millimetres between pixels; by default each image is scaled so that its longer side fills the square."""
     colour: bool = False
     """Three channels instead of luminance. MedMNIST's colour sets always have three."""
@@ -106,19 +107,19 @@ class IngestConfig(Section):
     (ultrasound without a calibrated region, photographs, secondary captures) and does not deny it, and where a search of the pixels finds
     text; search: the pixels decide on such kinds; declared: only what the header declares. MedMNIST is not searched: it is
     published without text."""
-    mask: tuple[tuple[float, float, float, float], ...] = ()
+    mask: tuple[tuple[Share, Share, Share, Share], ...] = ()
     """Rectangles that are blanked in every image before anything looks at it, such as ``[[0, 0, 1, 0.08]]`` for a banner over the upper
     8 %: left, top, right and bottom as shares of the stored width and height, so that one mask fits images of any size."""
-    phantom_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    phantom_patients: Annotated[int, Field(ge=1, le=1_000_000), unit("patients")] = 1000
     """phantom: how many patients to draw; each has one to four images."""
     audit_share: Fraction = 0.43
     """Share of train + audit that is sealed from training and used as non-members; the audit's power hangs on it. The default is the least
     at which ten copied patients who lead the ranking of nearest ones are evidence enough: the chance of it is 0.57^10 = 0.0036, under the
     gate's 0.004. At a third it takes fourteen, and ten are seen in a fifth of all cases. This and the shares below decide on patients whom
     no earlier run of the cohort has assigned."""
-    val_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    val_share: Annotated[float, Field(ge=0, lt=1), unit("as a share")] = 0.15
     """Share of all patients used to select and to fit encoders (a data set's official split wins)."""
-    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    test_share: Annotated[float, Field(ge=0, lt=1), unit("as a share")] = 0.2
     """Share of all patients that is reported once (a data set's official split wins). Both may be 0 for a ``holdout``, so that all of it
     calibrates the audit; nothing is then left to evaluate and to stress with."""
     replication: bool = False

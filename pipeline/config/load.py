@@ -8,6 +8,8 @@ decimal: ``0x10``, ``010``, ``1:30`` and ``1_000``, which YAML 1.1 takes for 16,
 from __future__ import annotations
 
 import codecs
+import difflib
+import json
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -17,6 +19,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.describe import nearest, sections
 from pipeline.config.run import Config
 from pipeline.config.section import NAMELESS, brief
 from pipeline.errors import InputError, system_refusals
@@ -118,11 +121,21 @@ def config_of(data: dict[str, Any], overrides: Sequence[str] = (), where: str = 
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
                 raise InputError(f"--set {brief(override)}: {brief(parent)} is not a section")
-        section[leaf] = _parse(value, f"--set {brief(override)}")
+        section[leaf] = parse(value, f"--set {brief(override)}")
     try:
         return Config.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{where}: {_one_line(error)}") from None
+
+
+def written(text: str) -> str:
+    """A text as YAML, which :func:`load_config` reads as the same text: without quotes where it can be."""
+    plain = text.isprintable() and not set(text) & set("\"'#:,[]{}&*!|>%@`")
+    try:
+        plain = plain and yaml.load(f"[{text}]", _Loader) == [text]
+    except (yaml.YAMLError, InputError):
+        plain = False
+    return text if plain else json.dumps(text)
 
 
 def _read(config: str | Path) -> dict[str, Any]:
@@ -133,9 +146,13 @@ def _read(config: str | Path) -> dict[str, Any]:
                 text = _decoded(file.read(LARGEST + 1), path)
         elif str(config) in shipped():
             text = (resources.files("configs") / f"{config}.yaml").read_text(encoding="utf-8")
+        elif path.is_dir():
+            raise InputError(f"{config} is a folder: synthcohort init {config} --write FILE.yaml writes a configuration for it")
         else:
-            raise InputError(f"no configuration {brief(str(config))}: give a YAML file, or one of {', '.join(shipped())}")
-    data = _parse(text, str(config))
+            close = difflib.get_close_matches(str(config), shipped(), 1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            raise InputError(f"no configuration {brief(str(config))}: {meant}give a YAML file, or one of {', '.join(shipped())}")
+    data = parse(text, str(config))
     if not isinstance(data, dict):
         raise InputError(f"{config}: not a mapping of sections; see the shipped configs for the layout")
     return data
@@ -153,7 +170,8 @@ def _decoded(content: bytes, path: Path) -> str:
         raise InputError(f"{path}: not {encoding.upper().removesuffix('-SIG')} at line {line}: save it as UTF-8") from None
 
 
-def _parse(text: str, where: str) -> Any:
+def parse(text: str, where: str) -> Any:
+    """What a YAML text holds. Raises InputError, naming ``where``, for what is no YAML or would surprise."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -167,13 +185,27 @@ def _parse(text: str, where: str) -> Any:
         raise InputError(f"{where}: {error}") from None
 
 
+_QUOTES = "'\""
+_SHAPES = {
+    "tuple_type": "list: write {key}='[{value}, ...]'",
+    "dict_type": "mapping: write {key}='{{NAME: {value}}}'",
+    "model_type": "section: write {key}.KEY=VALUE; synthcohort settings {key} lists its keys",
+}
+"""What is said where one value stands for a list, a mapping or a section, by pydantic's name of the error."""
+
+
 def _one_line(error: ValidationError) -> str:
     items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]  # else told item by item
-    problems = []
+    problems, unlike = [], set[str]()
     for item in items[:TOLD]:
-        where = brief(".".join(str(part) for part in item["loc"] if part != NAMELESS))[1:-1]
+        key = ".".join(str(part) for part in item["loc"] if part != NAMELESS)
+        where = brief(key)[1:-1]
         if item["type"] == "extra_forbidden":
-            problems.append(f"unknown key {where}")
+            meant = nearest(key)
+            unlike |= {key.partition(".")[0]} if not meant else set()
+            problems.append(f"unknown key {where}{f': {meant}' if meant else ''}")
+        elif item["type"] in _SHAPES and not isinstance(item["input"], dict | list):
+            problems.append(f"{where} is a {_SHAPES[item['type']].format(value=brief(item['input']).strip(_QUOTES), key=where)}")
         elif item["type"] == "missing":
             problems.append(f"{where} is missing")
         elif item["type"] == "value_error":
@@ -181,4 +213,6 @@ def _one_line(error: ValidationError) -> str:
         else:
             problems.append(f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {brief(item['input'])}")
     further = len(items) - len(problems)
-    return "; ".join(problems) + (f"; and {further} more" if further else "")
+    where = f" {unlike.pop()}" if len(unlike) == 1 and unlike <= sections().keys() else ""
+    listed = f"; synthcohort settings{where} lists what there is" if unlike or where else ""
+    return "; ".join(problems) + (f"; and {further} more" if further else "") + listed

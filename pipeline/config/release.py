@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config.section import Line, Section
+from pipeline.config.section import Line, Section, unit
 
 
 class ReleaseConfig(Section):
@@ -19,7 +19,7 @@ class ReleaseConfig(Section):
     """Licence under which the synthetic images are released, as an SPDX identifier."""
     contact: Line = "unspecified"
     """Whom a user of the release may ask."""
-    max_copy_rate: Annotated[float, Field(gt=0)] | None = None
+    max_copy_rate: Annotated[float, Field(gt=0), unit("as a share")] | None = None
     """A stricter upper bound on the share of copies than the gate's own; a laxer one is refused where a run is planned."""
     sign: Path | None = None
     """An Ed25519 private key (PEM, without a passphrase) to sign the release with; the key file is no part of what is released."""

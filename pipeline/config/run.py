@@ -24,6 +24,8 @@ class Config(Section):
     """Name of the run; its folder is ``runs/<name>`` unless ``--out`` says otherwise."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """The one seed of the run: cohort, splits, training, generation and resampling derive theirs from it."""
+    anyway: bool = False
+    """Go on after ingest where the cohort is too small to pass the gate, as ``--anyway`` does: to see what comes out, not to release it."""
     ingest: IngestConfig
     train: TrainConfig | None = None
     """Left out for a foreign set, whose generator is somebody else's (``generate.import_from``): no weights are judged then."""

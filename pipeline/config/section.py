@@ -30,14 +30,19 @@ def _known_home(path: Path) -> Path:
     return path
 
 
+def unit(name: str) -> Any:
+    """What a number counts or measures, for an annotation: ``Annotated[float, Field(gt=0), unit("mm")]``."""
+    return Field(json_schema_extra={"unit": name})
+
+
 # Texts that look like a number, or that Python would take for one: 0x10, 010, 1:30, 1_000, nan.
 _NUMBER = re.compile(r"\s*[-+]?\.?(?:\d|inf|nan)", re.IGNORECASE)
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1), unit("as a share")]
 # A billion images are three hours of the smallest network on the quickest GPU, and a month of an ordinary one.
-Images = Annotated[int, Field(ge=1, le=10**9)]
+Images = Annotated[int, Field(ge=1, le=10**9), unit("images")]
 # Larger ones do not fit anywhere at the least side, 16 pixels, and leave no steps to train.
-Batch = Annotated[int, Field(ge=1, le=65_536)]
+Batch = Annotated[int, Field(ge=1, le=65_536), unit("images")]
 Location = Annotated[Path, AfterValidator(_known_home)]
 T = TypeVar("T")
 AUTO: Literal["auto"] = "auto"

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import AUTO, Batch, Fitted, Images, Location, Section
+from pipeline.config.section import AUTO, Batch, Fitted, Images, Location, Section, unit
+
+Channels = Annotated[int, Field(ge=1, le=8192), unit("channels")]
 
 
 class TrainConfig(Section):
@@ -15,47 +17,50 @@ class TrainConfig(Section):
     images: Fitted[Images] | None = None
     """Length of training, in images drawn (with repetition) from the training split. `auto` keeps the last moment before the losses on
     training and on unseen patients part, and leaves widths, dropout and augment to the cohort where they are not given."""
-    minutes: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    minutes: Annotated[float, Field(gt=0, le=100_000), unit("minutes")] | None = None
     """Length of training in minutes, instead of `images`: some steps are timed, and the images that follow are recorded. Leaves widths,
     dropout and augment to the cohort where they are not given."""
     batch: Batch = 64
     """Images in one optimiser step."""
-    accumulate: Batch = 1
+    accumulate: Annotated[int, Field(ge=1, le=65_536), unit("passes")] = 1
     """Forward and backward passes that share one optimiser step, each with batch / accumulate images: for a batch that does not fit."""
     backbone: Literal["unet", "monai"] = "unet"
     """The network: the project's own, or MONAI's DiffusionModelUNet (which knows neither dropout nor told augmentation: set both to 0)."""
-    widths: Fitted[Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(min_length=1, max_length=8)]] = (64, 128)
+    widths: Fitted[Annotated[tuple[Annotated[int, Field(ge=1, le=8192), unit("channels")], ...], Field(min_length=1, max_length=8)]] = (
+        64,
+        128,
+    )
     """Channels of the U-Net at each resolution, finest first; each level halves the side. `auto` fits them to the cohort."""
-    blocks: Annotated[int, Field(ge=1, le=32)] = 2
+    blocks: Annotated[int, Field(ge=1, le=32), unit("blocks")] = 2
     """Residual blocks at each resolution."""
     patch: Literal[1, 2, 4] = 2
     """Side of the pixel-unshuffle at the input: the network works at size / patch."""
     upsample: Literal["convolve", "shuffle"] = "convolve"
     """How the decoder doubles its grid: nearest neighbour and a 3 x 3 convolution, or a 2 x 2 transposed one, which is cheaper."""
-    attention: Annotated[tuple[Annotated[int, Field(ge=1, le=512)], ...], Field(max_length=8)] = (8,)
+    attention: Annotated[tuple[Annotated[int, Field(ge=1, le=512), unit("pixels")], ...], Field(max_length=8)] = (8,)
     """Sides (in the network's own grid) at which self-attention follows each block."""
     objective: Literal["edm", "epsilon", "x0", "v", "flow"] = "edm"
     """What the network predicts; every sampler works with all of them."""
     noise_schedule: Literal["edm", "ddpm_linear", "ddpm_cosine", "sigmoid", "flow"] = "edm"
     """Which noise levels are trained on."""
-    dropout: Fitted[Annotated[float, Field(ge=0, lt=1)]] = 0.1
+    dropout: Fitted[Annotated[float, Field(ge=0, lt=1), unit("as a probability")]] = 0.1
     """Dropout inside the residual blocks, the finest of several resolutions left out. `auto` fits it to the cohort."""
-    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    label_dropout: Annotated[float, Field(ge=0, lt=1), unit("as a probability")] = 0.1
     """Probability, for each image, that its label is replaced by the learned null class (classifier-free guidance)."""
-    augment: Fitted[Annotated[float, Field(ge=0, le=1)]] = 0.12
+    augment: Fitted[Annotated[float, Field(ge=0, le=1), unit("as a probability")]] = 0.12
     """Probability of each geometric augmentation; the network is told of them, so that they do not leak. `auto` fits it to the cohort."""
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5
+    balance: Annotated[float, Field(ge=0, le=1), unit("as a share")] = 0.5
     """How far class sampling is evened out: 0 draws images at their own prevalence, 1 draws every class equally often."""
     learning_rate: Annotated[float, Field(ge=1e-8, le=1)] = 1e-3
     """Peak learning rate."""
-    plateau: Annotated[int, Field(ge=0, le=10**9)] = 0
+    plateau: Annotated[int, Field(ge=0, le=10**9), unit("images")] = 0
     """Images after which the learning rate falls with the inverse square root of the images seen (EDM2); 0 for never."""
-    decay: Annotated[float, Field(ge=0, le=1)] = 0.4
+    decay: Annotated[float, Field(ge=0, le=1), unit("of the training")] = 0.4
     """Last share of the training over which the learning rate falls to 0; with 0, every moment is as good a place to stop as the end,
     which is the default where `images` is `auto`."""
-    ema: Annotated[float, Field(ge=0.001, lt=0.28)] = 0.1
+    ema: Annotated[float, Field(ge=0.001, lt=0.28), unit("of the training")] = 0.1
     """Width of the power-function EMA relative to the training length (EDM2's sigma_rel)."""
-    ema_snapshots: Annotated[int, Field(ge=0, le=1000)] = 0
+    ema_snapshots: Annotated[int, Field(ge=0, le=1000), unit("moments")] = 0
     """Moments, evenly spaced, at which two averages are stored, so that ``generate.ema`` can choose any other width after training."""
     compile: bool = False
     """Compile the network, and on a GPU replay each step as one CUDA graph (worth it for minutes of training or more)."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import artifacts, ranks
 from pipeline.cohorts.key import project_key
-from pipeline.ingest import notes, patients, source
+from pipeline.ingest import class_folders, notes, patients, source
 from pipeline.ingest.collect import BLOCKS, collect, read_blocks
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite
 from pipeline.ingest.standardize import Target
@@ -62,7 +62,8 @@ class Cohort:
         return np.array(self.rows["findings"].tolist(), np.int8).reshape(len(self.rows), len(self.classes))
 
 
-def _target(ingest: IngestConfig) -> Target:
+def target(ingest: IngestConfig) -> Target:
+    """What every image of the source becomes."""
     return Target(ingest.size, 3 if ingest.colour else 1, ingest.bits, ingest.spacing, ingest.scaling)
 
 
@@ -105,13 +106,14 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
     names = [name for name, found in source.regular_files(root) if found != path and name.startswith(below)]
     table = _table(ingest, path, classes, names) if people or not ingest.unlabelled else None
     labels = _labels(ingest, table, classes)
+    told = class_folders.unmatched(classes, names) if isinstance(labels, FolderLabels) and not ctx.config.foreign else []
     by_patient = people and (ingest.source not in ("nifti", "pictures") or (table is not None and table.names_patients()))
     settings = Settings(
         root,
         reader(ingest),
         labels,
         key,
-        _target(ingest),
+        target(ingest),
         dimensions=3 if ingest.volumes else 2,
         patients=by_patient,
         dicom=ingest.source not in ("nifti", "pictures"),
@@ -130,9 +132,9 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
     own = None if ingest.label_table is not None else table
     left_out += store.left_out(tasks) + never_read(root, own) + conflicts
     modalities = sorted(set(rows["modality"]))
-    counts, told = notes.mixed(rows)
+    counts, mixed = notes.mixed(rows)
     facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities, "mixed": counts}
-    told = [*([] if by_patient or not people else [notes.BY_IMAGE]), *_table_notes(path.name, own, store.matched()), *told]
+    told += [*([] if by_patient or not people else [notes.BY_IMAGE]), *_table_notes(path.name, own, store.matched()), *mixed]
     told += patients.notes(rows) if by_patient else []
     return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts, told)
 

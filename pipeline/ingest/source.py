@@ -90,7 +90,12 @@ def folder(ingest: IngestConfig, setting: str = "ingest.path") -> Path:
     return root
 
 
-def _folder_digest(ingest: IngestConfig, setting: str, run: Path, key: bytes, cache: str) -> str:
+def listed(ingest: IngestConfig, setting: str = "ingest.path") -> dict[str, Path]:
+    """The files of a folder by their relative POSIX paths, in their order, which ``setting`` names.
+
+    Raises:
+        InputError: there is no such folder, it holds no file, or the label table that it needs is not in it.
+    """
     root = folder(ingest, setting)
     names = dict(regular_files(root))
     if not names:
@@ -100,6 +105,11 @@ def _folder_digest(ingest: IngestConfig, setting: str, run: Path, key: bytes, ca
         needed = ingest.label_field is None and ingest.source != "pictures" and not ingest.unlabelled
         if (needed and not labels.is_file()) or (labels.exists() and not labels.resolve().is_relative_to(root.resolve())):
             raise InputError(f"no label table {ingest.labels} in {root}: put the CSV there, or name it in ingest.labels")
+    return names
+
+
+def _folder_digest(ingest: IngestConfig, setting: str, run: Path, key: bytes, cache: str) -> str:
+    names = listed(ingest, setting)
     return artifacts.keyed(key, "source", *_pairs(names, _digests(names, run, key, key, cache)))
 
 

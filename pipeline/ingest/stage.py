@@ -236,10 +236,12 @@ def _write_facts(
     tied = notes.tied(len(shared), grouped["patient"][grouped["group"].isin(shared)].nunique()) if cohort.unit == "patient" else []
     for note in tied:
         ctx.reporter.note(note)
-    counts = {
-        name: {label: int(((cleaned.rows["split"] == name) & (cleaned.rows[FINDING + label] == 1)).sum()) for label in cleaned.classes}
+    cells = {
+        name: {label: cleaned.rows[(cleaned.rows["split"] == name) & (cleaned.rows[FINDING + label] == 1)] for label in cleaned.classes}
         for name in ("train", "audit", "val", "test")
     }
+    counts = {name: {label: len(rows) for label, rows in row.items()} for name, row in cells.items()}
+    patients_of = {name: {label: int(rows["patient"].nunique()) for label, rows in row.items()} for name, row in cells.items()}
     artifacts.write_json(
         ctx.out / "cohort.json",
         {
@@ -254,6 +256,7 @@ def _write_facts(
             "dimensions": cleaned.images.ndim - 2,
             "bits": 8 * cleaned.images.dtype.itemsize,
             "counts": counts,
+            "people": patients_of,
             "units": {name: int(cleaned.rows.loc[cleaned.rows["split"] == name, "patient"].nunique()) for name in counts},
             "near_duplicates": {
                 "groups": len(groups),

@@ -110,15 +110,21 @@ def test_the_command_starts_without_heavy_imports():
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", [name for name in shipped() if name not in ("dicom_folder", "nifti_folder")])
+FOR_ONES_OWN = ("dicom_folder", "laptop", "nifti_folder", "pictures")
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name not in FOR_ONES_OWN])
 def test_every_shipped_configuration_loads_and_is_named_after_its_file(name):
     assert load_config(name).name == name
 
 
-def test_the_dicom_folder_configuration_asks_for_its_folder():
+@pytest.mark.parametrize("name", FOR_ONES_OWN)
+def test_a_configuration_for_ones_own_data_asks_for_the_folder(name):
     with pytest.raises(InputError, match=r"ingest\.path"):
-        load_config("dicom_folder")
-    assert load_config("dicom_folder", ["ingest.path=somewhere"]).ingest.classes is not None
+        load_config(name)
+    loaded = load_config(name, ["ingest.path=somewhere"])
+    assert loaded.name == name
+    assert loaded.ingest.classes is not None
 
 
 def test_yaml_reads_only_true_and_false_as_booleans(tmp_path):

@@ -64,6 +64,20 @@ def unpack(path: Path, folder: Path) -> tuple[dict[str, Any], list[NDArray[Any]]
     return {"images": count}, []
 
 
+def counts(path: Path) -> dict[str, int]:
+    """Images of each split. Raises NotAnArchive where it is damaged, or of another layout."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = {}
+            for name in SPLITS:
+                if f"{name}_images.npy" in archive.namelist():
+                    with archive.open(f"{name}_images.npy") as file:
+                        found[name] = int(_header(file)[0][0])
+            return found
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile):
+        raise NotAnArchive("it is damaged, or no .npz of MedMNIST's layout") from None
+
+
 def _blocks(archive: zipfile.ZipFile, member: str) -> Iterator[NDArray[np.uint8]]:
     with archive.open(member) as file:
         (count, *shape), dtype = _header(file)

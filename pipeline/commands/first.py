@@ -1,0 +1,70 @@
+"""``init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from pipeline import api
+from pipeline.commands.app import app, console
+from pipeline.progress import Console
+
+if TYPE_CHECKING:
+    from pipeline.outlook import Outlook
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder of DICOM, NIfTI or pictures, or a MedMNIST .npz.")],
+    write: Annotated[Path | None, typer.Option(help="A file to write the configuration into.")] = None,
+) -> None:
+    """Look at your data: a short configuration for it, and whether it can pass the gate."""
+    made = api.init(folder, write=write)
+    # The configuration alone goes to stdout, where it may be sent into a file.
+    where = console if write is not None else Console(stderr=True)
+    if write is None:
+        typer.echo(made.text)
+    tell(made, where)
+    until = "" if made.config.ingest.not_trainable() is None else " --until ingest"
+    if write is None:
+        write = Path(f"{made.config.name}.yaml")
+        where.print(f"  → synthcohort init {escape(str(folder))} --write {write} writes it", soft_wrap=True)
+    where.print(f"  → synthcohort run {escape(str(write))}{until}", soft_wrap=True)
+
+
+def tell(made: api.Beginning, console: Console = console) -> None:
+    """Print what was found and what the gate will need."""
+    found = made.found
+    people = f" of {'at least ' if found.headers else ''}{found.patients} patients" if found.patients is not None else ""
+    console.print(f"[bold]{sum(found.images.values())} images[/bold]{people} in {len(found.images)} classes: {escape(found.source)}")
+    for name, count in found.images.items():
+        of = f" of {found.people[name]} patients" if found.people is not None else ""
+        console.print(f"  {escape(name)}: {count} images{of}")
+    if found.patients is None:
+        console.print("  [bold yellow]! SPLIT BY IMAGE: nobody says who the patients are, so that one may lie on both sides.[/]")
+        if found.source != "medmnist":
+            console.print("    A column patient_id in the label table mends that.")
+    if found.unlabelled:
+        console.print(f"  [bold yellow]! {found.unlabelled} files have no label, and will be left out.[/]")
+    if (why := made.config.ingest.not_trainable()) is not None:
+        console.print(f"  [bold yellow]! {escape(why)}.[/]")
+        return
+    tell_outlook(made.outlook, console, anyway=made.config.anyway)
+
+
+def tell_outlook(outlook: Outlook, console: Console = console, *, anyway: bool) -> None:
+    """Print what the gate will need, and whether the cohort can pass."""
+    console.print("To pass, the gate needs:")
+    for need in outlook.needs():
+        console.print(f"  • {escape(need)}")
+    short = outlook.shortages()
+    for why in short:
+        console.print(f"  [bold yellow]! {escape(why)}[/]")
+    stops = "it goes on all the same (anyway)" if anyway else "it stops after ingest, unless you add --anyway"
+    if short:
+        console.print(f"[bold]This run cannot pass the gate: {stops}.[/bold]")
+    elif outlook.sealed is not None:
+        console.print("[bold]This cohort is large enough to pass.[/bold]")

@@ -1,0 +1,54 @@
+"""Folders that name the classes of the files below them: which there are, and which of them no class fits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from unicodedata import normalize
+
+from pipeline.errors import InputError
+from pipeline.ingest import matching
+
+MOST = 20
+"""Folders that are named, at the most: more are no classes, but patients or studies, whose names nobody is told."""
+LEAST = 8
+"""Files without which a folder is no class that could be split (:data:`pipeline.ingest.split.MIN_PATIENTS` in each of four splits), and is
+not named either."""
+
+
+def counted(names: Sequence[str]) -> dict[str, int]:
+    """Files below each folder of the uppermost level, by its name in NFC; what lies beside the folders is in none.
+
+    Args:
+        names: relative POSIX paths.
+    """
+    parts = (PurePosixPath(name).parts for name in names)
+    return dict(sorted(Counter(matching.readable(part[0]) for part in parts if len(part) > 1).items()))
+
+
+def named(folders: Mapping[str, int]) -> str:
+    """Folders with their files, in words: only those that may be classes are named (:data:`MOST`, :data:`LEAST`)."""
+    told = [f"{name} ({count})" for name, count in folders.items() if count >= LEAST]
+    if not told or len(folders) > MOST:
+        return f"{len(folders)} folder{'s' if len(folders) != 1 else ''}"
+    others = len(folders) - len(told)
+    return ", ".join(told) + (f" and {others} of fewer than {LEAST} files" if others else "")
+
+
+def unmatched(classes: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A sentence on the folders that no class fits, whose files are left out.
+
+    Raises:
+        InputError: a class has no folder; the folders that no class fits are listed.
+    """
+    folders, known = counted(names), {normalize("NFC", name) for name in classes}
+    strange = {name: count for name, count in folders.items() if name not in known}
+    missing = [name for name in classes if normalize("NFC", name) not in folders]
+    if missing:
+        there = f"no class fits {named(strange)}" if strange else "every other folder fits a class" if folders else "there is no folder"
+        raise InputError(
+            f"ingest.classes names {', '.join(missing)}, and no folder in ingest.path is called so; {there}: name the classes as their "
+            f"folders are named"
+        )
+    return [f"no class fits {named(strange)}: their files are left out"] if strange else []

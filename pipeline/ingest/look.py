@@ -1,0 +1,239 @@
+"""A first look at somebody's data, before there is a configuration: what it is, which classes it has, and how many patients.
+
+It reads with ingest's own readers, label tables and rules of who is one patient, so that what it finds is what ingest will find. Pixels
+are decoded of a few files only; headers of DICOM are read where nothing else says who the patients are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import IngestConfig
+from pipeline.errors import InputError
+from pipeline.ingest import class_folders, patients, source, table
+from pipeline.ingest.isolate import Answer, isolated
+from pipeline.ingest.labels import KEYS, Entry, FolderLabels, Labels, class_names
+from pipeline.ingest.readers import nifti
+from pipeline.ingest.readers.archive import is_archive
+from pipeline.ingest.readers.header import Header
+from pipeline.ingest.readers.reading import Quarantined
+from pipeline.ingest.survey import Survey, survey
+
+Source = Literal["dicom", "nifti", "pictures", "medmnist"]
+HEADERS = 10_000
+"""DICOM headers that are read, at the most, evenly over the files: some seconds."""
+NO_IMAGES = (
+    *(".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xlsx", ".xls"),
+    *(".pdf", ".html", ".log", ".db", ".ini", ".zip", ".npz"),
+)
+"""Ends of names that are not counted as images; ingest looks into every file."""
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    Attributes:
+        source: how ingest reads it.
+        path: the folder, absolute.
+        dataset: MedMNIST's flag.
+        files: images, or files that may be some; slices and frames are not told apart from images.
+        side: longest side of the images looked at, in pixels.
+        colour: whether any of them has colour.
+        modality: as DICOM calls it; an empty string where the files do not say.
+        table: name of the label table; None where there is none.
+        images: images of each class, in the order of the classes.
+        people: patients of each class; None where nobody says who they are, and images are split one by one.
+        patients: all of them; None as for ``people``.
+        unlabelled: files without a label.
+        headers: how many DICOM headers were read, where these were not all: ``people`` and ``patients`` are then the least there can be.
+        train: images of each class in the published training split; empty for what has none.
+    """
+
+    source: Source
+    path: Path
+    dataset: str | None
+    files: int
+    side: int
+    colour: bool
+    modality: str
+    table: str | None
+    images: Mapping[str, int]
+    people: Mapping[str, int] | None = None
+    patients: int | None = None
+    unlabelled: int = 0
+    headers: int | None = None
+    train: Mapping[str, int] | None = None
+
+
+def look(path: Path) -> Found:
+    """What a folder of DICOM files, NIfTI volumes or pictures is, or a MedMNIST ``.npz``.
+
+    Raises:
+        InputError: it is none of them, or nothing says which class an image is of; the message says what to do.
+    """
+    root = path.expanduser().resolve()
+    if root.is_file():
+        return _published(path, root)
+    if root.is_dir() and (archives := sorted(root.glob("*.npz"))):
+        raise InputError(f"{path} holds {len(archives)} .npz file(s): give the one that is meant, such as {path / archives[0].name}")
+    found = survey(root, "FOLDER", ("pictures", "dicom", "nifti"))
+    if found.kind == "release":
+        raise InputError(f"{path} is a release of synthetic images: synthcohort verify {path} checks it; give a folder of real ones")
+    assert found.kind != "archive"
+    names = _images(root, found.kind)
+    file = _table(root)
+    classes = _classes(root, file, found, names)
+    listed = None if file is None else Labels.load(file, classes, use="optional").matched(names)
+    headers = _headers(root, names, found.kind, listed)
+    images, people = _counted(names, headers or {}, listed, classes)
+    everybody = set().union(*people.values())
+    few = HEADERS if headers is not None and len(names) > HEADERS else None
+    unlabelled = len(names) - sum(images.values())
+    if few and listed is not None and listed.column != "file":
+        images, unlabelled = {label: round(count * len(names) / few) for label, count in images.items()}, 0
+    return Found(
+        source=found.kind,
+        path=root,
+        dataset=None,
+        files=len(names),
+        side=found.side,
+        colour=found.colour,
+        modality=found.modality,
+        table=None if file is None else file.name,
+        images=images,
+        people={label: len(who) for label, who in people.items()} if everybody else None,
+        patients=len(everybody) or None,
+        unlabelled=unlabelled,
+        headers=few,
+    )
+
+
+def _published(path: Path, file: Path) -> Found:
+    """A MedMNIST set."""
+    if not is_archive(file):
+        raise InputError(f"{path} is a file: give the folder that holds the images, or an .npz of MedMNIST")
+    from pipeline.ingest.readers import medmnist
+
+    flag, _, side = file.stem.partition("_")
+    if flag not in medmnist.MODALITY or (side and not side.isdecimal()):
+        raise InputError(
+            f"{path} is not named like a MedMNIST set, such as breastmnist.npz or breastmnist_64.npz: name it so, or unpack it into a "
+            f"folder of pictures for each class"
+        )
+    found = medmnist.read(IngestConfig(source="medmnist", dataset=flag, path=file.parent, size=int(side or 28)), file)
+    if (found.findings.sum(axis=1) != 1).any():
+        raise InputError(f"{path}: its images have several findings or none, which the stages after ingest do not take: choose another set")
+    by_split = [dict(zip(found.classes, part.sum(axis=0).tolist())) for part in (found.findings, found.findings[found.split == "train"])]
+    facts: dict[str, Any] = {"side": found.shape[-1], "colour": found.shape[0] == 3, "modality": found.modality}
+    return Found("medmnist", file.parent, flag, len(found.split), **facts, table=None, images=by_split[0], train=by_split[1])
+
+
+def _images(root: Path, kind: str) -> list[str]:
+    """Relative POSIX paths of what may be images."""
+    names = [name for name, _ in source.regular_files(root)]
+    if kind == "nifti":
+        return [files[0] for files in nifti.paired([name for name in names if name.lower().removesuffix(".gz").endswith(nifti.ENDINGS)])]
+    return [name for name in names if not name.lower().endswith(NO_IMAGES) and not PurePosixPath(name).name.startswith(".")]
+
+
+def _table(root: Path) -> Path | None:
+    """The label table: ``labels.csv``, or the only table beside the images that has a column by which to find them."""
+    usual = root / "labels.csv"
+    there = [usual] if usual.is_file() else sorted([*root.glob("*.csv"), *root.glob("*.tsv")])
+    found = [file for file in there if file.is_file() and not file.is_symlink()]
+    usable = [file for file in found if set(KEYS) & set(table.read(file).columns)]
+    if len(usable) > 1:
+        raise InputError(f"{len(usable)} tables lie in {root}, {' and '.join(file.name for file in usable[:2])}: name the one labels.csv")
+    if found and not usable:
+        raise InputError(f"{found[0].name} has none of the columns {', '.join(KEYS)}: name the column with the files' names 'file'")
+    return usable[0] if usable else None
+
+
+def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str]) -> tuple[str, ...]:
+    """The class names, by the table's column ``label`` or by folder."""
+    if file is not None and "label" in (columns := table.read(file).columns):
+        if not (classes := class_names(file)):
+            raise InputError(f"{file.name}: its column 'label' is empty: write the class of every image there")
+        return _at_least_two(classes, file.name)
+    folders = class_folders.counted(names)
+    if file is not None and (found.kind != "pictures" or not folders):
+        told = ", ".join(name[:40] for name in columns[:8] if name)
+        raise InputError(f"{file.name} has the columns {told}, and none is called label: call the one with the classes so")
+    if found.kind != "pictures":
+        raise InputError(
+            f"no label table in {root}: put a labels.csv there with the columns file,label (and patient_id where the files do not say), "
+            f"a row for each image"
+        )
+    beside = [name for name in names if "/" not in name]
+    if not folders or len(beside) > len(names) / 2:
+        raise InputError(
+            f"nothing says which class the pictures in {root} are of: sort them into a folder for each class, or put a labels.csv beside "
+            f"them with the columns file,label"
+        )
+    if len(folders) == 1 and any(len(PurePosixPath(name).parts) > 2 for name in names):
+        raise InputError(f"{root} holds one folder, so that all images would be of one class: give {root / next(iter(folders))}")
+    if {name.lower() for name in folders} <= SPLITS:
+        first = next(iter(folders))
+        raise InputError(
+            f"{root} holds {', '.join(folders)}, which are splits and no classes: splits are drawn by patient, so put all class folders "
+            f"into one folder, or give {root / first}"
+        )
+    if len(folders) > class_folders.MOST:
+        raise InputError(
+            f"{len(folders)} folders in {root} are too many to be classes, and are patients or studies: put a labels.csv beside them "
+            f"with the columns file,label,patient_id"
+        )
+    return _at_least_two(tuple(folders), "the folders' names")
+
+
+def _at_least_two(classes: tuple[str, ...], where: str) -> tuple[str, ...]:
+    if len(classes) < 2:
+        raise InputError(f"{where}: all images are of one class, and nothing can be told apart: give images of two classes or more")
+    return classes
+
+
+def _counted(
+    names: Sequence[str], headers: Mapping[str, Header], listed: Labels | None, classes: Sequence[str]
+) -> tuple[dict[str, int], dict[str, set[str]]]:
+    """Images and patients of each class; no patients where nobody says who they are."""
+    labels = listed if listed is not None and listed.labelled else FolderLabels(tuple(classes))
+    images, people = dict.fromkeys(classes, 0), {label: set[str]() for label in classes}
+    for name in names:
+        header = headers.get(name, Header(sop_instance_uid=name))
+        findings = labels.find(name, header)
+        if isinstance(findings, Quarantined):
+            continue
+        label = classes[findings.index(1)]
+        images[label] += 1
+        entry = listed.entry(name, header) if listed is not None else None
+        stated = entry.stated.get("patient_id") if isinstance(entry, Entry) else None
+        if patient := patients.canonical(stated or header.patient_id):
+            people[label].add(patient)
+    return images, people
+
+
+def _headers(root: Path, names: Sequence[str], kind: str, listed: Labels | None) -> dict[str, Header] | None:
+    """Headers of DICOM files, evenly over the names; None where they are not needed."""
+    if kind != "dicom" or (listed is not None and listed.column == "file" and listed.names_patients()):
+        return None
+    some = [names[place] for place in np.unique(np.linspace(0, len(names) - 1, min(HEADERS, len(names))).astype(int))]
+    answers = isolated(functools.partial(_identity, root=root), some, workers=source.workers())
+    return {name: Header(**answer.value) for name, answer in zip(some, answers) if isinstance(answer, Answer)}
+
+
+def _identity(name: str, root: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Whose and which image a DICOM file is; nothing for any other."""
+    from pipeline.ingest.readers import dicom
+
+    header = dicom.read_header(root / name)
+    wanted = ("sop_instance_uid", "series_instance_uid", "patient_id")
+    return {} if isinstance(header, Quarantined) else {key: getattr(header, key) for key in wanted}, []

@@ -1,0 +1,78 @@
+"""Somebody with a folder of pictures, who has read nothing but README: to a verdict in three commands."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.phantom.image import phantom_arrays
+from tests.unit.command import run_main
+
+TINY = (
+    "train.images=640",
+    "train.batch=32",
+    "train.widths=[16, 32]",
+    "generate.per_class=24",
+    "generate.steps=4",
+    "audit.planted=20",
+    "audit.membership_draws=1",
+    "evaluate.seeds=2",
+    "evaluate.classifier_images=1280",
+    "stress.images=60",
+)
+
+
+def class_folders(root, patients, side=32):
+    """Phantoms as PNG files in class folders, with a table that says whose they are."""
+    images, labels, of = phantom_arrays(patients, 5, side)
+    lines = ["file,patient_id"]
+    for number, (image, label) in enumerate(zip(images[:, 0], np.minimum(labels, 1))):
+        file = root / ("normal", "abnormal")[label] / f"{number:04d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+        lines.append(f"{file.parent.name}/{file.name},P{of[number]}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    return root
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNTHCOHORT_WORKERS", "1")
+    return lambda *arguments: run_main(monkeypatch, capfd, *arguments)
+
+
+def settings(*given):
+    return [word for setting in given for word in ("--set", setting)]
+
+
+def test_a_small_cohort_stops_with_the_advice(command, tmp_path):
+    class_folders(tmp_path / "scans", 60)
+    looked = command("init", "scans", "--write", "mine.yaml")
+    assert looked.returncode == 0, looked.stderr
+    assert "60 patients" in looked.stdout
+    ran = command("run", "mine.yaml")
+    assert ran.returncode == 4
+    assert "300 sealed patients are needed" in ran.stderr
+    assert "--anyway" in ran.stderr
+    assert json.loads((tmp_path / "runs" / "scans" / "ingest" / "cohort.json").read_text())["unit"] == "patient"
+
+
+@pytest.mark.slow
+def test_a_small_cohort_goes_on_anyway_to_its_verdict(command, tmp_path):
+    class_folders(tmp_path / "scans", 120)
+    assert command("init", "scans", "--write", "mine.yaml").returncode == 0
+    ran = command("run", "mine.yaml", "--anyway", *settings(*TINY))
+    assert ran.returncode == 4, ran.stderr
+    assert "inconclusive" in ran.stdout
+    assert json.loads((tmp_path / "runs" / "scans" / "release" / "gate.json").read_text())["verdict"] == "inconclusive"
+
+
+@pytest.mark.slow
+def test_a_cohort_that_is_large_enough_passes(command, tmp_path):
+    class_folders(tmp_path / "scans", 1000)
+    ran = command("run", "scans", *settings(*TINY[:3], "train.augment=0", "generate.steps=4", *TINY[6:]))
+    assert "large enough to pass" in ran.stdout
+    assert ran.returncode == 0, ran.stderr + ran.stdout[-3000:]
+    assert (tmp_path / "runs" / "scans" / "release" / "cohort.npz").exists()

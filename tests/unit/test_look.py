@@ -1,0 +1,253 @@
+"""A first look at somebody's data finds what ingest will find, and says what to do where nothing tells the classes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from cohort_runs import message, pictures
+from dicom_folder import cohort, dataset, ramp, write
+from PIL import Image
+
+from pipeline.api import init
+from pipeline.config import config_of, load_config
+from pipeline.config.load import parse, written
+from pipeline.errors import InputError
+from pipeline.first_config import first
+from pipeline.images import ImageSet
+from pipeline.ingest.look import Found, look
+from pipeline.progress import Console, Reporter
+from pipeline.stages import run_stages
+from privacy import limits
+from tests.unit.command import refused, run_main
+
+
+@pytest.fixture(autouse=True)
+def one_worker(monkeypatch):
+    monkeypatch.setenv("SYNTHCOHORT_WORKERS", "1")
+
+
+def told(path):
+    with pytest.raises(InputError) as error:
+        look(path)
+    return message(error)
+
+
+def table(root, rows, name="labels.csv"):
+    (root / name).write_text("\n".join(rows) + "\n")
+    return root
+
+
+def medmnist_file(path, counts=((30, 10), (6, 4), (10, 6))):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, (normal, ill) in zip(("train", "val", "test"), counts):
+        labels = np.array([[1]] * normal + [[0]] * ill, np.uint8)
+        arrays |= {f"{split}_images": rng.integers(0, 255, (len(labels), 28, 28), np.uint8), f"{split}_labels": labels}
+    np.savez(path, **arrays)
+    return path
+
+
+def test_pictures_in_class_folders(tmp_path):
+    found = look(pictures(tmp_path, 20))
+    assert (found.source, found.files, found.side, found.colour, found.table) == ("pictures", 20, 40, False, None)
+    assert found.images == {"a": 10, "b": 10}
+    assert found.patients is None
+    assert found.people is None
+
+
+def test_pictures_with_a_table_of_patients(tmp_path):
+    root = pictures(tmp_path, 20)
+    table(
+        root,
+        ["File Name;Label;Patient ID", *(f"{'ab'[n % 2]}/{n:03d}.png;{('ill', 'well')[n % 2]};P {n // 4}" for n in range(18))],
+        "mine.csv",
+    )
+    found = look(root)
+    assert found.table == "mine.csv"
+    assert found.images == {"ill": 9, "well": 9}
+    assert (found.patients, found.people, found.unlabelled) == (5, {"ill": 5, "well": 5}, 2)
+
+
+def test_a_table_without_labels_beside_class_folders_says_whose_they_are(tmp_path):
+    root = pictures(tmp_path, 20)
+    table(root, ["file,patient_id", *(f"{'ab'[n % 2]}/{n:03d}.png,{n // 2}" for n in range(20))])
+    found = look(root)
+    assert (found.images, found.patients) == ({"a": 10, "b": 10}, 10)
+
+
+def test_a_folder_of_dicom_counts_the_headers_patients(tmp_path):
+    found = look(cohort(tmp_path, 6))
+    assert (found.source, found.modality, found.side) == ("dicom", "DX", 40)
+    assert (found.images, found.patients, found.people) == ({"effusion": 6, "normal": 6}, 6, {"effusion": 3, "normal": 3})
+
+
+def test_a_table_of_patients_labels_all_their_dicom_files(tmp_path):
+    root = cohort(tmp_path, 6)
+    table(root, ["patient_id,label", *(f"MRN-{n},{('x', 'y')[n % 2]}" for n in range(6))])
+    found = look(root)
+    assert (found.images, found.patients) == ({"x": 6, "y": 6}, 6)
+
+
+def test_of_very_many_headers_some_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.ingest.look.HEADERS", 8)
+    found = look(cohort(tmp_path, 8))
+    assert found.headers == 8
+    assert found.images == {"effusion": 8, "normal": 8}  # the table tells them by file
+    assert 4 <= found.patients <= 8
+
+
+def test_a_medmnist_file(tmp_path):
+    found = look(medmnist_file(tmp_path / "breastmnist.npz"))
+    assert (found.source, found.dataset, found.side, found.modality) == ("medmnist", "breastmnist", 28, "US")
+    assert found.images == {"malignant": 20, "normal_benign": 46}
+    assert found.train == {"malignant": 10, "normal_benign": 30}
+    assert "such as" in told(tmp_path)
+
+
+def test_volumes_are_nifti(tmp_path):
+    import nibabel
+
+    for number in range(4):
+        volume = nibabel.Nifti1Image(np.full((20, 20, 12), number, np.int16), np.eye(4))
+        nibabel.save(volume, tmp_path / f"{number}.nii.gz")
+    table(tmp_path, ["file,label", *(f"{n}.nii.gz,{'ab'[n % 2]}" for n in range(4))])
+    found = look(tmp_path)
+    assert (found.source, found.files, found.side, found.images) == ("nifti", 4, 20, {"a": 2, "b": 2})
+    made = first(found, "cpu")
+    assert made.config.ingest.not_trainable() is not None
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda root: pictures(root, 6, fill="{number}.png"), "a folder for each class"),
+        (lambda root: pictures(root, 6, fill="train/{name}/{number}.png"), "all images would be of one class: give"),
+        (
+            lambda root: [pictures(root, 6, fill=f"{split}/{{name}}/{{number}}.png") for split in ("train", "test")],
+            "are splits and no classes",
+        ),
+        (lambda root: pictures(root, 44, fill="DOE{number}/{name}.png"), "patients or studies"),
+        (lambda root: pictures(root, 6, fill="one/{number}.png"), "of two classes or more"),
+        (lambda root: table(pictures(root, 6, fill="{number}.png"), ["image,diagnosis", "1,x"]), "none of the columns file"),
+        (lambda root: table(pictures(root, 6, fill="{number}.png"), ["file,diagnosis", "1,x"]), "call the one with the classes so"),
+        (
+            lambda root: [table(pictures(root, 6), ["file,label", "a/000.png,x"], name) for name in ("x.csv", "y.csv")],
+            "name the one labels.csv",
+        ),
+        (lambda root: table(pictures(root, 6, fill="{number}.png"), ["file,label", "0.png,"]), "'label' is empty"),
+        (lambda root: write(root / "a.dcm", dataset(ramp())), "put a labels.csv there"),
+        (lambda root: root.mkdir(), "holds no file"),
+        (lambda root: root.mkdir() or (root / "a.docx").write_text("x"), "no DICOM, NIfTI, PNG, JPEG or TIFF image"),
+        (lambda root: root.write_text("x"), "is a file: give the folder"),
+        (lambda root: None, "no such folder"),
+    ],
+)
+def test_where_nothing_tells_the_classes_it_says_what_to_do(tmp_path, make, said):
+    make(tmp_path / "data")
+    words = told(tmp_path / "data")
+    assert said in words
+    assert "DOE" not in words
+
+
+def test_a_file_that_is_no_set_of_medmnist(tmp_path):
+    assert "breastmnist.npz" in told(medmnist_file(tmp_path / "mine.npz"))
+
+
+@pytest.mark.parametrize(
+    "name", ["normal", "no", "on", "true", "null", "010", "1.5", "2020-01-02", "a, b", "it's", "état", "a: b", "#1", "~", "x y"]
+)
+def test_a_class_is_written_so_that_it_is_read_as_it_is(name):
+    assert parse(f"[{written(name)}, {written('b')}]", "here") == [name, "b"]
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", ["pictures", "dicom", "medmnist"])
+def test_what_is_written_is_a_configuration_for_what_was_found(tmp_path, kind, where):
+    data = tmp_path / "my data"
+    if kind == "medmnist":
+        tmp_path.mkdir(exist_ok=True)
+        data = medmnist_file(tmp_path / "breastmnist.npz")
+    else:
+        (pictures if kind == "pictures" else cohort)(data, 24)
+    made = first(look(data), where)
+    read = config_of(parse(made.text, "here"))
+    assert read == made.config
+    assert read.ingest.source == kind
+    assert read.generate.per_class * 2 >= 1000
+    assert read.ingest.size % 4 == 0
+    assert read.train is not None
+    # every level of the network halves a whole side
+    assert read.ingest.size // read.train.patch % 2 ** (len(read.train.widths) - 1) == 0
+    assert read.train.compile == (where == "cuda")
+
+
+@pytest.mark.parametrize(("patients", "passes"), [(700, False), (800, True), (1000, True), (3000, True)])
+def test_shares_are_chosen_that_let_the_cohort_pass_where_any_do(patients, passes):
+    counts = {"a": patients, "b": 9}
+    found = Found("dicom", Path("/x"), None, patients, 64, False, "DX", "labels.csv", counts, counts, patients)
+    made = first(found, "cpu")
+    assert (made.outlook.shortages() == []) == passes
+    assert (made.outlook.sealed >= limits.MIN_HOLDOUT) == passes
+
+
+def test_ingest_finds_what_the_look_found(tmp_path):
+    root = pictures(tmp_path / "data", 48)
+    table(root, ["file,label,patient_id", *(f"{'ab'[n % 2]}/{n:03d}.png,{'ab'[n % 2]},{n // 2}" for n in range(48))])
+    made = init(root, write=tmp_path / "mine.yaml")
+    run_stages(load_config(tmp_path / "mine.yaml"), tmp_path / "run", Reporter(tmp_path / "log", Console(quiet=True)), until="ingest")
+    rows: pd.DataFrame = ImageSet.load(tmp_path / "run" / "ingest").rows
+    assert made.found.patients == rows["patient"].nunique()
+    assert made.found.images == {name: int((rows[f"finding_{name}"] == 1).sum()) for name in ("a", "b")}
+
+
+def test_the_command_writes_where_it_is_told_and_nowhere_else(monkeypatch, capfd, tmp_path):
+    root = pictures(tmp_path / "data", 24)
+    before = sorted(tmp_path.rglob("*"))
+    process = run_main(monkeypatch, capfd, "init", root)
+    assert process.returncode == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert config_of(parse(process.stdout, "stdout")).ingest.classes == ("a", "b")
+    assert "SPLIT BY IMAGE" in process.stderr
+    assert "300 sealed images are needed" in " ".join(process.stderr.split())
+    file = tmp_path / "mine.yaml"
+    process = run_main(monkeypatch, capfd, "init", root, "--write", file)
+    assert f"synthcohort run {file}" in process.stdout
+    assert load_config(file).ingest.path == root
+    refused(run_main(monkeypatch, capfd, "init", root, "--write", file), "exists", "--write")
+    refused(run_main(monkeypatch, capfd, "init", root, "--write", root / "c.yaml"), "outside")
+
+
+def test_a_folder_is_run_as_it_is(monkeypatch, capfd, tmp_path):
+    root = pictures(tmp_path / "data" / "scans", 60)
+    monkeypatch.chdir(tmp_path)
+    process = run_main(monkeypatch, capfd, "run", root, "--until", "ingest")
+    assert process.returncode == 0, process.stderr
+    assert "scans.yaml" in process.stdout
+    assert json.loads((tmp_path / "runs" / "scans" / "ingest" / "cohort.json").read_text())["classes"] == ["a", "b"]
+    text = (tmp_path / "scans.yaml").read_text()
+    (tmp_path / "scans.yaml").write_text(text.replace("seed: 0", "seed: 0\nanyway: true"))
+    again = run_main(monkeypatch, capfd, "run", root, "--until", "ingest")
+    assert "Nothing to do" in again.stdout
+    assert "anyway: true" in (tmp_path / "scans.yaml").read_text()
+    other = pictures(tmp_path / "other" / "scans", 20)
+    refused(run_main(monkeypatch, capfd, "run", other), "is for other data", "--write")
+    refused(run_main(monkeypatch, capfd, "run", tmp_path / "runs" / "scans"), "is a run folder", "synthcohort show")
+    refused(run_main(monkeypatch, capfd, "init", tmp_path / "runs" / "scans"), "is a run folder", "synthcohort show")
+    refused(run_main(monkeypatch, capfd, "plan", root), "is a folder", "synthcohort init")
+
+
+def test_a_shipped_name_wins_over_a_folder(monkeypatch, capfd, tmp_path):
+    pictures(tmp_path / "quickstart", 6)
+    monkeypatch.chdir(tmp_path)
+    assert "phantom" in run_main(monkeypatch, capfd, "plan", "quickstart").stdout
+    refused(run_main(monkeypatch, capfd, "run", "quickstart", "--set", "train.bach=1"), "train.batch")
+
+
+def test_colour_is_kept(tmp_path):
+    for number in range(12):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (20, 20, 3), np.uint8)).save(path)
+    assert first(look(tmp_path), "cpu").config.ingest.colour
