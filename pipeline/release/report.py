@@ -13,8 +13,9 @@ from typing import Any
 
 import jinja2
 
-from pipeline.release.cards import actions, how_made, software_version, template
+from pipeline.release.cards import actions, software_version, template
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, sentences, stress_figures, train_figures
+from pipeline.release.making import how_made
 from pipeline.release.results import Results, dig, interval, limitations, number, planted, standing
 
 HEADLINES = {

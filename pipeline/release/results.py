@@ -102,6 +102,11 @@ def number(value: Any, digits: int = 3) -> str:
     return (f"{value:.2g}" if size < 0.1 else f"{value:.{digits}f}" if size < 100 else f"{value:,.1f}").replace("-", "−")
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun, in the singular for one of it."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def interval(measure: Any) -> str:
     """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
 

@@ -16,7 +16,7 @@ from pipeline.release.results import Results, interval, limitations, number
 
 def results(run: Path) -> Results:
     ctx = make_context(run)
-    digests = {"images": "0" * 64, "weights": None, "pixels": "1" * 64, "rows": "2" * 64}
+    digests = {"images": "0" * 64, "weights": "3" * 64, "pixels": "1" * 64, "rows": "2" * 64}
     gate = decide("pass") | {"digests": digests, "attempt": 2}
     return Results.load(config(), ctx.folder, gate, ctx.records)
 
