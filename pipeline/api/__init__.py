@@ -5,6 +5,7 @@ line that says how to mend it. Nothing heavy is imported before a stage needs it
 """
 
 from pipeline.api.foreign import Judgement, audit, release
+from pipeline.api.generation import Generation, generate
 from pipeline.api.phantoms import phantom
 from pipeline.api.releases import verify
 from pipeline.api.runs import Outcome, plan, run, show
@@ -13,11 +14,13 @@ from pipeline.errors import InputError, Stopped
 
 __all__ = [
     "Config",
+    "Generation",
     "InputError",
     "Judgement",
     "Outcome",
     "Stopped",
     "audit",
+    "generate",
     "load_config",
     "phantom",
     "plan",
