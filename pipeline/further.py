@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,11 @@ from pipeline.errors import InputError
 from pipeline.generate import collected, make_parts
 from pipeline.progress import Reporter
 from pipeline.release import contents
-from pipeline.release.bounded import Damage
 from pipeline.release.cards import software_version
 from pipeline.release.dicom_export import dicom_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.rows import Table
-from pipeline.release.verdict import read_gate
+from pipeline.release.verdict import Verdict, weights_verdict
 
 FACTS, WARNING = "generated.json", "UNAUDITED-PATIENT-DATA.txt"
 UNAUDITED = (contents.PICTURE_TEXT[0], b"unaudited synthetic image: patient data until it is judged, not for diagnosis")
@@ -34,7 +33,6 @@ STAYS = (
     "These images are synthetic and nobody has judged them, and the weights that made them are not cleared: they can show a patient. Treat "
     "them as patient data. To release more images, raise generate.per_class of the run: they pass through its audit.\n"
 )
-Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
 
 @dataclass(frozen=True)
@@ -73,23 +71,13 @@ def find_model(run: Path) -> Model:
     return Model(folder, record, tuple(model["classes"]), _section(run), weights_verdict(run, record))
 
 
-def weights_verdict(run: Path, record: Mapping[str, Any]) -> Verdict:
-    """What the run's release says of the weights of a train record; ``not judged`` where it is none of ours, or says it of others."""
-    try:
-        gate = read_gate(run / "release" / contents.GATE)
-    except (Damage, OSError):
-        return "not judged"
-    bound = contents.judged_digest(gate["release"], "weights", record["files"])
-    verdict: Verdict = gate["weights"]["verdict"] if bound == gate["digests"]["weights"] else "not judged"
-    return verdict
-
-
 def _section(run: Path) -> GenerateConfig:
     """How the run sampled its model, by the record of that."""
     record = artifacts.load_record(run / "generate")
-    if record is None:
+    left = artifacts.read_json(run / folders.PURGED)
+    identity = record["identity"] if record is not None else left["generate"] if isinstance(left, dict) else None
+    if identity is None:
         return GenerateConfig(per_class=1)
-    identity = record["identity"]
     if "other_weights" in identity["inputs"]:
         raise InputError(f"{run.name} leads its images away from another run's model (generate.autoguidance): use generate.per_class of it")
     return GenerateConfig.model_validate(identity["config"])

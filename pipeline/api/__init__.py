@@ -4,6 +4,7 @@ Each takes a configuration or folders and returns what it found; what the user g
 line that says how to mend it. Nothing heavy is imported before a stage needs it.
 """
 
+from pipeline.api.consent import Place, Removal, purge, where
 from pipeline.api.foreign import Judgement, audit, release
 from pipeline.api.generation import Generation, generate
 from pipeline.api.phantoms import phantom
@@ -18,15 +19,19 @@ __all__ = [
     "InputError",
     "Judgement",
     "Outcome",
+    "Place",
+    "Removal",
     "Stopped",
     "audit",
     "generate",
     "load_config",
     "phantom",
     "plan",
+    "purge",
     "release",
     "run",
     "shipped",
     "show",
     "verify",
+    "where",
 ]

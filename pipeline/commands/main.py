@@ -60,7 +60,7 @@ def _command() -> int | str | None:
     from pipeline.commands.app import app
 
     # isort: off
-    from pipeline.commands import runs, foreign, generation, releases, phantoms  # noqa: F401 (they join the application, in the order of its help)
+    from pipeline.commands import runs, foreign, generation, releases, consent, phantoms  # noqa: F401 (they join the application, in the order of its help)
     # isort: on
 
     with ranks.joined() as driving:
