@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.provenance import OTHER, plain_version
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures, train_figures
 from pipeline.release.making import architecture, how_made, sampling, training
-from pipeline.release.results import Results, interval, limitations, number, planted, standing
+from pipeline.release.results import Results, counted, dig, interval, limitations, number, planted, standing
+from pipeline.release.words import title
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -143,8 +144,8 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
 
 
 def model_part(results: Results) -> Model | None:
-    """The part of the card that is about the model; None where the images were made elsewhere."""
-    if results.config.train is None:
+    """The part of the card that is about the model; None where the images were made elsewhere, so that no weights were judged."""
+    if results.config.train is None or dig(results.gate, "digests.weights") is None:
         return None
     return Model(
         **weights_facts(results.gate),
@@ -178,7 +179,8 @@ def facts(gate: Mapping[str, Any], classes: Mapping[str, int], size: int) -> dic
     """
     total = sum(classes.values())
     return {
-        "summary": f"{total:,} synthetic images of {len(classes)} classes, {size} pixels square. None shows a patient.",
+        "summary": f"{counted(total, 'synthetic image')} of {counted(len(classes), 'class', 'classes')}, {counted(size, 'pixel')} square. "
+        "None shows a patient.",
         "images": total,
         "size": size,
         "classes": dict(classes),
@@ -216,7 +218,7 @@ def render_model_card(card: DataCard) -> str:
 @functools.cache
 def _markdown(name: str) -> jinja2.Template:
     environment = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"line": _line, "number": number, "interval": interval}
+    environment.filters |= {"line": _line, "number": number, "interval": interval, "title": title}
     return environment.from_string(template(name))
 
 

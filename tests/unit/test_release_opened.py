@@ -124,5 +124,5 @@ def test_the_model_card_says_how_the_model_was_trained_and_that_its_weights_stay
     assert "60,000 draws from 1,100 images" in text
     assert gate["weights"]["verdict"] == "inconclusive"
     assert "they stay with the patients' data" in text
-    assert "| membership_weights | 0.531 (0.511 to 0.551) |" in text
+    assert "| Membership from the weights | 0.531 (0.511 to 0.551) |" in text
     assert card["model"]["digest"] == gate["digests"]["weights"]
