@@ -58,9 +58,13 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
     if dig(gate, "images.verdict") == "pass":
         if checked(gate, "membership_images").get("verdict") != "pass":
             found.append("That nobody can tell from the images whether a certain person was in the training set: that was not shown.")
-        weak = [kind.replace("_", " ") for kind in checked(gate, "power").get("others") or {}]
-        if weak:
-            found.append(f"Copies changed in other ways than the required ones: {listed(weak)}. How many of each are found stands below.")
+        others: Mapping[str, list[int]] = checked(gate, "power").get("others") or {}
+        if others:
+            kind, (hits, planted) = min(others.items(), key=lambda item: item[1][0] / max(item[1][1], 1))
+            found.append(
+                f"Copies changed in other ways than the required ones: {counted(len(others), 'kind')} of them were tried, and the search finds "
+                f"fewest of “{kind.replace('_', ' ')}”, {hits:,} of {planted:,}."
+            )
         found.append("What other images of a training patient than those trained on, or images of relatives, would show.")
     if gate.get("unit") == "image":
         found.append("Anything about patients: the source does not say whose its images are, so each image counts for itself.")
@@ -75,11 +79,6 @@ def percent(value: Any) -> str:
     if not isinstance(value, int | float):
         return "–"
     return f"{100 * value:.2g}%" if value < 0.01 else f"{round(100 * value, 1):g}%"
-
-
-def listed(words: list[str]) -> str:
-    """Words in a row, as a sentence has them."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def facts(gate: Mapping[str, Any], sizes: Any) -> list[tuple[str, str]]:
