@@ -18,11 +18,6 @@ from pipeline.cohorts import folder, purged
 from pipeline.cohorts.key import NAME, project_key
 from pipeline.cohorts.ledger import restore
 from pipeline.errors import InputError
-from pipeline.images import unit_of
-from pipeline.ingest.patients import canonical
-from pipeline.release.bounded import Damage
-from pipeline.release.contents import GATE
-from pipeline.release.verdict import read_gate, weights_verdict
 from pipeline.secret import from_environment
 from pipeline.stages import BY_NAME
 
@@ -61,6 +56,8 @@ def where(patient: str, runs: Path, issuer: str = "") -> list[Place]:
     Raises:
         InputError: the id has no letter or digit, or there is no key to make its pseudonym with.
     """
+    from pipeline.ingest.patients import canonical
+
     if not (who := canonical(patient)):
         raise InputError("where: the id has no letter or digit: give the patient's id")
     if not runs.is_dir():
@@ -111,6 +108,10 @@ def _purged(names: set[str], mark: str) -> Iterator[Place]:
 
 def _released(run: Path) -> tuple[str, str]:
     """Id and verdict of a run's release; empty where there is none."""
+    from pipeline.release.bounded import Damage
+    from pipeline.release.contents import GATE
+    from pipeline.release.verdict import read_gate
+
     try:
         gate = read_gate(run / "release" / GATE)
     except (Damage, OSError):
@@ -133,6 +134,8 @@ class Removal:
 
 def removal(run: Path) -> Removal:
     """What :func:`purge` would remove and keep. Raises InputError where the folder is no run's, or holds what no run wrote."""
+    from pipeline.release.verdict import weights_verdict
+
     folders.claim(run, tuple(BY_NAME), {})
     stages = {name: record for name in BY_NAME if (record := artifacts.load_record(run / name)) is not None}
     for name, record in stages.items():
@@ -187,6 +190,8 @@ def purge(run: Path) -> Removal:
 
 def _note(run: Path) -> purged.Purged:
     import pyarrow.parquet
+
+    from pipeline.images import unit_of
 
     rows: dict[str, list[Any]] = pyarrow.parquet.read_table(run / "ingest" / "rows.parquet", columns=["patient", "split"]).to_pydict()
     images: dict[str, dict[str, int]] = {}

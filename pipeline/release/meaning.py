@@ -62,8 +62,8 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
         if others:
             kind, (hits, planted) = min(others.items(), key=lambda item: item[1][0] / max(item[1][1], 1))
             found.append(
-                f"Copies changed in other ways than the required ones: {counted(len(others), 'kind')} of them were tried, and the search finds "
-                f"fewest of “{kind.replace('_', ' ')}”, {hits:,} of {planted:,}."
+                f"Copies changed in other ways than the required ones: {counted(len(others), 'kind')} of them were tried, and the search "
+                f"finds fewest of “{kind.replace('_', ' ')}”, {hits:,} of {planted:,}."
             )
         found.append("What other images of a training patient than those trained on, or images of relatives, would show.")
     if gate.get("unit") == "image":

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from release_run import CLASSES, LENIENT, released, synthetic_images
+from release_run import CLASSES, LENIENT, make_context, released, synthetic_images
 
+from pipeline.release import stage
 from pipeline.release.parquet import Column, parquet_bytes
 from pipeline.release.rows import Table
+from pipeline.release.verify import verify
 from privacy import limits
 
 
@@ -126,3 +128,16 @@ def test_the_model_card_says_how_the_model_was_trained_and_that_its_weights_stay
     assert "they stay with the patients' data" in text
     assert "| Membership from the weights | 0.531 (0.511 to 0.551) |" in text
     assert card["model"]["digest"] == gate["digests"]["weights"]
+
+
+def test_a_release_of_another_generators_images_has_no_card_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
+    ctx = make_context(tmp_path / "run")
+    assert isinstance(ctx.records, dict)
+    del ctx.records["train"]
+    stage.run(ctx)
+    assert not (ctx.out / "model_card.md").exists()
+    assert json.loads((ctx.out / "data_card.json").read_text())["model"] is None
+    assert verify(ctx.out, beside=frozenset({"partial.json"})) == []
+    (ctx.out / "model_card.md").write_text("x")
+    assert "model_card.md must not be in a release whose verdict is pass" in verify(ctx.out, beside=frozenset({"partial.json"}))
