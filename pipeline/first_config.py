@@ -67,7 +67,7 @@ def expected(found: Found, config: Config) -> Outlook:
 
 
 def recipe(size: int, where: str) -> Mapping[str, str]:
-    """Settings of ``train`` for images of this side on this kind of machine, as YAML; what depends on the cohort is fitted to it in training."""
+    """Settings of ``train`` for images of this side on this kind of machine, as YAML; training fits the rest to the cohort."""
     if where == "cpu":
         return {"images": "auto", "batch": "64", "blocks": "1", "attention": "[]", "upsample": "shuffle"}
     from pipeline import fit_recipe

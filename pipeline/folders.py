@@ -24,7 +24,11 @@ from pipeline.errors import InputError
 SWAP = "swap.json"
 REPLACED = ".replaced"
 PROGRAM = "synthcohort"
-FILES = (".lock", "log.jsonl", ".sources.json", ".holdout.json", ".foreign.json", ".label-table.json")
+PURGED = "purged.json"
+"""How a run sampled its model, after its patient data were removed: see :mod:`pipeline.consent`."""
+SOURCES = (".sources.json", ".holdout.json", ".foreign.json", ".label-table.json")
+"""What a run notes of the files that it was given."""
+FILES = (".lock", "log.jsonl", PURGED, *SOURCES)
 """What a run writes in its folder beside the stages' folders."""
 
 

@@ -45,10 +45,7 @@ def run(ctx: Context) -> dict[str, Any]:
         _check_guide(section.autoguidance, ctx.folder("train"), ctx.records.get("train", {}))
     with ctx.reporter.progress("generating images", len(labels)) as advance:
         ranks.together(make_parts, section, ctx.folder("train"), parts, labels, seeds, report=advance)
-    paths = [_part(parts, start) for start in range(0, len(labels), section.batch)]
-    if not all(paths):
-        raise InputError("generate: images of a batch were changed while others were made: the same command makes them again")
-    images = [np.load(path, allow_pickle=False) for path in paths if path]
+    images = collected(parts, section, len(labels))
     rows = pd.DataFrame(
         {
             "id": [f"synthetic-{number:06d}" for number in range(len(labels))],
@@ -57,7 +54,7 @@ def run(ctx: Context) -> dict[str, Any]:
             "guidance": np.float32(section.guidance_scale),
         }
     )
-    ImageSet(np.concatenate(images), rows).save(ctx.out)
+    ImageSet(images, rows).save(ctx.out)
     shutil.rmtree(parts)
     return {"images": len(labels), "per_class": section.per_class, "sampler": section.sampler, "steps": section.steps}
 
@@ -104,6 +101,14 @@ def make_parts(
             np.save(unfinished, made, allow_pickle=False)
             resume.keep(unfinished, f"{starts[number]:07d}")
         report(min(len(labels), share.of * done * section.batch))
+
+
+def collected(parts: Path, section: GenerateConfig, count: int) -> NDArray[np.uint8]:
+    """The images ``[count, C, ...]`` of all batches. Raises InputError where one is not there, or not whole."""
+    paths = [_part(parts, start) for start in range(0, count, section.batch)]
+    if not all(paths):
+        raise InputError("generate: images of a batch were changed while others were made: the same command makes them again")
+    return np.concatenate([np.load(path, allow_pickle=False) for path in paths if path])
 
 
 def _part(parts: Path, start: int) -> Path | None:

@@ -87,7 +87,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        3,
+        4,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,

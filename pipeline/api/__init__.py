@@ -4,8 +4,10 @@ Each takes a configuration or folders and returns what it found; what the user g
 line that says how to mend it. Nothing heavy is imported before a stage needs it.
 """
 
+from pipeline.api.consent import Place, Removal, purge, where
 from pipeline.api.first import Beginning, init
 from pipeline.api.foreign import Judgement, audit, release
+from pipeline.api.generation import Generation, generate
 from pipeline.api.phantoms import phantom
 from pipeline.api.releases import verify
 from pipeline.api.runs import Outcome, cost, outlook, plan, run, show
@@ -16,23 +18,29 @@ from pipeline.errors import InputError, NotEnough, Stopped
 __all__ = [
     "Beginning",
     "Config",
+    "Generation",
     "InputError",
     "Judgement",
     "NotEnough",
     "Outcome",
+    "Place",
+    "Removal",
     "Setting",
     "Stopped",
     "audit",
     "cost",
+    "generate",
     "init",
     "load_config",
     "outlook",
     "phantom",
     "plan",
+    "purge",
     "release",
     "run",
     "settings",
     "shipped",
     "show",
     "verify",
+    "where",
 ]

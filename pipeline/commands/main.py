@@ -61,7 +61,8 @@ def _command() -> int | str | None:
     from pipeline.commands.app import app
 
     # isort: off
-    from pipeline.commands import first, runs, foreign, releases, settings, phantoms  # noqa: F401 (they join the application, in the order of its help)
+    # they join the application, in the order of its help
+    from pipeline.commands import first, runs, foreign, generation, releases, consent, settings, phantoms  # noqa: F401
     # isort: on
 
     with ranks.joined() as driving:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from pipeline import api
 from pipeline.commands.app import app, console
 from pipeline.errors import InputError
+from pipeline.release.results import counted
 
 
 @app.command()
@@ -24,6 +25,6 @@ def verify(
     for problem in problems:
         console.print(f"[red]problem[/red] {escape(problem)}")
     if problems:
-        raise InputError(f"{len(problems)} problems in {release.name}: do not publish it; release it again from its run")
+        raise InputError(f"{counted(len(problems), 'problem')} in {release.name}: do not publish it; release it again from its run")
     passed = (release / "cohort.npz").exists()
     console.print("The release is complete and as the gate judged it." if passed else "A refused release: no images.")

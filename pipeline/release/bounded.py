@@ -1,8 +1,9 @@
-"""Reading files that anybody may have made: within bounds of size and depth, and with one kind of error."""
+"""Reading files that anybody may have made: within bounds of size and depth, with one kind of error, and each error as a finding."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,18 @@ from pipeline.release.contents import TEXT_BYTES, json_bytes
 
 class Damage(ValueError):
     """What is wrong with a file of a release, in words that go on after its name."""
+
+
+def guarded(name: str, check: Callable[..., Iterable[str] | None], *given: Any) -> Iterator[str]:
+    """The problems that a check of what is given finds in a file; whatever it raises is one."""
+    try:
+        yield from check(*given) or ()
+    except Damage as error:
+        yield f"{name} {error}"
+    except FileNotFoundError:
+        yield f"{name} is missing"
+    except Exception as error:  # a file that nobody foresaw must not end the verification
+        yield f"{name} cannot be read ({type(error).__name__})"
 
 
 def content(path: Path, limit: int = TEXT_BYTES) -> bytes:
@@ -45,6 +58,19 @@ def json_value(path: Path, limit: int = TEXT_BYTES) -> Any:
     if not same:
         raise Damage("is not written as a release is: it has other spaces, escapes or numbers")
     return value
+
+
+def differs(path: Path, made: bytes) -> bytes | None:
+    """A file's bytes, no more than one beyond what was made again, where they differ from that; None where they do not."""
+    with path.open("rb") as file:
+        found = file.read(len(made) + 1)
+    return found if found != made else None
+
+
+def same(path: Path, made: bytes, of: str) -> None:
+    """Raise Damage unless a file holds what was made again from what another one says."""
+    if differs(path, made) is not None:
+        raise Damage(f"does not say what {of} says")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The data card: what a user of the release must know, from measured results; one typed model gives Markdown, JSON and its schema."""
+"""The cards of the images and of the model that made them: what a user of the release must know, from measured results.
+
+One typed model gives JSON, its schema, and the Markdown of both.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.provenance import OTHER, plain_version
-from pipeline.release.figures import evaluation_figures, sentences, stress_figures
-from pipeline.release.results import Results, dig, interval, limitations, number, planted, planted_copies, standing
+from pipeline.release.figures import evaluation_figures, sentences, stress_figures, train_figures
+from pipeline.release.making import architecture, how_made, sampling, training
+from pipeline.release.results import Results, counted, dig, interval, limitations, number, planted, planted_copies, standing
+from pipeline.release.words import title
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -56,6 +61,19 @@ class Figure(Part):
     value: str
 
 
+class Model(Part):
+    """The model that made the images (as of Mitchell et al. 2019), and the verdict on its weights."""
+
+    architecture: str
+    training: str
+    sampling: str
+    figures: list[Figure] = Field(description="what training showed of itself")
+    verdict: Literal["pass", "fail", "inconclusive"]
+    reasons: list[str]
+    checks: list[Check]
+    digest: str = Field(description="SHA-256 of the weights that were judged, with the release's id")
+
+
 class Source(Part):
     """Where the source cohort comes from."""
 
@@ -70,7 +88,7 @@ class Source(Part):
 class DataCard(Part):
     """Card of a synthetic cohort; ``data_cards/data_card.schema.json`` is this model's JSON schema."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     title: str
     summary: str
     synthetic: Literal[True] = True
@@ -83,6 +101,7 @@ class DataCard(Part):
     intended_uses: list[str] = Field(min_length=1)
     out_of_scope: list[str] = Field(min_length=1)
     how_made: list[str]
+    model: Model | None = Field(description="none where the images were made elsewhere")
     deidentification: list[str]
     source: Source
     privacy_verdict: Literal["pass"]
@@ -112,6 +131,7 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
         licence=release.licence,
         contact=release.contact,
         how_made=how_made(results),
+        model=model_part(results),
         deidentification=actions(results),
         source=Source(**results.source, description=dataset_card(results.source["name"]) or ""),
         power=_power(results),
@@ -123,6 +143,33 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
     )
 
 
+def model_part(results: Results) -> Model | None:
+    """The part of the card that is about the model; None where the images were made elsewhere, so that no weights were judged."""
+    if results.config.train is None or dig(results.gate, "digests.weights") is None:
+        return None
+    return Model(
+        **weights_facts(results.gate),
+        architecture=architecture(results),
+        training=training(results),
+        sampling=sampling(results),
+        figures=[Figure(name=figure.name, value=figure.text) for figure in train_figures(results.model)],
+    )
+
+
+def weights_facts(gate: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of :class:`Model` that follow from the verdict alone, as ``verify`` asks for them."""
+    return {
+        "verdict": gate["weights"]["verdict"],
+        "reasons": gate["weights"]["reasons"],
+        "checks": _checks(gate, "weights"),
+        "digest": gate["digests"]["weights"],
+    }
+
+
+def _checks(gate: Mapping[str, Any], subject: str) -> list[Check]:
+    return [Check(**{key: check[key] for key in Check.model_fields}) for check in gate["checks"] if check["subject"] == subject]
+
+
 def facts(gate: Mapping[str, Any], classes: Mapping[str, int], size: int) -> dict[str, Any]:
     """The card's fields that follow from the verdict and the images alone, as ``verify`` asks for them.
 
@@ -130,10 +177,10 @@ def facts(gate: Mapping[str, Any], classes: Mapping[str, int], size: int) -> dic
         classes: how many released images each class has.
         size: side of the images, in pixels.
     """
-    checks = [check for check in gate["checks"] if check["subject"] == "images"]
     total = sum(classes.values())
     return {
-        "summary": f"{total:,} synthetic images of {len(classes)} classes, {size} pixels square. None shows a patient.",
+        "summary": f"{counted(total, 'synthetic image')} of {counted(len(classes), 'class', 'classes')}, {counted(size, 'pixel')} square. "
+        "None shows a patient.",
         "images": total,
         "size": size,
         "classes": dict(classes),
@@ -144,7 +191,7 @@ def facts(gate: Mapping[str, Any], classes: Mapping[str, int], size: int) -> dic
         "attempt": gate["attempt"],
         "gate_version": gate["gate_version"],
         "reasons": gate["images"]["reasons"],
-        "checks": [Check(**{key: check[key] for key in Check.model_fields}) for check in checks],
+        "checks": _checks(gate, "images"),
         "digests": {name: gate["digests"][name] for name in ("images", "pixels", "rows")},
     }
 
@@ -160,14 +207,19 @@ def licence_text(card: DataCard) -> str:
 
 def render_card(card: DataCard) -> str:
     """The card as Markdown; what it quotes is kept on one line each and cannot break out of the page's structure."""
-    return _markdown().render(card=card.model_dump(mode="json"))
+    return _markdown("data_card.md.j2").render(card=card.model_dump(mode="json"))
+
+
+def render_model_card(card: DataCard) -> str:
+    """The card of the model as Markdown, as :func:`render_card`; the images must not have been made elsewhere."""
+    return _markdown("model_card.md.j2").render(card=card.model_dump(mode="json"))
 
 
 @functools.cache
-def _markdown() -> jinja2.Template:
+def _markdown(name: str) -> jinja2.Template:
     environment = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"line": _line, "number": number, "interval": interval}
-    return environment.from_string(template("data_card.md.j2"))
+    environment.filters |= {"line": _line, "number": number, "interval": interval, "title": title}
+    return environment.from_string(template(name))
 
 
 def template(name: str) -> str:
@@ -181,31 +233,6 @@ def dataset_card(name: str) -> str | None:
     if not re.fullmatch(r"[a-z0-9_]+", name) or not path.is_file():
         return None
     return path.read_text(encoding="utf-8").partition("\n")[2].strip()
-
-
-def how_made(results: Results) -> list[str]:
-    """How the images came to be, a sentence a step."""
-    config, model = results.config, results.model
-    train, generate = config.train, config.generate
-    if train is None:
-        return [
-            "The images were made elsewhere, by a generator that is not known here, and were imported as they are but for their size.",
-            "What that generator saw is taken from whoever gave the images: the training images, and never the holdout of "
-            f"{number(dig(results.audit, 'n.holdout_units'))} {results.audit.get('unit')}s. The verdict is as true as that is.",
-            "No image was removed after the audit: the verdict is that of the whole imported set.",
-        ]
-    assert generate.per_class is not None
-    seen, parameters = model.get("images"), model.get("parameters")
-    size = f" of {parameters:,} parameters" if isinstance(parameters, int) else ""
-    return [
-        f"A class-conditional denoiser{size} (EDM formulation, Karras et al. 2022) was trained on {number(seen)} draws from "
-        "the train split.",
-        f"Each image was drawn from noise under a seed of its own in {generate.steps} steps of DPM-Solver++(2M), at guidance "
-        f"{number(generate.guidance_scale)}, with {generate.per_class:,} images of every class.",
-        f"{config.ingest.audit_share:.0%} of the images for training and audit were sealed from training: the non-members of the audit, "
-        f"and the reference of fidelity.",
-        "No image was removed after the audit: the verdict is that of the whole generated set.",
-    ]
 
 
 def actions(results: Results) -> list[str]:

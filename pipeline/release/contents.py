@@ -1,7 +1,8 @@
 """The closed list of what a release may hold, read by whoever writes one and by ``verify``: what is not named here is not released.
 
 A release of any other verdict than ``pass`` holds its verdict and a report. A passed one holds its images as PNG, DICOM and one archive,
-their rows, a card, the licence, and the checksums of all of it. A signature is optional, and signs the checksums.
+their rows twice, what other programs need to open them, cards of the images and of the model that made them, the licence, and the checksums
+of all of it. A signature is optional, and signs the checksums.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from pipeline.artifacts import fingerprint
 from pipeline.provenance import VERSION
 
 GATE, REPORT, ROWS, ARCHIVE = "gate.json", "report.html", "rows.csv", "cohort.npz"
-CARD, CARD_TEXT, LICENCE = "data_card.json", "data_card.md", "LICENSE.txt"
+ROWS_TYPED, MEDMNIST, CROISSANT = "rows.parquet", "medmnist.json", "croissant.json"
+CARD, CARD_TEXT, MODEL_CARD, LICENCE = "data_card.json", "data_card.md", "model_card.md", "LICENSE.txt"
 CHECKSUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 SIGNATURE_BYTES = 64
 PICTURES, DICOM = "images", "dicom"
 REFUSED = frozenset({GATE, REPORT})
-PASSED = REFUSED | {ROWS, ARCHIVE, CARD, CARD_TEXT, LICENCE, CHECKSUMS}
+PASSED = REFUSED | {ROWS, ROWS_TYPED, ARCHIVE, MEDMNIST, CROISSANT, CARD, CARD_TEXT, LICENCE, CHECKSUMS}
+"""And :data:`MODEL_CARD`, where the model is known: see :func:`passed_files`."""
+PICTURE_TEXT = (b"Disclaimer", b"synthetic, not for diagnosis")
+"""Keyword and text of the one text chunk of every PNG file (tEXt, ISO/IEC 15948, section 11.3.4.3)."""
 
 GATE_KEYS = (
     *("verdict", "unit", "images", "weights", "needed", "gate_version"),
@@ -59,6 +64,11 @@ def subject(release: str, number: int) -> str:
         number: place of the image among the rows, from 0.
     """
     return f"SYN-{release}-{number:06d}"
+
+
+def passed_files(gate: Mapping[str, Any]) -> frozenset[str]:
+    """The files at the top of a passed release; a foreign set, whose verdict is bound to no weights, has no card of a model."""
+    return PASSED | ({MODEL_CARD} if gate["digests"]["weights"] is not None else frozenset())
 
 
 def class_folders(classes: Sequence[str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ SYNTHESIZER = ("109100", "DCM", "Synthesizing Equipment")
 _LO = 64  # longest value of VR LO and of a PN component group, PS3.5 section 6.2
 
 
-def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, cohort: str, version: str) -> Dataset:
+def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, cohort: str, version: str, foreign: bool = False) -> Dataset:
     """One synthetic image as a Secondary Capture Image object (PS3.3 A.8.1), ready to be written.
 
     Args:
@@ -39,6 +39,7 @@ def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, co
         label: the finding that the image was generated for, as text.
         cohort: digest of the cohort, which makes the UIDs (PS3.5 B.2, root 2.25) unique to it and reproducible.
         version: of this software, as Software Versions (0018,1020) state it.
+        foreign: whether the pixels were made elsewhere, and only judged and written by this software.
 
     Returns:
         A dataset with file meta information: Synthetic Data (0008,001C) = YES (PS3.3 C.12.1), Image Type DERIVED\\SECONDARY, Conversion
@@ -49,7 +50,7 @@ def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, co
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"image must be uint8 [1 or 3, H, W], not {image.dtype} {image.shape}")
-    template = _template(image.shape[0], version)
+    template = _template(image.shape[0], version, foreign)
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.update(template)
@@ -68,10 +69,10 @@ def secondary_capture(image: NDArray[np.uint8], *, image_id: str, label: str, co
     return ds
 
 
-def dicom_bytes(image: NDArray[np.uint8], *, image_id: str, label: str, cohort: str, version: str) -> bytes:
-    """One :func:`secondary_capture` as a DICOM file (PS3.10, Explicit VR Little Endian) with an empty preamble."""
+def dicom_bytes(image: NDArray[np.uint8], **facts: Any) -> bytes:
+    """One :func:`secondary_capture` of an image and these facts as a DICOM file (PS3.10, Explicit VR Little Endian), its preamble empty."""
     file = io.BytesIO()
-    dcmwrite(file, secondary_capture(image, image_id=image_id, label=label, cohort=cohort, version=version), enforce_file_format=True)
+    dcmwrite(file, secondary_capture(image, **facts), enforce_file_format=True)
     return file.getvalue()
 
 
@@ -83,6 +84,7 @@ def released_bytes(image: NDArray[np.uint8], number: int, label: int, table: Tab
         label=table.classes[label],
         cohort=gate["digests"]["pixels"],
         version=gate["software"],
+        foreign=gate["digests"]["weights"] is None,
     )
 
 
@@ -105,7 +107,7 @@ def derived_uid(cohort: str, kind: str, image_id: str) -> UID:
 
 
 @functools.lru_cache(8)
-def _template(channels: int, version: str) -> Dataset:
+def _template(channels: int, version: str, foreign: bool) -> Dataset:
     """All that does not depend on the image; elements are shared between copies, which only ever replace them."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
@@ -120,15 +122,16 @@ def _template(channels: int, version: str) -> Dataset:
     # Type 2: present, and empty because nobody was born, examined or referred.
     for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientBirthDate", "PatientSex", "StudyID"):
         setattr(ds, keyword, "")
-    ds.Laterality = ds.PatientOrientation = ""
+    ds.PatientOrientation = ""
     ds.Modality = "OT"
     ds.ConversionType = "SYN"
     ds.Manufacturer = MANUFACTURER
     ds.ManufacturerModelName = MANUFACTURER
     ds.SoftwareVersions = version
     ds.StudyDescription = "Synthetic images"
-    ds.DerivationDescription = "Drawn from noise by a class-conditional diffusion model"
-    ds.ContributingEquipmentSequence = [_synthesizer(version)]
+    made = "Made by a generator elsewhere, and imported" if foreign else "Sampled from a class-conditional diffusion model"
+    ds.DerivationDescription = made
+    ds.ContributingEquipmentSequence = [_synthesizer(version, foreign)]
     ds.SeriesNumber = ds.InstanceNumber = 1
     ds.SamplesPerPixel = channels
     ds.PhotometricInterpretation = "MONOCHROME2" if channels == 1 else "RGB"
@@ -142,7 +145,7 @@ def _template(channels: int, version: str) -> Dataset:
     return ds
 
 
-def _synthesizer(version: str) -> Dataset:
+def _synthesizer(version: str, foreign: bool) -> Dataset:
     """Contributing Equipment Sequence item (PS3.3 C.12.1, CID 7005)."""
     purpose = Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = SYNTHESIZER
@@ -151,5 +154,5 @@ def _synthesizer(version: str) -> Dataset:
     item.Manufacturer = MANUFACTURER
     item.ManufacturerModelName = MANUFACTURER
     item.SoftwareVersions = version
-    item.ContributionDescription = "Generated the pixel data"
+    item.ContributionDescription = "Judged and wrote pixel data that were generated elsewhere" if foreign else "Generated the pixel data"
     return item

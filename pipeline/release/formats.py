@@ -8,6 +8,7 @@ packed, therefore: PNG has its pixels in stored blocks, the archive in stored me
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 import zlib
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.release.bounded import Damage
-from pipeline.release.contents import array_shapes, label_type, pixel_hash
+from pipeline.release.contents import PICTURE_TEXT, array_shapes, label_type, pixel_hash
 
 MOST_PIXELS = 3 << 24
 """Bytes of one image, at the most."""
@@ -38,20 +39,21 @@ def pixel_digest(images: Any) -> str:
     return code.hexdigest()
 
 
-def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """A ``uint8 [C, H, W]`` image, C = 1 (grey) or 3 (RGB), as a PNG file (ISO/IEC 15948) of IHDR, one IDAT that is neither filtered nor
-    compressed, and IEND."""
+def png_bytes(image: NDArray[np.uint8], text: tuple[bytes, bytes] = PICTURE_TEXT) -> bytes:
+    """A ``uint8 [C, H, W]`` image, C = 1 (grey) or 3 (RGB), as a PNG file (ISO/IEC 15948) of IHDR, one tEXt with a keyword and a text, one
+    IDAT that is neither filtered nor compressed, and IEND."""
     channels, height, width = image.shape
     size = struct.pack(">2L5B", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
     rows = np.moveaxis(image, 0, -1).reshape(height, -1)
     lines = np.pad(rows, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter's number, 0
-    return _PNG + _chunk(b"IHDR", size) + _chunk(b"IDAT", _stored(lines)) + _chunk(b"IEND", b"")
+    said = _chunk(b"tEXt", b"\0".join(text))
+    return _PNG + _chunk(b"IHDR", size) + said + _chunk(b"IDAT", _stored(lines)) + _chunk(b"IEND", b"")
 
 
 def png_size(shape: tuple[int, ...]) -> int:
-    """Bytes of the PNG file of a ``C, H, W`` image."""
+    """Bytes of the PNG file of a ``C, H, W`` image, as it is released."""
     lines = shape[1] * (shape[2] * shape[0] + 1)
-    return lines + 5 * -(-lines // _BLOCK) + 63
+    return lines + 5 * -(-lines // _BLOCK) + 63 + len(_chunk(b"tEXt", b"\0".join(PICTURE_TEXT)))
 
 
 def _stored(data: bytes) -> bytes:
@@ -107,20 +109,26 @@ class Archive:
 
     Attributes:
         shape: ``n, C, H, W``.
+        digest: SHA-256 of what was read: of the file, after :meth:`labels`.
 
     Raises:
         Damage: here or on the way, where the file holds anything else.
     """
 
     def __init__(self, file: BinaryIO, n: int, classes: int) -> None:
-        self.file, self.kind = file, label_type(classes)
-        self.first = _Member(file, "train_images")
+        self.file, self.kind = _Hashed(file), label_type(classes)
+        self.first = _Member(self.file, "train_images")
         self.layout = self.first.image_shape()
         count, height, width = self.layout[:3]
         if count != n or not 0 < height * width <= MOST_PIXELS // 3:
             raise Damage(f"holds {count} images, or some of an impossible size, where {n} were judged")
         self.shape = (n, self.layout[3] if len(self.layout) == 4 else 1, height, width)
         self.tail = b""
+
+    @property
+    def digest(self) -> str:
+        """See the attributes of the class."""
+        return self.file.code.hexdigest()
 
     def images(self) -> Iterator[NDArray[np.uint8]]:
         """The images ``uint8 [C, H, W]`` in their order; the end of the array is checked after the last."""
@@ -147,10 +155,25 @@ class Archive:
         return found
 
 
+class _Hashed:
+    """A file that is read forward, and hashed on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.code = file, hashlib.sha256()
+
+    def read(self, count: int) -> bytes:
+        data = self.file.read(count)
+        self.code.update(data)
+        return data
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
 class _Member:
     """One stored array of the archive, read forward within the bounds of its declared shape."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: _Hashed, name: str) -> None:
         self.file, self.name, self.at = file, name, file.tell()
         length = len(_local(name, 0, 0))
         head = file.read(length)

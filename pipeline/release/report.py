@@ -13,46 +13,16 @@ from typing import Any
 
 import jinja2
 
-from pipeline.release.cards import actions, how_made, software_version, template
+from pipeline.release import meaning
+from pipeline.release.cards import actions, software_version, template
 from pipeline.release.curve import round_ticks, training_curve
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, recipe_figures, sentences, stress_figures, train_figures
+from pipeline.release.making import how_made
 from pipeline.release.results import Results, dig, interval, limitations, number, planted, planted_copies, standing
+from pipeline.release.words import GLOSSARY, title
 
-HEADLINES = {
-    "pass": "The images passed the privacy gate",
-    "fail": "The images must not leave: the privacy gate failed",
-    "inconclusive": "Undecided: the evidence does not suffice to let the images leave",
-}
-CONSEQUENCES = {
-    "pass": "The verdict covers exactly the images of this release, by their digests. It covers no other image.",
-    "fail": "Treat the images as patient data. This folder holds the verdict and this report, and no image.",
-    "inconclusive": "Until a pass, treat the images as patient data. This folder holds the verdict and this report, and no image.",
-}
-WEIGHTS = {
-    "pass": "The model's weights passed too: they may be shared.",
-    "fail": "The model's weights failed: they stay with the patients' data.",
-    "inconclusive": "The model's weights are not cleared: they stay with the patients' data.",
-}
 PLOTTED = ("real", "real+augmentation", "synthetic", "real+synthetic")
 """Arms that are drawn; the table has all."""
-NAMES = {
-    "auc": "AUC",
-    "tpr_at_1pct_fpr": "Members found at 1 % false alarms",
-    "control_auc": "AUC of the control (no model)",
-    "frechet": "Fréchet distance",
-    "kid": "Kernel distance (KID)",
-    "two_sample": "Two-sample test (0.5 = indistinguishable)",
-    "flagged": "Images flagged as copies",
-    "rate": "Share flagged",
-    "epsilon_low": "ε, at least",
-    "leading_run": "Closest matches in a row that hit the training set",
-    "run_p": "Probability of such a run by chance",
-    "prdc": "",
-    "precision": "Precision",
-    "recall": "Recall",
-    "density": "Density",
-    "coverage": "Coverage",
-}
 
 
 @dataclass(frozen=True)
@@ -107,9 +77,14 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
     return environment.get_template("report.html.j2").render(
         r=results,
         verdict=verdict,
-        headline=HEADLINES.get(verdict, "No verdict"),
-        consequence=CONSEQUENCES.get(verdict, CONSEQUENCES["inconclusive"]),
-        weights=WEIGHTS.get(str(dig(results.gate, "weights.verdict")), WEIGHTS["inconclusive"]),
+        headline=meaning.HEADLINES.get(verdict, "No verdict"),
+        consequence=meaning.CONSEQUENCES.get(verdict, meaning.CONSEQUENCES["inconclusive"]),
+        weights=None if results.config.foreign else meaning.WEIGHTS.get(str(dig(results.gate, "weights.verdict"))),
+        certified=meaning.certified(results.gate),
+        not_certified=meaning.not_certified(results.gate),
+        facts=meaning.facts(results.gate, results.audit.get("n")),
+        glossary=GLOSSARY,
+        arms_names=ARMS,
         tiles=tiles(results),
         power=[power_plot(rows) for rows in planted_copies(results.audit)],
         membership=list(measures(results.audit.get("membership"))),
@@ -139,11 +114,6 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         limitations=limitations(results),
         version=software_version(),
     )
-
-
-def title(key: str) -> str:
-    """A key of the results, or a path of keys, as words."""
-    return " · ".join(name for part in str(key).split(" · ") if (name := NAMES.get(part, part.replace("_", " "))))
 
 
 def source_splits(cohort: Mapping[str, Any]) -> list[tuple[str, str, str]]:

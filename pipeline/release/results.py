@@ -95,15 +95,29 @@ def dig(tree: Any, path: str) -> Any:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A figure as text: counts grouped by thousands, fractions to ``digits`` decimals (two significant ones below 0.1), a dash for none."""
+    """A figure as text: counts grouped by thousands, a dash for none, fractions as :func:`interval` has them.
+
+    That is to ``digits`` decimals, and as many more as two significant digits need; one decimal from 100 on.
+    """
     if isinstance(value, Mapping) and "unfit" in value:
         return str(value["unfit"])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None or value == "" else str(value)
+    if not math.isfinite(value):
+        return str(value)
     if float(value).is_integer():
         return f"{value:,.0f}".replace("-", "−")
-    size = abs(value)
-    return (f"{value:.2g}" if size < 0.1 else f"{value:.{digits}f}" if size < 100 else f"{value:,.1f}").replace("-", "−")
+    return f"{value:,.{_places(abs(value), digits)}f}".replace("-", "−")
+
+
+def _places(largest: float, digits: int = 3) -> int:
+    """Decimals of figures up to ``largest``."""
+    return 1 if largest >= 100 else max(digits, 1 - math.floor(math.log10(largest))) if largest else 0
+
+
+def counted(count: int, noun: str, several: str = "") -> str:
+    """A count with its noun, in the singular for one of it; ``several`` is a plural that does not end in s."""
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def interval(measure: Any) -> str:
@@ -121,8 +135,7 @@ def interval(measure: Any) -> str:
     finite = [abs(figure) for figure in figures if isinstance(figure, int | float)]
     if len(finite) < 2:
         return number(figures[0])
-    largest = max(finite)
-    places = 1 if largest >= 100 else max(3, 1 - math.floor(math.log10(largest))) if largest else 0
+    places = _places(max(finite))
     value, low, high = (
         "–" if figure is None else f"{round(figure, places) + 0.0:,.{0 if figure in (0, 1) else places}f}" for figure in figures
     )
@@ -181,16 +194,25 @@ def limitations(results: Results) -> list[str]:
         found.append(
             f"A judge tells synthetic from real images with a two-sample score of {interval(realism)}, real from real with {floor}."
         )
-    for name, fact in (dig(results.evaluation, "label_fidelity.per_class") or {}).items():
-        if isinstance(fact, Mapping) and "unfit" in fact:
-            found.append(f"No classifier can say whether images of class “{name}” show it: it {fact['unfit']}.")
-        if isinstance(value := dig(fact, "value"), float | int) and value < 0.6:
-            found.append(f"A real-trained classifier recognises only {interval(fact)} of the images of class “{name}” as such.")
+    found += _labels_of(dig(results.evaluation, "label_fidelity.per_class") or {})
     for arm, what in (("synthetic", "Training on these images alone"), ("real+synthetic", "Adding these images to the real ones")):
         gain = dig(results.evaluation, f"utility.differences.{arm}.auc")
         if isinstance(high := dig(gain, "high"), float | int) and high < 0 and dig(gain, "stands"):
             found.append(f"{what} made classifiers worse: AUC difference {interval(gain)} on real test patients.")
     return found
+
+
+def _labels_of(classes: Mapping[str, Any]) -> list[str]:
+    """What is weak about labels, one sentence for all classes of which it is true."""
+    mute: dict[str, list[str]] = {}
+    for name, fact in classes.items():
+        if isinstance(fact, Mapping) and "unfit" in fact:
+            mute.setdefault(str(fact["unfit"]), []).append(f"“{name}”")
+    found = [f"No classifier can say whether images of {', '.join(names)} show it: it {reason}." for reason, names in mute.items()]
+    weak = [
+        f"“{name}” ({interval(fact)})" for name, fact in classes.items() if isinstance(v := dig(fact, "value"), float | int) and v < 0.6
+    ]
+    return [*found, *([f"A real-trained classifier recognises few images of these classes as such: {', '.join(weak)}."] if weak else [])]
 
 
 def standing(results: Results) -> str:
@@ -204,7 +226,7 @@ def standing(results: Results) -> str:
     if isinstance(attempt, int) and attempt > 1:
         return (
             f"Attempt {attempt} on a known cohort: its test patients have been scored before, and settings may have been chosen on them. "
-            "The  figures describe this run, and confirm nothing."
+            "The figures describe this run, and confirm nothing."
         )
     return (
         "First attempt on this cohort that is on record. The figures are a confirmation only if code and settings were fixed before "

@@ -1,4 +1,4 @@
-"""``rows.csv``: a line for each released image, which writer and reader make in the same way."""
+"""``rows.csv`` and ``rows.parquet``: a line for each released image, which writer and reader make in the same way."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import numpy as np
 from pipeline.images import FINDING
 from pipeline.release.bounded import Damage
 from pipeline.release.contents import DICOM, LINE_BYTES, PICTURES, class_folders, no_language, subject
+from pipeline.release.parquet import Column, parquet_bytes
 
 FURTHER = ("seed", "guidance")
 
 
 @dataclass(frozen=True)
 class Table:
-    """``rows.csv``: its columns, and the one way to write a line.
+    """``rows.csv``: its columns, and the one way to write a line; and all lines as ``rows.parquet``.
 
     Attributes:
         release: see :func:`subject`.
@@ -43,6 +44,24 @@ class Table:
         """The line of image ``number``, of class ``label``; text that a spreadsheet would calculate is neutralised."""
         findings = [str(int(index == label)) for index in range(len(self.classes))]
         return _line([subject(self.release, number), cell(self.classes[label]), *findings, *further, self.picture(number, label)])
+
+    def typed(self, labels: Sequence[int], further: Sequence[Sequence[str]]) -> bytes:
+        """``rows.parquet``: the same columns with their types, and class names as they are.
+
+        Args:
+            labels: class index of every image.
+            further: its seed and guidance scale, those that there are, as ``rows.csv`` has them.
+        """
+        numbers, index = range(len(labels)), np.array(labels, np.int64)
+        columns: dict[str, Column] = {
+            "id": [subject(self.release, number) for number in numbers],
+            "label": [self.classes[label] for label in labels],
+            **{FINDING + name: (index == place).astype(np.int8) for place, name in enumerate(self.classes)},
+        }
+        for place, name in enumerate(self.further):
+            texts = np.array([cells[place] for cells in further])
+            columns[name] = texts.astype(np.int64) if name == "seed" else texts.astype(np.float32)
+        return parquet_bytes(columns | {"file": [self.picture(number, labels[number]) for number in numbers]})
 
     def picture(self, number: int, label: int) -> str:
         """Path of an image's PNG file."""
@@ -74,10 +93,11 @@ def _line(cells: Sequence[str]) -> bytes:
 
 @dataclass(frozen=True)
 class Rows:
-    """What ``rows.csv`` says: its table, the class index of every image, and the SHA-256 of its bytes."""
+    """What ``rows.csv`` says: its table, the class index and further cells of every image, and the SHA-256 of its bytes."""
 
     table: Table
     labels: list[int]
+    further: list[list[str]]
     digest: str
 
 
@@ -85,6 +105,7 @@ def read_rows(path: Path, release: str, n: int) -> Rows:
     """Read the rows of a release of ``n`` images line by line. Raises Damage for any line that :class:`Table` would write otherwise."""
     code = hashlib.sha256()
     labels: list[int] = []
+    kept: list[list[str]] = []
     with path.open("rb") as file:
         header = file.readline(LINE_BYTES)
         table = _table(header, release)
@@ -98,10 +119,11 @@ def read_rows(path: Path, release: str, n: int) -> Rows:
             if number == n or not _plain(table.further, further) or table.line(number, label, further) != line:
                 raise Damage(f"has a line that does not follow from its image's class, or one too many (line {number + 2})")
             labels.append(label)
+            kept.append(further)
             code.update(line)
     if len(labels) != n:
         raise Damage(f"has {len(labels)} lines for {n} images")
-    return Rows(table, labels, code.hexdigest())
+    return Rows(table, labels, kept, code.hexdigest())
 
 
 def _table(header: bytes, release: str) -> Table:
@@ -127,7 +149,7 @@ def _plain(columns: Sequence[str], values: Sequence[str]) -> bool:
     if len(values) != len(columns):
         return False
     for name, value in zip(columns, values):
-        if name == "seed" and (re.fullmatch(r"[0-9]{1,19}", value) is None or str(int(value)) != value):
+        if name == "seed" and (re.fullmatch(r"[0-9]{1,19}", value) is None or str(int(value)) != value or int(value) >= 1 << 63):
             return False
         if name == "guidance" and (re.fullmatch(r"[0-9.e-]{1,16}", value) is None or not _float32(value)):
             return False

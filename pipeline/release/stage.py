@@ -18,8 +18,9 @@ from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.release import contents
-from pipeline.release.cards import data_card, licence_text, render_card, software_version
+from pipeline.release.cards import DataCard, data_card, licence_text, render_card, render_model_card, software_version
 from pipeline.release.contents import JUDGED_STAGES
+from pipeline.release.descriptions import croissant, medmnist_entry
 from pipeline.release.dicom_export import released_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.report import render_report
@@ -41,17 +42,16 @@ def run(ctx: Context) -> dict[str, Any]:
     """
     generated = _judged_images(ctx)
     table = Table(_release_id(ctx), generated.classes, _further(generated))
-    rows = rows_csv(table, generated)
+    labels, further = generated.labels.tolist(), further_cells(table, generated)
+    rows = table.header + b"".join(map(table.line, range(len(labels)), labels, further))
     verdict = _verdict(ctx, generated, table.release, rows)
     results = Results.load(ctx.config, ctx.folder, verdict, ctx.records)
     passed = verdict["images"]["verdict"] == "pass"
     if passed:
         (ctx.out / contents.ROWS).write_bytes(rows)
+        (ctx.out / contents.ROWS_TYPED).write_bytes(table.typed(labels, further))
         _write_images(ctx, generated, table, verdict)
-        card = data_card(results, class_counts(generated))
-        write_json(ctx.out / contents.CARD, card.model_dump(mode="json"))
-        (ctx.out / contents.CARD_TEXT).write_text(render_card(card), encoding="utf-8")
-        (ctx.out / contents.LICENCE).write_text(licence_text(card), encoding="utf-8")
+        _write_texts(ctx.out, data_card(results, class_counts(generated)), table, generated.images.shape[1])
     samples = _samples(generated) if passed else {}
     (ctx.out / contents.REPORT).write_text(render_report(results, samples), encoding="utf-8")
     write_json(ctx.out / contents.GATE, verdict)
@@ -124,12 +124,11 @@ def _further(images: ImageSet) -> tuple[str, ...]:
     return tuple(name for name in FURTHER if name in images.rows)
 
 
-def rows_csv(table: Table, images: ImageSet) -> bytes:
-    """``rows.csv`` of the images, in their order."""
+def further_cells(table: Table, images: ImageSet) -> list[tuple[str, ...]]:
+    """Seed and guidance scale of every image, those that there are, as ``rows.csv`` has them."""
     write = {"seed": lambda value: str(int(value)), "guidance": lambda value: str(np.float32(value))}
-    further = [[write[name](value) for value in images.rows[name]] for name in table.further]
-    lines = [table.line(number, int(label), [column[number] for column in further]) for number, label in enumerate(images.labels)]
-    return table.header + b"".join(lines)
+    columns = [[write[name](value) for value in images.rows[name]] for name in table.further]
+    return list(zip(*columns)) if columns else [()] * len(images)
 
 
 def _write_images(ctx: Context, generated: ImageSet, table: Table, verdict: dict[str, Any]) -> None:
@@ -143,6 +142,20 @@ def _write_images(ctx: Context, generated: ImageSet, table: Table, verdict: dict
             (ctx.out / table.dicom(number)).write_bytes(released_bytes(image, number, int(label), table, verdict))
             done(number + 1)
     write_archive(ctx.out / contents.ARCHIVE, generated.images, generated.labels, len(generated.classes))
+
+
+def _write_texts(out: Path, card: DataCard, table: Table, channels: int) -> None:
+    """The cards, and what follows from them and from what is written already."""
+    digests = {name: file_digest(out / name) for name in (contents.ROWS, contents.ROWS_TYPED, contents.ARCHIVE)}
+    for name, value in (
+        (contents.CARD, card.model_dump(mode="json")),
+        (contents.MEDMNIST, medmnist_entry(card, table, channels)),
+        (contents.CROISSANT, croissant(card, table, digests)),
+    ):
+        write_json(out / name, value)
+    texts = {contents.CARD_TEXT: render_card(card), contents.LICENCE: licence_text(card)}
+    for name, text in (texts | ({contents.MODEL_CARD: render_model_card(card)} if card.model else {})).items():
+        (out / name).write_text(text, encoding="utf-8")
 
 
 def _samples(images: ImageSet) -> dict[str, list[bytes]]:

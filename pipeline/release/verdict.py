@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.release import contents
 from pipeline.release.bounded import Damage, json_value
 from privacy import gate as privacy_gate
 from privacy import limits
+
+Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
 
 def read_gate(path: Path) -> dict[str, Any]:
@@ -55,3 +57,14 @@ def _check_bound(gate: Mapping[str, Any]) -> None:
     ]
     if not all(forms):
         raise Damage("has a digest, an id or a version of another form")
+
+
+def weights_verdict(run: Path, record: Mapping[str, Any]) -> Verdict:
+    """What the run's release says of the weights of a train record; ``not judged`` where it is none of ours, or says it of others."""
+    try:
+        gate = read_gate(run / "release" / contents.GATE)
+    except (Damage, OSError):
+        return "not judged"
+    bound = contents.judged_digest(gate["release"], "weights", record["files"])
+    verdict: Verdict = gate["weights"]["verdict"] if bound == gate["digests"]["weights"] else "not judged"
+    return verdict

@@ -16,20 +16,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from pipeline.artifacts import RECORD, file_digest, read_json, read_record
-from pipeline.provenance import PACKAGES
 from pipeline.release import contents
-from pipeline.release.bounded import Damage, content, json_value, text
-from pipeline.release.cards import DataCard, dataset_card, facts, licence_text, render_card, software_version
+from pipeline.release.bounded import Damage, content, differs, guarded, json_value, same, text
+from pipeline.release.cards import software_version
+from pipeline.release.check_card import check_card
 from pipeline.release.formats import Archive, png_bytes, png_size
 from pipeline.release.page import check_page
 from pipeline.release.record import check_record
@@ -52,6 +51,7 @@ class _Release:
     sizes: dict[str, int] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     shape: tuple[int, ...] = (0, 1, 1, 1)
+    archive: str = ""
     pixels: list[bytes] = field(default_factory=list)
 
     @property
@@ -89,12 +89,12 @@ def verify(
 
 def _problems(path: Path, run: Path | None, key: Ed25519PublicKey | None, beside: frozenset[str]) -> Iterator[str]:
     gates: list[dict[str, Any]] = []
-    for problem in _guarded(contents.GATE, _keep, gates, read_gate, path / contents.GATE):
+    for problem in guarded(contents.GATE, _keep, gates, read_gate, path / contents.GATE):
         yield f"{problem}: this is no release"
     if not gates:
         return
     release = _Release(path, gates[0])
-    strange = list(_guarded("the folder", _listing, release, beside))
+    strange = list(guarded("the folder", _listing, release, beside))
     yield from strange
     wrong = len(strange)
     for problem in _passed(release) if release.passed else _refused(release):
@@ -103,23 +103,11 @@ def _problems(path: Path, run: Path | None, key: Ed25519PublicKey | None, beside
     if key is not None:
         yield from _signed(release, key)
     if RECORD in release.sizes and not wrong:
-        yield from _guarded(RECORD, _record, release)
+        yield from guarded(RECORD, _record, release)
     if run is not None and not wrong:
-        yield from _guarded("the run", _against_run, release, run)
+        yield from guarded("the run", _against_run, release, run)
     if wrong and release.gate["software"] != (here := software_version()):
         yield f"it was made by version {release.gate['software']} and this is {here}: verify it with the version that made it"
-
-
-def _guarded(name: str, check: Callable[..., Iterable[str] | None], *given: Any) -> Iterator[str]:
-    """The problems that a check of what is given finds in a file; whatever it raises is one."""
-    try:
-        yield from check(*given) or ()
-    except Damage as error:
-        yield f"{name} {error}"
-    except FileNotFoundError:
-        yield f"{name} is missing"
-    except Exception as error:  # a file that nobody foresaw must not end the verification
-        yield f"{name} cannot be read ({type(error).__name__})"
 
 
 def _keep(into: list[Any], read: Callable[..., Any], *given: Any) -> None:
@@ -177,31 +165,37 @@ def _refused(release: _Release) -> Iterator[str]:
     """A release without a pass holds its verdict and a report without pictures; checksums only where it is signed."""
     yield from _contents(release, contents.REFUSED, set())
     if contents.REPORT in release.sizes:
-        yield from _guarded(contents.REPORT, _report, release, None)
+        yield from guarded(contents.REPORT, _report, release, None)
     if contents.CHECKSUMS in release.sizes:
-        yield from _guarded(contents.CHECKSUMS, _checksums, release)
+        yield from guarded(contents.CHECKSUMS, _checksums, release)
 
 
 def _passed(release: _Release) -> Iterator[str]:
     found: list[Rows] = []
     path = release.path
     if contents.ROWS in release.sizes:
-        yield from _guarded(contents.ROWS, _keep, found, read_rows, path / contents.ROWS, release.gate["release"], release.images)
+        yield from guarded(contents.ROWS, _keep, found, read_rows, path / contents.ROWS, release.gate["release"], release.images)
     if not found:
-        yield from _contents(release, contents.PASSED | release.sizes.keys(), release.folders)
+        yield from _contents(release, contents.passed_files(release.gate) | release.sizes.keys(), release.folders)
         return
     table, labels = found[0].table, found[0].labels
-    files = contents.PASSED | {table.picture(i, label) for i, label in enumerate(labels)} | {table.dicom(i) for i in range(len(labels))}
+    files = contents.passed_files(release.gate)
+    files |= {table.picture(i, label) for i, label in enumerate(labels)} | {table.dicom(i) for i in range(len(labels))}
     missing = list(_contents(release, files, table.folders()))
     yield from missing
     if found[0].digest != release.gate["digests"]["rows"]:
         yield f"{contents.ROWS} has other labels or seeds than were judged: its digest is not the one in gate.json"
     if not files - release.sizes.keys():
-        yield from _guarded(contents.ARCHIVE, _images, release, found[0])
-        yield from _guarded(contents.CARD, _card, release, found[0])
-        yield from _guarded(contents.REPORT, _report, release, found[0])
+        yield from guarded(contents.ROWS_TYPED, _typed, path, found[0])
+        yield from guarded(contents.ARCHIVE, _images, release, found[0])
+        yield from guarded(contents.CARD, check_card, path, release.gate, found[0], release.shape, release.archive)
+        yield from guarded(contents.REPORT, _report, release, found[0])
     if contents.CHECKSUMS in release.sizes:
-        yield from _guarded(contents.CHECKSUMS, _checksums, release)
+        yield from guarded(contents.CHECKSUMS, _checksums, release)
+
+
+def _typed(path: Path, rows: Rows) -> None:
+    same(path / contents.ROWS_TYPED, rows.table.typed(rows.labels, rows.further), contents.ROWS)
 
 
 def _images(release: _Release, rows: Rows) -> Iterator[str]:
@@ -217,67 +211,19 @@ def _images(release: _Release, rows: Rows) -> Iterator[str]:
             digest.update(image.tobytes())
             release.pixels.append(hashlib.sha256(image.tobytes()).digest())
             name = table.picture(number, label)
-            if _differs(release.path / name, png_bytes(image)) is not None:
+            if differs(release.path / name, png_bytes(image)) is not None:
                 yield f"{name} is not the PNG file that its pixels make: it shows others, or holds more"
             name, expected = table.dicom(number), released_bytes(image, number, label, table, gate)
-            if (found := _differs(release.path / name, expected)) is not None:
+            if (found := differs(release.path / name, expected)) is not None:
                 yield f"{name} is not what its pixels, label and id make: it departs from that at {first_difference(expected, found)}"
         if archive.labels() != rows.labels:
             yield f"{contents.ARCHIVE} has other labels than {contents.ROWS}"
+        release.archive = archive.digest
     repeats = len(release.pixels) - len(set(release.pixels))
     if repeats > release.check("repeats")["repeats"]:
         yield f"{contents.ARCHIVE} holds {repeats} images that repeat another one, more than were counted when it was judged"
     if digest.hexdigest() != gate["digests"]["pixels"]:
         yield f"{contents.ARCHIVE} holds other images than were judged: the digest of their pixels is not the one in gate.json"
-
-
-def _card(release: _Release, rows: Rows) -> Iterator[str]:
-    """The card against its model and what it must say, and the texts that follow from it."""
-    value = json_value(release.path / contents.CARD)
-    try:
-        card = DataCard.model_validate(value)
-    except ValidationError as error:
-        listed = error.errors(include_input=False, include_url=False)[:20]
-        yield from (f"{contents.CARD}: {'.'.join(map(str, item['loc']))[:80]}: {item['msg']}" for item in listed)
-        return
-    classes, labels = rows.table.classes, np.array(rows.labels)
-    counts = {name: int((labels == index).sum()) for index, name in enumerate(classes)}
-    asked = facts(release.gate, counts, release.shape[2])
-    yield from (
-        f"{contents.CARD} has another {name} than follows from verdict and images" for name in asked if getattr(card, name) != asked[name]
-    )
-    if contents.json_bytes(card.model_dump(mode="json")) != contents.json_bytes(value):
-        yield f"{contents.CARD} has values of another type than a card's"
-    if card.source.description != (dataset_card(card.source.name) or ""):
-        yield f"{contents.CARD} has another description of its source than ours"
-    if not card.software.keys() <= {"python", *PACKAGES} or not all(map(contents.SOFTWARE.fullmatch, card.software.values())):
-        yield f"{contents.CARD} names software that no run has"
-    quoted = card.model_dump(exclude={"digests": True, "source": {"description"}})
-    if any("\n" in line for line in _strings(quoted)) or contents.no_language(_strings(quoted)):
-        yield f"{contents.CARD} holds a text that is no language: line breaks or encoded data"
-    for name, made in ((contents.CARD_TEXT, render_card(card)), (contents.LICENCE, licence_text(card))):
-        yield from _guarded(name, _same, release.path / name, made.encode())
-
-
-def _strings(tree: Any) -> Iterator[str]:
-    if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, Mapping):
-        yield from (text for pair in tree.items() for part in pair for text in _strings(part))
-    elif isinstance(tree, list | tuple):
-        yield from (text for part in tree for text in _strings(part))
-
-
-def _same(path: Path, made: bytes) -> None:
-    if _differs(path, made) is not None:
-        raise Damage(f"does not say what {contents.CARD} says")
-
-
-def _differs(path: Path, made: bytes) -> bytes | None:
-    """A file's bytes, no more than one beyond what was made again, where they differ from that; None where they do not."""
-    with path.open("rb") as file:
-        found = file.read(len(made) + 1)
-    return found if found != made else None
 
 
 def _report(release: _Release, rows: Rows | None) -> None:
@@ -319,7 +265,7 @@ def _signed(release: _Release, key: Ed25519PublicKey) -> Iterator[str]:
     if not {contents.CHECKSUMS, contents.SIGNATURE} <= release.sizes.keys():
         yield f"it is not signed: there is no {contents.SIGNATURE}"
         return
-    yield from _guarded(contents.SIGNATURE, check_signature, release.path, key)
+    yield from guarded(contents.SIGNATURE, check_signature, release.path, key)
 
 
 def _record(release: _Release) -> None:

@@ -36,6 +36,7 @@ from forging import (
     number,
     other_identity,
     overlay,
+    parquet_again,
     picture,
     png,
     private,
@@ -94,6 +95,33 @@ PASSED: dict[str, tuple[Forgery, str]] = {
     "a formula for a label": (rows(lambda lines: [*lines[:2], lines[2].replace("normal", "=1+1", 1), *lines[3:]]), "rows.csv"),
     "rows in Latin-1": (sealed(lambda r: (r / "rows.csv").write_bytes((r / "rows.csv").read_bytes() + b"\xe4\n")), "rows.csv"),
     "a NUL in the rows": (appended("rows.csv", b"\0\n"), "rows.csv"),
+    # The rows as Parquet.
+    "Parquet of another library": (sealed(parquet_again), "rows.parquet does not say what rows.csv says"),
+    "another label in Parquet": (
+        sealed(lambda r: (r / "rows.parquet").write_bytes((r / "rows.parquet").read_bytes().replace(b"normal", b"Jane R", 1))),
+        "rows.parquet does not say what rows.csv says",
+    ),
+    "bytes after Parquet": (appended("rows.parquet", b"Jane"), "rows.parquet does not say what rows.csv says"),
+    # What other programs open it with, and the model's card.
+    "another class name for medmnist": (edited("medmnist.json", "nodule", "Jane"), "medmnist.json does not say what data_card.json says"),
+    "an address for medmnist": (
+        json_edit("medmnist.json", lambda v: v["cohort"].update(url="https://x")),
+        "medmnist.json does not say what data_card.json says",
+    ),
+    "another digest for Croissant": (
+        json_edit("croissant.json", lambda v: v["distribution"][0].update(sha256="0" * 64)),
+        "croissant.json does not say what data_card.json says",
+    ),
+    "a field more for Croissant": (
+        json_edit("croissant.json", lambda v: v.update({"rai:dataBiases": PAYLOAD})),
+        "croissant.json does not say what data_card.json says",
+    ),
+    "another model card": (edited("model_card.md", "inconclusive", "pass"), "model_card.md does not say what data_card.json says"),
+    "weights that were cleared on the card": (
+        json_edit("data_card.json", lambda v: v["model"].update(verdict="pass")),
+        "data_card.json has another verdict of the model",
+    ),
+    "no model on the card": (json_edit("data_card.json", lambda v: v.update(model=None)), "data_card.json describes a model"),
     # Files.
     "an extra file": (written("notes.txt"), "notes.txt must not be"),
     "a hidden file": (written(".thumbs"), ".thumbs must not be"),
@@ -312,17 +340,13 @@ PASSED: dict[str, tuple[Forgery, str]] = {
     "bytes after a picture": (png(lambda data: data + PAYLOAD.encode()), NOT_PNG),
     "a text chunk": (png(lambda data: data[:33] + chunk(b"tEXt", b"Comment\0Jane") + data[33:]), NOT_PNG),
     "an EXIF chunk": (png(lambda data: data[:33] + chunk(b"eXIf", b"MM\0*") + data[33:]), NOT_PNG),
+    "another text": (png(lambda data: data.replace(b"not for diagnosis", b"Jane Roe, ward 7.")), NOT_PNG),
+    "no text": (png(lambda data: data[:33] + data[data.index(b"IDAT") - 4 :]), NOT_PNG),
     "a private chunk": (png(lambda data: data[:-12] + chunk(b"jaNe", b"Roe") + data[-12:]), NOT_PNG),
     "two data chunks": (png(lambda data: data[:-12] + chunk(b"IDAT", b"") + data[-12:]), NOT_PNG),
-    "bytes after the pixels": (png(lambda data: data[:33] + chunk(b"IDAT", data[41:-16] + b"Jane") + data[-12:]), NOT_PNG),
-    "more rows": (
-        png(lambda data: data[:33] + chunk(b"IDAT", zlib.compress(zlib.decompress(data[41:-16]) + bytes(999))) + data[-12:]),
-        NOT_PNG,
-    ),
-    "other pixels in a picture": (
-        png(lambda data: data[:33] + chunk(b"IDAT", zlib.compress(bytes(len(zlib.decompress(data[41:-16]))))) + data[-12:]),
-        NOT_PNG,
-    ),
+    "bytes after the pixels": (png(idat(lambda data: data + b"Jane")), NOT_PNG),
+    "more rows": (png(idat(lambda data: zlib.compress(zlib.decompress(data) + bytes(999)))), NOT_PNG),
+    "other pixels in a picture": (png(idat(lambda data: zlib.compress(bytes(len(zlib.decompress(data)))))), NOT_PNG),
     "a picture of another program": (sealed(reencoded), NOT_PNG),
     "a wrong checksum of a chunk": (png(lambda data: data[:-14] + b"\0\0" + data[-12:]), NOT_PNG),
     "a JPEG": (png(lambda data: b"\xff\xd8\xff\xe0" + data), NOT_PNG),

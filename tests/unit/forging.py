@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pydicom
 from PIL import Image, PngImagePlugin
 
@@ -132,7 +133,12 @@ def png(change: Callable[[bytes], bytes]) -> Forgery:
 
 def idat(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     """A change of a picture's zlib stream, in a chunk that fits."""
-    return lambda data: data[:33] + chunk(b"IDAT", change(data[41:-16])) + data[-12:]
+
+    def forge(data: bytes) -> bytes:
+        at = data.index(b"IDAT") - 4
+        return data[:at] + chunk(b"IDAT", change(data[at + 8 : -16])) + data[-12:]
+
+    return forge
 
 
 def blocks(data: bytes, size: int) -> bytes:
@@ -189,7 +195,13 @@ def consistent_labels(release: Path) -> None:
         (release / read.table.dicom(place)).write_bytes(released_bytes(images[place], place, int(label), read.table, gate))
     written = [read.table.line(place, int(label), seeds[place]) for place, label in enumerate(labels)]
     (release / "rows.csv").write_bytes(read.table.header + b"".join(written))
+    (release / "rows.parquet").write_bytes(read.table.typed(labels.tolist(), seeds))
     write_archive(release / "cohort.npz", images, labels, len(read.table.classes))
+
+
+def parquet_again(release: Path) -> None:
+    """The same rows as pandas writes them."""
+    pd.read_parquet(release / "rows.parquet").to_parquet(release / "rows.parquet", index=False)
 
 
 def linked(name: str) -> Forgery:

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -100,6 +101,12 @@ def test_only_pipeline_touches_the_disk(package):
         }
         assert "open" not in calls, path.name
         assert not re.search(r"^(import|from) (os|pathlib|shutil|tempfile)\b", path.read_text(), re.MULTILINE), path.name
+
+
+def test_every_package_travels_in_the_wheel():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {path.parent.relative_to(ROOT) for package in ALLOWED for path in (ROOT / package).rglob("__init__.py")}
+    assert {".".join(folder.parts) for folder in folders} - {"pipeline.api.synthcohort"} <= listed
 
 
 def test_the_command_starts_without_heavy_imports():

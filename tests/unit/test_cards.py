@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from release_run import AUDIT, CLASSES, config, decide, make_context
 
 from pipeline.release.cards import DataCard, data_card, dataset_card, render_card, template
-from pipeline.release.results import Results, interval, limitations, number
+from pipeline.release.results import Results, counted, interval, limitations, number
 
 
 def results(run: Path) -> Results:
     ctx = make_context(run)
-    digests = {"images": "0" * 64, "weights": None, "pixels": "1" * 64, "rows": "2" * 64}
+    digests = {"images": "0" * 64, "weights": "3" * 64, "pixels": "1" * 64, "rows": "2" * 64}
     gate = decide("pass") | {"digests": digests, "attempt": 2}
     return Results.load(config(), ctx.folder, gate, ctx.records)
 
@@ -59,6 +59,7 @@ def test_limitations_name_what_was_measured_as_weak(tmp_path: Path) -> None:
     found = "\n".join(limitations(results(tmp_path)))
     assert "jpeg 15" in found
     assert "“identity”" not in found
+    assert found.count("can have been missed") == 1
     assert "“nodule”" in found
     assert "“normal”" not in found
     assert "AUC difference −0.030" in found
@@ -80,5 +81,7 @@ def test_figures_show_as_many_places_as_they_need() -> None:
     assert interval({"value": -0.0002, "low": -0.1, "high": 0.1, "n": 9}) == "0.000 (−0.100 to 0.100)"
     assert interval({"value": 0.5, "low": None, "high": None, "n": 3}) == "0.500"
     assert number(12345) == "12,345"
-    assert number(-0.03) == "−0.03"
-    assert number(0.00001) == "1e−05"
+    assert number(-0.03) == interval(-0.03) == "−0.030"
+    assert number(0.00001) == "0.000010"
+    assert number(150.25) == "150.2"
+    assert (counted(1, "class", "classes"), counted(2000, "class", "classes")) == ("1 class", "2,000 classes")

@@ -16,6 +16,8 @@ from pipeline.release.dicom_export import SYNTHESIZER, derived_uid, dicom_bytes,
 
 # Synthetic Data (0008,001C) entered the standard after the dictionary of the packaged dciodvfy.
 NEWER_THAN_DCIODVFY = "(0008,001c)"
+# Laterality is required of a paired body part alone; dciodvfy takes an object that names no body part for one of a paired one.
+OF_NO_BODY_PART = "Laterality(0020,0060)> - Missing attribute for Type 2C Conditional"
 
 
 def image(channels: int, side: tuple[int, int] = (15, 13)) -> np.ndarray:
@@ -46,6 +48,16 @@ def test_object_says_that_it_is_synthetic_and_who_made_it() -> None:
     assert not ds.PatientBirthDate
     assert not ds.StudyDate
     assert not ds.PatientSex
+    assert "Laterality" not in ds
+
+
+def test_an_image_of_another_generator_does_not_say_that_we_generated_it() -> None:
+    facts = {"image_id": "SYN-1", "label": "x", "cohort": "abc", "version": "1"}
+    ours, theirs = (secondary_capture(image(1), **facts, foreign=foreign) for foreign in (False, True))
+    assert "diffusion model" in ours.DerivationDescription
+    assert "elsewhere" in theirs.DerivationDescription
+    assert "elsewhere" in theirs.ContributingEquipmentSequence[0].ContributionDescription
+    assert theirs.SyntheticData == "YES"
 
 
 def test_synthesizer_code_is_that_of_the_dicom_dictionary() -> None:
@@ -79,7 +91,8 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, channels: int) -> None:
     found = subprocess.run(["dciodvfy", "-new", str(tmp_path / "a.dcm")], capture_output=True, text=True, check=False)
     report = (found.stdout + found.stderr).splitlines()
     assert "SCImage" in report
-    assert [line for line in report if line.startswith("Error") and NEWER_THAN_DCIODVFY not in line] == []
+    known = (NEWER_THAN_DCIODVFY, OF_NO_BODY_PART)
+    assert [line for line in report if line.startswith("Error") and not any(each in line for each in known)] == []
 
 
 def test_no_library_writes_its_own_version_into_a_file() -> None:

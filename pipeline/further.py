@@ -1,0 +1,183 @@
+"""Further images of a finished run's model, without the patients' data: what ``synthcohort generate`` does.
+
+The verdict on the weights decides what they are. Cleared weights may be shared, and so may what is made from them. Of any others, each
+further image is as unaudited as the first ones were: patient data until it is judged, marked as such, and no DICOM that a PACS would take.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import artifacts, folders, ranks, runtime
+from pipeline.config import GenerateConfig
+from pipeline.errors import InputError
+from pipeline.generate import collected, make_parts
+from pipeline.progress import Reporter
+from pipeline.release import contents
+from pipeline.release.cards import software_version
+from pipeline.release.dicom_export import dicom_bytes
+from pipeline.release.formats import pixel_digest, png_bytes, write_archive
+from pipeline.release.rows import Table
+from pipeline.release.verdict import Verdict, weights_verdict
+
+FACTS, WARNING = "generated.json", "UNAUDITED-PATIENT-DATA.txt"
+UNAUDITED = (contents.PICTURE_TEXT[0], b"unaudited synthetic image: patient data until it is judged, not for diagnosis")
+STAYS = (
+    "These images are synthetic and nobody has judged them, and the weights that made them are not cleared: they can show a patient. Treat "
+    "them as patient data. To release more images, raise generate.per_class of the run: they pass through its audit.\n"
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A run's model, as it is on the disk.
+
+    Attributes:
+        folder: its train folder.
+        record: the record of that.
+        classes: in the order of its labels.
+        section: how the run sampled it; the defaults where it never did.
+        verdict: on these weights, by the run's own release.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    classes: tuple[str, ...]
+    section: GenerateConfig
+    verdict: Verdict
+
+
+def find_model(run: Path) -> Model:
+    """The model of a run folder, of which ``train`` must be there, and ``release`` for weights to be cleared.
+
+    Raises:
+        InputError: there is no trained model, it is damaged, or sampling it needs another run's.
+    """
+    folder = run / "train"
+    record = artifacts.load_record(folder)
+    if record is None:
+        raise InputError(
+            f"{run.name} holds no trained model: give the folder of a run whose train stage is finished, such as runs/quickstart"
+        )
+    artifacts.Checked().consume(folder, record)
+    model = artifacts.read_object(folder / "model.json")
+    return Model(folder, record, tuple(model["classes"]), _section(run), weights_verdict(run, record))
+
+
+def _section(run: Path) -> GenerateConfig:
+    """How the run sampled its model, by the record of that."""
+    record = artifacts.load_record(run / "generate")
+    left = artifacts.read_json(run / folders.PURGED)
+    identity = record["identity"] if record is not None else left["generate"] if isinstance(left, dict) else None
+    if identity is None:
+        return GenerateConfig(per_class=1)
+    if "other_weights" in identity["inputs"]:
+        raise InputError(f"{run.name} leads its images away from another run's model (generate.autoguidance): use generate.per_class of it")
+    return GenerateConfig.model_validate(identity["config"])
+
+
+def generate(run: Path, counts: Mapping[str, int], seed: int, out: Path, reporter: Reporter) -> Model:
+    """Generate images of a run's model into a folder: ``images/``, ``rows.csv``, ``rows.parquet``, ``cohort.npz`` and ``generated.json``.
+
+    Image k of a class is a function of the model, ``seed``, the class and k alone: to ask for more of it gives the same ones first, and no
+    seed gives an image of the run's own set. Cleared weights also give ``dicom/``; of others, the folder is 0700, says so in a file, and
+    so does each picture. An interrupted call goes on where it stopped.
+
+    Args:
+        run: the run folder.
+        counts: images by class, at least one.
+        seed: of the drawing, not negative.
+        out: a folder that is not there, or is empty.
+        reporter: where progress is shown.
+
+    Returns:
+        The model that made them.
+
+    Raises:
+        InputError: as :func:`find_model`, a class is none of the model's, or ``out`` holds something else.
+    """
+    model = find_model(run)
+    _check_classes(counts, model.classes)
+    wanted = [(label, k) for label, name in enumerate(model.classes) for k in range(counts.get(name, 0))]
+    labels = np.array([label for label, _ in wanted], np.int64)
+    seeds = [runtime.derive_seed(seed, "further", model.classes[label], k) for label, k in wanted]
+    request = {
+        "stage": "generate",
+        "weights": model.record["digest"],
+        "config": model.section.model_dump(mode="json"),
+        "classes": dict(counts),
+        "seed": seed,
+    }
+    _claim(out, request)
+    cleared = model.verdict == "pass"
+    folders.open_stage(out, request, resumable=True, private=not cleared)
+    parts = out / "partial"
+    parts.mkdir(exist_ok=True)
+    with reporter.progress("generating images", len(labels)) as advance:
+        ranks.together(make_parts, model.section, model.folder, parts, labels, seeds, report=advance)
+    images = collected(parts, model.section, len(labels))
+    facts = _write(out, model, images, labels, seeds, reporter)
+    shutil.rmtree(parts)
+    artifacts.write_json(out / FACTS, facts | {"classes": dict(counts), "seed": seed})
+    artifacts.publish(out, request, contains_patient_data=not cleared)
+    return model
+
+
+def _check_classes(counts: Mapping[str, int], classes: Sequence[str]) -> None:
+    strange = [name for name in counts if name not in classes]
+    if strange:
+        raise InputError(f"--class {strange[0]}: the model's classes are {', '.join(classes)}")
+    if not counts or min(counts.values()) < 1:
+        raise InputError(f"nothing to generate: give --class {classes[-1]}=100, once for each class that is wanted")
+
+
+def _claim(out: Path, request: Mapping[str, Any]) -> None:
+    """Raise InputError where a folder holds anything but an interrupted attempt at the same request."""
+    mark = artifacts.read_json(out / artifacts.PARTIAL)
+    resumes = isinstance(mark, dict) and mark.get("fingerprint") == artifacts.fingerprint(request)
+    if out.is_symlink() or (out.exists() and not out.is_dir()) or (out.is_dir() and any(out.iterdir()) and not resumes):
+        raise InputError(f"{out.name} is there and not empty: give --out a folder that is not")
+
+
+def _write(
+    out: Path, model: Model, images: NDArray[np.uint8], labels: NDArray[np.int64], seeds: list[int], reporter: Reporter
+) -> dict[str, Any]:
+    """Write the images in every format that the verdict allows; what ``generated.json`` says of them."""
+    pixels, version, cleared = pixel_digest(images), software_version(), model.verdict == "pass"
+    # By the pixels, so that subjects of two sets never meet in a PACS; the set itself tells them.
+    table = Table(pixels[:8], model.classes)
+    further = [(str(seed), str(np.float32(model.section.guidance_scale))) for seed in seeds]
+    for folder in table.folders() - (set() if cleared else {contents.DICOM}):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    with reporter.progress("writing images", len(labels)) as done:
+        for number, (image, label) in enumerate(zip(images, labels.tolist())):
+            text = contents.PICTURE_TEXT if cleared else UNAUDITED
+            (out / table.picture(number, label)).write_bytes(png_bytes(image, text))
+            if cleared:
+                subject, name = contents.subject(table.release, number), model.classes[label]
+                made = dicom_bytes(image, image_id=subject, label=name, cohort=pixels, version=version)
+                (out / table.dicom(number)).write_bytes(made)
+            done(number + 1)
+    (out / contents.ROWS).write_bytes(table.header + b"".join(map(table.line, range(len(labels)), labels.tolist(), further)))
+    (out / contents.ROWS_TYPED).write_bytes(table.typed(labels.tolist(), further))
+    write_archive(out / contents.ARCHIVE, images, labels, len(model.classes))
+    if not cleared:
+        (out / WARNING).write_text(STAYS, encoding="utf-8")
+    sampling = model.section.model_dump(mode="json", exclude={"import_from", "autoguidance", "per_class"})
+    return {
+        "synthetic": True,
+        "for_diagnosis": False,
+        "audited": False,
+        "weights": model.verdict,
+        "contains_patient_data": not cleared,
+        "images": len(labels),
+        "sampling": sampling,
+        "software": version,
+    }

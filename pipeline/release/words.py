@@ -1,0 +1,66 @@
+"""Words for the keys of results, and what the report's terms mean."""
+
+from __future__ import annotations
+
+NAMES = {
+    "copies": "Copies",
+    "repeats": "Repeated images",
+    "constants": "Images of one value",
+    "membership_images": "Membership from the images",
+    "membership_weights": "Membership from the weights",
+    "power": "Power of the search",
+    "holdout": "Sealed patients",
+    "split_bias": "Difference of the sides by themselves",
+    "auc": "AUC",
+    "tpr_at_1pct_fpr": "Members found at 1 % false alarms",
+    "tpr_at_01pct_fpr": "Members found at 0.1 % false alarms",
+    "control_auc": "AUC of the control (no model)",
+    "by_sigma": "AUC at noise level",
+    "frechet": "Fréchet distance",
+    "kid": "Kernel distance (KID)",
+    "two_sample": "Two-sample test (0.5 = indistinguishable)",
+    "flagged": "Images flagged as copies",
+    "rate": "Share flagged",
+    "threshold": "Distance below which an image is flagged",
+    "smallest_distance": "Smallest distance",
+    "smallest_p": "Smallest probability by chance",
+    "recall_low": "Recall of core copies, at least",
+    "pairs": "Pairs of a training and a sealed one",
+    "guesses": "Pairs that the attack guessed",
+    "correct": "Guesses that were right",
+    "epsilon_low": "ε, at least",
+    "leading_run": "Leading run",
+    "run_p": "Probability of such a run by chance",
+    "values": "Values that it can take",
+    "train": "Training images",
+    "audit": "Sealed images",
+    "worst": "Worst group",
+    "non_members": "Non-members",
+    "prdc": "",
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+    "images": "Images",
+    "weights": "Weights",
+}
+GLOSSARY = {
+    "AUC": "area under the ROC curve: the probability that a case of one side scores higher than one of the other; 0.5 is chance.",
+    "Attempt": "how many sets of images of this cohort have been judged: to try until one passes is visible.",
+    "Core": "the kinds of planted copies whose recall bounds the verdict: unchanged, mirrored, shifted, brightened and blurred ones.",
+    "ε (epsilon)": "the strength of a privacy guarantee: what is shown is a lower bound, so that a small value certifies nothing.",
+    "Familywise": "a false alarm anywhere among all images, or all comparisons of a table, has the stated probability, not one for each.",
+    "Floor": "what real images that the generator never saw reach against each other: no generator can be expected to do better.",
+    "Interval": "the range in brackets: 95 % of such ranges hold the true value. A spread over repeats says less, and is named so.",
+    "Leading run": "how many synthetic images, the most similar ones first, lie nearest to a training patient before the first one lies "
+    "nearest to a sealed one: of a generator that copies nobody, a short one is expected.",
+    "Planted copy": "a training image, changed in a known way and hidden among the synthetic ones, to measure whether the search finds it.",
+    "Sealed": "real patients drawn at random from the same source as the training ones, whom the generator never saw.",
+    "Shadow training": "a model of the same recipe on another random part of the cohort, which shows what a member looks like.",
+}
+
+
+def title(key: str) -> str:
+    """A key of the results, or a path of keys, as words."""
+    names = [name for part in str(key).split(" · ") if (name := NAMES.get(part, part.replace("_", " ")))]
+    return " · ".join([*names[:1], *(name if name[1:2].isupper() or name[:1] in "ε" else name[0].lower() + name[1:] for name in names[1:])])
