@@ -5,6 +5,7 @@ line that says how to mend it. Nothing heavy is imported before a stage needs it
 """
 
 from pipeline.api.foreign import Judgement, audit, release
+from pipeline.api.models import StressTest, stress
 from pipeline.api.phantoms import phantom
 from pipeline.api.releases import verify
 from pipeline.api.runs import Outcome, plan, run, show
@@ -17,6 +18,7 @@ __all__ = [
     "Judgement",
     "Outcome",
     "Stopped",
+    "StressTest",
     "audit",
     "load_config",
     "phantom",
@@ -25,5 +27,6 @@ __all__ = [
     "run",
     "shipped",
     "show",
+    "stress",
     "verify",
 ]
