@@ -6,10 +6,11 @@ All figures are on the same images as they are and shifted, paired by patient. T
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,9 @@ from evaluation.metrics import (
     share_estimate,
 )
 from evaluation.stress import changed_prevalence, clean, drops, estimates, subgroups
-from evaluation.utility import LEAST_PATIENTS
+from evaluation.utility import LEAST_PATIENTS, parts
 
+Answer = Literal["yes", "no", "not enough data"]
 Condition = tuple[str, int]
 """A shift's name and its severity."""
 ABSTAINED = 0.2
@@ -61,7 +63,7 @@ class Fit:
         why: a sentence.
     """
 
-    answer: str
+    answer: Answer
     why: str
 
 
@@ -90,13 +92,15 @@ def judged(answers: Answers, test: Labelled, names: tuple[str, ...]) -> dict[str
     """All that is said of one model.
 
     Returns:
-        ``clean``, ``subgroups`` and ``prevalence`` as :mod:`evaluation.stress` has them; where there are shifted answers its drops
+        ``clean``, ``subgroups`` and ``prevalence`` as :mod:`evaluation.stress` has them, and :func:`gaps`; where there are shifted answers
+        its drops
         (``reference``, ``corruptions``, ``mean_drop``, ``shown``, ``worst``), :func:`sensitivities`, :func:`harm` as ``harm``, and
         :func:`calibration` as ``calibration``.
     """
     found: dict[str, Any] = {
         "clean": clean(answers.clean, test, names) | {"calibration_error": calibration_error(answers.clean, test.labels)},
         "subgroups": subgroups(answers.clean, test),
+        "gaps": gaps(answers.clean, test, names),
         "prevalence": changed_prevalence(answers.clean, test, names),
     }
     if answers.shifted:
@@ -131,6 +135,40 @@ def sensitivities(answers: Answers, test: Labelled, names: tuple[str, ...]) -> d
     }
 
 
+def gaps(p: Floats, test: Labelled, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Subgroups whose patients with a finding are missed more often, or less, than all others': tested together over what is listed.
+
+    Each has the subgroup's ``sensitivity`` for a class, and ``gap``, that of the others minus it, on images as they are. A subgroup needs
+    :data:`evaluation.utility.LEAST_PATIENTS` patients with the finding, and so do the others of known value.
+    """
+    pairs: dict[tuple[str, str, int], tuple[Estimate, Estimate]] = {}
+    own: dict[tuple[str, str, int], Estimate] = {}
+    known = {column: np.array([str(value) != "" for value in values]) for column, values in test.attributes.items()}
+    for column, value, rows in parts(test):
+        inside = np.zeros(len(test), bool)
+        inside[rows] = True
+        for k in range(len(names)):
+            of = np.flatnonzero((test.labels == k) & known[column])
+            sides = inside[of]
+            if min(len(np.unique(test.groups[of[side]])) for side in (sides, ~sides)) >= LEAST_PATIENTS:
+                hits = p[of].argmax(axis=1) == k
+                one, other = (_alone(hits, side, test.groups[of], sides) for side in (sides, ~sides))
+                pairs[column, value, k], own[column, value, k] = (other, one), share_estimate(hits[sides], test.groups[of[sides]])
+    found = changes(pairs)
+    return [
+        {"column": column, "value": value, "class": names[k], "sensitivity": share_interval(own[column, value, k]), "gap": gap}
+        for (column, value, k), gap in found.items()
+    ]
+
+
+def _alone(hits: NDArray[np.bool_], rows: NDArray[np.bool_], groups: NDArray[Any], strata: NDArray[np.bool_]) -> Estimate:
+    """The share of hits among some rows, as a statistic of all of them, so that two of disjoint rows have a difference."""
+    whole = share_estimate(hits, groups)
+    share = float(hits[rows].mean())
+    influence = np.where(rows, (hits - share) / rows.sum(), 0.0)
+    return dataclasses.replace(whole, by_seed=np.array([share]), influence=influence, strata=strata.astype(np.int64))
+
+
 def harm(answers: Answers, test: Labelled) -> dict[str, Any]:
     """Errors that nobody is warned of: the model is wrong, and as confident as on the clean images that it would not abstain from.
 
@@ -156,11 +194,10 @@ def harm(answers: Answers, test: Labelled) -> dict[str, Any]:
         }
 
     more = changes({key: (silent(p), silent(answers.clean)) for key, p in answers.shifted.items()})
+    order = sorted(answers.shifted, key=lambda key: (not _grew(more[key]), -_least(more[key])))
     rows = [
-        {"shift": key[0], "severity": key[1], "more": more[key], "stands": _grew(more[key])} | shown(p)
-        for key, p in answers.shifted.items()
+        {"shift": key[0], "severity": key[1], "more": more[key], "stands": _grew(more[key])} | shown(answers.shifted[key]) for key in order
     ]
-    rows.sort(key=lambda row: (not row["stands"], -_least(row["more"])))
     return {"abstained": ABSTAINED, "threshold": threshold, "clean": shown(answers.clean), "conditions": rows}
 
 

@@ -48,7 +48,7 @@ def filtered(x: Tensor, transfer: Transfer, *, wrap: bool = False) -> Tensor:
     rows, columns = padded.shape[2:]
     fy = torch.fft.fftfreq(rows, device=x.device, dtype=x.dtype)[:, None]
     fx = torch.fft.rfftfreq(columns, device=x.device, dtype=x.dtype)[None, :]
-    result = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer(fy, fx), s=(rows, columns))
+    result: Tensor = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer(fy, fx), s=(rows, columns))
     return result[:, :, above : above + height, left : left + width]
 
 
@@ -62,7 +62,7 @@ def coloured_noise(white: Tensor, transfer: Transfer) -> Tensor:
     rows, columns = white.shape[2:]
     fy = torch.fft.fftfreq(rows, device=white.device, dtype=white.dtype)[:, None]
     fx = torch.fft.fftfreq(columns, device=white.device, dtype=white.dtype)[None, :]
-    power = (transfer(fy, fx) + 0 * (fy + fx)).square().mean(dim=(-2, -1), keepdim=True)
+    power: Tensor = (transfer(fy, fx) + 0 * (fy + fx)).square().mean(dim=(-2, -1), keepdim=True)
     return filtered(white, transfer, wrap=True) / power.sqrt()
 
 

@@ -13,12 +13,12 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from evaluation.data import Labelled
-from evaluation.foreign import Answers, Condition
+from evaluation.foreign import Answer, Answers, Condition
 from evaluation.intervals import Interval, difference, interval, share_interval
 from evaluation.metrics import (
     Estimate,
@@ -41,7 +41,6 @@ _RULE = re.compile(
     r"(?P<measure>[a-z_]+?)(?P<paired>_drop|_gain)?\s*(?:\(\s*(?P<label>[^()]+?)\s*\))?\s*(?P<sign>>=|<=)\s*(?P<value>-?\d*\.?\d+)"
     r"(?:\s+at\s+(?P<shift>[a-z_]+)\s+(?P<severity>\d+))?(?:\s+in\s+(?P<column>[a-z_]+)\s*=\s*(?P<part>\S+))?"
 )
-Answer = Literal["yes", "no", "not enough data"]
 
 
 class RuleError(ValueError):

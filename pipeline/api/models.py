@@ -41,6 +41,7 @@ def stress(
     data: str | Path,
     against: str | Path | None = None,
     labels: str | Path | None = None,
+    synthetic: str | Path | None = None,
     rules: str | Path | None = None,
     contract: str | Path | None = None,
     against_contract: str | Path | None = None,
@@ -58,6 +59,8 @@ def stress(
         data: labelled cases: a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
         against: a second model, compared on the same cases.
         labels: a label table; by default ``labels.csv`` in ``data``, or folders named by class.
+        synthetic: synthetic cases of the same classes (a folder with class folders or ``labels.csv``, an ``.npz``, a release): those
+            whose label judges are sure of are asked too, and failures on them are called hypotheses.
         rules: a YAML list of rules such as ``sensitivity(effusion) >= 0.85 at blur 2``.
         contract, against_contract: YAML files that say what the models take and give (:mod:`pipeline.models.contract`); by default the file
             beside the model with the suffix ``.yaml``.
@@ -78,7 +81,7 @@ def stress(
     if not (memory > 0 and seconds > 0):
         raise InputError("--memory is in GiB and --seconds in seconds, both above 0")
     kind_of(str(model))
-    paths = [None if path is None else Path(path) for path in (contract, against_contract, labels, rules)]
+    paths = [None if path is None else Path(path) for path in (contract, against_contract, labels, rules, synthetic)]
     asked = Asked(
         model=str(model),
         data=Path(data),
@@ -87,6 +90,7 @@ def stress(
         against_contract=paths[1],
         labels=paths[2],
         rules=paths[3],
+        synthetic=paths[4],
         bounds=Bounds(int(memory * (1 << 30)), seconds),
         modality=modality,
     )

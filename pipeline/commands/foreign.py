@@ -24,6 +24,9 @@ Labels = Annotated[Path | None, typer.Option(help="A CSV with the columns file a
 Model = Annotated[str | None, typer.Option(help="ONNX (.onnx), TorchScript (.pt), torch.export (.pt2), or module:callable.")]
 Against = Annotated[str | None, typer.Option(help="A second model, compared on the same cases.")]
 Data = Annotated[Path | None, typer.Option(help="Labelled cases: a folder of DICOM or pictures, or an .npz as MedMNIST's.")]
+SyntheticCases = Annotated[
+    Path | None, typer.Option(help="Synthetic cases, asked where their label is sure: a folder, an .npz, a release.")
+]
 Rules = Annotated[Path | None, typer.Option(help="A YAML list of rules, such as: sensitivity(effusion) >= 0.85 at blur 2.")]
 ContractFile = Annotated[
     Path | None, typer.Option(help="A YAML file that says what the model takes; the model's name with .yaml by default.")
@@ -103,6 +106,7 @@ def stress(
     data: Data = None,
     against: Against = None,
     labels: Labels = None,
+    synthetic: SyntheticCases = None,
     rules: Rules = None,
     contract: ContractFile = None,
     against_contract: ContractFile = None,
@@ -119,6 +123,7 @@ def stress(
         data=needed["--data"],
         against=against,
         labels=labels,
+        synthetic=synthetic,
         rules=rules,
         contract=contract,
         against_contract=against_contract,

@@ -105,7 +105,9 @@ class Cases:
         return [found[number] for number in order[:CHECKED]]
 
 
-def opened(data: Path, labels: Path | None, key: bytes, unpacked: Path, names: Sequence[str], modality: str | None) -> Cases:
+def opened(
+    data: Path, labels: Path | None, key: bytes, unpacked: Path, names: Sequence[str], modality: str | None, option: str = "--data"
+) -> Cases:
     """Look at a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
 
     Args:
@@ -114,21 +116,22 @@ def opened(data: Path, labels: Path | None, key: bytes, unpacked: Path, names: S
         unpacked: where an archive is unpacked; it becomes private.
         names: of the model's outputs, which the class indices of an archive mean.
         modality: of images whose files do not say it.
+        option: what the user gave them as.
 
     Raises:
         InputError: there is nothing that can be read, or no label.
     """
-    kind = survey(data, "--data").kind
+    kind = survey(data, option).kind
     root = data.expanduser()
     if kind == "archive":
-        root, kind = _unpack(root, unpacked), "pictures"
+        root, kind = _unpack(root, unpacked, option), "pictures"
     table = labels.expanduser() if labels is not None else root / ("rows.csv" if kind == "release" else "labels.csv")
     if labels is not None and not table.is_file():
         raise InputError(f"no label table {table.name}: give the CSV as --labels")
     files = [name for name, path in source.regular_files(root) if path != table and (kind != "release" or name.startswith("images/"))]
     classes = class_names(table) if table.is_file() and _labelled(table) else ()
     if not classes and kind == "dicom":
-        raise InputError("--data holds DICOM and no labels.csv: give a CSV with sop_instance_uid (or file) and label as --labels")
+        raise InputError(f"{option} holds DICOM and no labels.csv: give a CSV with sop_instance_uid (or file) and label as --labels")
     folders = tuple(sorted({parts[0] for name in files if len(parts := PurePosixPath(name).parts) > 1}))
     known = Labels.load(table, classes or folders, use="needed" if classes else "optional").matched(files) if table.is_file() else None
     if not classes and len(folders) < 2:
@@ -193,11 +196,11 @@ def _reader(kind: str, root: Path, modality: str | None) -> Any:
     return functools.partial(pictures.read, modality=modality, root=root)
 
 
-def _unpack(path: Path, folder: Path) -> Path:
+def _unpack(path: Path, folder: Path, option: str) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     seconds = 60 + path.stat().st_size / 1e6
     [answer] = isolated(functools.partial(archive.unpack, folder=folder), [path], seconds=seconds)
     why = answer.value.get("why") if isinstance(answer, Answer) else answer.reason
     if why:
-        raise InputError(f"{path.name} cannot be used: {why}: give an .npz of MedMNIST's layout, or a folder, as --data")
+        raise InputError(f"{path.name} cannot be used: {why}: give an .npz of MedMNIST's layout, or a folder, as {option}")
     return folder

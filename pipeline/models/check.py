@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evaluation.metrics import auc
 from pipeline.models.child import Child, ModelFailed
-from pipeline.models.contract import Contract
+from pipeline.models.contract import Contract, Layout
 
 STANDARD = 20.0
 """No image lies so many standard deviations from the mean of those that a model was trained on."""
@@ -112,9 +112,9 @@ def _what_would_do(child: Child, contract: Contract, images: Sequence[NDArray[An
     others: list[tuple[str, Contract]] = []
     for channels in (1, 3):
         if channels != contract.channels:
-            plain = {"mean": contract.mean[:1], "std": contract.std[:1]}
-            others.append((f"channels: {channels}", dataclasses.replace(contract, channels=channels, **plain)))
-    layout = "NHWC" if contract.layout == "NCHW" else "NCHW"
+            mean, std = contract.mean[:1], contract.std[:1]
+            others.append((f"channels: {channels}", dataclasses.replace(contract, channels=channels, mean=mean, std=std)))
+    layout: Layout = "NHWC" if contract.layout == "NCHW" else "NCHW"
     others.append((f"layout: {layout}", dataclasses.replace(contract, layout=layout)))
     others += [(f"size: {side}", dataclasses.replace(contract, size=(side, side))) for side in SIDES if contract.size != (side, side)]
     for said, other in others:

@@ -125,7 +125,7 @@ def _onnx(model: str, device: str) -> Loaded:
     try:
         import onnxruntime
     except ImportError:
-        raise NotLoaded("ONNX models need onnxruntime: install the extra, pip install 'synthcohort[onnx]'") from None
+        raise NotLoaded("ONNX models need onnxruntime, which is not installed here: pip install onnxruntime") from None
     wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -148,7 +148,7 @@ def _onnx(model: str, device: str) -> Loaded:
 
 def _torchscript(model: str, device: str) -> Loaded:
     try:
-        module = torch.jit.load(model, map_location=device)
+        module = torch.jit.load(model, map_location=device)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         why = " ".join(str(error).split())[:100]
         raise NotLoaded(f"{Path(model).name} is no TorchScript ({why}): save it with torch.jit.trace, or give module:callable") from None

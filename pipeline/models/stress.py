@@ -23,11 +23,13 @@ from evaluation.data import Labelled
 from evaluation.foreign import Answers, Fit, compared, fit, judged
 from evaluation.intervals import to_json
 from evaluation.shifts import KNOWN, SEVERITIES, SHIFTS, fitting
+from pipeline import runtime
 from pipeline.artifacts import write_json
 from pipeline.cohorts.key import project_key
 from pipeline.config.load import read_yaml
 from pipeline.errors import InputError
 from pipeline.models import cases as sources
+from pipeline.models import synthetic
 from pipeline.models.cases import Case, Cases
 from pipeline.models.check import examined
 from pipeline.models.child import Bounds, Child, Condition, ModelFailed
@@ -56,6 +58,7 @@ class Asked:
         contract, against_contract: files in which they are declared; the sidecars where they are None.
         data: folder of DICOM or pictures, or an ``.npz``.
         labels: a label table.
+        synthetic: synthetic cases: a folder, an ``.npz`` or a release.
         rules: a file of acceptance rules.
         bounds: of a model's process.
         modality: DICOM's code of the images, where neither they nor the contract say it.
@@ -67,6 +70,7 @@ class Asked:
     contract: Path | None = None
     against_contract: Path | None = None
     labels: Path | None = None
+    synthetic: Path | None = None
     rules: Path | None = None
     bounds: Bounds = field(default_factory=Bounds)
     modality: str | None = None
@@ -122,46 +126,64 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     Raises:
         InputError: something that was given cannot be used, or the model does not keep its contract.
     """
-    from pipeline import runtime
-
     models = [(asked.model, asked.contract)] + ([(asked.against, asked.against_contract)] if asked.against is not None else [])
     told = _told(models)
     lines = _rule_lines(asked.rules)
+    key = project_key(out)
     modality = told[0][0].modality or asked.modality
-    cases = sources.opened(asked.data, asked.labels, project_key(out), out / "unpacked", told[0][0].classes, modality)
+    cases = sources.opened(asked.data, asked.labels, key, out / "unpacked", told[0][0].classes, modality)
     sample = cases.sample()
-    device = runtime.device()
     with contextlib.ExitStack() as stack:
         victims = [
-            _accepted(stack.enter_context(Child(model, kind_of(model), device, asked.bounds)), one, where, cases, sample)
+            _accepted(stack.enter_context(Child(model, kind_of(model), runtime.device(), asked.bounds)), one, where, cases, sample)
             for (model, _), (one, where) in zip(models, told)
         ]
-        contract = victims[0].contract
-        if len(victims) == 2 and set(victims[1].contract.classes) != set(contract.classes):
+        names = victims[0].contract.classes
+        if len(victims) == 2 and set(victims[1].contract.classes) != set(names):
             raise InputError("--against names other classes than --model: two models are compared on the same ones")
         modality = modality or Counter(case.row["modality"] for case in sample).most_common(1)[0][0]
         shifts = fitting(modality, min(len(case.image) for case in sample))
         try:
-            rules = [accept.parsed(line, contract.classes, shifts, against=asked.against is not None) for line in lines]
+            rules = [accept.parsed(line, names, shifts, against=asked.against is not None) for line in lines]
         except accept.RuleError as error:
             raise InputError(f"--rules: {error}") from None
-        clean = _passed(victims, cases, [None], reporter, "clean images", device)
-        test = sources.labelled(clean.rows, cases.classes, contract.classes)
-        p = [_in_order(one[0], victim.contract.classes, contract.classes) for one, victim in zip(clean.answers, victims)]
-        fitness = fit(p[0], test)
-        seen, conditions = clean, [(name, severity) for name in shifts for severity in SEVERITIES]
-        shifted: list[dict[tuple[str, int], NDArray[np.float64]]] = [{} for _ in victims]
-        if fitness.answer == "yes":
-            seen = _passed(victims, cases, conditions, reporter, "shifted images", device)
+        clean = _passed(victims, cases, [None], reporter, "clean images")
+        test = sources.labelled(clean.rows, cases.classes, names)
+        fitness = fit(_in_order(clean.answers[0][0], names, names), test)
+        seen, made = clean, None
+        conditions = [(name, severity) for name in shifts for severity in SEVERITIES] if fitness.answer == "yes" else []
+        if conditions:
+            seen = _passed(victims, cases, conditions, reporter, "shifted images")
             if [row["id"] for row in seen.rows] != [row["id"] for row in clean.rows]:
                 raise InputError("--data changed while it was read: leave the folder alone, and give the same command again")
-            shifted = [
-                {key: _in_order(row, victim.contract.classes, contract.classes) for key, row in zip(conditions, rows)}
-                for rows, victim in zip(seen.answers, victims)
-            ]
-    answers = [Answers(one, of) for one, of in zip(p, shifted)]
-    said = _answers(rules, fitness, answers, test, contract.classes)
-    result = {
+            if asked.synthetic is not None:
+                made = synthetic.asked(victims[0], cases, test, asked.synthetic, key, out, reporter)
+    answers = [
+        Answers(
+            _in_order(before[0], victim.contract.classes, names),
+            {condition: _in_order(p, victim.contract.classes, names) for condition, p in zip(conditions, after)},
+        )
+        for victim, before, after in zip(victims, clean.answers, seen.answers)
+    ]
+    said = _answers(rules, fitness, answers, test, names)
+    facts = _facts(victims, cases, test, modality, shifts) | {
+        "left_out": clean.left_out,
+        "fit": dataclasses.asdict(fitness),
+        "answers": [dataclasses.asdict(one) | {"measured": one.measured} for one in said],
+        "time": {"seconds": seen.seconds[0], "model": seen.seconds[1], "images": len(test) * max(1, len(conditions))},
+    }
+    result = facts | judged(answers[0], test, names)
+    result |= {"compared": compared(answers[0], answers[1], test)} if len(answers) == 2 else {}
+    result |= {"synthetic": made} if made is not None else {}
+    found = to_json(result)
+    write_json(out / "stress.json", found)
+    return Found(found, exit_code([one.answer for one in said]), answers[0], test, seen, shifts, cases, victims[0].contract)
+
+
+def _facts(victims: Sequence[Victim], cases: Cases, test: Labelled, modality: str, shifts: Sequence[str]) -> dict[str, Any]:
+    """What was asked of whom."""
+    contract = victims[0].contract
+    return {
         "program": PROGRAM,
         "version": VERSION,
         "model": {"name": victims[0].name} | contract.to_dict(),
@@ -172,22 +194,8 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         "n": len(test),
         "patients": len(np.unique(test.groups)),
         "counts": {name: int((test.labels == k).sum()) for k, name in enumerate(contract.classes)},
-        "left_out": clean.left_out,
         "shifts": {name: _described(name) for name in shifts},
-        "fit": dataclasses.asdict(fitness),
-        "answers": [dataclasses.asdict(one) | {"measured": one.measured} for one in said],
-        "time": {
-            "seconds": seen.seconds[0],
-            "model": seen.seconds[1],
-            "images": len(test) * (len(conditions) if answers[0].shifted else 1),
-        },
-        **judged(answers[0], test, contract.classes),
     }
-    if len(answers) == 2:
-        result["compared"] = compared(answers[0], answers[1], test)
-    found = to_json(result)
-    write_json(out / "stress.json", found)
-    return Found(found, exit_code([one.answer for one in said]), answers[0], test, seen, shifts, cases, contract)
 
 
 def exit_code(answers: Sequence[str]) -> int:
@@ -243,7 +251,7 @@ def _accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Se
     return Victim(child.name, child, contract)
 
 
-def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condition], reporter: Reporter, what: str, device: str) -> Pass:
+def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condition], reporter: Reporter, what: str) -> Pass:
     """Ask every model for every case under every condition."""
     rows: list[dict[str, Any]] = []
     tasks: list[int] = []
@@ -251,7 +259,7 @@ def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condit
     answers: list[list[NDArray[np.float64]]] = [[] for _ in victims]
     spent, began = 0.0, time.monotonic()
     with reporter.progress(what, len(cases.tasks)) as done:
-        for batch in sources.batched(cases.read(), IMAGES[device], PIXELS):
+        for batch in sources.batched(cases.read(), IMAGES[runtime.device()], PIXELS):
             images, own = [case.image for case in batch], [seed_of(case.image) for case in batch]
             for victim, into in zip(victims, answers):
                 try:

@@ -203,6 +203,20 @@ def test_what_a_model_prints_goes_nowhere(place, capfd):
 
 
 @pytest.mark.slow
+def test_synthetic_cases_are_asked_only_where_judges_are_sure_and_are_called_hypotheses(place, monkeypatch):
+    """Here the judges may not learn long enough, so that they are sure of nothing."""
+    from pipeline.models import synthetic
+
+    monkeypatch.setattr(synthetic, "CEILING", 640)
+    found = api.stress(model="readers:bright", data="A", synthetic="A", out="with-synthetic").result["synthetic"]
+    assert (found["images"], found["kept"]) == (CASES, 0)
+    assert all("was still learning" in one["unfit"] for one in found["classes"].values())
+    page = (place / "with-synthetic" / "stress.html").read_text()
+    assert "Synthetic cases: hypotheses" in page
+    assert "was still learning" in page
+
+
+@pytest.mark.slow
 def test_the_command_prints_the_answers_and_ends_with_the_exit_code(command, place):
     done = command("stress", "--model", "readers:bright", "--data", "A", "--rules", "open.yaml", "--out", "by-command", cwd=place)
     assert done.returncode == 4, done.stderr

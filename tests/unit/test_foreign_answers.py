@@ -7,7 +7,7 @@ import pytest
 
 from evaluation import rules as accept
 from evaluation.data import Labelled
-from evaluation.foreign import ABSTAINED, Answers, compared, fit, judged, labels_only
+from evaluation.foreign import ABSTAINED, Answers, compared, fit, gaps, judged, labels_only
 from evaluation.intervals import to_json
 from evaluation.metrics import Floats, macro_auc
 from evaluation.shifts import fitting
@@ -98,6 +98,33 @@ def test_a_class_without_cases_hinders_nothing(cases: Labelled) -> None:
         fit(scores(two.labels, np.random.default_rng(3), 4)[:50], two.take(np.flatnonzero(two.labels == 0)[:50])).answer
         == "not enough data"
     )
+
+
+def test_a_subgroup_that_is_missed_more_often_has_its_gap_to_the_others(cases: Labelled) -> None:
+    p = scores(cases.labels, np.random.default_rng(1), 4)
+    sex = cases.attributes["sex"]
+    missed = np.flatnonzero((sex == "F") & (cases.labels == 1))
+    p[missed[::2]] = [0.98, 0.01, 0.01]
+    rows = {(row["value"], row["class"]): row for row in gaps(p, cases, NAMES)}
+    assert rows["F", "effusion"]["gap"].stands
+    hits = p.argmax(axis=1) == 1
+    others = (cases.labels == 1) & (sex == "M")
+    assert rows["F", "effusion"]["gap"].by.value == pytest.approx(hits[others].mean() - hits[missed].mean()), "who has no value is neither"
+    assert rows["F", "effusion"]["sensitivity"].value == pytest.approx(hits[missed].mean())
+    assert rows["M", "effusion"]["gap"].by.value == pytest.approx(-rows["F", "effusion"]["gap"].by.value)
+    assert not rows["F", "nodule"]["gap"].stands
+
+
+def test_a_gaps_interval_is_that_of_two_independent_shares() -> None:
+    """With one row a patient, the standard error is that of a difference of proportions."""
+    rng = np.random.default_rng(2)
+    labels, sex = np.repeat([0, 1], 600), np.where(rng.random(1200) < 0.4, "F", "M")
+    cases = labels_only((labels[:, None] == np.arange(2)).astype(np.int8), np.arange(1200), {"sex": sex})
+    p = np.where(rng.random((1200, 1)) < 0.8, np.eye(2)[labels], 1 - np.eye(2)[labels])
+    [row] = [row for row in gaps(p, cases, ("a", "b")) if (row["value"], row["class"]) == ("F", "b")]
+    shares = [(p.argmax(axis=1) == 1)[(labels == 1) & (sex == one)] for one in ("F", "M")]
+    error = np.sqrt(sum(one.mean() * (1 - one.mean()) / len(one) for one in shares))
+    assert (row["gap"].by.high - row["gap"].by.low) / 2 == pytest.approx(1.96 * error, rel=0.03)
 
 
 def test_two_models_are_paired_on_the_same_cases(answers: Answers, cases: Labelled) -> None:
