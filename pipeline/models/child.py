@@ -149,6 +149,15 @@ class Child:
         return facts, values
 
 
+@dataclass(frozen=True)
+class Victim:
+    """A model that takes what its contract says."""
+
+    name: str
+    child: Child
+    contract: Contract
+
+
 def _resident(pid: int | None) -> int:
     """Bytes of memory that a process holds; 0 where the system does not tell."""
     try:

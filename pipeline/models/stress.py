@@ -32,7 +32,7 @@ from pipeline.models import cases as sources
 from pipeline.models import synthetic
 from pipeline.models.cases import Case, Cases
 from pipeline.models.check import examined
-from pipeline.models.child import Bounds, Child, Condition, ModelFailed
+from pipeline.models.child import Bounds, Child, Condition, ModelFailed, Victim
 from pipeline.models.contract import Contract, Declared, completed, declared, kind_of, sidecar
 from pipeline.models.draws import seed_of
 
@@ -74,15 +74,6 @@ class Asked:
     rules: Path | None = None
     bounds: Bounds = field(default_factory=Bounds)
     modality: str | None = None
-
-
-@dataclass(frozen=True)
-class Victim:
-    """A model that takes what its contract says."""
-
-    name: str
-    child: Child
-    contract: Contract
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from pipeline.errors import InputError
 from pipeline.ingest.standardize import Target
 from pipeline.models import cases as sources
 from pipeline.models.cases import Cases
-from pipeline.models.child import ModelFailed
+from pipeline.models.child import ModelFailed, Victim
 from pipeline.models.draws import seed_of
 
 if TYPE_CHECKING:
-    from pipeline.models.stress import Victim
     from pipeline.progress import Reporter
 
 SIDE = 64
