@@ -43,8 +43,8 @@ PROGRAM = "synthcohort stress"
 VERSION = 1
 IMAGES = {"cuda": 256, "cpu": 32}
 """Cases in a batch."""
-PIXELS = 1 << 28
-"""Bytes of pixels in a batch, as float32."""
+PIXELS = {"cuda": 1 << 28, "cpu": 1 << 26}
+"""Bytes of pixels in a batch, as float32: what shifts need of memory is some twenty times that."""
 RULES = 200
 FIT_RULE = "fit on clean images"
 
@@ -250,7 +250,7 @@ def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condit
     answers: list[list[NDArray[np.float64]]] = [[] for _ in victims]
     spent, began = 0.0, time.monotonic()
     with reporter.progress(what, len(cases.tasks)) as done:
-        for batch in sources.batched(cases.read(), IMAGES[runtime.device()], PIXELS):
+        for batch in sources.batched(cases.read(), IMAGES[runtime.device()], PIXELS[runtime.device()]):
             images, own = [case.image for case in batch], [seed_of(case.image) for case in batch]
             for victim, into in zip(victims, answers):
                 try:

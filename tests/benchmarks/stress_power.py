@@ -6,8 +6,8 @@ marker is found where the shift ``marker`` is shown to lower the AUC by :data:`L
 questions, asked of sound victims, give the rate of false alarms. Nodules of a size are in no table of anybody's, and no shift makes them:
 what is asked of them is whether *any* question finds more than in sound victims. ::
 
-    python -m tests.benchmarks.stress_power --seeds 4 --out power.json            40 victims, for a GPU
-    python -m tests.benchmarks.stress_power --seeds 2 --doses 1 --out power.json      8 victims; twice that with --seeds 4, for a CPU
+    python -m tests.benchmarks.stress_power --seeds 4 --out power.json                 48 victims, for a GPU
+    python -m tests.benchmarks.stress_power --seeds 2 --doses 2 --out power.json       18 victims, for a CPU
 """
 
 from __future__ import annotations
