@@ -8,7 +8,7 @@ trainings.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def clean(p: Floats, test: Labelled, class_names: tuple[str, ...]) -> dict[str, 
     """Macro AUC, balanced accuracy and recall by class on the test images as they are; ``p`` are their probabilities."""
     predicted = p.argmax(axis=-1)
     recall = {name: share_interval(recall_estimate(predicted, test.labels, test.groups, k)) for k, name in enumerate(class_names)}
-    return {measure: interval(one) for measure, one in _estimates(p, test).items()} | {"per_class_recall": recall}
+    return {measure: interval(one) for measure, one in estimates(p, test).items()} | {"per_class_recall": recall}
 
 
 def balanced_subset(labels: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -54,25 +54,37 @@ def corruption_table(predict: Predictor, test: Labelled, rng: np.random.Generato
         five largest drops of AUC among those that stand, largest first; none where none does.
     """
     subset = test.take(balanced_subset(test.labels, max_images, rng))
-    reference = _estimates(predict(subset.unit), subset)
+    reference = estimates(predict(subset.unit), subset)
     found = {
-        (name, severity): _estimates(predict(corrupt(subset.unit, name, severity, rng)), subset)
+        (name, severity): estimates(predict(corrupt(subset.unit, name, severity, rng)), subset)
         for name in CORRUPTIONS
         for severity in range(1, 6)
     }
-    drops = {measure: changes({key: (clean_, one[measure]) for key, one in found.items()}) for measure, clean_ in reference.items()}
-    table: dict[str, list[dict[str, Any]]] = {name: [] for name in CORRUPTIONS}
+    return {"n": len(subset)} | drops(reference, found)
+
+
+def drops(reference: Mapping[str, Estimate], found: Mapping[tuple[str, int], Mapping[str, Estimate]]) -> dict[str, Any]:
+    """What every condition takes away, paired by patient; the drops of one measure are tested together over all conditions (Holm).
+
+    Args:
+        reference: :func:`estimates` of the images as they are.
+        found: those of the same images under every condition, by its name and severity.
+
+    Returns:
+        What :func:`corruption_table` does, but for ``n``.
+    """
+    by_measure = {measure: changes({key: (clean_, one[measure]) for key, one in found.items()}) for measure, clean_ in reference.items()}
+    table: dict[str, list[dict[str, Any]]] = {}
     for (name, severity), one in found.items():
-        table[name].append(
+        table.setdefault(name, []).append(
             {"severity": severity}
             | {measure: interval(estimate) for measure, estimate in one.items()}
-            | {f"{measure}_drop": of[name, severity] for measure, of in drops.items()}
+            | {f"{measure}_drop": of[name, severity] for measure, of in by_measure.items()}
         )
     standing = sorted(
-        ((key, drop) for key, drop in drops["auc"].items() if drop.stands and drop.by.value > 0), key=lambda item: -item[1].by.value
+        ((key, drop) for key, drop in by_measure["auc"].items() if drop.stands and drop.by.value > 0), key=lambda item: -item[1].by.value
     )
     return {
-        "n": len(subset),
         "reference": {measure: interval(one) for measure, one in reference.items()},
         "corruptions": table,
         "mean_drop": {measure: _mean_drop(one, [row[measure] for row in found.values()]) for measure, one in reference.items()},
@@ -94,7 +106,7 @@ def subgroups(p: Floats, test: Labelled) -> dict[str, dict[str, dict[str, Any]]]
             continue
         rows = rows[np.isin(labels, kept)]
         part = test.take(rows)
-        measured = {measure: interval(one) for measure, one in _estimates(p[..., rows, :], part).items()}
+        measured = {measure: interval(one) for measure, one in estimates(p[..., rows, :], part).items()}
         result.setdefault(column, {})[value] = {"n": len(rows), "classes": len(kept)} | measured
     return result
 
@@ -126,7 +138,8 @@ def changed_prevalence(p: Floats, test: Labelled, class_names: tuple[str, ...]) 
     return result
 
 
-def _estimates(p: Floats, test: Labelled) -> dict[str, Estimate]:
+def estimates(p: Floats, test: Labelled) -> dict[str, Estimate]:
+    """``auc`` (macro) and ``balanced_accuracy`` of probabilities ``[n, K]`` or ``[S, n, K]``."""
     named = p.argmax(axis=-1)
     return {
         "auc": macro_auc_estimate(p, test.labels, test.groups),

@@ -8,6 +8,7 @@ from pipeline.api.consent import Place, Removal, purge, where
 from pipeline.api.first import Beginning, init
 from pipeline.api.foreign import Judgement, audit, release
 from pipeline.api.generation import Generation, generate
+from pipeline.api.models import StressTest, stress
 from pipeline.api.phantoms import phantom
 from pipeline.api.releases import verify
 from pipeline.api.runs import Outcome, cost, outlook, plan, run, show
@@ -27,6 +28,7 @@ __all__ = [
     "Removal",
     "Setting",
     "Stopped",
+    "StressTest",
     "audit",
     "cost",
     "generate",
@@ -41,6 +43,7 @@ __all__ = [
     "settings",
     "shipped",
     "show",
+    "stress",
     "verify",
     "where",
 ]

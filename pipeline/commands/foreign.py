@@ -21,7 +21,23 @@ Random = Annotated[
     bool, typer.Option("--holdout-random", help="The holdout was drawn at random, from train's source, before the training.")
 ]
 Labels = Annotated[Path | None, typer.Option(help="A CSV with the columns file and label, for all folders; class folders do as well.")]
+Model = Annotated[str | None, typer.Option(help="ONNX (.onnx), TorchScript (.pt), torch.export (.pt2), or module:callable.")]
+Against = Annotated[str | None, typer.Option(help="A second model, compared on the same cases.")]
+Data = Annotated[Path | None, typer.Option(help="Labelled cases: a folder of DICOM or pictures, or an .npz as MedMNIST's.")]
+SyntheticCases = Annotated[
+    Path | None, typer.Option(help="Synthetic cases, asked where their label is sure: a folder, an .npz, a release.")
+]
+Rules = Annotated[Path | None, typer.Option(help="A YAML list of rules, such as: sensitivity(effusion) >= 0.85 at blur 2.")]
+ContractFile = Annotated[
+    Path | None, typer.Option(help="A YAML file that says what the model takes; the model's name with .yaml by default.")
+]
+Modality = Annotated[str | None, typer.Option(help="DICOM's code, such as DX, where the files do not say it.")]
+Memory = Annotated[float, typer.Option(help="GiB of memory that the model's process may hold.")]
+Seconds = Annotated[float, typer.Option(help="Seconds for an answer to one image, on average.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Replace finished stages that these images or settings no longer fit.")]
+
+_FOLDER = "FOLDER"
+_KINDS = {"--model": "MODEL"}
 
 
 @app.command()
@@ -83,19 +99,52 @@ def release(
     raise typer.Exit(EXIT[outcome.verdict])
 
 
-@app.command(hidden=True)
-def stress(given: Given = None) -> None:
-    """Say how the stress test of a run is run."""
-    if given is not None:
-        refuse_run(given, "stress")
-    raise InputError("stress is a stage of a run, which trains the classifier that it tests: synthcohort run CONFIG --until stress")
+@app.command()
+def stress(
+    given: Given = None,
+    model: Model = None,
+    data: Data = None,
+    against: Against = None,
+    labels: Labels = None,
+    synthetic: SyntheticCases = None,
+    rules: Rules = None,
+    contract: ContractFile = None,
+    against_contract: ContractFile = None,
+    modality: Modality = None,
+    memory: Memory = 8.0,
+    seconds: Seconds = 2.0,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; runs/stress-<model> by default.")] = None,
+) -> None:
+    """Put anybody's classifier under acquisition shifts, and answer acceptance rules."""
+    needed = _needed("stress", given, {"--model": None if model is None else Path(model), "--data": data})
+    assert model is not None
+    found = api.stress(
+        model=model,
+        data=needed["--data"],
+        against=against,
+        labels=labels,
+        synthetic=synthetic,
+        rules=rules,
+        contract=contract,
+        against_contract=against_contract,
+        modality=modality,
+        memory=memory,
+        seconds=seconds,
+        out=out,
+        console=console,
+    )
+    for one in found.answers:
+        console.print(f"  {one['answer']}: {one['rule']}: {one['why']}", markup=False, highlight=False)
+    console.print(f"  → {found.folder / 'stress.html'}: the page to read first", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(found.exit_code)
 
 
 def _needed(verb: str, given: Path | None, folders: dict[str, Path | None]) -> dict[str, Path]:
     """The folders, all of which are needed."""
+    usage = f"synthcohort {verb} {' '.join(f'{name} {_KINDS.get(name, _FOLDER)}' for name in folders)}"
     if given is not None:
         refuse_run(given, verb)
-        raise InputError(f"{verb} takes its folders by name: synthcohort {verb} {' '.join(f'{name} FOLDER' for name in folders)}")
+        raise InputError(f"{verb} takes its folders by name: {usage}")
     if missing := [name for name, path in folders.items() if path is None]:
-        raise InputError(f"{verb} needs {' and '.join(missing)}: synthcohort {verb} {' '.join(f'{name} FOLDER' for name in folders)}")
+        raise InputError(f"{verb} needs {' and '.join(missing)}: {usage}")
     return {name: path for name, path in folders.items() if path is not None}

@@ -125,7 +125,18 @@ def config_of(data: dict[str, Any], overrides: Sequence[str] = (), where: str = 
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{where}: {_one_line(error)}") from None
+        raise InputError(f"{where}: {one_line(error)}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, read as a configuration is. Raises InputError where it is missing or no such YAML."""
+    with system_refusals(path):
+        return _parse(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return _decoded(file.read(LARGEST + 1), path)
 
 
 def written(text: str) -> str:
@@ -142,8 +153,7 @@ def _read(config: str | Path) -> dict[str, Any]:
     path = Path(config)
     with system_refusals(path):
         if path.is_file():
-            with path.open("rb") as file:
-                text = _decoded(file.read(LARGEST + 1), path)
+            text = _text(path)
         elif str(config) in shipped():
             text = (resources.files("configs") / f"{config}.yaml").read_text(encoding="utf-8")
         elif path.is_dir():
@@ -194,7 +204,8 @@ _SHAPES = {
 """What is said where one value stands for a list, a mapping or a section, by pydantic's name of the error."""
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError) -> str:
+    """What is wrong with settings, all of it in one line."""
     items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]  # else told item by item
     problems, unlike = [], set[str]()
     for item in items[:TOLD]:

@@ -64,7 +64,7 @@ def collect(
             functools.partial(work, settings=settings),
             tasks[finished:],
             workers=workers,
-            seconds=functools.partial(_seconds, settings=settings),
+            seconds=functools.partial(task_seconds, settings=settings),
             memory=settings.memory,
         )
     with store.appending() as (pixels, journal):
@@ -119,7 +119,7 @@ def _block(folder: Path, number: int) -> Path:
     return folder / BLOCKS / f"{number:08d}"
 
 
-def _seconds(task: Task, settings: Settings) -> float:
+def task_seconds(task: Task, settings: Settings) -> float:
     """Time that a task may take: more for many files, for large ones, and where text is read."""
     paths = [settings.root / name for name in task.files]
     size = sum(path.stat().st_size for path in paths if path.exists())

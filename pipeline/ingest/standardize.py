@@ -28,7 +28,7 @@ class Target:
     """What every image becomes.
 
     Attributes:
-        size: side of the square or cube.
+        size: side of the square or cube; 0 leaves an image its own size and channels.
         channels: 1 (colour becomes luminance) or 3 (grey is repeated).
         bits: 8 or 16.
         spacing: mm between pixels; None lets the longer physical side fill the square.
@@ -95,6 +95,8 @@ def standardize(
     """
     if low == high:
         raise ValueError("the window is empty")
+    if not target.size:
+        return np.rint(displayed(pixels, low, high, target.top)).astype(target.dtype), 1.0
     size, (height, width) = target.size, pixels.shape[1:]
     longest = max(height * aspect, width)
     scale = size / longest

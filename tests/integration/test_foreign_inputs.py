@@ -315,8 +315,8 @@ def test_settings_of_a_foreign_set_do_not_go_with_training():
         (("release", "--train", "A", "--synthetic", "B"), "release needs --holdout"),
         (("release", "--train", "RUN", "--synthetic", "B", "--holdout", "C"), "is a run folder, and release a stage of it"),
         (("stress", "RUN"), "is a run folder, and stress a stage of it"),
-        (("stress",), "stress is a stage of a run"),
-        (("stress", "model.onnx"), "stress is a stage of a run"),
+        (("stress",), "stress needs --model and --data: synthcohort stress --model MODEL --data FOLDER"),
+        (("stress", "model.onnx"), "stress takes its folders by name: synthcohort stress --model MODEL"),
     ],
 )
 def test_commands_named_like_stages_say_in_one_line_what_they_take(tmp_path, words, said):

@@ -1,0 +1,254 @@
+"""What shifts do to somebody's classifier, from its probabilities alone: fitness, drops, silent errors, calibration, a second model.
+
+All figures are on the same images as they are and shifted, paired by patient. Those that a reader sees side by side are tested together
+(Holm). A model that is not fit on clean images is said to be so, and its drops are not looked at: there is nothing to lose.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.data import Labelled
+from evaluation.intervals import Change, changes, interval, share_interval
+from evaluation.judges import LEAST_AUC
+from evaluation.metrics import (
+    Estimate,
+    Floats,
+    brier_estimate,
+    calibration_error,
+    macro_auc_estimate,
+    recall_estimate,
+    share_estimate,
+)
+from evaluation.stress import changed_prevalence, clean, drops, estimates, subgroups
+from evaluation.utility import LEAST_PATIENTS, parts
+
+Answer = Literal["yes", "no", "not enough data"]
+Condition = tuple[str, int]
+"""A shift's name and its severity."""
+ABSTAINED = 0.2
+"""Share of the clean images on which the model abstains, the least confident ones: as many as a second reader could take over."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's probabilities.
+
+    Attributes:
+        clean: of the images as they are, ``[n, K]``.
+        shifted: of the same images under every condition, each ``[n, K]``; empty where only clean ones were asked.
+    """
+
+    clean: Floats
+    shifted: Mapping[Condition, Floats]
+
+    def at(self, condition: Condition | None) -> Floats:
+        """Probabilities under a condition; of the images as they are for None."""
+        return self.clean if condition is None else self.shifted[condition]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a model is worth a stress test.
+
+    Attributes:
+        answer: ``yes``, ``no`` or ``not enough data``.
+        why: a sentence.
+    """
+
+    answer: Answer
+    why: str
+
+
+def labels_only(findings: NDArray[np.int8], groups: NDArray[Any], attributes: Mapping[str, NDArray[Any]] | None = None) -> Labelled:
+    """Cases whose pixels stay elsewhere: their images are of one pixel."""
+    return Labelled(np.zeros((len(findings), 1, 1, 1), np.uint8), findings, groups, attributes or {})
+
+
+def fit(p: Floats, test: Labelled) -> Fit:
+    """Whether the macro AUC on clean images is :data:`evaluation.judges.LEAST_AUC` or more, and more than chance."""
+    sizes = [len(np.unique(test.groups[test.labels == k])) for k in np.unique(test.labels)]
+    if len(sizes) < 2:
+        return Fit("not enough data", "all cases are of one class")
+    if min(sizes) < LEAST_PATIENTS:
+        return Fit("not enough data", f"a class has {min(sizes)} patients, and fewer than {LEAST_PATIENTS} say nothing of it")
+    found = interval(macro_auc_estimate(p, test.labels, test.groups))
+    told = f"AUC {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) on clean images"
+    if found.value >= LEAST_AUC and found.low > 0.5:
+        return Fit("yes", told)
+    if found.high >= LEAST_AUC:
+        return Fit("not enough data", f"{told}, which may be below {LEAST_AUC} and may be above it")
+    return Fit("no", f"{told}: below {LEAST_AUC}, there is nothing to lose")
+
+
+def judged(answers: Answers, test: Labelled, names: tuple[str, ...]) -> dict[str, Any]:
+    """All that is said of one model.
+
+    Returns:
+        ``clean``, ``subgroups`` and ``prevalence`` as :mod:`evaluation.stress` has them, and :func:`gaps`; where there are shifted answers
+        its drops
+        (``reference``, ``corruptions``, ``mean_drop``, ``shown``, ``worst``), :func:`sensitivities`, :func:`harm` as ``harm``, and
+        :func:`calibration` as ``calibration``.
+    """
+    found: dict[str, Any] = {
+        "clean": clean(answers.clean, test, names) | {"calibration_error": calibration_error(answers.clean, test.labels)},
+        "subgroups": subgroups(answers.clean, test),
+        "gaps": gaps(answers.clean, test, names),
+        "prevalence": changed_prevalence(answers.clean, test, names),
+    }
+    if answers.shifted:
+        found |= drops(estimates(answers.clean, test), {key: estimates(p, test) for key, p in answers.shifted.items()})
+        found["sensitivities"] = sensitivities(answers, test, names)
+        found["harm"] = harm(answers, test)
+        found["calibration"] = calibration(answers, test)
+    return found
+
+
+def sensitivities(answers: Answers, test: Labelled, names: tuple[str, ...]) -> dict[str, Any]:
+    """By class, the drop of sensitivity under every condition, tested together over classes and conditions.
+
+    A class of fewer than :data:`evaluation.utility.LEAST_PATIENTS` patients has ``{"few": ...}``; others are lists of ``shift``,
+    ``severity``, ``sensitivity`` and ``drop``, those of one condition in the order of ``answers.shifted``.
+    """
+
+    def recall(p: Floats, k: int) -> Estimate:
+        return recall_estimate(p.argmax(axis=1), test.labels, test.groups, k)
+
+    enough = [k for k in range(len(names)) if len(np.unique(test.groups[test.labels == k])) >= LEAST_PATIENTS]
+    found = {(k, key): recall(p, k) for k in enough for key, p in answers.shifted.items()}
+    dropped = changes({place: (recall(answers.clean, place[0]), one) for place, one in found.items()})
+    return {
+        name: {"few": LEAST_PATIENTS}
+        if k not in enough
+        else [
+            {"shift": key[0], "severity": key[1], "sensitivity": share_interval(found[k, key]), "drop": dropped[k, key]}
+            for key in answers.shifted
+        ]
+        for k, name in enumerate(names)
+    }
+
+
+def gaps(p: Floats, test: Labelled, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Subgroups whose patients with a finding are missed more often, or less, than all others': tested together over what is listed.
+
+    Each has the subgroup's ``sensitivity`` for a class, and ``gap``, that of the others minus it, on images as they are. A subgroup needs
+    :data:`evaluation.utility.LEAST_PATIENTS` patients with the finding, and so do the others of known value.
+    """
+    pairs: dict[tuple[str, str, int], tuple[Estimate, Estimate]] = {}
+    own: dict[tuple[str, str, int], Estimate] = {}
+    known = {column: np.array([str(value) != "" for value in values]) for column, values in test.attributes.items()}
+    for column, value, rows in parts(test):
+        inside = np.zeros(len(test), bool)
+        inside[rows] = True
+        for k in range(len(names)):
+            of = np.flatnonzero((test.labels == k) & known[column])
+            sides = inside[of]
+            if min(len(np.unique(test.groups[of[side]])) for side in (sides, ~sides)) >= LEAST_PATIENTS:
+                hits = p[of].argmax(axis=1) == k
+                one, other = (_alone(hits, side, test.groups[of], sides) for side in (sides, ~sides))
+                pairs[column, value, k], own[column, value, k] = (other, one), share_estimate(hits[sides], test.groups[of[sides]])
+    found = changes(pairs)
+    return [
+        {"column": column, "value": value, "class": names[k], "sensitivity": share_interval(own[column, value, k]), "gap": gap}
+        for (column, value, k), gap in found.items()
+    ]
+
+
+def _alone(hits: NDArray[np.bool_], rows: NDArray[np.bool_], groups: NDArray[Any], strata: NDArray[np.bool_]) -> Estimate:
+    """The share of hits among some rows, as a statistic of all of them, so that two of disjoint rows have a difference."""
+    whole = share_estimate(hits, groups)
+    share = float(hits[rows].mean())
+    influence = np.where(rows, (hits - share) / rows.sum(), 0.0)
+    return dataclasses.replace(whole, by_seed=np.array([share]), influence=influence, strata=strata.astype(np.int64))
+
+
+def harm(answers: Answers, test: Labelled) -> dict[str, Any]:
+    """Errors that nobody is warned of: the model is wrong, and as confident as on the clean images that it would not abstain from.
+
+    The threshold of confidence (the largest probability) is the one under which :data:`ABSTAINED` of the clean images lie.
+
+    Returns:
+        ``abstained``; ``threshold``; ``clean`` (``kept``: share of images that it does not abstain from, ``accuracy`` on them, ``silent``:
+        share of all images that are silent errors); ``conditions``: the same of each with ``shift``, ``severity`` and ``more``, the change
+        of silent errors, those that stand first, by the least harm that their interval allows.
+    """
+    threshold = float(np.quantile(answers.clean.max(axis=1), ABSTAINED))
+
+    def silent(p: Floats) -> Estimate:
+        return share_estimate((p.argmax(axis=1) != test.labels) & (p.max(axis=1) >= threshold), test.groups)
+
+    def shown(p: Floats) -> dict[str, Any]:
+        kept = p.max(axis=1) >= threshold
+        right = p.argmax(axis=1)[kept] == test.labels[kept]
+        return {
+            "kept": share_interval(share_estimate(kept, test.groups)),
+            "accuracy": share_interval(share_estimate(right, test.groups[kept])),
+            "silent": share_interval(silent(p)),
+        }
+
+    more = changes({key: (silent(p), silent(answers.clean)) for key, p in answers.shifted.items()})
+    order = sorted(answers.shifted, key=lambda key: (not _grew(more[key]), -_least(more[key])))
+    rows = [
+        {"shift": key[0], "severity": key[1], "more": more[key], "stands": _grew(more[key])} | shown(answers.shifted[key]) for key in order
+    ]
+    return {"abstained": ABSTAINED, "threshold": threshold, "clean": shown(answers.clean), "conditions": rows}
+
+
+def calibration(answers: Answers, test: Labelled) -> list[dict[str, Any]]:
+    """Brier score and calibration error under every condition, with the change of the score, tested together.
+
+    The calibration error is a point: at one n it compares conditions, and has no interval.
+    """
+
+    def brier(p: Floats) -> Estimate:
+        return brier_estimate(p, test.labels, test.groups)
+
+    grown = changes({key: (brier(p), brier(answers.clean)) for key, p in answers.shifted.items()})
+    return [
+        {
+            "shift": key[0],
+            "severity": key[1],
+            "brier": interval(brier(p)),
+            "more": grown[key],
+            "calibration_error": calibration_error(p, test.labels),
+        }
+        for key, p in answers.shifted.items()
+    ]
+
+
+def compared(one: Answers, other: Answers, test: Labelled) -> list[dict[str, Any]]:
+    """Two models on the same cases: ``auc`` of each and the first's ``gain``, as they are and under every condition, tested together."""
+    keys: list[Condition | None] = [None, *one.shifted]
+    pairs = {
+        key: (
+            macro_auc_estimate(one.at(key), test.labels, test.groups),
+            macro_auc_estimate(other.at(key), test.labels, test.groups),
+        )
+        for key in keys
+    }
+    gains = changes(pairs)
+    return [
+        {
+            "shift": key[0] if key else None,
+            "severity": key[1] if key else None,
+            "auc": interval(pairs[key][0]),
+            "against": interval(pairs[key][1]),
+            "gain": gains[key],
+        }
+        for key in keys
+    ]
+
+
+def _grew(change: Change) -> bool:
+    return bool(change.stands and change.by.value > 0)
+
+
+def _least(change: Change) -> float:
+    return change.by.low if math.isfinite(change.by.low) else -1.0

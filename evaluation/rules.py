@@ -1,0 +1,221 @@
+"""Acceptance rules: a sentence such as ``sensitivity(effusion) >= 0.85 at blur 2``, answered yes, no, or not enough data.
+
+``MEASURE[(CLASS)] >= NUMBER [at SHIFT SEVERITY] [in COLUMN=VALUE]``, or ``<=``. A measure with ``_drop`` is what the shift takes from it,
+one with ``_gain`` what the model has beyond the one that it is compared with, both paired by patient.
+
+*Yes* is said where the whole 95 % interval meets the bound. That all rules are met is then as safe as each alone (an intersection-union
+test, Berger 1982). *No* is said where the whole interval misses it, at a confidence that holds for all rules together (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.data import Labelled
+from evaluation.foreign import Answer, Answers, Condition
+from evaluation.intervals import Interval, difference, interval, share_interval
+from evaluation.metrics import (
+    Estimate,
+    Floats,
+    auc_estimate,
+    balanced_accuracy_estimate,
+    brier_estimate,
+    macro_auc_estimate,
+    recall_estimate,
+    share_estimate,
+)
+from evaluation.shifts import SEVERITIES, SHIFTS
+from evaluation.utility import LEAST_PATIENTS
+
+OF_CLASS = ("sensitivity", "specificity", "auc")
+OF_ALL = ("auc", "accuracy", "balanced_accuracy", "brier")
+SHARES = ("sensitivity", "specificity", "accuracy")
+FORM = "write MEASURE(CLASS) >= NUMBER at SHIFT SEVERITY in COLUMN=VALUE, such as sensitivity(effusion) >= 0.85 at blur 2"
+_RULE = re.compile(
+    r"(?P<measure>[a-z_]+?)(?P<paired>_drop|_gain)?\s*(?:\(\s*(?P<label>[^()]+?)\s*\))?\s*(?P<sign>>=|<=)\s*(?P<value>-?\d*\.?\d+)"
+    r"(?:\s+at\s+(?P<shift>[a-z_]+)\s+(?P<severity>\d+))?(?:\s+in\s+(?P<column>[a-z_]+)\s*=\s*(?P<part>\S+))?"
+)
+
+
+class RuleError(ValueError):
+    """A rule that cannot be read, or asks for what there is not; one line."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        text: as it was written.
+        measure: one of :data:`OF_CLASS` with a ``label``, or of :data:`OF_ALL` without.
+        paired: ``drop``, ``gain`` or empty.
+        label: a class, or None.
+        least: whether ``value`` is the least that the measure may be; otherwise the most.
+        condition: a shift and its severity; None for the images as they are.
+        part: a column and its value that the cases are of; None for all.
+    """
+
+    text: str
+    measure: str
+    paired: str
+    label: str | None
+    least: bool
+    value: float
+    condition: Condition | None
+    part: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A rule's answer: what was measured, with its 95 % interval, and a sentence that says why."""
+
+    rule: str
+    answer: Answer
+    measured: Interval
+    why: str
+
+
+def parsed(text: str, names: Sequence[str], shifts: Sequence[str], *, against: bool) -> Rule:
+    """Read a rule.
+
+    Args:
+        names: of the classes.
+        shifts: that are tried.
+        against: whether there is a second model.
+
+    Raises:
+        RuleError: what is wrong with it, and how to mend it.
+    """
+    found = _RULE.fullmatch(" ".join(text.split()))
+    if found is None:
+        raise RuleError(f"rule {text!r} cannot be read: {FORM}")
+    measure, paired, label = found["measure"], (found["paired"] or "").lstrip("_"), found["label"]
+    allowed = OF_ALL if label is None else OF_CLASS
+    if measure not in allowed:
+        kind = "of all classes" if label is None else "of one class"
+        raise RuleError(f"rule {text!r}: {measure} is no measure {kind}: use {', '.join(allowed)}")
+    if label is not None and label not in names:
+        raise RuleError(f"rule {text!r}: no class {label}: use {', '.join(names)}")
+    if found["shift"] is not None:
+        if found["shift"] not in shifts:
+            known = "does not fit these images" if found["shift"] in SHIFTS else "is no shift"
+            raise RuleError(f"rule {text!r}: {found['shift']} {known}: use {', '.join(shifts)}")
+        if int(found["severity"]) not in SEVERITIES:
+            raise RuleError(f"rule {text!r}: severities are 1 to 5")
+    elif paired == "drop":
+        raise RuleError(f"rule {text!r}: a drop needs a shift: end it with at SHIFT SEVERITY")
+    if paired == "gain" and not against:
+        raise RuleError(f"rule {text!r}: a gain needs a second model: give --against")
+    condition = (found["shift"], int(found["severity"])) if found["shift"] else None
+    part = (found["column"], found["part"]) if found["column"] else None
+    return Rule(" ".join(text.split()), measure, paired, label, found["sign"] == ">=", float(found["value"]), condition, part)
+
+
+def answered(rules: Sequence[Rule], model: Answers, test: Labelled, names: Sequence[str], against: Answers | None = None) -> list[Answered]:
+    """Answer every rule on the test cases."""
+    return [_answered(rule, model, test, tuple(names), against, len(rules)) for rule in rules]
+
+
+def unanswered(rules: Sequence[Rule], answer: Answer, why: str) -> list[Answered]:
+    """All rules with one answer, for a model whose shifted images were not asked."""
+    return [Answered(rule.text, answer, Interval(math.nan, math.nan, math.nan, 0), why) for rule in rules]
+
+
+def _answered(rule: Rule, model: Answers, test: Labelled, names: tuple[str, ...], against: Answers | None, count: int) -> Answered:
+    nothing = Interval(math.nan, math.nan, math.nan, 0)
+    rows = np.arange(len(test))
+    if rule.part is not None:
+        column, value = rule.part
+        if column not in test.attributes:
+            return Answered(rule.text, "not enough data", nothing, f"the cases have no {column}: give it in the label table")
+        rows = np.flatnonzero(np.asarray(test.attributes[column], str) == value)
+    k = names.index(rule.label) if rule.label is not None else None
+    short = _too_few(rule, test, rows, k)
+    if short is not None:
+        return Answered(rule.text, "not enough data", nothing, short)
+    cases = test.take(rows)
+    one = _estimate(rule.measure, model.at(rule.condition)[rows], cases, k)
+    measured, strict = _intervals(rule, one, model, cases, rows, k, against, count)
+    sign = 1 if rule.least else -1
+    met, missed = (sign * (bound - rule.value) for bound in _ends(rule, measured, strict))
+    told = f"{measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f})"
+    bound = f"{'at least' if rule.least else 'at most'} {rule.value:g}"
+    if met >= 0:
+        return Answered(rule.text, "yes", measured, f"{told}: the whole interval is {bound}")
+    if missed < 0:
+        return Answered(rule.text, "no", measured, f"{told}: the whole interval misses {bound}")
+    return Answered(
+        rule.text, "not enough data", measured, f"{told}: the interval holds both sides of {rule.value:g}{_more(rule, measured)}"
+    )
+
+
+def _ends(rule: Rule, measured: Interval, strict: Interval) -> tuple[float, float]:
+    """The bound that must meet the rule's value for a yes, and the one that must miss it for a no; NaN meets and misses nothing."""
+    ends = (measured.low, strict.high) if rule.least else (measured.high, strict.low)
+    worst = -math.inf if rule.least else math.inf
+    return (ends[0] if math.isfinite(ends[0]) else worst, ends[1] if math.isfinite(ends[1]) else -worst)
+
+
+def _intervals(
+    rule: Rule, one: Estimate, model: Answers, cases: Labelled, rows: Any, k: int | None, against: Answers | None, count: int
+) -> tuple[Interval, Interval]:
+    """The 95 % interval, and the one that holds for all rules together."""
+    strict = 1 - 0.05 / max(count, 1)
+    if rule.paired:
+        assert rule.paired == "drop" or against is not None
+        p = model.clean if rule.paired == "drop" else against.at(rule.condition)  # type: ignore[union-attr]
+        other = _estimate(rule.measure, p[rows], cases, k)
+        first, second = (other, one) if rule.paired == "drop" else (one, other)
+        return difference(first, second), difference(first, second, strict)
+    of: Callable[..., Interval] = share_interval if rule.measure in SHARES else interval
+    return of(one), of(one, strict)
+
+
+def _estimate(measure: str, p: Floats, cases: Labelled, k: int | None) -> Estimate:
+    labels, groups, predicted = cases.labels, cases.groups, p.argmax(axis=1)
+    if measure == "sensitivity":
+        assert k is not None
+        return recall_estimate(predicted, labels, groups, k)
+    if measure == "specificity":
+        return share_estimate(predicted[labels != k] != k, groups[labels != k])
+    if measure == "auc":
+        return macro_auc_estimate(p, labels, groups) if k is None else auc_estimate(p[:, k], labels == k, groups)
+    if measure == "accuracy":
+        return share_estimate(predicted == labels, groups)
+    if measure == "balanced_accuracy":
+        return balanced_accuracy_estimate(predicted, labels, groups, cases.classes)
+    return brier_estimate(p, labels, groups)
+
+
+def _too_few(rule: Rule, test: Labelled, rows: Any, k: int | None) -> str | None:
+    """Why a measure has too few patients, or None."""
+    labels, groups = test.labels[rows], test.groups[rows]
+    sides = {"cases": np.ones(len(rows), bool)}
+    if k is not None:
+        sides = {f"with {rule.label}": labels == k, f"without {rule.label}": labels != k}
+        sides = {
+            name: rows_of
+            for name, rows_of in sides.items()
+            if not (name.startswith("without") and rule.measure == "sensitivity")
+            and not (name.startswith("with ") and rule.measure == "specificity")
+        }
+    for name, of in sides.items():
+        patients = len(np.unique(groups[of]))
+        if patients < LEAST_PATIENTS:
+            return f"{patients} patients {name}: at least {LEAST_PATIENTS} are needed"
+    return None
+
+
+def _more(rule: Rule, measured: Interval) -> str:
+    """How many times as many cases would decide, if the value stayed; nothing where that is no help."""
+    apart = measured.value - rule.value if rule.least else rule.value - measured.value
+    reach = (measured.value - measured.low) if (apart > 0) == rule.least else (measured.high - measured.value)
+    if not math.isfinite(reach) or abs(apart) < 1e-6 or (times := math.ceil((reach / apart) ** 2)) > 100:
+        return ""
+    return f"; about {max(times, 2)} times as many patients would decide it, if the value stays"

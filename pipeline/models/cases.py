@@ -1,0 +1,206 @@
+"""The cases that a model is asked: images of their own size with label, patient and attributes, read anew for every pass."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.data import Labelled
+from evaluation.foreign import labels_only
+from pipeline.errors import InputError
+from pipeline.ingest import source
+from pipeline.ingest.collect import task_seconds
+from pipeline.ingest.isolate import Answer, isolated
+from pipeline.ingest.labels import FolderLabels, Labels, class_names
+from pipeline.ingest.readers import archive
+from pipeline.ingest.standardize import Target
+from pipeline.ingest.survey import survey
+from pipeline.ingest.tasks import Task
+from pipeline.ingest.work import Settings, work
+
+ATTRIBUTES = ("site", "sex", "age_band", "acquisition", "view")
+LOOKED_AT = 96
+"""Files that the eight images of the check are chosen from, at the most."""
+CHECKED = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image.
+
+    Attributes:
+        task: number of its file among the source's.
+        image: uint8 or uint16 ``[C, H, W]``, black to white as displayed, of its own size.
+        row: what is known of it, without identities.
+    """
+
+    task: int
+    image: NDArray[Any]
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Where cases come from.
+
+    Attributes:
+        settings: how a file is read.
+        tasks: the files.
+        classes: names of the labels, in the order of the rows' findings.
+        left_out: counts by reason, of the files read last.
+    """
+
+    settings: Settings
+    tasks: tuple[Task, ...]
+    classes: tuple[str, ...]
+    left_out: Counter[str]
+
+    def read(self, numbers: Sequence[int] | None = None) -> Iterator[Case]:
+        """The cases of all files, or of those with these numbers, in that order; what cannot be used is counted in ``left_out``."""
+        chosen = range(len(self.tasks)) if numbers is None else numbers
+        self.left_out.clear()
+        answers = isolated(
+            functools.partial(work, settings=self.settings),
+            [self.tasks[number] for number in chosen],
+            workers=source.workers(),
+            seconds=functools.partial(task_seconds, settings=self.settings),
+            memory=self.settings.memory,
+        )
+        seen: set[str] = set()
+        for number, answer in zip(chosen, answers):
+            if not isinstance(answer, Answer):
+                self.left_out[answer.reason] += 1
+                continue
+            self.left_out.update(answer.value["left_out"])
+            for image, row in zip(answer.arrays, answer.value["rows"]):
+                if row["findings"].count(1) != 1 or -1 in row["findings"]:
+                    self.left_out["several findings, none, or an unknown one: one class an image is needed"] += 1
+                elif row["id"] in seen:
+                    self.left_out["the same image as an earlier file's"] += 1
+                else:
+                    seen.add(row["id"])
+                    yield Case(number, image, row)
+
+    def sample(self) -> list[Case]:
+        """:data:`CHECKED` cases of as many classes as there are, evenly from the files. Raises InputError where none can be used."""
+        places = np.unique(np.linspace(0, len(self.tasks) - 1, LOOKED_AT).astype(int))
+        found = list(self.read([int(place) for place in places]))
+        if not found:
+            [(why, _)] = self.left_out.most_common(1) or [("the folder holds no image", 0)]
+            raise InputError(f"--data: none of {len(places)} files looked at can be used ({why})")
+        turns: Counter[int] = Counter()
+        ranked = []
+        for case in found:
+            label = case.row["findings"].index(1)
+            ranked.append((turns[label], label))
+            turns[label] += 1
+        order = sorted(range(len(found)), key=lambda number: ranked[number])
+        return [found[number] for number in order[:CHECKED]]
+
+
+def opened(
+    data: Path, labels: Path | None, key: bytes, unpacked: Path, names: Sequence[str], modality: str | None, option: str = "--data"
+) -> Cases:
+    """Look at a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
+
+    Args:
+        labels: a label table; without it ``labels.csv`` in the folder, or class folders.
+        key: of the pseudonyms of sites and patients.
+        unpacked: where an archive is unpacked; it becomes private.
+        names: of the model's outputs, which the class indices of an archive mean.
+        modality: of images whose files do not say it.
+        option: what the user gave them as.
+
+    Raises:
+        InputError: there is nothing that can be read, or no label.
+    """
+    kind = survey(data, option).kind
+    root = data.expanduser()
+    if kind == "archive":
+        root, kind = _unpack(root, unpacked, option), "pictures"
+    table = labels.expanduser() if labels is not None else root / ("rows.csv" if kind == "release" else "labels.csv")
+    if labels is not None and not table.is_file():
+        raise InputError(f"no label table {table.name}: give the CSV as --labels")
+    files = [name for name, path in source.regular_files(root) if path != table and (kind != "release" or name.startswith("images/"))]
+    classes = class_names(table) if table.is_file() and _labelled(table) else ()
+    if not classes and kind == "dicom":
+        raise InputError(f"{option} holds DICOM and no labels.csv: give a CSV with sop_instance_uid (or file) and label as --labels")
+    folders = tuple(sorted({parts[0] for name in files if len(parts := PurePosixPath(name).parts) > 1}))
+    known = Labels.load(table, classes or folders, use="needed" if classes else "optional").matched(files) if table.is_file() else None
+    if not classes and len(folders) < 2:
+        raise InputError(
+            "--data has no labels: sort the images into a folder for each class, or give a CSV with file and label as --labels"
+        )
+    by_patient = kind == "dicom" or (known is not None and known.names_patients())
+    settings = Settings(
+        root,
+        _reader(kind, root, modality),
+        known if known is not None and classes else FolderLabels(folders),
+        key,
+        Target(0, bits=16 if kind == "dicom" else 8),
+        patients=by_patient,
+        dicom=kind == "dicom",
+        table=known,
+        burned_in="declared",
+    )
+    told = classes or folders
+    if kind == "pictures" and data.is_file():
+        told = tuple(names[int(name)] if name.isdecimal() and int(name) < len(names) else name for name in folders)
+    return Cases(settings, tuple(Task((name,)) for name in files), told, Counter())
+
+
+def labelled(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], names: Sequence[str]) -> Labelled:
+    """The cases without their pixels; ``names`` are the classes in the order of the model's outputs."""
+    places = [names.index(name) for name in classes]
+    findings = np.zeros((len(rows), len(names)), np.int8)
+    for row, line in zip(rows, findings):
+        line[places[row["findings"].index(1)]] = 1
+    attributes = {name: np.array([str(row[name] or "") for row in rows]) for name in ATTRIBUTES}
+    return labels_only(findings, np.array([row["patient"] for row in rows]), attributes)
+
+
+def batched(cases: Iterator[Case], images: int, size: int) -> Iterator[list[Case]]:
+    """Cases, so many at a time, and no more than ``size`` bytes of pixels as float32."""
+    held: list[Case] = []
+    pixels = 0
+    for case in cases:
+        if held and (len(held) == images or pixels + 4 * case.image.size > size):
+            yield held
+            held, pixels = [], 0
+        held.append(case)
+        pixels += 4 * case.image.size
+    if held:
+        yield held
+
+
+def _labelled(table: Path) -> bool:
+    from pipeline.ingest.table import read
+
+    return "label" in read(table, ()).columns
+
+
+def _reader(kind: str, root: Path, modality: str | None) -> Any:
+    if kind == "dicom":
+        from pipeline.ingest.readers import dicom
+
+        return dicom.read_each
+    from pipeline.ingest.readers import pictures
+
+    return functools.partial(pictures.read, modality=modality, root=root)
+
+
+def _unpack(path: Path, folder: Path, option: str) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seconds = 60 + path.stat().st_size / 1e6
+    [answer] = isolated(functools.partial(archive.unpack, folder=folder), [path], seconds=seconds)
+    why = answer.value.get("why") if isinstance(answer, Answer) else answer.reason
+    if why:
+        raise InputError(f"{path.name} cannot be used: {why}: give an .npz of MedMNIST's layout, or a folder, as {option}")
+    return folder

@@ -1,0 +1,128 @@
+"""Eight images before the long work: does the model take what its contract says, and give what it says?"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.metrics import auc
+from pipeline.models.child import Child, ModelFailed
+from pipeline.models.contract import Contract, Layout
+
+STANDARD = 20.0
+"""No image lies so many standard deviations from the mean of those that a model was trained on."""
+SAME = 1e-6
+REPEATS = 1e-3
+SIDES = (224, 28, 32, 64, 96, 112, 128, 160, 192, 240, 256, 299, 320, 384, 448, 512)
+
+
+def examined(
+    child: Child, contract: Contract, images: Sequence[NDArray[Any]], labels: NDArray[np.int64], where: str
+) -> tuple[Contract, list[str]]:
+    """Ask the model for a few images of the cases.
+
+    Args:
+        images: of as many classes as there are.
+        labels: indices into ``contract.classes``, ``[n]``.
+        where: the file in which a contract is declared.
+
+    Returns:
+        The contract, with ``output`` filled in where it was not declared, and everything that speaks against it, a line each.
+    """
+    try:
+        found, raw = child.raw(images, contract)
+        again = child.raw(images[:1], contract)[1]
+    except ModelFailed as failed:
+        if failed.why != "run":
+            return contract, [str(failed)]
+        return contract, [f"{failed}; {_what_would_do(child, contract, images, where)}"]
+    wrong = list(_of_values(raw, found, contract, where))
+    if wrong:
+        return contract, wrong
+    contract = contract if contract.output else _guessed(raw, contract)
+    wrong += _of_output(raw, contract, where)
+    if np.abs(again - raw[:1]).max() > REPEATS * max(1.0, float(np.abs(raw).max())):
+        wrong.append("an image's outputs hang on the others in its batch, or on chance: export the model in evaluation mode, model.eval()")
+    return contract, [*wrong, *_of_order(raw, labels, contract, where)]
+
+
+def _of_values(raw: NDArray[np.float64], found: Mapping[str, float], contract: Contract, where: str) -> Iterator[str]:
+    columns, classes = raw.shape[1], len(contract.classes)
+    if columns != classes and (columns, classes) != (1, 2):
+        yield f"the model gives {columns} columns, and classes names {classes}: declare every output's class in {where}, in their order"
+    span = f"from {found['low']:.4g} to {found['high']:.4g}"
+    if broken := int((~np.isfinite(raw)).any(axis=1).sum()):
+        yield f"NaN or infinity for {broken} of {len(raw)} images, whose input runs {span}: declare range, mean and std in {where}"
+        return
+    if contract.std and max(abs(found["low"]), abs(found["high"])) > STANDARD:
+        yield (
+            f"input that is not normalised: with this range, mean and std it runs {span}: "
+            f"declare range [0, 1] for a mean and std below 1, [0, 255] for larger ones, in {where}"
+        )
+    elif len(raw) > 1 and float(np.ptp(raw, axis=0).max()) <= SAME * max(1.0, float(np.abs(raw).max())):
+        yield (
+            f"the same outputs for {len(raw)} different images, whose input runs {span}: it is not normalised as in training, "
+            f"declare range, mean and std in {where}"
+        )
+
+
+def _guessed(raw: NDArray[np.float64], contract: Contract) -> Contract:
+    inside = bool((raw >= 0).all() and (raw <= 1).all())
+    sums = raw.shape[1] == 1 or not contract.exclusive or bool(np.allclose(raw.sum(axis=1), 1, atol=1e-2))
+    output = "probabilities" if inside and sums else "logits"
+    return dataclasses.replace(contract, output=output, guessed=(*contract.guessed, f"output {output}, from its values"))
+
+
+def _of_output(raw: NDArray[np.float64], contract: Contract, where: str) -> Iterator[str]:
+    inside = bool((raw >= -1e-3).all() and (raw <= 1 + 1e-3).all())
+    sums = raw.shape[1] == 1 or bool(np.allclose(raw.sum(axis=1), 1, atol=1e-2))
+    if contract.output == "probabilities" and not inside:
+        yield f"outputs from {raw.min():.3g} to {raw.max():.3g} are no probabilities: declare output: logits in {where}"
+    elif contract.output == "probabilities" and contract.exclusive and not sums:
+        yield f"probabilities that do not sum to 1: declare exclusive: false, or output: logits, in {where}"
+    elif contract.output == "logits" and contract.exclusive and raw.shape[1] > 1 and inside and sums:
+        yield f"outputs that sum to 1 are no logits: declare output: probabilities in {where}"
+
+
+def _of_order(raw: NDArray[np.float64], labels: NDArray[np.int64], contract: Contract, where: str) -> Iterator[str]:
+    """A permutation of the classes that ranks all images right, where the declared one ranks all wrong."""
+    classes = contract.classes
+    present = np.unique(labels)
+    if raw.shape[1] == 1:
+        raw = np.concatenate([-raw, raw], axis=1)
+    if len(present) != len(classes) or len(classes) > 6 or np.bincount(labels).min() < 2:
+        return
+
+    def area(order: Sequence[int]) -> float:
+        return float(np.mean([auc(raw[:, column], labels == order[column]) for column in range(len(classes))]))
+
+    best = max(itertools.permutations(range(len(classes))), key=area)
+    if area(best) == 1 and area(range(len(classes))) <= 1 - 1 / (len(classes) - 1 if len(classes) > 2 else 1):
+        names = ", ".join(classes[k] for k in best)
+        yield f"the outputs fit the labels of {len(labels)} images in another order: declare classes: [{names}] in {where}"
+
+
+def _what_would_do(child: Child, contract: Contract, images: Sequence[NDArray[Any]], where: str) -> str:
+    """What else the model takes, of what is often wrong: channels, layout, side."""
+    others: list[tuple[str, Contract]] = []
+    for channels in (1, 3):
+        if channels != contract.channels:
+            mean, std = contract.mean[:1], contract.std[:1]
+            others.append((f"channels: {channels}", dataclasses.replace(contract, channels=channels, mean=mean, std=std)))
+    layout: Layout = "NHWC" if contract.layout == "NCHW" else "NCHW"
+    others.append((f"layout: {layout}", dataclasses.replace(contract, layout=layout)))
+    others += [(f"size: {side}", dataclasses.replace(contract, size=(side, side))) for side in SIDES if contract.size != (side, side)]
+    for said, other in others:
+        try:
+            child.raw(images[:1], other)
+        except ModelFailed as failed:
+            if failed.why != "run":
+                break
+            continue
+        return f"it takes the image with {said}: declare that in {where}"
+    return f"declare size, channels, layout and dtype as the model takes them in {where}"

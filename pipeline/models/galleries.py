@@ -1,0 +1,112 @@
+"""Pictures for local eyes, and what was drawn, so that any shifted image can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from evaluation.shifts import SEVERITIES, SHIFTS, drawn, shift
+from pipeline.models.cases import Case
+from pipeline.models.draws import draw
+from pipeline.models.stress import Found
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIDE = 160
+SHOWN = 8
+HARMFUL = 3
+
+
+def write(out: Path, found: Found) -> None:
+    """Write ``failures.png``, ``shifts.png``, ``answers.npz`` (probabilities, labels and conditions) and ``draws.parquet``."""
+    from pipeline.evaluate import sheet
+
+    lines, captions = _failures(found)
+    if lines:
+        sheet(out / "failures.png", lines, SHOWN, captions)
+    if found.answers.shifted:
+        case = _images(found, [0])[0]
+        sheet(out / "shifts.png", [(name, _severities(case, found.seen.seeds[0], name)) for name in found.shifts], 1 + len(SEVERITIES))
+        _draws(found).to_parquet(out / "draws.parquet", index=False)
+    conditions = list(found.answers.shifted)
+    p = [found.answers.clean, *found.answers.shifted.values()]
+    names = np.array(["", *(f"{name} {severity}" for name, severity in conditions)])
+    np.savez(out / "answers.npz", probabilities=np.stack(p).astype(np.float32), labels=found.test.labels, conditions=names)
+
+
+def _draws(found: Found) -> pd.DataFrame:
+    """One row a case, shift and parameter: ``case``, ``seed``, ``shift``, ``parameter``, ``value``."""
+    import pandas as pd
+
+    parts = []
+    for name in found.shifts:
+        values = drawn(name, found.seen.seeds)
+        for column, parameter in enumerate(SHIFTS[name].ranges):
+            facts = {"case": np.arange(len(values)), "seed": found.seen.seeds, "shift": name, "parameter": parameter}
+            parts.append(pd.DataFrame(facts | {"value": values[:, column]}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _failures(found: Found) -> tuple[list[tuple[str, NDArray[np.uint8]]], list[list[str]]]:
+    """Of every class the most confident errors on images as they are; and of the most harmful shifts those that they added."""
+    labels, names, p = found.test.labels, found.contract.classes, found.answers.clean
+    right = p.argmax(axis=1) == labels
+    wanted: list[tuple[str, NDArray[np.int64], NDArray[np.float64], tuple[str, int] | None]] = [
+        (name, _surest(p, (labels == k) & ~right), p, None) for k, name in enumerate(names)
+    ]
+    harmful = [row for row in found.result.get("harm", {}).get("conditions", []) if row["stands"]][:HARMFUL]
+    for row in harmful:
+        key = (row["shift"], row["severity"])
+        q = found.answers.shifted[key]
+        wanted.append((f"{key[0]} {key[1]}", _surest(q, right & (q.argmax(axis=1) != labels)), q, key))
+    lines, captions = [], []
+    for title, rows, q, condition in wanted:
+        if len(rows):
+            shown = [_tile(_under(case, found.seen.seeds[row], condition)) for row, case in zip(rows, _images(found, rows))]
+            lines.append((title, np.stack(shown)))
+            captions.append([f"{names[labels[row]]} as {names[q[row].argmax()]} {q[row].max():.2f}" for row in rows])
+    return lines, captions
+
+
+def _surest(p: NDArray[np.float64], wrong: NDArray[np.bool_]) -> NDArray[np.int64]:
+    rows = np.flatnonzero(wrong)
+    return rows[np.argsort(-p[rows].max(axis=1), kind="stable")][:SHOWN]
+
+
+def _images(found: Found, rows: Sequence[int] | NDArray[np.int64]) -> list[Case]:
+    """The cases with these numbers, read again."""
+    ids = [found.seen.rows[row]["id"] for row in rows]
+    known = {case.row["id"]: case for case in found.cases.read(sorted({found.seen.tasks[row] for row in rows}))}
+    return [known[name] for name in ids]
+
+
+def _under(case: Case, seed: int, condition: tuple[str, int] | None) -> NDArray[Any]:
+    """An image, shifted, as float32 ``[C, H, W]`` in 0..1."""
+    import torch
+
+    unit = case.image.astype(np.float32) / (255 if case.image.dtype == np.uint8 else 65535)
+    if condition is None:
+        return unit
+    x = torch.from_numpy(unit)[None]
+    return np.asarray(shift(x, *condition, draw(condition[0], [seed], x))[0].numpy())
+
+
+def _severities(case: Case, seed: int, name: str) -> NDArray[np.uint8]:
+    return np.stack([_tile(_under(case, seed, None if not severity else (name, severity))) for severity in (0, *SEVERITIES)])
+
+
+def _tile(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """uint8 ``[3, SIDE, SIDE]``, with black beside what is no square."""
+    values = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
+    picture = Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0)).convert("RGB")
+    scale = SIDE / max(picture.size)
+    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.BILINEAR)
+    tile = Image.new("RGB", (SIDE, SIDE))
+    tile.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+    return np.asarray(tile, np.uint8).transpose(2, 0, 1)

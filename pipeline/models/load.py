@@ -1,0 +1,216 @@
+"""Loading somebody's model, and asking it: only in the child process, since a model's file and its code may do anything."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from evaluation.metrics import Floats
+from pipeline.models.contract import Contract, Kind
+
+BATCH = {"cuda": 256, "cpu": 32}
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_ONNX_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
+
+
+class NotLoaded(Exception):
+    """Why a model cannot be loaded; what to do about it, in one line."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model.
+
+    Attributes:
+        call: prepared images, a tensor of the contract's type and layout on ``device``, to its outputs.
+        facts: what its file says: ``size``, ``channels``, ``layout``, ``dtype``, ``batch``; absent where it does not.
+        device: where the images are prepared.
+    """
+
+    call: Callable[[Tensor], Any]
+    facts: dict[str, Any]
+    device: str
+
+
+def load(model: str, kind: Kind, device: str) -> Loaded:
+    """Load a model. Raises NotLoaded, or whatever the model's own code raises."""
+    return {"onnx": _onnx, "torchscript": _torchscript, "export": _exported, "callable": _callable}[kind](model, device)
+
+
+def prepared(x: Tensor, contract: Contract) -> Tensor:
+    """Images ``[n, C, H, W]`` in 0..1 as the contract wants them."""
+    if x.shape[1] != contract.channels:
+        weights = torch.tensor(_LUMINANCE, device=x.device, dtype=x.dtype).reshape(1, 3, 1, 1)
+        x = (x * weights).sum(dim=1, keepdim=True) if contract.channels == 1 else x.expand(-1, 3, -1, -1)
+    x = _fitted(x, contract)
+    low, high = contract.range
+    x = low + x * (high - low)
+    if contract.mean:
+        x = x - torch.tensor(contract.mean, device=x.device, dtype=x.dtype).reshape(1, -1, 1, 1)
+    if contract.std:
+        x = x / torch.tensor(contract.std, device=x.device, dtype=x.dtype).reshape(1, -1, 1, 1)
+    x = x.round().to(torch.uint8) if contract.dtype == "uint8" else x.to(getattr(torch, contract.dtype))
+    return (x.permute(0, 2, 3, 1) if contract.layout == "NHWC" else x).contiguous()
+
+
+def outputs(model: Loaded, x: Tensor, contract: Contract) -> NDArray[np.float64]:
+    """The model's raw outputs for prepared images, ``float64 [n, columns]``, in batches that it takes."""
+    size = contract.batch or BATCH[model.device]
+    parts = []
+    for start in range(0, len(x), size):
+        part = x[start : start + size]
+        short = size - len(part) if contract.batch else 0
+        if short:  # the file fixes how many there are
+            part = torch.cat([part, part[-1:].expand(short, *part.shape[1:])])
+        found = _matrix(model.call(part), len(part))
+        parts.append(found[: len(found) - short])
+    return np.concatenate(parts)
+
+
+def probabilities(raw: NDArray[np.float64], contract: Contract) -> Floats:
+    """Outputs ``[n, K]``, or ``[n, 1]`` of two classes' second, as probabilities ``[n, K]``."""
+    p = raw
+    if raw.shape[1] == 1:
+        second = 1 / (1 + np.exp(-np.clip(raw, -700, 700))) if contract.output == "logits" else raw
+        return np.concatenate([1 - second, second], axis=1)
+    if contract.output == "logits" and contract.exclusive:
+        shifted = np.exp(raw - raw.max(axis=1, keepdims=True))
+        p = shifted / shifted.sum(axis=1, keepdims=True)
+    elif contract.output == "logits":
+        p = 1 / (1 + np.exp(-np.clip(raw, -700, 700)))
+    return np.asarray(p, np.float64)
+
+
+def _fitted(x: Tensor, contract: Contract) -> Tensor:
+    height, width = contract.size
+    if tuple(x.shape[2:]) == (height, width):
+        return x
+    rows, columns = height, width
+    if contract.fit == "pad":
+        scale = min(height / x.shape[2], width / x.shape[3])
+        rows, columns = (max(1, round(side * scale)) for side in x.shape[2:])
+    x = functional.interpolate(x, (rows, columns), mode="bilinear", antialias=True, align_corners=False)
+    below, right = height - rows, width - columns
+    return functional.pad(x, (right // 2, right - right // 2, below // 2, below - below // 2))
+
+
+def _matrix(found: Any, count: int) -> NDArray[np.float64]:
+    """A model's answer as ``[n, columns]``: itself, or the first of several."""
+    while not hasattr(found, "shape") and isinstance(found, dict | list | tuple) and len(found):
+        first = next(iter(found.values() if isinstance(found, dict) else found))
+        if not hasattr(first, "shape") and not isinstance(first, dict | list | tuple):
+            break
+        if len(found) == count and not isinstance(found, dict):  # a row an image
+            found = [one.detach().cpu().numpy() if isinstance(one, Tensor) else one for one in found]
+            break
+        found = first
+    values = found.detach().float().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
+    if values.dtype.kind not in "fiu" or values.ndim not in (1, 2) or len(values) != count:
+        shape = list(values.shape)
+        raise NotLoaded(f"the model gives {values.dtype} {shape} for {count} images: it must give a row of numbers for each")
+    return values.reshape(count, -1).astype(np.float64)
+
+
+def _onnx(model: str, device: str) -> Loaded:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise NotLoaded("ONNX models need onnxruntime, which is not installed here: pip install onnxruntime") from None
+    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    there = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    session = onnxruntime.InferenceSession(model, options, providers=there)
+    if len(session.get_inputs()) != 1:
+        raise NotLoaded(f"the model has {len(session.get_inputs())} inputs: export it with one, the images")
+    [taken] = session.get_inputs()
+    if taken.type not in _ONNX_TYPES:
+        raise NotLoaded(f"the model takes {taken.type}: export it with float32 images")
+    given = [one.name for one in session.get_outputs() if one.type in ("tensor(float)", "tensor(double)", "tensor(float16)")]
+    if not given:
+        raise NotLoaded("the model has no output of floating numbers: export its scores as a tensor (for scikit-learn, zipmap off)")
+
+    def call(x: Tensor) -> Any:
+        return session.run(given[:1], {taken.name: x.cpu().numpy()})[0]
+
+    return Loaded(call, _shape(list(taken.shape)) | {"dtype": _ONNX_TYPES[taken.type]}, device)
+
+
+def _torchscript(model: str, device: str) -> Loaded:
+    try:
+        module = torch.jit.load(model, map_location=device)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:100]
+        raise NotLoaded(f"{Path(model).name} is no TorchScript ({why}): save it with torch.jit.trace, or give module:callable") from None
+    return _module(module, device)
+
+
+def _exported(model: str, device: str) -> Loaded:
+    program = torch.export.load(model)
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    if len(shapes) != 1:
+        raise NotLoaded(f"the program has {len(shapes)} inputs: export it with one, the images")
+    if device != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    found = _inferring(program.module(), device)
+    return Loaded(found, _shape([side if isinstance(side, int) else None for side in shapes[0]]), device)
+
+
+def _callable(model: str, device: str) -> Loaded:
+    module, _, name = model.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise NotLoaded(f"{module} has no {name}: give module:callable as it is spelled there")
+        found = getattr(found, part)
+    if isinstance(found, torch.nn.Module):
+        return _module(found.to(device), device)
+    if not callable(found):
+        raise NotLoaded(f"{model} is no function: give one that takes images [n, C, H, W] and returns [n, classes]")
+    return Loaded(lambda x: found(x.cpu().numpy()), {}, device)
+
+
+def _module(module: Any, device: str) -> Loaded:
+    module.eval()
+    kernels = [tuple(weight.shape) for weight in module.parameters() if weight.ndim == 4]
+    facts = {"channels": int(kernels[0][1])} if kernels and kernels[0][1] in (1, 3) else {}
+    return Loaded(_inferring(module, device), facts, device)
+
+
+def _inferring(module: Any, device: str) -> Callable[[Tensor], Any]:
+    def call(x: Tensor) -> Any:
+        with torch.inference_mode():
+            return module(x.to(device))
+
+    return call
+
+
+def _shape(sides: list[Any]) -> dict[str, Any]:
+    """What the shape of an input says; sides that are names are free."""
+    if len(sides) != 4:
+        raise NotLoaded(f"the model takes {len(sides)} axes: it must take images, [images, channels, height, width]")
+    numbers = [side if isinstance(side, int) and side > 0 else None for side in sides]
+    facts: dict[str, Any] = {}
+    if numbers[0] is not None:
+        facts["batch"] = numbers[0]
+    first, last = numbers[1] in (1, 3), numbers[3] in (1, 3)
+    if first != last:
+        facts |= {"layout": "NCHW" if first else "NHWC", "channels": numbers[1] if first else numbers[3]}
+        size = numbers[2:] if first else numbers[1:3]
+        if None not in size:
+            facts["size"] = size
+    return facts

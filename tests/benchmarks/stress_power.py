@@ -1,0 +1,195 @@
+"""What the stress test finds: small classifiers of phantoms with planted defects at three doses, and sound ones.
+
+*Marker*: in training, a lead letter stands on most images with a finding and on few without. *Sex*: in training, findings of women are
+called normal. *Nodules*: small ones never occur in training. Every victim is judged on the same new patients, as a user would judge it: a
+marker is found where the shift ``marker`` is shown to lower the AUC by :data:`LEAST` or more, a sex where its gap is shown. The same
+questions, asked of sound victims, give the rate of false alarms. Nodules of a size are in no table of anybody's, and no shift makes them:
+what is asked of them is whether *any* question finds more than in sound victims. ::
+
+    python -m tests.benchmarks.stress_power --seeds 4 --out power.json                 48 victims, for a GPU
+    python -m tests.benchmarks.stress_power --seeds 2 --doses 2 --out power.json       18 victims, for a CPU
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluation.data import Labelled
+from evaluation.foreign import Answers, fit, judged
+from evaluation.intervals import share_interval
+from evaluation.metrics import Floats, share_estimate
+from evaluation.shifts import SEVERITIES, Draw, fitting, shift
+from evaluation.training import Task, train
+from pipeline.models.draws import draw, seed_of
+from pipeline.phantom.anatomy import draw_patients
+from pipeline.phantom.image import render
+
+CLASSES = ("normal", "abnormal")
+DOSES = {"marker": (0.7, 0.85, 1.0), "sex": (0.3, 0.6, 0.9), "nodules": (0.4, 0.7, 1.0)}
+"""Share of the findings with a letter (and of the others without); of women's findings called normal; of nodules, the smallest ones, left
+out."""
+LEAST = 0.03
+QUESTIONS = ("marker", "sex")
+MARKER = 3
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """Images float32 ``[n, 1, H, W]`` in 0..1, whether each has a finding, and the truth about it."""
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    patients: NDArray[np.int64]
+    sex: NDArray[np.str_]
+    nodule: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A defect (or ``sound``), its dose, and the seed of its training."""
+
+    defect: str
+    dose: float
+    seed: int
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train, judge, print a table, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patients", type=int, default=1500, help="to train on; a fifth of them choose the training's length")
+    parser.add_argument("--test-patients", type=int, default=600)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=4, help="victims of each defect and dose, and thrice as many sound ones")
+    parser.add_argument("--doses", type=int, default=3, choices=(1, 2, 3), help="how many of the doses, the largest first")
+    parser.add_argument("--ceiling", type=int, default=60_000, help="images in training one victim, at the most")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    learn, test = phantoms(options.patients, 1, options.side), phantoms(options.test_patients, 2, options.side)
+    victims = planned(options.seeds, options.doses)
+    trained = train([task(victim, learn) for victim in victims], kind="small", ceiling=options.ceiling, device=device)
+    answers = asked([one.classifier.predict for one in trained], test.images, device)
+    cases = Labelled.of_classes(np.zeros((len(test.labels), 1, 1, 1), np.uint8), test.labels, test.patients, 2, {"sex": test.sex})
+    rows = [row_of(victim, one, cases, test.nodule) for victim, one in zip(victims, answers)]
+    result = {"options": {key: value for key, value in vars(options).items() if key != "out"}, "victims": rows, "table": table(rows)}
+    for line in result["table"]:
+        print(f"{line['defect']:8} dose {line['dose']:<5} n {line['n']:<3}", *(f"{key} {_shown(line[key])}" for key in ("fit", *QUESTIONS)))
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def phantoms(count: int, seed: int, side: int) -> Phantoms:
+    """All images of a cohort's patients."""
+    visits = [(patient, number) for patient in draw_patients(count, seed) for number in range(len(patient.visits))]
+    images = np.stack([render(patient, number, side) for patient, number in visits])[:, None].astype(np.float32)
+    found = [patient.visits[number] for patient, number in visits]
+    return Phantoms(
+        images,
+        np.array([visit.finding != "normal" for visit in found], np.int64),
+        np.array([patient.index for patient, _ in visits]),
+        np.array([patient.sex for patient, _ in visits]),
+        np.array([visit.size_mm if visit.finding == "nodule" else np.nan for visit in found]),
+    )
+
+
+def planned(seeds: int, doses: int) -> list[Victim]:
+    """Every defect at its largest doses, and as many sound ones as a defect has."""
+    defective = [Victim(defect, dose, seed) for defect, of in DOSES.items() for dose in of[-doses:] for seed in range(seeds)]
+    return defective + [Victim("sound", 0.0, seed) for seed in range(3 * seeds)]
+
+
+def task(victim: Victim, learn: Phantoms) -> Task:
+    """The training of one victim, with its defect planted in the images that it learns from and chooses its length on."""
+    rng = np.random.default_rng([victim.seed, *victim.defect.encode()])
+    images, labels = learn.images, learn.labels.copy()
+    keep = np.ones(len(labels), bool)
+    if victim.defect == "marker":
+        marked = rng.random(len(labels)) < np.where(labels == 1, victim.dose, 1 - victim.dose)
+        images = images.copy()
+        images[marked] = _marked(images[marked])
+    elif victim.defect == "sex":
+        labels[(learn.sex == "F") & (labels == 1) & (rng.random(len(labels)) < victim.dose)] = 0
+    elif victim.defect == "nodules":
+        keep = ~(learn.nodule <= np.nanquantile(learn.nodule, victim.dose))
+    held = learn.patients % 5 == 0
+    unit = images * 2 - 1
+    choose = Labelled.of_classes(unit[held & keep], labels[held & keep], learn.patients[held & keep], 2)
+    return Task(unit[~held & keep], labels[~held & keep], 2, int(rng.integers(2**31)), choose)
+
+
+def asked(models: Sequence[Any], images: NDArray[np.float32], device: str) -> list[Answers]:
+    """Every model's probabilities for the images as they are and under every shift of radiographs; each is shifted once for all models."""
+    seeds = [seed_of(image) for image in images]
+    x = torch.from_numpy(images).to(device)
+
+    def said(shifted: torch.Tensor) -> list[Floats]:
+        unit = (shifted * 2 - 1).cpu().numpy()
+        return [model(unit) for model in models]
+
+    clean = said(x)
+    found: list[dict[tuple[str, int], Floats]] = [{} for _ in models]
+    for name in fitting("DX", 1):
+        drawn = draw(name, seeds, x)
+        for severity in SEVERITIES:
+            for into, p in zip(found, said(shift(x, name, severity, drawn))):
+                into[name, severity] = p
+    return [Answers(p, of) for p, of in zip(clean, found)]
+
+
+def row_of(victim: Victim, answers: Answers, cases: Labelled, nodule: NDArray[np.float64]) -> dict[str, Any]:
+    """What was found of one victim, and how well it reads small nodules and others."""
+    told = judged(answers, cases, CLASSES)
+    drops = [row["auc_drop"] for row in told["corruptions"]["marker"]]
+    right = answers.clean.argmax(axis=1) == cases.labels
+    small, large = nodule <= np.nanmedian(nodule), nodule > np.nanmedian(nodule)
+    return {
+        "defect": victim.defect,
+        "dose": victim.dose,
+        "seed": victim.seed,
+        "fit": fit(answers.clean, cases).answer == "yes",
+        "auc": told["clean"]["auc"].value,
+        "marker": any(drop.stands and drop.by.value >= LEAST for drop in drops),
+        "marker_drop": max(drop.by.value for drop in drops),
+        "sex": any(row["gap"].stands for row in told["gaps"] if row["column"] == "sex" and row["class"] == "abnormal"),
+        "small_nodules": float(right[small].mean()) if small.any() else None,
+        "large_nodules": float(right[large].mean()) if large.any() else None,
+        "shown": told["shown"],
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By defect and dose: how many victims, and the share of them that are fit, and of which each question says that it is found."""
+    found = []
+    for (defect, dose), group in itertools.groupby(rows, key=lambda row: (row["defect"], row["dose"])):
+        members = list(group)
+        shares = {
+            key: share_interval(share_estimate(np.array([row[key] for row in members]), np.arange(len(members)))).to_dict()
+            for key in ("fit", *QUESTIONS)
+        }
+        found.append({"defect": defect, "dose": dose, "n": len(members)} | shares)
+    return found
+
+
+def _marked(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    x = torch.from_numpy(images)
+    drawn: Draw = draw("marker", [seed_of(image) for image in images], x)
+    return np.asarray(shift(x, "marker", MARKER, drawn).numpy())
+
+
+def _shown(share: dict[str, Any]) -> str:
+    return f"{share['value']:.2f} ({share['low']:.2f} to {share['high']:.2f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""How fast the stress test of somebody's model is, how much of the time is the model's own, and how its memory grows with the cases.
+
+A ResNet-18 as TorchScript with random weights names random pictures; what it says of each, with some noise, is the label, so that it is
+fit. Nothing of it is trained, and nothing is downloaded. ::
+
+    python -m tests.benchmarks.stress_speed --images 1000 10000 --out speed.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import api
+from pipeline.models.contract import Contract
+from pipeline.models.load import load, outputs, prepared
+
+CLASSES = ("lower", "higher")
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print a table, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = []
+    with tempfile.TemporaryDirectory(prefix="stress-speed-") as place:
+        folder = Path(place)
+        model = _model(folder, options.side)
+        for count in options.images:
+            data = _pictures(folder / f"cases-{count}", model, count, options.side, device)
+            found.append(measured(model, data, folder / f"out-{count}"))
+            print(_line(found[-1]), flush=True)
+    result = {
+        "side": options.side,
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} cores",
+        "rows": found,
+    }
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def measured(model: Path, data: Path, out: Path) -> dict[str, Any]:
+    """One stress test: cases, answers, seconds of the shifted pass and of the model in it, and the most memory that all processes held."""
+    watch = _Watch()
+    with watch:
+        began = time.monotonic()
+        test = api.stress(model=model, data=data, out=out, modality="DX")
+        whole = time.monotonic() - began
+    took = test.result["time"]
+    return {
+        "cases": test.result["n"],
+        "fit": test.result["fit"]["why"],
+        "answers": took["images"],
+        "seconds": took["seconds"],
+        "model_share": took["model"] / took["seconds"],
+        "whole_seconds": whole,
+        "peak_mib": watch.peak >> 20,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['cases']:,} cases, {row['answers']:,} answers in {row['seconds']:.1f} s ({row['answers'] / row['seconds']:,.0f} a second), "
+        f"model's own time {row['model_share']:.0%}, whole test {row['whole_seconds']:.1f} s, at most {row['peak_mib']:,} MiB"
+    )
+
+
+def _model(folder: Path, side: int) -> Path:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    path = folder / "resnet.pt"
+    torch.jit.trace(resnet18(num_classes=2).eval(), torch.rand((2, 3, side, side))).save(str(path))  # type: ignore[no-untyped-call]
+    path.with_suffix(".yaml").write_text(f"size: {side}\nchannels: 3\nclasses: [{', '.join(CLASSES)}]\noutput: logits\n")
+    return path
+
+
+def _pictures(folder: Path, model: Path, count: int, side: int, device: str) -> Path:
+    """Smooth random pictures, each in the folder of what the model says of it, with a tenth of them the other way round."""
+    rng = np.random.default_rng(count)
+    images: NDArray[np.uint8] = np.empty((count, side, side), np.uint8)
+    for row in images:
+        small = Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8))
+        row[:] = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))
+    contract = Contract((side, side), 3, "NCHW", "float32", (0.0, 1.0), (), (), "stretch", CLASSES, "logits", True, None)
+    loaded = load(str(model), "torchscript", device)
+    scores = []
+    for start in range(0, count, 256):
+        x = torch.from_numpy(images[start : start + 256]).to(device).float()[:, None] / 255
+        raw = outputs(loaded, prepared(x, contract), contract)
+        scores.append(raw[:, 1] - raw[:, 0])
+    score = np.concatenate(scores)
+    higher = (score > np.median(score)) ^ (rng.random(count) < 0.1)
+    for number, (image, label) in enumerate(zip(images, higher)):
+        file = folder / CLASSES[int(label)] / f"{number:06d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file, compress_level=1)
+    return folder
+
+
+class _Watch:
+    """The most memory (resident, bytes) that this process and all that it started held at one time."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.2):
+            self.peak = max(self.peak, sum(_resident()))
+
+
+def _resident() -> list[int]:
+    parents, sizes = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+                sizes[int(entry.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+            except (OSError, ValueError, IndexError):
+                continue
+    ours = {os.getpid()}
+    while grown := {child for child, parent in parents.items() if parent in ours} - ours:
+        ours |= grown
+    return [sizes.get(pid, 0) for pid in ours]
+
+
+if __name__ == "__main__":
+    main()

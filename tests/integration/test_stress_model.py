@@ -1,0 +1,224 @@
+"""The stress test of somebody's model, as the command runs it: in a process of its own, over a folder of pictures."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
+
+from foreign_models import CLASSES, brightness_images, picture_folder
+
+from pipeline import api
+from pipeline.errors import InputError
+from pipeline.models.child import Bounds, Child, ModelFailed
+from pipeline.models.contract import Contract
+
+CASES = 60
+CONTRACT = "classes: [dark, bright]\nmodality: DX\n"
+READERS = """
+import os, time
+import numpy as np
+
+def bright(x):
+    z = (x.mean(axis=(1, 2, 3)) - 0.49) * 30
+    p = 1 / (1 + np.exp(-z))
+    return np.stack([1 - p, p], axis=1)
+
+def swapped(x):
+    return bright(x)[:, ::-1]
+
+def guessing(x):
+    p = x[:, 0, 3, 3] - x[:, 0, 9, 9] + 0.5
+    return np.stack([1 - p, p], axis=1).clip(0, 1)
+
+def dies(x):
+    os.kill(os.getpid(), 11)
+
+def sleeps(x):
+    time.sleep(600)
+
+def grows(x):
+    held = []
+    while True:
+        held.append(np.ones(1 << 24))
+
+def raises(x):
+    raise KeyError("the images are upside down\\nand more")
+
+def noisy(x):
+    print("the model speaks")
+    os.write(1, b"loudly")
+    return bright(x)
+"""
+BLURRED = "sensitivity(bright) >= 0.85 at blur 2"
+DARKENED = "sensitivity(dark) >= 0.9 at brightness 5"
+CLOSE = "sensitivity(dark) >= 0.9999"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the cases and the models, which is the current one."""
+    folder = tmp_path_factory.mktemp("stress")
+    picture_folder(folder / "A", CASES)
+    (folder / "readers.py").write_text(READERS)
+    (folder / "readers.yaml").write_text(CONTRACT)
+    for name, lines in (("met", [BLURRED]), ("broken", [BLURRED, DARKENED, CLOSE]), ("open", [CLOSE])):
+        (folder / f"{name}.yaml").write_text("".join(f"- {line}\n" for line in lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def tested(place, cohorts_of_the_module):
+    return api.stress(model="readers:bright", against="readers:guessing", data="A", rules="broken.yaml", out="out")
+
+
+def test_every_rule_has_its_answer_and_a_broken_one_decides_the_exit_code(tested):
+    assert [one["answer"] for one in tested.answers] == ["yes", "yes", "no", "not enough data"]
+    assert tested.answers[0]["rule"] == "fit on clean images"
+    assert tested.exit_code == 3
+    assert tested.result["n"] == CASES
+    assert tested.result["patients"] == CASES // 2
+
+
+def test_shifts_that_fit_the_modality_were_tried_at_five_severities(tested):
+    assert {"quantum_noise", "grid_lines", "marker"} <= set(tested.result["corruptions"])
+    assert "rician_noise" not in tested.result["corruptions"]
+    assert all([row["severity"] for row in rows] == [1, 2, 3, 4, 5] for rows in tested.result["corruptions"].values())
+    assert tested.result["harm"]["conditions"][0]["stands"]
+    assert tested.result["time"]["images"] == CASES * 5 * len(tested.result["corruptions"])
+
+
+def test_two_models_are_compared_on_the_same_cases(tested):
+    assert tested.result["compared"][0]["gain"]["stands"]
+    assert "guessing" in (tested.folder / "stress.html").read_text()
+
+
+def test_the_folder_is_private_and_the_page_stands_alone_and_shows_nobody(tested):
+    assert tested.folder.stat().st_mode & 0o777 == 0o700
+    page = (tested.folder / "stress.html").read_text()
+    assert "<img" not in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "sensitivity(dark) &gt;= 0.9 at brightness 5" in page
+    for text in (page, (tested.folder / "stress.json").read_text()):
+        assert not any(f"p{number}," in text or f"{number:03d}.png" in text for number in range(CASES))
+    assert {"failures.png", "shifts.png", "answers.npz", "draws.parquet"} <= {path.name for path in tested.folder.iterdir()}
+
+
+def test_what_was_drawn_makes_a_shifted_image_again(tested):
+    """The answer to a shifted image that is made from the table alone is the model's."""
+    import torch
+
+    from evaluation.shifts import Draw, shift
+
+    stored = np.load(tested.folder / "answers.npz")
+    drawn = pd.read_parquet(tested.folder / "draws.parquet")
+    number = list(stored["conditions"]).index("collimation 3")
+    from PIL import Image
+
+    file = sorted((Path("A")).rglob("*.png"))[0]
+    own = drawn[(drawn["case"] == 0) & (drawn["shift"] == "collimation")].set_index("parameter")["value"]
+    parameters = {name: torch.tensor(float(value)).reshape(1, 1, 1, 1) for name, value in own.items()}
+    x = torch.from_numpy(np.asarray(Image.open(file), np.float32) / 255)[None, None]
+    made = shift(x, "collimation", 3, Draw(parameters, lambda k: x)).numpy()
+    p = 1 / (1 + np.exp(-(made.mean() - 0.49) * 30))
+    assert stored["probabilities"][number, 0, 1] == pytest.approx(p, abs=1e-4)
+
+
+def test_the_same_test_again_gives_the_same_numbers(tested):
+    again = api.stress(model="readers:bright", data="A", rules="met.yaml", out="again")
+    assert again.exit_code == 0
+    assert again.result["corruptions"] == tested.result["corruptions"]
+    unchanged = np.load(again.folder / "answers.npz")["probabilities"]
+    np.testing.assert_array_equal(unchanged, np.load(tested.folder / "answers.npz")["probabilities"])
+
+
+def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
+    found = api.stress(model="readers:guessing", data="A", rules="met.yaml", out="unfit")
+    assert found.answers[0]["answer"] != "yes"
+    assert "corruptions" not in found.result
+    assert found.exit_code in (3, 4)
+    assert found.answers[1]["why"].startswith("shifts were not tried: AUC")
+    assert "not fit on images as they are" in (found.folder / "stress.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "readers:swapped"}, "in another order: declare classes: [bright, dark] in readers.yaml"),
+        ({"model": "readers:absent"}, "readers has no absent"),
+        ({"model": "nowhere:predict"}, "nowhere:predict: ModuleNotFoundError"),
+        ({"rules": "readers.yaml"}, "not a list of 1 to 200 rules"),
+        ({"rules": "absent.yaml"}, "no rules absent.yaml"),
+        ({"data": "nothing"}, "no such folder: give the images as --data"),
+        ({"out": "A"}, "lies in --data"),
+        ({"out": "."}, "holds files, and no stress test"),
+        ({"contract": "absent.yaml"}, "no contract absent.yaml"),
+        ({"memory": 0}, "--memory is in GiB"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_tested_is_one_line(place, changes, said):
+    with pytest.raises(InputError) as error:
+        api.stress(**({"model": "readers:bright", "data": "A", "out": "refused"} | changes))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+PLAIN = Contract((24, 26), 1, "NCHW", "float32", (0.0, 1.0), (), (), "stretch", CLASSES, "probabilities", True, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds", "why", "said"),
+    [
+        ("dies", Bounds(), "crash", "readers:dies ended its process (SIGSEGV)"),
+        ("sleeps", Bounds(seconds=-59.5), "slow", "readers:sleeps gave no answer in 0 s"),
+        ("grows", Bounds(memory=3 << 29), "memory", "readers:grows needs more than 1.5 GiB of memory"),
+        ("raises", Bounds(), "run", "readers:raises: KeyError: 'the images are upside down\\nand more'"),
+    ],
+)
+def test_a_model_that_misbehaves_costs_itself_only(place, name, bounds, why, said):
+    images, _ = brightness_images(1)
+    with Child(f"readers:{name}", "callable", "cpu", bounds) as child:
+        child.load()
+        with pytest.raises(ModelFailed) as failed:
+            child.raw(list(images), PLAIN)
+    assert failed.value.why == why
+    assert said in str(failed.value)
+    assert not child.process.is_alive()
+
+
+def test_what_a_model_prints_goes_nowhere(place, capfd):
+    images, _ = brightness_images(2)
+    with Child("readers:noisy", "callable", "cpu", Bounds()) as child:
+        child.load()
+        assert child.raw(list(images), PLAIN)[1].shape == (2, 2)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_synthetic_cases_are_asked_only_where_judges_are_sure_and_are_called_hypotheses(place, monkeypatch):
+    """Here the judges may not learn long enough, so that they are sure of nothing."""
+    from pipeline.models import synthetic
+
+    monkeypatch.setattr(synthetic, "CEILING", 640)
+    found = api.stress(model="readers:bright", data="A", synthetic="A", out="with-synthetic").result["synthetic"]
+    assert (found["images"], found["kept"]) == (CASES, 0)
+    assert all("was still learning" in one["unfit"] for one in found["classes"].values())
+    page = (place / "with-synthetic" / "stress.html").read_text()
+    assert "Synthetic cases: hypotheses" in page
+    assert "was still learning" in page
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_answers_and_ends_with_the_exit_code(command, place):
+    done = command("stress", "--model", "readers:bright", "--data", "A", "--rules", "open.yaml", "--out", "by-command", cwd=place)
+    assert done.returncode == 4, done.stderr
+    assert "not enough data: sensitivity(dark) >= 0.9999" in " ".join(done.stdout.split())
+    assert json.loads((place / "by-command" / "stress.json").read_text())["model"]["name"] == "readers:bright"

@@ -1,0 +1,94 @@
+"""The cases of a stress test: who is read, as what, and what is left out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foreign_models import CLASSES, picture_folder
+
+from pipeline import api
+from pipeline.errors import InputError
+from pipeline.models import cases as sources
+from pipeline.models.cases import Cases
+
+KEY = b"k" * 32
+
+
+def opened(data: Path, labels: Path | None = None, names: tuple[str, ...] = CLASSES) -> Cases:
+    return sources.opened(data, labels, KEY, data.parent / "unpacked", names, "DX")
+
+
+def test_pictures_keep_their_size_their_patients_and_their_attributes(tmp_path: Path) -> None:
+    cases = opened(picture_folder(tmp_path / "A", 24))
+    found = list(cases.read())
+    assert {case.image.shape for case in found} == {(1, 24, 26)}
+    assert all(case.image.dtype == np.uint8 for case in found)
+    test = sources.labelled([case.row for case in found], cases.classes, CLASSES)
+    assert len(np.unique(test.groups)) == 12
+    assert np.bincount(test.labels).tolist() == [12, 12]
+    assert set(test.attributes["sex"]) == {"F", "M"}
+    sample = cases.sample()
+    assert len(sample) == 8
+    assert sum(case.row["findings"].index(1) for case in sample) == 4, "half of either class"
+    assert [case.task for case in cases.read([3, 5])] == [3, 5]
+
+
+def test_columns_follow_the_models_order_of_the_classes(tmp_path: Path) -> None:
+    cases = opened(picture_folder(tmp_path / "A", 8))
+    rows = [case.row for case in cases.read()]
+    one, other = (sources.labelled(rows, cases.classes, names).labels for names in (CLASSES, CLASSES[::-1]))
+    np.testing.assert_array_equal(one, 1 - other)
+
+
+def test_class_folders_do_without_a_table(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "A", 8)
+    (folder / "labels.csv").unlink()
+    cases = opened(folder)
+    assert cases.classes == ("bright", "dark")
+    assert not cases.settings.patients
+    assert len(list(cases.read())) == 8
+
+
+def test_dicom_is_read_as_it_is_displayed_and_what_is_no_case_is_counted(tmp_path: Path) -> None:
+    api.phantom(tmp_path / "D", patients=6)
+    cases = opened(tmp_path / "D")
+    found = list(cases.read())
+    assert len(found) >= 6
+    assert {case.row["modality"] for case in found} == {"DX"}
+    assert all(case.image.dtype == np.uint16 for case in found)
+    assert cases.settings.patients
+    assert cases.left_out["not a DICOM file"] >= 1
+    told = str([dict(case.row) for case in found])
+    assert "Infirmary" not in told, "sites are pseudonyms"
+
+
+def test_an_archive_means_the_models_outputs_by_their_index(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (10, 28, 28, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", test_images=images, test_labels=np.arange(10)[:, None] % 2)
+    cases = opened(tmp_path / "x.npz", names=("negative", "positive"))
+    found = list(cases.read())
+    assert cases.classes == ("negative", "positive")
+    assert {case.image.shape for case in found} == {(3, 28, 28)}
+
+
+def test_data_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "A", 6)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in folder.rglob("*.png"):
+        file.rename(flat / file.name)
+    with pytest.raises(InputError, match="has no labels: sort the images into a folder for each class"):
+        opened(flat)
+    with pytest.raises(InputError, match=r"no label table x\.csv"):
+        opened(flat, tmp_path / "x.csv")
+    lines = ["file,label", *(f"{file.name},dark" for file in sorted(flat.iterdir()))]
+    (tmp_path / "y.csv").write_text("\n".join(lines) + "\n")
+    assert len(list(opened(flat, tmp_path / "y.csv").read())) == 6
+
+
+def test_batches_hold_so_many_images_and_so_many_bytes(tmp_path: Path) -> None:
+    cases = opened(picture_folder(tmp_path / "A", 10))
+    size = 4 * 24 * 26
+    assert [len(batch) for batch in sources.batched(cases.read(), 4, 1 << 20)] == [4, 4, 2]
+    assert [len(batch) for batch in sources.batched(cases.read(), 4, 3 * size)] == [3, 3, 3, 1]
+    assert [len(batch) for batch in sources.batched(cases.read(), 4, 1)] == [1] * 10, "one that is larger goes alone"

@@ -1,0 +1,214 @@
+"""What is said of somebody's classifier, from made-up probabilities of which the truth is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evaluation import rules as accept
+from evaluation.data import Labelled
+from evaluation.foreign import ABSTAINED, Answers, compared, fit, gaps, judged, labels_only
+from evaluation.intervals import to_json
+from evaluation.metrics import Floats, macro_auc
+from evaluation.shifts import fitting
+
+NAMES = ("normal", "effusion", "nodule")
+SHIFTS = fitting("DX", 1)
+
+
+def scores(labels: np.ndarray, rng: np.random.Generator, strength: float) -> Floats:
+    logits = rng.normal(0, 1, (len(labels), 3)) + strength * np.eye(3)[labels]
+    p = np.exp(logits)
+    return p / p.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def cases() -> Labelled:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 400, p=[0.5, 0.3, 0.2])
+    sex = np.where(np.arange(400) % 3, "F", "M")
+    sex[:5] = ""
+    return labels_only((labels[:, None] == np.arange(3)).astype(np.int8), np.arange(400) // 2, {"sex": sex})
+
+
+@pytest.fixture(scope="module")
+def answers(cases: Labelled) -> Answers:
+    """Blur at 5 turns half of the effusions into confident normals; noise does nothing; contrast makes the model less sure, not worse."""
+    p = scores(cases.labels, np.random.default_rng(1), 4)
+    struck = p.copy()
+    struck[np.flatnonzero(cases.labels == 1)[::2]] = [0.98, 0.01, 0.01]
+    unsure = np.sqrt(np.sqrt(p))
+    unsure /= unsure.sum(axis=1, keepdims=True)
+    return Answers(p, {("blur", 5): struck, ("noise", 1): p.copy(), ("contrast", 2): unsure})
+
+
+def test_the_shift_that_adds_confident_errors_is_the_harm_and_the_others_are_none(answers: Answers, cases: Labelled) -> None:
+    found = judged(answers, cases, NAMES)
+    first, *others = found["harm"]["conditions"]
+    assert (first["shift"], first["severity"], first["stands"]) == ("blur", 5, True)
+    added = (answers.shifted["blur", 5].argmax(axis=1) != cases.labels).mean() - (answers.clean.argmax(axis=1) != cases.labels).mean()
+    assert first["more"].by.value == pytest.approx(added, abs=0.01)
+    assert not any(one["stands"] for one in others)
+    assert found["harm"]["clean"]["kept"].value == pytest.approx(1 - ABSTAINED, abs=0.005)
+    unsure = next(one for one in others if one["shift"] == "contrast")
+    assert unsure["kept"].value < 0.2, "it abstains, which is no silent error"
+    by_brier = {row["shift"]: row["more"] for row in found["calibration"]}
+    assert by_brier["contrast"].stands
+    assert by_brier["contrast"].by.value > 0, "but its probabilities are worse"
+    assert by_brier["noise"].by.value == 0
+    json.dumps(to_json(found), allow_nan=False)
+
+
+def test_the_class_that_is_missed_is_named_with_its_drop(answers: Answers, cases: Labelled) -> None:
+    found = judged(answers, cases, NAMES)["sensitivities"]
+    [blurred] = [row for row in found["effusion"] if row["shift"] == "blur"]
+    effusion = cases.labels == 1
+    drop = (answers.clean.argmax(axis=1)[effusion] == 1).mean() - (answers.shifted["blur", 5].argmax(axis=1)[effusion] == 1).mean()
+    assert blurred["drop"].by.value == pytest.approx(drop)
+    assert blurred["drop"].stands
+    assert not any(row["drop"].stands for row in found["nodule"] + found["normal"])
+
+
+def test_a_class_of_few_patients_has_no_drops(answers: Answers, cases: Labelled) -> None:
+    rows = np.r_[np.flatnonzero(cases.labels != 2), np.flatnonzero(cases.labels == 2)[:6]]
+    few = Answers(answers.clean[rows], {key: p[rows] for key, p in answers.shifted.items()})
+    assert judged(few, cases.take(rows), NAMES)["sensitivities"]["nodule"] == {"few": 11}
+
+
+@pytest.mark.parametrize(
+    ("strength", "n", "answer", "why"),
+    [
+        (4.0, 400, "yes", "on clean images"),
+        (0.0, 400, "no", "below 0.7, there is nothing to lose"),
+        (0.6, 120, "not enough data", "may be below 0.7"),
+        (4.0, 20, "not enough data", "patients, and fewer than 11 say nothing of it"),
+    ],
+)
+def test_fitness_is_said_first(cases: Labelled, strength: float, n: int, answer: str, why: str) -> None:
+    some = cases.take(np.arange(n))
+    found = fit(scores(some.labels, np.random.default_rng(3), strength), some)
+    assert found.answer == answer, found
+    assert why in found.why
+
+
+def test_a_class_without_cases_hinders_nothing(cases: Labelled) -> None:
+    two = cases.take(cases.labels != 2)
+    assert fit(scores(two.labels, np.random.default_rng(3), 4), two).answer == "yes"
+    assert (
+        fit(scores(two.labels, np.random.default_rng(3), 4)[:50], two.take(np.flatnonzero(two.labels == 0)[:50])).answer
+        == "not enough data"
+    )
+
+
+def test_a_subgroup_that_is_missed_more_often_has_its_gap_to_the_others(cases: Labelled) -> None:
+    p = scores(cases.labels, np.random.default_rng(1), 4)
+    sex = cases.attributes["sex"]
+    missed = np.flatnonzero((sex == "F") & (cases.labels == 1))
+    p[missed[::2]] = [0.98, 0.01, 0.01]
+    rows = {(row["value"], row["class"]): row for row in gaps(p, cases, NAMES)}
+    assert rows["F", "effusion"]["gap"].stands
+    hits = p.argmax(axis=1) == 1
+    others = (cases.labels == 1) & (sex == "M")
+    assert rows["F", "effusion"]["gap"].by.value == pytest.approx(hits[others].mean() - hits[missed].mean()), "who has no value is neither"
+    assert rows["F", "effusion"]["sensitivity"].value == pytest.approx(hits[missed].mean())
+    assert rows["M", "effusion"]["gap"].by.value == pytest.approx(-rows["F", "effusion"]["gap"].by.value)
+    assert not rows["F", "nodule"]["gap"].stands
+
+
+def test_a_gaps_interval_is_that_of_two_independent_shares() -> None:
+    """With one row a patient, the standard error is that of a difference of proportions."""
+    rng = np.random.default_rng(2)
+    labels, sex = np.repeat([0, 1], 600), np.where(rng.random(1200) < 0.4, "F", "M")
+    cases = labels_only((labels[:, None] == np.arange(2)).astype(np.int8), np.arange(1200), {"sex": sex})
+    p = np.where(rng.random((1200, 1)) < 0.8, np.eye(2)[labels], 1 - np.eye(2)[labels])
+    [row] = [row for row in gaps(p, cases, ("a", "b")) if (row["value"], row["class"]) == ("F", "b")]
+    shares = [(p.argmax(axis=1) == 1)[(labels == 1) & (sex == one)] for one in ("F", "M")]
+    error = np.sqrt(sum(one.mean() * (1 - one.mean()) / len(one) for one in shares))
+    assert (row["gap"].by.high - row["gap"].by.low) / 2 == pytest.approx(1.96 * error, rel=0.03)
+
+
+def test_two_models_are_paired_on_the_same_cases(answers: Answers, cases: Labelled) -> None:
+    worse = scores(cases.labels, np.random.default_rng(9), 1)
+    other = Answers(worse, {key: worse if key[0] != "blur" else p for key, p in answers.shifted.items()})
+    rows = compared(answers, other, cases)
+    assert rows[0]["shift"] is None
+    assert rows[0]["gain"].by.value == pytest.approx(macro_auc(answers.clean, cases.labels) - macro_auc(worse, cases.labels))
+    assert rows[0]["gain"].stands
+    [blurred] = [row for row in rows if row["shift"] == "blur"]
+    assert blurred["gain"].by.value == 0
+    assert not blurred["gain"].stands
+
+
+def asked(text: str, answers: Answers, cases: Labelled, against: Answers | None = None) -> accept.Answered:
+    rule = accept.parsed(text, NAMES, SHIFTS, against=against is not None)
+    return accept.answered([rule], answers, cases, NAMES, against)[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer"),
+    [
+        ("sensitivity(effusion) >= 0.85", "yes"),
+        ("sensitivity(effusion) >= 0.85 at blur 5", "no"),
+        ("sensitivity(effusion) <= 0.85 at blur 5", "yes"),
+        ("sensitivity(effusion) >= 0.85 at noise 1", "yes"),
+        ("specificity(normal) >= 0.5 at blur 5", "yes"),
+        ("auc(nodule) >= 0.9", "yes"),
+        ("auc_drop <= 0.01 at blur 5", "no"),
+        ("accuracy >= 0.9 at blur 5", "no"),
+        ("balanced_accuracy >= 0.8", "yes"),
+        ("brier <= 0.2 at noise 1", "yes"),
+        ("sensitivity(effusion) >= 0.8 in sex=F", "yes"),
+        ("sensitivity(effusion) >= 0.8 in sex=X", "not enough data"),
+        ("sensitivity(effusion) >= 0.8 in site=a", "not enough data"),
+    ],
+)  # fmt: skip
+def test_a_rule_is_answered(rule: str, answer: str, answers: Answers, cases: Labelled) -> None:
+    found = asked(rule, answers, cases)
+    assert found.answer == answer, found
+    assert found.rule == rule
+
+
+def test_a_bound_inside_the_interval_is_not_decided_and_it_is_said_how_many_would(answers: Answers, cases: Labelled) -> None:
+    value = asked("sensitivity(effusion) >= 0.1", answers, cases).measured
+    found = asked(f"sensitivity(effusion) >= {(value.value + value.low) / 2:.4f}", answers, cases)
+    assert found.answer == "not enough data"
+    assert "about 4 times as many patients" in found.why
+    exact = asked(f"sensitivity(effusion) >= {value.value}", answers, cases)
+    assert exact.answer == "not enough data"
+    assert "times" not in exact.why
+
+
+def test_no_is_said_at_a_confidence_that_holds_for_all_rules(answers: Answers, cases: Labelled) -> None:
+    """A bound just above one interval is broken where it is the one rule, and undecided among a hundred."""
+    high = asked("sensitivity(effusion) >= 0.1 at blur 5", answers, cases).measured.high
+    rule = accept.parsed(f"sensitivity(effusion) >= {high + 0.01:.4f} at blur 5", NAMES, SHIFTS, against=False)
+    assert accept.answered([rule], answers, cases, NAMES)[0].answer == "no"
+    assert accept.answered([rule] * 100, answers, cases, NAMES)[0].answer == "not enough data"
+
+
+def test_a_gain_is_over_the_other_model(answers: Answers, cases: Labelled) -> None:
+    worse = scores(cases.labels, np.random.default_rng(9), 1)
+    other = Answers(worse, dict.fromkeys(answers.shifted, worse))
+    assert asked("auc_gain >= 0.05", answers, cases, other).answer == "yes"
+    assert asked("auc_gain >= 0.05", other, cases, answers).answer == "no"
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("the model is good", "cannot be read: write MEASURE"),
+        ("sensitivity >= 0.8", "sensitivity is no measure of all classes: use auc, accuracy"),
+        ("accuracy(normal) >= 0.8", "accuracy is no measure of one class"),
+        ("sensitivity(mass) >= 0.8", "no class mass: use normal, effusion, nodule"),
+        ("auc >= 0.8 at fog 2", "fog is no shift: use blur"),
+        ("auc >= 0.8 at rician_noise 2", "rician_noise does not fit these images"),
+        ("auc >= 0.8 at blur 6", "severities are 1 to 5"),
+        ("auc_drop <= 0.1", "a drop needs a shift"),
+        ("auc_gain >= 0", "a gain needs a second model"),
+    ],
+)
+def test_what_is_no_rule_is_said(rule: str, said: str) -> None:
+    with pytest.raises(accept.RuleError, match="rule ") as error:
+        accept.parsed(rule, NAMES, SHIFTS, against=False)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
