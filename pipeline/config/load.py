@@ -131,7 +131,7 @@ def config_of(data: dict[str, Any], overrides: Sequence[str] = (), where: str = 
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds, read as a configuration is. Raises InputError where it is missing or no such YAML."""
     with system_refusals(path):
-        return _parse(_text(path), str(path))
+        return parse(_text(path), str(path))
 
 
 def _text(path: Path) -> str:

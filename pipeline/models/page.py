@@ -8,8 +8,9 @@ from typing import Any
 import jinja2
 
 from pipeline.release.cards import software_version, template
-from pipeline.release.report import heat_table, prevalence_table, subgroup_plot, title, worst_drops
+from pipeline.release.report import heat_table, prevalence_table, subgroup_plot, worst_drops
 from pipeline.release.results import dig, interval, number
+from pipeline.release.words import title
 
 MOST_HARM = 20
 HEADLINES = {
