@@ -154,8 +154,9 @@ def _write(
     # By the pixels, so that subjects of two sets never meet in a PACS; the set itself tells them.
     table = Table(pixels[:8], model.classes)
     further = [(str(seed), str(np.float32(model.section.guidance_scale))) for seed in seeds]
-    for folder in table.folders() - (set() if cleared else {contents.DICOM}):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    places = {(out / table.picture(0, label)).parent for label in labels.tolist()} | ({out / contents.DICOM} if cleared else set())
+    for folder in places:
+        folder.mkdir(parents=True, exist_ok=True)
     with reporter.progress("writing images", len(labels)) as done:
         for number, (image, label) in enumerate(zip(images, labels.tolist())):
             text = contents.PICTURE_TEXT if cleared else UNAUDITED

@@ -75,6 +75,7 @@ def test_images_of_weights_that_are_not_cleared_are_patient_data(run: Path, tmp_
     assert (made.images, made.cleared) == (3, False)
     assert stat.S_IMODE((tmp_path / "more").stat().st_mode) == 0o700
     assert not list(tmp_path.rglob("*.dcm"))
+    assert [path.name for path in (tmp_path / "more" / "images").iterdir()] == ["ill"]
     assert not (tmp_path / "more" / "dicom").exists()
     assert "patient data" in (tmp_path / "more" / "UNAUDITED-PATIENT-DATA.txt").read_text()
     assert texts(tmp_path / "more") == {"unaudited synthetic image: patient data until it is judged, not for diagnosis"}
