@@ -9,7 +9,6 @@ from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, patients, source, table
 from pipeline.ingest.labels import Labels
-from pipeline.ingest.readers import archive
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,8 @@ def _phantom(patients: int) -> tuple[int, None, int]:
 
 def _published(ingest: IngestConfig) -> Glance:
     """A MedMNIST set, if its file is there already."""
+    from pipeline.ingest.readers import archive
+
     path = source.locations(ingest)["ingest.path"]
     if not path.is_file():
         return Glance("image", None, None, notes=(f"{path} is not there yet: ingest downloads it",))
