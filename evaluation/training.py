@@ -38,9 +38,9 @@ RISE = 16
 """Steps over which the learning rate rises."""
 CHECK = 2048
 """Images between two looks at the held-out patients."""
-LEAST = 256
-"""Steps without a gain before a training ends, at the least: the first ones leave the averaged network worse than chance, and a rare
-finding is learned after the common ones. The small network was seen to pause for half as many."""
+LEAST = 16_384
+"""Images without a gain before a training ends, at the least: the first batches leave the averaged network worse than chance, and a rare
+finding is learned long after the common ones."""
 PATIENCE = 0.33
 """A training ends when a third as many images again as it had at its best have brought no gain."""
 GAIN = 0.03, 0.02
@@ -213,7 +213,7 @@ class Learner:
         share, nats = GAIN
         if loss < self.best - (nats if math.isinf(self.best) else max(share * self.best, nats)):
             self.best, self.gained = loss, seen
-        self.settled = self.settled or seen - self.gained >= max(LEAST * BATCH[self.kind], PATIENCE * self.gained)
+        self.settled = self.settled or seen - self.gained >= max(LEAST, PATIENCE * self.gained)
 
     def trained(self) -> Trained:
         """The state that was kept."""
@@ -309,11 +309,11 @@ def _in_turn(learners: Sequence[Learner], steps: int) -> None:
 
 
 def _optimisers(network: Network, kind: Kind, rate: Tensor) -> list[torch.optim.Optimizer]:
-    """Muon for the small network's 3x3 kernels beyond the first, AdamW for the rest, at one learning rate that is read from the device.
+    """Muon for the small network's kernels beyond the first, AdamW for the rest, at one learning rate that is read from the device.
 
     ResNet-18 keeps AdamW alone: Muon was measured on the small network only.
     """
-    kernels = [p for p in network.parameters() if kind == "small" and p.ndim == 4 and p.shape[1] >= 16 and p.shape[-1] > 1]
+    kernels = [p for p in network.parameters() if kind == "small" and p.ndim == 4 and min(p.shape[:2]) >= 16]
     inside = {id(p) for p in kernels}
     others = [p for p in network.parameters() if id(p) not in inside]
     graph = rate.device.type == "cuda"

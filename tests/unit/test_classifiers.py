@@ -17,7 +17,7 @@ from evaluation.training import BATCH, Task, equal_classes, train
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
     """Blobs are learned at once: plateaus are looked for within hundreds of images."""
-    with mock.patch.object(training, "CHECK", 512), mock.patch.object(training, "LEAST", 64):
+    with mock.patch.object(training, "CHECK", 512), mock.patch.object(training, "LEAST", 2048):
         yield
 
 
