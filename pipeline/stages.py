@@ -75,7 +75,7 @@ STAGES = (
     ),
     Stage(
         "evaluate",
-        4,
+        3,
         ("ingest", "generate"),
         "pipeline.evaluate:run",
         False,
@@ -83,7 +83,7 @@ STAGES = (
         "evaluation.json, judges.safetensors, samples.png (local eyes only)",
     ),
     Stage(
-        "stress", 4, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
+        "stress", 3, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
     ),
     Stage(
         "release",
