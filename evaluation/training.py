@@ -3,11 +3,12 @@
 The learning rate is constant after a short rise, and what is judged is the average of the weights over the last part of the training
 (Polyak & Juditsky 1992), so that a training can end whenever its plateau is reached: no schedule has to know its length beforehand.
 Images lie on the device, what is drawn is drawn beforehand, and nothing waits for the device within the loop. On a GPU one step of all
-networks is one CUDA graph with a branch for each; on a CPU each network has a core.
+networks is one CUDA graph with a branch for each; on a CPU each network has a core when its turn has come.
 """
 
 from __future__ import annotations
 
+import collections
 import copy
 import functools
 import math
@@ -45,6 +46,8 @@ ranks ever better seems ever worse, since it grows too sure of the few that it g
 AVERAGED_EVERY = 8
 AVERAGED = 16.0
 """Sharpness of the average: it spans about a sixteenth of the training so far."""
+TURN_STEPS = 8
+"""Steps that a core takes of one network before the next one's turn."""
 WARM_UP = 3
 """Steps taken before a CUDA graph is captured; libraries allocate and choose their kernels in the first ones."""
 TURN, ZOOM, TONE = 10.0, 0.1, 0.15
@@ -233,7 +236,7 @@ class Learner:
 
 
 class _Lockstep:
-    """Takes learners through steps: on a CPU each on its core, on a GPU all at the same time by one CUDA graph."""
+    """Takes learners through steps: on a CPU as many at a time as there are cores, on a GPU all at once by one CUDA graph."""
 
     def __init__(self, device: str) -> None:
         self.device, self.warm = device, 0
@@ -244,7 +247,7 @@ class _Lockstep:
     def __call__(self, learners: list[Learner], steps: int) -> None:
         """``steps`` steps of each learner and a look at its held-out images."""
         if self.device != "cuda":
-            one_a_core([functools.partial(_advance, learner, steps) for learner in learners], self.device)
+            _in_turn(learners, steps)
             return
         if learners != self.members:
             self.members, self.graph = list(learners), None
@@ -283,11 +286,25 @@ class _Lockstep:
         return graph.replay
 
 
-def _advance(learner: Learner, steps: int) -> None:
-    for _ in range(steps):
-        learner.advance()
-        learner.counted()
-    learner.check()
+def _in_turn(learners: Sequence[Learner], steps: int) -> None:
+    """``steps`` steps of each learner and its look, some at a time by whichever core is free: three learners keep two cores busy."""
+    waiting = collections.deque((learner, steps) for learner in learners)
+
+    def work() -> None:
+        while True:
+            try:
+                learner, left = waiting.popleft()
+            except IndexError:  # What others hold they take to its end.
+                return
+            for _ in range(min(left, TURN_STEPS)):
+                learner.advance()
+                learner.counted()
+            if left > TURN_STEPS:
+                waiting.append((learner, left - TURN_STEPS))
+            else:
+                learner.check()
+
+    one_a_core([work] * min(len(learners), torch.get_num_threads()), "cpu")
 
 
 def _floats(network: Network) -> list[Tensor]:

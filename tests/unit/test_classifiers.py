@@ -108,6 +108,20 @@ def test_training_is_a_function_of_its_seed_whether_alone_or_together(data: tupl
     np.testing.assert_array_equal(alone.classifier.predict(choose.images), first)
 
 
+def test_three_trainings_on_two_cores_are_what_each_is_alone(data: tuple[Labelled, Labelled]) -> None:
+    """They take turns, each core with whichever comes next, and every one has its steps and its looks."""
+    tasks, threads = [task(*data, seed) for seed in (1, 2, 3)], torch.get_num_threads()
+    alone = [train([one], kind="small", ceiling=1024, device="cpu")[0] for one in tasks]
+    try:
+        torch.set_num_threads(2)
+        together = train(tasks, kind="small", ceiling=1024, device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(alone, together):
+        assert [seen for seen, _ in other.curve] == [512, 1024]
+        np.testing.assert_allclose(one.classifier.predict(data[1].images), other.classifier.predict(data[1].images), atol=1e-3)
+
+
 @pytest.mark.slow
 def test_together_nobody_stops_before_the_last(data: tuple[Labelled, Labelled]) -> None:
     learn, choose = data
