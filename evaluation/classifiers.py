@@ -19,6 +19,8 @@ from evaluation.precision import bf16_pays
 
 Kind = Literal["small", "resnet18"]
 Result = TypeVar("Result")
+WHITE = 1e-2
+"""Share of the largest variance of patches that is added to all when they are made alike."""
 
 
 class Network(nn.Module):
@@ -99,6 +101,28 @@ def _initialise(network: Network, generator: torch.Generator) -> Network:
     nn.init.normal_(network.head.weight, std=0.01, generator=generator)
     nn.init.zeros_(network.head.bias)
     return network
+
+
+def whiten(network: Network, images: Tensor) -> None:
+    """Turn a small network's first kernels, as they were drawn, to where the patches of such images are uncorrelated (as Page 2019 does).
+
+    Neighbouring pixels are nearly equal, so that kernels drawn without regard to it all see an image's brightness, and what is finer is
+    learned late. From w ~ N(0, s² I) they become w Σ^(−1/2), of the same total norm.
+
+    Args:
+        network: of kind ``small``, untrained.
+        images: some of those that it will learn from, ``[n, C, H, W]``; Σ is their patches' covariance, to whose eigenvalues
+            :data:`WHITE` times the largest is added, below which differences are noise.
+    """
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    step = max(1, max(images.shape[2:]) // 32)
+    patches = functional.unfold(images, first.kernel_size, stride=step).transpose(1, 2).flatten(0, 1).double()
+    values, vectors = torch.linalg.eigh(patches.T.cov(correction=0).cpu())
+    scale = (values.clamp(min=0) + WHITE * values[-1] + torch.finfo(torch.float64).tiny).rsqrt()
+    with torch.no_grad():
+        drawn = first.weight.cpu().double().flatten(1)
+        turned = drawn @ (vectors * scale) @ vectors.T
+        first.weight.copy_((turned * drawn.norm() / turned.norm()).reshape(first.weight.shape))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from evaluation.judges import unfit
 from evaluation.metrics import Estimate, Floats, hanley_mcneil
 from evaluation.training import Task, train
 
-VERSION = 1
+VERSION = 2
 """Of the panel: raised when its judges change, so that scores of different releases are not held against each other."""
 AIM = 0.05
 """How far above real against real the panel's best may lie for synthetic images to count as hard to tell."""

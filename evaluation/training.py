@@ -3,11 +3,12 @@
 The learning rate is constant after a short rise, and what is judged is the average of the weights over the last part of the training
 (Polyak & Juditsky 1992), so that a training can end whenever its plateau is reached: no schedule has to know its length beforehand.
 Images lie on the device, what is drawn is drawn beforehand, and nothing waits for the device within the loop. On a GPU one step of all
-networks is one CUDA graph with a branch for each; on a CPU each network has a core.
+networks is one CUDA graph with a branch for each; on a CPU each network has a core when its turn has come.
 """
 
 from __future__ import annotations
 
+import collections
 import copy
 import functools
 import math
@@ -21,20 +22,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from evaluation.classifiers import Classifier, Kind, Network, fast, make_classifier, one_a_core
+from evaluation.augmentation import augmented, draw_augmentation, draw_shift, shift
+from evaluation.classifiers import Classifier, Kind, Network, fast, make_classifier, one_a_core, whiten
 from evaluation.data import Labelled
 from evaluation.metrics import Floats
+from evaluation.muon import Muon
 
-BATCH = 64
-LEARNING_RATE = {"small": 4e-3, "resnet18": 5e-4}
+BATCH = {"small": 32, "resnet18": 64}
+"""Images a step: half of them cost the small network a fifth more an image, and it learns from two thirds as many."""
+LEARNING_RATE = {"small": 8e-3, "resnet18": 5e-4}
 WEIGHT_DECAY = 0.02
+LOOKED_AT = 8
+"""Batches, the first to come, on whose patches the first layer is made to look."""
 RISE = 16
 """Steps over which the learning rate rises."""
 CHECK = 2048
 """Images between two looks at the held-out patients."""
-LEAST = 16_384
-"""Images without a gain before a training ends, at the least: the first batches leave the averaged network worse than chance, and a rare
-finding is learned long after the common ones."""
+LEAST = 256
+"""Steps without a gain before a training ends, at the least: the first ones leave the averaged network worse than chance, and a rare
+finding is learned after the common ones. The small network was seen to pause for half as many."""
 PATIENCE = 0.33
 """A training ends when a third as many images again as it had at its best have brought no gain."""
 GAIN = 0.03, 0.02
@@ -45,10 +51,10 @@ ranks ever better seems ever worse, since it grows too sure of the few that it g
 AVERAGED_EVERY = 8
 AVERAGED = 16.0
 """Sharpness of the average: it spans about a sixteenth of the training so far."""
+TURN_STEPS = 8
+"""Steps that a core takes of one network before the next one's turn."""
 WARM_UP = 3
 """Steps taken before a CUDA graph is captured; libraries allocate and choose their kernels in the first ones."""
-TURN, ZOOM, TONE = 10.0, 0.1, 0.15
-"""Classical augmentation: degrees, share of the size, share of contrast and brightness. Never a flip: the side can be the finding."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def train(
     together: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[Trained]:
-    """Train a network for every task with AdamW until it reaches its plateau, or has seen ``ceiling`` images.
+    """Train a network for every task until it reaches its plateau, or has seen ``ceiling`` images.
 
     Args:
         together: nobody stops before all have reached their plateau, so that all have the same compute.
@@ -128,18 +134,19 @@ def train(
     moved: dict[int, Tensor] = {}
     for array in (part for task in tasks for part in (task.images, task.choose.unit)):
         moved.setdefault(id(array), torch.from_numpy(np.ascontiguousarray(array)).to(device))
-    whole = max(1, ceiling // BATCH)
+    batch = BATCH[kind]
+    whole = max(1, ceiling // batch)
     learners = one_a_core([functools.partial(Learner, task, kind, whole, device, moved) for task in tasks], device)
     run = _Lockstep(device)
     active, taken = learners, 0
     while active and taken < whole:
-        steps = min(CHECK // BATCH, whole - taken)
+        steps = min(CHECK // batch, whole - taken)
         run(active, steps)
         taken += steps
         going = [learner for learner in learners if not learner.settled]
         active = going if not together or not going else learners
         if progress is not None:
-            progress(taken * BATCH)
+            progress(taken * batch)
     return [learner.trained() for learner in learners]
 
 
@@ -148,23 +155,22 @@ class Learner:
 
     def __init__(self, task: Task, kind: Kind, steps: int, device: str, moved: dict[int, Tensor]) -> None:
         self.kind, self.device = kind, device
+        self.images, self.labels = moved[id(task.images)], torch.from_numpy(task.labels).to(device)
+        self.order, self.moves = (plan.to(device) for plan in _draw(task, steps, BATCH[kind]))
         network = make_classifier(kind, task.images.shape[1], task.classes, torch.Generator().manual_seed(task.seed))
+        if kind == "small":
+            whiten(network, self.images[self.order[:LOOKED_AT].flatten()])
         self.network = network.to(device).to(memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.network).eval()
         self.mean, self.now = _floats(self.average), _floats(self.network)
-        self.images, self.labels = moved[id(task.images)], torch.from_numpy(task.labels).to(device)
         self.choose, self.truth = moved[id(task.choose.unit)], torch.from_numpy(task.choose.labels).to(device)
         share = torch.bincount(self.truth, minlength=task.classes).double()
         self.weights = (1 / share)[self.truth] / (share > 0).sum()
-        self.order, self.moves = (plan.to(device) for plan in _draw(task, steps))
         self.augment = task.augment
         rates = LEARNING_RATE[kind] * torch.arange(1, steps + 1).div(RISE).clamp(max=1)
         self.rates, self.step = rates.to(device), torch.zeros(1, dtype=torch.int64, device=device)
-        graph = device == "cuda"
         self.rate = torch.zeros((), device=device)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=self.rate if graph else 0.0, weight_decay=WEIGHT_DECAY, fused=True, capturable=graph
-        )
+        self.optimisers = _optimisers(self.network, kind, self.rate)
         self.taken = 0
         self.curve: list[tuple[int, float]] = []
         self.best, self.least, self.gained = np.inf, np.inf, 0
@@ -178,14 +184,12 @@ class Learner:
         rows, moves = (plan.index_select(0, self.step)[0] for plan in (self.order, self.moves))
         change = augmented if self.augment else shift
         batch = change(self.images[rows], moves).contiguous(memory_format=torch.channels_last)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         with fast(self.device):
             functional.cross_entropy(self.network(batch), self.labels[rows]).backward()  # type: ignore[no-untyped-call]
-        if self.device == "cuda":
-            self.rate.copy_(self.rates.index_select(0, self.step)[0])
-        else:
-            self.optimiser.param_groups[0]["lr"] = float(self.rates[self.step])
-        self.optimiser.step()
+        self.rate.copy_(self.rates.index_select(0, self.step)[0])
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
 
     def counted(self) -> None:
@@ -199,7 +203,7 @@ class Learner:
 
     def check(self) -> None:
         """Score the averaged network on the held-out images, keep it where it is the best so far, and see whether it still gains."""
-        (loss, temperature), seen = self._loss(), self.taken * BATCH
+        (loss, temperature), seen = self._loss(), self.taken * BATCH[self.kind]
         self.curve.append((seen, loss))
         if seen <= self.turn:  # neither kept nor settled before it has seen what it is meant to end on
             return
@@ -209,7 +213,7 @@ class Learner:
         share, nats = GAIN
         if loss < self.best - (nats if math.isinf(self.best) else max(share * self.best, nats)):
             self.best, self.gained = loss, seen
-        self.settled = self.settled or seen - self.gained >= max(LEAST, PATIENCE * self.gained)
+        self.settled = self.settled or seen - self.gained >= max(LEAST * BATCH[self.kind], PATIENCE * self.gained)
 
     def trained(self) -> Trained:
         """The state that was kept."""
@@ -233,7 +237,7 @@ class Learner:
 
 
 class _Lockstep:
-    """Takes learners through steps: on a CPU each on its core, on a GPU all at the same time by one CUDA graph."""
+    """Takes learners through steps: on a CPU as many at a time as there are cores, on a GPU all at once by one CUDA graph."""
 
     def __init__(self, device: str) -> None:
         self.device, self.warm = device, 0
@@ -244,7 +248,7 @@ class _Lockstep:
     def __call__(self, learners: list[Learner], steps: int) -> None:
         """``steps`` steps of each learner and a look at its held-out images."""
         if self.device != "cuda":
-            one_a_core([functools.partial(_advance, learner, steps) for learner in learners], self.device)
+            _in_turn(learners, steps)
             return
         if learners != self.members:
             self.members, self.graph = list(learners), None
@@ -283,11 +287,38 @@ class _Lockstep:
         return graph.replay
 
 
-def _advance(learner: Learner, steps: int) -> None:
-    for _ in range(steps):
-        learner.advance()
-        learner.counted()
-    learner.check()
+def _in_turn(learners: Sequence[Learner], steps: int) -> None:
+    """``steps`` steps of each learner and its look, some at a time by whichever core is free: three learners keep two cores busy."""
+    waiting = collections.deque((learner, steps) for learner in learners)
+
+    def work() -> None:
+        while True:
+            try:
+                learner, left = waiting.popleft()
+            except IndexError:  # What others hold they take to its end.
+                return
+            for _ in range(min(left, TURN_STEPS)):
+                learner.advance()
+                learner.counted()
+            if left > TURN_STEPS:
+                waiting.append((learner, left - TURN_STEPS))
+            else:
+                learner.check()
+
+    one_a_core([work] * min(len(learners), torch.get_num_threads()), "cpu")
+
+
+def _optimisers(network: Network, kind: Kind, rate: Tensor) -> list[torch.optim.Optimizer]:
+    """Muon for the small network's 3x3 kernels beyond the first, AdamW for the rest, at one learning rate that is read from the device.
+
+    ResNet-18 keeps AdamW alone: Muon was measured on the small network only.
+    """
+    kernels = [p for p in network.parameters() if kind == "small" and p.ndim == 4 and p.shape[1] >= 16 and p.shape[-1] > 1]
+    inside = {id(p) for p in kernels}
+    others = [p for p in network.parameters() if id(p) not in inside]
+    graph = rate.device.type == "cuda"
+    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=rate, weight_decay=WEIGHT_DECAY, fused=True, capturable=graph)]
+    return [*made, Muon(kernels, lr=rate, weight_decay=WEIGHT_DECAY)] if kernels else made
 
 
 def _floats(network: Network) -> list[Tensor]:
@@ -295,50 +326,16 @@ def _floats(network: Network) -> list[Tensor]:
     return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
-def _draw(task: Task, steps: int) -> tuple[Tensor, Tensor]:
-    """The whole training's image indices ``[steps, BATCH]``, and shifts ``[..., 2]`` or what :func:`augmented` takes ``[..., 6]``."""
+def _draw(task: Task, steps: int, batch: int) -> tuple[Tensor, Tensor]:
+    """The whole training's image indices ``[steps, batch]``, and what moves each image, ``[steps, batch, ...]``."""
     generator = torch.Generator().manual_seed(task.seed)
-    m, height, width = steps * BATCH, *task.images.shape[-2:]
+    m, (height, width) = steps * batch, task.images.shape[-2:]
     weights = equal_classes(task.labels) if task.weights is None else task.weights
     parts = [(weights, m)]
     if task.before is not None:
         first = min(m, task.before[1])
         parts = [(task.before[0], first), (weights, m - first)]
     drawn = [torch.multinomial(torch.from_numpy(w), count, replacement=True, generator=generator) for w, count in parts if count]
-    order = torch.cat(drawn).reshape(steps, BATCH)
-    if task.augment:
-        span = torch.tensor([TURN * torch.pi / 180, ZOOM, 1 / 8, 1 / 8, TONE, TONE])
-        return order, (torch.rand((steps, BATCH, 6), generator=generator) * 2 - 1) * span
-    reach = max(1, min(height, width) // 16)
-    return order, torch.randint(-reach, reach + 1, (steps, BATCH, 2), generator=generator)
-
-
-def shift(images: Tensor, offsets: Tensor) -> Tensor:
-    """Move every image by whole pixels, repeating its border.
-
-    Args:
-        images: ``[n, C, H, W]``.
-        offsets: int64 ``[n, 2]``, down and right.
-    """
-    n, _, height, width = images.shape
-    rows = (torch.arange(height, device=images.device) - offsets[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=images.device) - offsets[:, 1:]).clamp(0, width - 1)
-    item = torch.arange(n, device=images.device)
-    # Advanced indices around the slice put the channel axis last.
-    return images[item[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def augmented(images: Tensor, moves: Tensor) -> Tensor:
-    """Turn, zoom and shift every image, repeating its border, and change its contrast and brightness.
-
-    Args:
-        images: ``[n, C, H, W]`` in -1..1; so is what is returned.
-        moves: ``[n, 6]``: angle in radians, change of size, shift right and down (1 is half the image), of contrast and of brightness.
-    """
-    angle, size, right, down, contrast, brightness = moves.unbind(1)
-    cosine, sine, aspect = angle.cos() / (1 + size), angle.sin() / (1 + size), images.shape[2] / images.shape[3]
-    theta = torch.stack([cosine, -sine * aspect, -right, sine / aspect, cosine, -down], dim=1).reshape(-1, 2, 3)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    tone = moved * (1 + contrast)[:, None, None, None] + brightness[:, None, None, None]
-    return tone.clamp(-1, 1)
+    order = torch.cat(drawn).reshape(steps, batch)
+    moves = draw_augmentation if task.augment else draw_shift
+    return order, moves((steps, batch), (height, width), generator)

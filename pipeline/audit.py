@@ -19,11 +19,11 @@ from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
 from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet, unit_of
-from pipeline.ingest.split import identical, tie
+from pipeline.ingest.split import identical, kept_together
 from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
 from pipeline.regenerate import regenerator
-from pipeline.release.results import interval
+from pipeline.release.figures import audit_figures, summary
 from pipeline.train import load_denoiser
 from privacy import attributes, audit, copy_report, copy_score, judgements, membership, one_run
 
@@ -61,7 +61,7 @@ def run(ctx: Context) -> dict[str, Any]:
         raise InputError(
             f"{overlap} of the synthetic images are images of the holdout, which is thus not what their generator never saw: give others"
         )
-    total = copy_report.searched(len(images), section.planted, regenerated=not foreign)
+    total = copy_report.searched(len(images), len(audited), section.planted, regenerated=not foreign)
     with ctx.reporter.progress("searching for copies", total) as advance:
         found = copy_report.find_copies(
             train,
@@ -97,13 +97,7 @@ def run(ctx: Context) -> dict[str, Any]:
     standing = count_attempt(ctx)  # before anybody can read what came of it
     write_json(ctx.out / "audit.json", report | dataclasses.asdict(standing))
     pair_sheet(images, train.images, found, ctx.out / "pairs.png")
-    shown = report.get("one_run", {})
-    return {
-        "flagged_as_copies": f"{report['copies']['flagged']} of {len(images)}",
-        "search_recall_at_least": round(found.recall_low, 3),
-        **({"membership_auc": interval(report["membership"]["auc"])} if attacked is not None else {}),
-        **{f"epsilon_{subject}_at_least": round(run["epsilon_low"], 2) for subject, run in shown.items()},
-    }
+    return summary(audit_figures(report))
 
 
 def _one_run(ctx: Context, everyone: ImageSet, synthetic: NDArray[np.uint8], device: str) -> dict[str, Any]:
@@ -111,8 +105,7 @@ def _one_run(ctx: Context, everyone: ImageSet, synthetic: NDArray[np.uint8], dev
     rows = everyone.rows["split"].isin(("train", "audit")).to_numpy()
     both = everyone.take(rows)
     # Who shares a near-duplicate is in one split, and tosses one coin.
-    clusters = both.rows["duplicate_group"].to_numpy(np.int64) if "duplicate_group" in both.rows else np.full(len(both), -1)
-    units = tie(both.rows["patient"].tolist(), clusters)
+    units = kept_together(both.rows)
     member = (both.rows["split"] == "train").to_numpy()
     real = Labelled(np.asarray(both.images), both.findings, units)
 
@@ -165,7 +158,7 @@ def _side(everyone: ImageSet, *splits: str, columns: tuple[str, ...] = ()) -> La
     """The images of some splits, with those of the columns that the cohort has (an empty text is unknown); patients who share a
     near-duplicate count as one."""
     rows = everyone.rows
-    groups = tie(rows["patient"].tolist(), rows["duplicate_group"].to_numpy())
+    groups = kept_together(rows)
     mask = rows["split"].isin(splits).to_numpy()
     known = {name: rows.loc[mask, name].astype(object) for name in columns if name in rows}
     values = {name: column.where(column.notna(), "").to_numpy(dtype=str) for name, column in known.items()}

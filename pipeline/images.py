@@ -68,6 +68,13 @@ class ImageSet:
             raise InputError("some images have several findings, or none: this needs a cohort with one class an image")
         return np.asarray(table.argmax(axis=1), dtype=np.int64)
 
+    @functools.cached_property
+    def duplicates(self) -> NDArray[np.int64]:
+        """Near-duplicate group of every image, ``int64 [n]``; -1 where an image has no twin, or where nobody looked for any."""
+        if "duplicate_group" not in self.rows:
+            return np.full(len(self), -1, np.int64)
+        return self.rows["duplicate_group"].to_numpy(np.int64)
+
     def take(self, index: Any) -> ImageSet:
         """The rows that a boolean mask or an integer index selects, in its order."""
         index = np.asarray(index)

@@ -48,7 +48,17 @@ class Shadows:
     def train(self, number: int, inside: NDArray[np.bool_], report: Report = lambda done: None) -> Denoiser:
         """Train on the images ``inside [n]`` of the pool; the denoiser with the averaged weights, until the next call.
 
-        Its weights, batches and noise are drawn from a seed of the run's and ``number``. ``report`` is told of the images seen so far.
+        ``report`` is told of the images seen so far.
+        """
+        training = self.begin(number, inside)
+        self._run(training, report)
+        training.denoiser.load_state_dict(training.averaged())
+        return training.denoiser.eval()
+
+    def begin(self, number: int, inside: NDArray[np.bool_]) -> Training:
+        """The training on the images ``inside [n]`` before its first step: the same object each time, begun anew in place.
+
+        Its weights, batches and noise are drawn from a seed of the run's and ``number``.
         """
         self.subset, seed = self.pool.take(inside), runtime.derive_seed(self.seed, "shadow", number)
         mean, _ = mean_and_spread(self.subset.images)
@@ -60,18 +70,17 @@ class Shadows:
         if runtime.fits(images.nbytes, self.device):
             images = torch.from_numpy(images).to(self.device)
         given = images, Condition.of_classes(self.subset.labels, len(self.pool.classes))
+        drawn = runtime.derive_seed(seed, "training"), self.subset.duplicates
         if self.training is None:
-            self.training = Training(fresh.to(self.device), *given, recipe(self.section), runtime.derive_seed(seed, "training"))
+            self.training = Training(fresh.to(self.device), *given, recipe(self.section), *drawn)
         else:
             self.training.denoiser.load_state_dict(fresh.state_dict())
-            self.training.restart(*given, runtime.derive_seed(seed, "training"))
-        self._run(self.training, report)
-        self.training.denoiser.load_state_dict(self.training.averaged())
-        return self.training.denoiser.eval()
+            self.training.restart(*given, *drawn)
+        return self.training
 
     def _run(self, training: Training, report: Report) -> None:
         self.snapshots = []
-        for moment in snapshot_steps(self.section) or [training.recipe.steps]:
+        for moment in snapshot_steps(self.section) or [self.model["steps"]]:
             training.run(until=moment, report=lambda step, loss: report(step * training.recipe.batch))
             if self.section.ema_snapshots:
                 self.snapshots.append(training.snapshot())

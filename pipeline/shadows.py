@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled, to_unit
-from pipeline import ranks, resume, runtime
+from pipeline import fit_recipe, ranks, resume, runtime
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.config import Config
 from pipeline.context import Context
@@ -26,7 +26,7 @@ from pipeline.errors import InputError
 from pipeline.exposed import picture
 from pipeline.generate import asked_for
 from pipeline.images import ImageSet, unit_of
-from pipeline.ingest.split import tie
+from pipeline.ingest.split import kept_together
 from pipeline.ranks import Report, Share
 from pipeline.shadow_training import Shadows
 from pipeline.train import load_denoiser
@@ -49,13 +49,13 @@ def run(ctx: Context) -> dict[str, Any]:
 
     runtime.limit_threads()
     runtime.reuse_memory()
-    config, device = ctx.config, runtime.device()
-    _check_warm_start(read_object(ctx.folder("train") / "model.json"))
+    config, device = fit_recipe.replayed(ctx.config, ctx.folder("train")), runtime.device()
+    model = read_object(ctx.folder("train") / "model.json")
+    _check_warm_start(model)
     pool, units, inside = _pool_and_draws(config, ctx.folder("ingest"))
     parts = ctx.out / "partial"
     parts.mkdir(exist_ok=True)
-    assert config.train is not None
-    with ctx.reporter.progress("training on other images", len(inside) * config.train.images) as advance:
+    with ctx.reporter.progress("training on other images", len(inside) * model["images"]) as advance:
         ranks.together(make_parts, config, ctx.folder("ingest"), ctx.folder("train"), parts, report=advance)
     paths = [_part(parts, number) for number in range(len(inside))]
     if not all(paths):
@@ -76,7 +76,7 @@ def make_parts(share: Share, config: Config, ingest: Path, trained: Path, parts:
 
     Args:
         share: which shadows.
-        config: the run's.
+        config: the run's, with what its training settled.
         ingest: the ingest stage's folder.
         trained: the train stage's folder.
         parts: an existing folder.
@@ -86,20 +86,19 @@ def make_parts(share: Share, config: Config, ingest: Path, trained: Path, parts:
         InputError: a training that does not fit into memory, or diverges.
     """
     runtime.limit_threads()
-    assert config.train is not None
-    device, length = runtime.device(), config.train.images
+    device, model = runtime.device(), read_object(trained / "model.json")
     pool, _, inside = _pool_and_draws(config, ingest)
     mine = [number for number in share.places(len(inside)) if _part(parts, number) is None]
     if not mine:
         return
-    trainings = Shadows(config, pool, read_object(trained / "model.json"), device)
+    trainings = Shadows(config, pool, model, device)
     neighbourhoods = Neighbourhoods(pool.images, device)
     asked = asked_for(config, len(pool.classes))
     before = len(share.places(len(inside))) - len(mine)
     for done, number in enumerate(mine, start=before):
 
         def advance(seen: int, done: int = done) -> None:
-            report(share.of * (done * length + seen))
+            report(share.of * (done * model["images"] + seen))
 
         try:
             denoiser = trainings.train(number, inside[number], advance)
@@ -138,10 +137,9 @@ def _pool_and_draws(config: Config, ingest: Path) -> tuple[ImageSet, NDArray[np.
     member = _members(pool)
     if not member.any() or member.all():
         raise InputError("no image in train, or none in audit: add patients, or raise ingest.audit_share")
-    clusters = pool.rows["duplicate_group"].to_numpy(np.int64) if "duplicate_group" in pool.rows else np.full(len(pool), -1)
     size = np.bincount(pool.labels[member], minlength=len(pool.classes))
     rng = np.random.default_rng(runtime.derive_seed(config.seed, "shadows"))
-    units = tie(pool.rows["patient"].tolist(), clusters)
+    units = kept_together(pool.rows)
     return pool, units, shadows.draw(units, pool.labels, size, config.shadows.trainings, rng)
 
 

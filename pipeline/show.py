@@ -18,7 +18,16 @@ from rich.text import Text
 from pipeline.artifacts import RECORD, UNFINISHED, Checked, fingerprint, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.ingest import quarantine
-from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, shadow_figures, stress_figures, train_figures
+from pipeline.release.figures import (
+    Judged,
+    audit_figures,
+    evaluation_figures,
+    recipe_figures,
+    sentences,
+    shadow_figures,
+    stress_figures,
+    train_figures,
+)
 from pipeline.release.results import FILES, dig, interval, number, read_results
 from pipeline.stages import BY_NAME, STAGES
 
@@ -63,6 +72,7 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
         console.print(f"  ! {note}", markup=False, highlight=False)
     for title, read, key in (
         ("Training", train_figures, "model"),
+        ("Recipe", recipe_figures, "recipe"),
         ("Shadow trainings", shadow_figures, "shadows"),
         ("Privacy", audit_figures, "audit"),
         ("Evaluation", evaluation_figures, "evaluation"),

@@ -59,7 +59,7 @@ class Stage:
 
 STAGES = (
     Stage("ingest", 8, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
-    Stage("train", 5, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
+    Stage("train", 6, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
         "shadows",
@@ -71,11 +71,11 @@ STAGES = (
         "shadows.json, scores.parquet, exposed.png (local eyes only)",
     ),
     Stage(
-        "audit", 3, ("ingest", "train", "generate", "shadows"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"
+        "audit", 4, ("ingest", "train", "generate", "shadows"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"
     ),
     Stage(
         "evaluate",
-        3,
+        4,
         ("ingest", "generate"),
         "pipeline.evaluate:run",
         False,
@@ -83,7 +83,7 @@ STAGES = (
         "evaluation.json, judges.safetensors, samples.png (local eyes only)",
     ),
     Stage(
-        "stress", 3, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
+        "stress", 4, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
     ),
     Stage(
         "release",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,47 +17,49 @@ from numpy.typing import NDArray
 
 from evaluation.data import to_unit
 from evaluation.intervals import to_json
-from pipeline import resume, runtime, tensors, warm_start
+from pipeline import fit_recipe, resume, runtime, tensors, warm_start
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.config import TrainConfig
+from pipeline.config.section import AUTO
 from pipeline.context import Context
 from pipeline.diffusion import mixture
 from pipeline.diffusion.conditioning import Condition
-from pipeline.diffusion.objectives import Denoiser, precondition
-from pipeline.diffusion.schedules import training_levels
+from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
-from pipeline.diffusion.validation import Losses, Validation
+from pipeline.diffusion.validation import Losses, Validation, explained
 from pipeline.errors import InputError, Stopped
+from pipeline.fit_recipe import Course
 from pipeline.images import ImageSet
 from pipeline.release.figures import summary, train_figures
 
 CHECKPOINT, STATE, SUFFIX = "checkpoint", "state", ".safetensors"
-MIXTURE = "mixture.safetensors"
+MIXTURE, METRICS = "mixture.safetensors", "metrics.jsonl"
 NETWORK = ("widths", "blocks", "patch", "attention", "dropout")
 CHUNK = 1024
-LEARNS_IN = 200
-"""Steps after which a training has learned something, or never will."""
-LEARNED = 0.05
-"""Share of its target that a network must explain by then; the shipped configurations come to .6 and more."""
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Train on ``ingest``'s train split; writes ``model.safetensors``, ``model.json``, ``mixture.safetensors``, ``metrics.jsonl`` and
-    ``ema/``.
+    """Train on ``ingest``'s train split; writes ``model.safetensors``, ``model.json``, ``recipe.json``, ``mixture.safetensors``,
+    ``metrics.jsonl`` and ``ema/``.
 
     The set lives on the device where it takes at most half of the free memory, and streams from the host otherwise. On SIGTERM a checkpoint
     is written before the process ends.
 
     Raises:
-        InputError: a batch that does not fit, a training that diverges, or a warm start from weights that do not fit.
+        InputError: a batch that does not fit, a training that diverges, a warm start from weights that do not fit, or nobody in ``val`` on
+            whom a length could be chosen.
         Stopped: the process was asked to end.
     """
     runtime.limit_threads()
     runtime.reuse_memory()
     everyone = ImageSet.load(ctx.folder("ingest"))
-    cohort = everyone.split("train")
-    section, device = ctx.config.train, runtime.device()
-    assert section is not None
+    cohort, asked, device = everyone.split("train"), ctx.config.train, runtime.device()
+    assert asked is not None
+    validation = _validation(everyone, cohort, ctx.config.seed)
+    if validation is None and asked.images == AUTO:
+        raise InputError("train.images=auto chooses the length on val, which has fewer than two patients: give a number")
+    state, found = _resumed(ctx, device) or (None, fit_recipe.fit(asked, cohort, device))
+    section = fit_recipe.settled(asked, found)
     mean, spread = mean_and_spread(cohort.images)
     model = describe(section, cohort, spread)
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
@@ -67,58 +68,101 @@ def run(ctx: Context) -> dict[str, Any]:
         patients = warm_start.check_patients(section, ctx.run, ctx.folder("ingest"), ctx.records.get("ingest", {}))
         taken = warm_start.start(denoiser, section.start_from, cohort.classes, section.start_classes, section.frozen)
         model["warm_start"] = {"patients": patients, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
+    training = _training(denoiser, cohort, section, runtime.derive_seed(ctx.config.seed, "training"))
+    if state is not None:
+        training.load(state)
+    elif asked.minutes is not None:
+        with _told(section):
+            found = fit_recipe.timed(found, training, asked.minutes)
+        section = fit_recipe.settled(asked, found)
+        training.recipe = recipe(section)
+    course = None
+    if validation is not None and asked.images == AUTO:
+        course = Course(validation, section.batch, fit_recipe.first_look(found, section.batch), training.recipe.steps)
+        course.load(state or {})
+    write_json(ctx.out / fit_recipe.FILE, found)
+    ctx = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": section}))
+    loss, losses = _train(ctx, training, validation, course, fit_recipe.mark(found))
+    return _finish(ctx, training, cohort, model, found, course, loss, losses or (validation(training) if validation else None))
+
+
+def _training(denoiser: Denoiser, cohort: ImageSet, section: TrainConfig, seed: int) -> Training:
+    """The training of a settled section, which has taken no step yet."""
+    device = denoiser.mean.device.type
     images = np.array(cohort.images) if runtime.fits(cohort.images.nbytes, device) else cohort.images
-    training = Training(
+    return Training(
         denoiser,
         torch.from_numpy(images).to(device) if images is not cohort.images else images,
         Condition.of_classes(cohort.labels, len(cohort.classes)),
         recipe(section),
-        runtime.derive_seed(ctx.config.seed, "training"),
+        seed,
+        cohort.duplicates,
     )
-    validation = _validation(everyone, cohort, ctx.config.seed)
-    _resume(ctx, training)
-    loss, losses = _train(ctx, training, validation)
-    averaged = training.averaged()
+
+
+def _finish(
+    ctx: Context,
+    training: Training,
+    cohort: ImageSet,
+    model: dict[str, Any],
+    found: dict[str, Any],
+    course: Course | None,
+    loss: float,
+    losses: Losses | None,
+) -> dict[str, Any]:
+    """Write what a training that has ended leaves, the recipe first; the stage's summary."""
+    section, denoiser, device = ctx.config.train, training.denoiser, training.device
+    assert section is not None
+    step = training.step if course is None else course.steps
+    averaged = training.averaged() if course is None else course.kept
+    found["curve"] = fit_recipe.curve(ctx.out / METRICS)
+    why = found["reasons"].get("images", "as configured") if course is None else course.why()
+    found["chosen"] = {"images": step * section.batch, "why": why}
+    write_json(ctx.out / fit_recipe.FILE, found)
     denoiser.load_state_dict(averaged)
-    learned = explained(denoiser, training, runtime.derive_seed(ctx.config.seed, "explained"))
+    learned = explained(training, step, runtime.derive_seed(ctx.config.seed, "explained"))
     tensors.write(mixture_of(cohort, runtime.derive_seed(ctx.config.seed, "mixture") % 2**32).state(), ctx.out / MIXTURE)
     tensors.write(averaged, ctx.out / "model.safetensors")
+    model |= {"images": section.images if course is None else step * section.batch, "steps": step}
+    model |= {"ema": {"widths": list(SNAPSHOT_WIDTHS), "steps": snapshot_steps(section)}}
     model["parameters"] = sum(p.numel() for p in denoiser.parameters())
-    if validation is not None:
-        model["validation"] = to_json((losses or validation(training)).facts())
+    if losses is not None:
+        model["validation"] = to_json(losses.facts())
     write_json(ctx.out / "model.json", model)
     for moment in snapshot_steps(section):
         path = resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX)
         assert path is not None
         path.rename(ctx.out / "ema" / f"{moment:08d}{SUFFIX}")
     shutil.rmtree(ctx.out / CHECKPOINT)
-    seen, skipped = training.recipe.steps * section.batch, int(training.skipped)
     return {
-        "images_seen": seen,
+        "images_seen": step * section.batch,
         "parameters": model["parameters"],
         "loss": loss if math.isfinite(loss) else "undefined",
         "explained": round(learned, 3),
         **summary(train_figures(model)),
-        "steps_skipped": skipped,
+        "steps_skipped": int(training.skipped),
         "device": device,
     }
 
 
-def _resume(ctx: Context, training: Training) -> None:
-    """Go on from the checkpoint of an interrupted attempt; start over where it, or an average stored before it, is damaged."""
-    folder = ctx.out / CHECKPOINT
+def _resumed(ctx: Context, device: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """The checkpoint of an interrupted attempt and the recipe that it was made under; None where one of them, or an average stored before
+    it, is damaged or not there, so that training starts over."""
+    folder, asked = ctx.out / CHECKPOINT, ctx.config.train
     if not folder.is_dir():
-        return
-    path, section = resume.kept(folder, STATE, SUFFIX), ctx.config.train
-    assert section is not None
-    if path is not None:
-        state = tensors.read(path, training.device)
-        earlier = [moment for moment in snapshot_steps(section) if moment <= int(state["step"])]
-        if all(resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX) is not None for moment in earlier):
-            training.load(state)
-            return
+        return None
+    assert asked is not None
+    with contextlib.suppress(InputError):  # damaged
+        path, found = resume.kept(folder, STATE, SUFFIX), read_object(ctx.out / fit_recipe.FILE)
+        state = tensors.read(path, device) if path is not None else {}
+        if "recipe" in state and torch.equal(state["recipe"].cpu(), fit_recipe.mark(found)):
+            steps = snapshot_steps(fit_recipe.settled(asked, found))
+            earlier = [moment for moment in steps if moment <= int(state["step"])]
+            if all(resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX) is not None for moment in earlier):
+                return state, fit_recipe.begun(found)
     if any(folder.iterdir()):
         ctx.reporter.console.print("  the checkpoint is damaged: training starts over")
+    return None
 
 
 def _validation(everyone: ImageSet, cohort: ImageSet, seed: int) -> Validation | None:
@@ -132,15 +176,21 @@ def _validation(everyone: ImageSet, cohort: ImageSet, seed: int) -> Validation |
     return Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"))
 
 
-def _train(ctx: Context, training: Training, validation: Validation | None) -> tuple[float, Losses | None]:
-    """From where ``training`` stands to its end, with checkpoints and snapshots; the last loss, and the losses that were looked at last."""
+def _train(
+    ctx: Context, training: Training, validation: Validation | None, course: Course | None, mark: torch.Tensor
+) -> tuple[float, Losses | None]:
+    """From where ``training`` stands to its end, with checkpoints and snapshots; the last loss, and the losses of what is kept.
+
+    ``course`` looks at its moments, and may end the training before its recipe does; without it, ``validation`` looks at every checkpoint.
+    """
     section, steps = ctx.config.train, training.recipe.steps
     assert section is not None
     every = max(1, section.checkpoint_images // section.batch)
-    moments = snapshot_steps(section)
-    metrics, seen = ctx.out / "metrics.jsonl", None
-    _forget_after(metrics, training.step)
-    with ctx.reporter.progress("training images", steps * section.batch) as advance, _sigterm() as stopped:
+    averages = snapshot_steps(section)
+    moments = [*averages, *(course.moments if course is not None else ())]
+    metrics, seen = ctx.out / METRICS, None
+    resume.forget_after(metrics, training.step)
+    with ctx.reporter.progress("training images", steps * section.batch) as advance, resume.asked_to_end() as stopped:
 
         def log(step: int, **facts: Any) -> None:
             with metrics.open("a") as file:
@@ -150,62 +200,41 @@ def _train(ctx: Context, training: Training, validation: Validation | None) -> t
             advance(step * section.batch)
             log(step, loss=round(loss, 6))
 
-        while training.step < steps:
+        while training.step < steps and not (course is not None and course.over):
             checkpoint = (training.step // every + 1) * every
             until = min([checkpoint, steps, *(moment for moment in moments if moment > training.step)])
-            try:
+            with _told(section):
                 training.run(until=until, report=report, stop=stopped)
-            except FloatingPointError as error:
-                raise InputError(f"{error}: lower train.learning_rate (now {section.learning_rate})") from None
-            except BatchTooLarge as error:
-                raise InputError(_too_large(error, section)) from None
-            if training.step in moments:
+            if training.step in averages:
                 _keep(training.snapshot(), ctx.out / "ema", f"{training.step:08d}")
-            if validation is not None and (training.step % every == 0 or training.step == steps):
+            if course is not None and training.step in course.moments:
+                log(training.step, **course.look(training))
+            elif course is None and validation is not None and (training.step % every == 0 or training.step == steps):
                 seen = validation(training)
                 log(training.step, **seen.line())
-            _keep(training.state(), ctx.out / CHECKPOINT, STATE)
+            state = training.state() | {"recipe": mark} | (course.state() if course is not None else {})
+            _keep(state, ctx.out / CHECKPOINT, STATE)
             if stopped():
                 raise Stopped(f"training stopped at image {training.step * section.batch}; its checkpoint is written")
     losses = [line["loss"] for line in map(json.loads, metrics.read_text().splitlines()) if "loss" in line]
-    return float(losses[-1]) if losses else math.nan, seen
+    return float(losses[-1]) if losses else math.nan, seen if course is None else course.looked[course.chosen]
+
+
+@contextlib.contextmanager
+def _told(section: TrainConfig) -> Iterator[None]:
+    """What goes wrong in a training as one line that says which setting to change."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise InputError(f"{error}: lower train.learning_rate (now {section.learning_rate})") from None
+    except BatchTooLarge as error:
+        raise InputError(_too_large(error, section)) from None
 
 
 def _keep(state: Mapping[str, torch.Tensor], folder: Path, stem: str) -> None:
     path = folder / f"unfinished{SUFFIX}"
     tensors.write(state, path)
     resume.keep(path, stem)
-
-
-@torch.inference_mode()
-def explained(denoiser: Denoiser, training: Training, seed: int) -> float:
-    """How much of the network's target F it explains, on a batch of training images at the levels trained on.
-
-    1 − error / error of F = 0, which is what a network starts as: 0 for one that has learned nothing, below 0 for one that has gone astray.
-
-    Raises:
-        InputError: no more than :data:`LEARNED` after :data:`LEARNS_IN` steps.
-    """
-    device = training.device
-    stored, condition = training.batches.at(training.step)
-    few = slice(training.recipe.batch // training.recipe.accumulate)
-    images, condition = training.batches.to_unit(stored[few]), condition.take(few)
-    generator = torch.Generator(device=device).manual_seed(seed)
-    sigma = training_levels(training.recipe.noise_schedule, len(images), denoiser.sigma_data, generator, device)
-    level = sigma.reshape(-1, *[1] * (images.ndim - 1))
-    noisy = images + level * torch.randn(images.shape, generator=generator, device=device)
-    k = precondition(denoiser.objective, level, denoiser.sigma_data)
-    denoiser.eval()
-    with runtime.autocast(device):
-        answers = denoiser(noisy, sigma, condition), denoiser.mean + k.c_skip * (noisy - denoiser.mean)
-    error, nothing = (float(((answer - images) / k.c_out).square().mean(dtype=torch.float64)) for answer in answers)
-    share = 1 - error / nothing
-    if training.step >= LEARNS_IN and not share > LEARNED:
-        raise InputError(
-            f"after {training.step} steps the network predicts no better than one that never learned (it explains {share:.0%} of its "
-            "target): try another train.batch or a lower train.learning_rate, and on a GPU train.compile=false"
-        )
-    return share
 
 
 def snapshot_steps(section: TrainConfig) -> list[int]:
@@ -324,33 +353,3 @@ def _too_large(error: BatchTooLarge, section: TrainConfig) -> str:
         f"train.batch={section.batch} does not fit into memory: the largest that does is {error.fits * section.accumulate} with "
         f"train.accumulate={section.accumulate}; or keep it and set train.accumulate={parts}, or train.checkpointing=true"
     )
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come since; what it would have done is done again afterwards."""
-    came = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        came = True
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield lambda: came
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _forget_after(metrics: Path, step: int) -> None:
-    """Drop the lines that a killed attempt wrote after its last checkpoint, and what is damaged; they are about to be written again."""
-    lines = metrics.read_text(errors="replace").splitlines() if metrics.is_file() else []
-    kept = []
-    for line in lines:
-        try:
-            if json.loads(line)["step"] > step or not math.isfinite(json.loads(line).get("loss", 0)):
-                continue
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            break
-        kept.append(line)
-    metrics.write_text("".join(line + "\n" for line in kept))

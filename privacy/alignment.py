@@ -38,6 +38,17 @@ def warp(images: Tensor, rows: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+def turned(images: Tensor, views: Tensor) -> Tensor:
+    """Every image ``[n, C, H, W]`` under every view ``[v, 2, 3]``: ``[n · v, C, H, W]``, the views of an image in turn.
+
+    Where each view takes its pixels from is worked out once for all images.
+    """
+    n, channels, height, width = images.shape
+    grid = F.affine_grid(views, [len(views), 1, height, width], align_corners=False).reshape(1, -1, width, 2)
+    seen = F.grid_sample(images.reshape(1, -1, height, width), grid, padding_mode="border", align_corners=False)
+    return seen.reshape(n, channels, len(views), height, width).transpose(1, 2).reshape(-1, channels, height, width)
+
+
 def smooth(images: Tensor) -> Tensor:
     """A 3 × 3 binomial filter on ``[n, C, H, W]``: noise and compression count less than structure."""
     kernel = torch.tensor([0.25, 0.5, 0.25], device=images.device)

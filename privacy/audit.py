@@ -13,6 +13,7 @@ from evaluation.intervals import Interval, clopper_pearson
 from privacy import membership
 from privacy.copy_report import CopyReport
 from privacy.model import C, Denoiser
+from privacy.repeats import beyond_real
 
 MEMBERSHIP_IMAGES = 800
 """Images attacked on each side, at the most."""
@@ -74,7 +75,8 @@ def summarise(
     """The audit as JSON: counts, intervals and power, without any image or identifier.
 
     ``copies.rate`` is the flagged share of the synthetic images, with a Clopper–Pearson interval; what the search would have missed is the
-    gate's to allow for. There is no ``membership`` without weights that were attacked.
+    gate's to allow for. ``copies.repeats`` are what goes beyond the cohort's own, ``repeats_found`` all of them, ``repeats_real`` those
+    among the sealed images. There is no ``membership`` without weights that were attacked.
 
     Args:
         pixels: side of the images.
@@ -98,16 +100,17 @@ def summarise(
         "copies": {
             "flagged": flagged,
             "rate": clopper_pearson(flagged, n).to_dict(),
-            "repeats": int((~found.repeats.new & ~constants).sum()),
+            "repeats": beyond_real(found.repeats, found.audit_repeats, n_audit),
+            "repeats_found": int((~found.repeats.new & ~constants).sum()),
+            "repeats_real": found.audit_repeats,
             "constants": int(constants.sum()),
             "threshold": found.threshold,
             "smallest_distance": nearest,
             "smallest_p": float(found.p_values.min()),
             "leading_run": found.run.length,
             "run_p": found.run.p_value,
-            "recall_low": found.recall_low,
         },
-        "power": [{key: value for key, value in row.items() if key != "core"} for row in found.power],
+        "power": found.power,
         **({"membership": membership_attack} if membership_attack else {}),
         **({"split_bias": bias.to_dict()} if bias is not None else {}),
         **{name: value for name, value in (further or {}).items() if value},

@@ -1,6 +1,7 @@
 """Bounds from counts: what so many of so many allow to say, and with which error. All in float64, all pure.
 
-``error`` is always the probability that a bound lies on the wrong side of the truth, at most.
+``error`` is always the probability that a bound lies on the wrong side of the truth, at most; ``tests/benchmarks/bounds.py`` simulates how
+often that is, at the sizes where the gate reads them.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ Nothing here is trained, so nothing can favour train over audit; the shared stru
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +25,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from evaluation.classifiers import one_a_core
 from privacy import density, descriptors
-from privacy.alignment import aligned, warp, window
+from privacy.alignment import aligned, turned, warp
+from privacy.views import LOCAL_GRID, coarse, describe, fine_contrast, leading_axes, local_contrast, patches, search_views, symmetries
 
 Images = NDArray[np.uint8]
-GRID = 16
 NEIGHBOURS = 4
 """Candidates by the whole image in all views; with the three following kinds, they are what a match is contrasted with."""
+FURTHER, FINE_SIDE = 4, 32
+"""Further ones, which nothing is contrasted with, for images below that side: a shift by pixels so large that it is none of the views, and
+the loss of a border, leave the source of one copy in twenty behind the best four."""
 LOCAL = 2
 """Candidates by the patches that are most alike."""
 PLAIN = 2
@@ -42,14 +46,8 @@ EACH = 1
 """Candidates taken besides from every subset that is asked for, so that a small one is not without."""
 AXES = (32, 64)
 """Principal axes on which the 16 × 16 intensities and their locally normalised form are compared."""
-LOCAL_GRID, PATCH = 24, 6
-"""Side at which patches are compared, and theirs."""
 BLOCK = 4096
 """References compared at once: memory does not grow with their number."""
-SHIFTS = (-0.18, -0.09, 0.0, 0.09, 0.18)
-"""Shifts tried before alignment, in half sides: 4.5 % of the side apart, within the alignment's reach."""
-ZOOMS_AND_TURNS = ((1.07, 0.0), (1.0, -9.0), (1.0, 9.0))
-"""Zooms and turns (degrees) tried besides none, each with the outer shifts halved in number."""
 PLAIN_GRIDS = (24, 12, 6)
 """Sides at which images are compared as they are."""
 LOWEST_DISTANCE = 1e-5
@@ -102,13 +100,14 @@ class CopySearch:
     """Distances from any images to a fixed set of references.
 
     Args:
-        references: ``uint8 [n, C, H, W]``, kept as they are (a memory map stays one); 96 + 1152 C numbers an image are kept on the device.
+        references: ``uint8 [n, C, H, W]``, kept as they are (a memory map stays one); 123 + 1152 C numbers an image are kept on the device.
         shared: of :func:`shared_structure`.
         neighbours: mask of the references among which a query's neighbours are sought; all, where not given.
     """
 
     def __init__(self, references: Images, shared: descriptors.Structure, device: str, neighbours: NDArray[np.bool_] | None = None) -> None:
         self.device = device
+        self.whole = NEIGHBOURS + (FURTHER if min(references.shape[2:]) < FINE_SIDE else 0)
         self.precision = torch.float16 if device == "cuda" else torch.float32
         self.references = references
         self.shared = shared.to(device)
@@ -116,29 +115,24 @@ class CopySearch:
         tables = []
         for start in range(0, len(references), BLOCK):
             block = _unit(references[start : start + BLOCK], device)
-            tables.append((F.adaptive_avg_pool2d(block, GRID), _local(block), F.adaptive_avg_pool2d(block, LOCAL_GRID)))
+            tables.append((coarse(block), fine_contrast(block), F.adaptive_avg_pool2d(block, LOCAL_GRID)))
         small, local, plain = (torch.cat(table) for table in zip(*tables))
         parts = [describe(part) for part in (small, local_contrast(small))]
-        self.axes = [_axes(part, count) for part, count in zip(parts, AXES)]
+        self.axes = [leading_axes(part, count) for part, count in zip(parts, AXES)]
         self.described = torch.cat([part @ axes for part, axes in zip(parts, self.axes)], dim=1).to(self.precision)
         self.mean_local, self.mean_plain = local.mean(dim=0), plain.mean(dim=0)
-        self.patches = _patches(local - self.mean_local).to(self.precision)
+        self.patches = patches(local - self.mean_local).to(self.precision)
         self.plain = (plain - self.mean_plain).flatten(1)
-        self.own = self._own()
+        self.near = self._near()
+        self.own = density.own_distance(*self.near)
 
-    def without(self, mask: NDArray[np.bool_]) -> CopySearch:
-        """The same search, in which some references are no neighbours."""
-        other = copy.copy(self)
-        other.neighbours = self.neighbours & ~mask
-        other.own = other._own()
-        return other
-
-    def _own(self) -> Tensor:
-        """ln of each reference's own distance at every one of :data:`PLAIN_GRIDS`, ``[n, len(PLAIN_GRIDS)]``."""
+    def _near(self) -> tuple[Tensor, Tensor]:
+        """Each reference's nearest neighbours at every one of :data:`PLAIN_GRIDS` (:func:`privacy.density.nearest`), ``[n, grids, k]``."""
         square = self.plain.reshape(len(self.plain), -1, LOCAL_GRID, LOCAL_GRID)
         among = torch.from_numpy(self.neighbours).to(self.device)
         spaces = (density.rms(F.adaptive_avg_pool2d(square, grid)) for grid in PLAIN_GRIDS)
-        return torch.stack([density.own_distance(space, among) for space in spaces], dim=1)
+        index, distance = zip(*(density.nearest(space, among) for space in spaces))
+        return torch.stack(index, dim=1), torch.stack(distance, dim=1)
 
     def nearest(self, queries: Images, *among: NDArray[np.bool_]) -> list[Matches]:
         """The nearest reference of each query ``uint8 [n, C, H, W]`` within each subset of the references (masks), after alignment."""
@@ -146,20 +140,32 @@ class CopySearch:
         return [found.nearest(mask) for mask in among]
 
     @torch.no_grad()
-    def candidates(self, queries: Images, *among: NDArray[np.bool_], report: Callable[[int], None] = lambda done: None) -> Candidates:
+    def candidates(
+        self,
+        queries: Images,
+        *among: NDArray[np.bool_],
+        itself: NDArray[np.int64] | None = None,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> Candidates:
         """The candidates of each query: its neighbours, and the best of each subset.
 
         Args:
             queries: ``uint8 [n, C, H, W]``.
             among: masks over the references, such as train and audit.
+            itself: the reference that each query is, ``[n]``, which is then as if it were not there.
             report: called with the number of queries that are done.
         """
         subsets = [self._by_block(np.flatnonzero(mask)) for mask in (self.neighbours, *among) if mask.any()]
-        found = []
-        step = 128 if self.device == "cuda" else 32
-        for start in range(0, len(queries), step):
-            found.append(self._candidates(_unit(queries[start : start + step], self.device), subsets))
-            report(min(start + step, len(queries)))
+        step, done = 128 if self.device == "cuda" else 32, itertools.count(1)
+
+        def few(start: int) -> tuple[NDArray[Any], ...]:
+            part = slice(start, start + step)
+            own = None if itself is None else torch.from_numpy(itself[part]).to(self.device)
+            found = self._candidates(_unit(queries[part], self.device), subsets, own)
+            report(min(next(done) * step, len(queries)))
+            return found
+
+        found = one_a_core([functools.partial(few, start) for start in range(0, len(queries), step)], self.device)
         return Candidates(*(np.concatenate(column) for column in zip(*found)))
 
     def _by_block(self, index: NDArray[np.int64]) -> list[Tensor]:
@@ -169,10 +175,10 @@ class CopySearch:
         return [torch.from_numpy(part - number * BLOCK).to(self.device) for number, part in enumerate(parts)]
 
     def _candidates(
-        self, queries: Tensor, subsets: list[list[Tensor]]
+        self, queries: Tensor, subsets: list[list[Tensor]], itself: Tensor | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-        first, *each = self._look(queries, subsets)
-        looked = [first, *self._look_upright(queries, subsets[0]), *each]
+        first, *each = self._look(queries, subsets, itself)
+        looked = [first, *self._look_upright(queries, subsets[0], itself), *each]
         chosen, start, sign = (torch.cat(parts, dim=1) for parts in zip(*looked))
         n, count = chosen.shape
         references = _unit(self.references[chosen.flatten().cpu().numpy()], self.device)
@@ -187,38 +193,51 @@ class CopySearch:
         distance = (1 - similarity[:, :, 0]).clamp(min=0).double()
         alone = -distance[:, :, None].clamp(min=LOWEST_DISTANCE).log().float()
         plain = plain_likeness(queries, references.reshape(n, count, *queries.shape[1:]))
-        ratio = (-plain - self.own[chosen]).mean(dim=2).double().exp()
+        own = self.own[chosen]
+        if itself is not None:
+            index, apart = self.near
+            own = density.own_distance(index[chosen], apart[chosen], itself[:, None, None])
+        ratio = (-plain - own).mean(dim=2).double().exp()
         near = torch.cat([similarity.clamp(-0.9999, 0.9999).atanh(), alone, plain], dim=2)
-        neighbour = (torch.arange(count, device=self.device) < sum(part[0].shape[1] for part in looked[:4])).expand(n, count)
-        evidence = torch.cat([near, contrast(near, chosen, neighbour)], dim=2)
+        place, whole = torch.arange(count, device=self.device), looked[0][0].shape[1]
+        neighbour = (place < NEIGHBOURS) | (place >= whole) & (place < sum(part[0].shape[1] for part in looked[:4]))
+        evidence = torch.cat([near, contrast(near, chosen, neighbour.expand(n, count))], dim=2)
         return chosen.cpu().numpy(), distance.cpu().numpy(), ratio.cpu().numpy(), evidence.cpu().numpy()
 
-    def _look(self, queries: Tensor, subsets: list[list[Tensor]]) -> list[Looked]:
+    def _look(self, queries: Tensor, subsets: list[list[Tensor]], itself: Tensor | None) -> list[Looked]:
         """The first stage over the whole image: :data:`NEIGHBOURS` candidates a query of the first subset, :data:`EACH` of every other."""
-        n, views = len(queries), search_views(self.device)
-        small = F.adaptive_avg_pool2d(queries, GRID)
-        both = torch.cat([small, local_contrast(small)], dim=1)
-        seen = warp(both.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
+        views = search_views(self.device)
+        small = coarse(queries)
+        seen = turned(torch.cat([small, local_contrast(small)], dim=1), views)
         parts = [describe(part) @ axes for part, axes in zip(seen.chunk(2, dim=1), self.axes)]
-        described = torch.cat(parts, dim=1).to(self.precision)
-        kept = [_Best(n, NEIGHBOURS if number == 0 else EACH, self.device) for number in range(len(subsets))]
+        described = torch.cat(parts, dim=1).to(self.precision).reshape(len(queries), len(views), -1)
+        # One query at a time on a CPU: what its cache holds it compares twice as fast.
+        size = len(queries) if self.device == "cuda" else 1
+        own = [None] * -(-len(queries) // size) if itself is None else torch.split(itself, size)
+        found = zip(*(self._compare(part, subsets, each) for part, each in zip(torch.split(described, size), own)))
+        return [(index, views[view], upright.float() * 2 - 1) for index, view, upright in (map(torch.cat, zip(*parts)) for parts in found)]
+
+    def _compare(self, described: Tensor, subsets: list[list[Tensor]], itself: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The best of each subset for queries ``[n, views, d]``: index, view and whether upright, ``[n, k]`` each."""
+        n, views, _ = described.shape
+        kept = [_Best(n, self.whole if number == 0 else EACH, self.device, itself) for number in range(len(subsets))]
         for number, block in enumerate(torch.split(self.described, BLOCK)):
-            similarity = (described @ block.T).reshape(n, len(views), -1)
+            similarity = (described.flatten(0, 1) @ block.T).reshape(n, views, -1)
             score = torch.maximum(similarity.amax(dim=1), -similarity.amin(dim=1))
             for best, subset in zip(kept, subsets):
                 best.add(subset[number], number * BLOCK, score, similarity)
-        return [(best.index, views[best.view], best.upright.float() * 2 - 1) for best in kept]
+        return [(best.index, best.view, best.upright) for best in kept]
 
-    def _look_upright(self, queries: Tensor, subset: list[Tensor]) -> list[Looked]:
+    def _look_upright(self, queries: Tensor, subset: list[Tensor], itself: Tensor | None) -> list[Looked]:
         """The first stage under the eight symmetries alone: :data:`LOCAL` candidates by patches, :data:`PLAIN` and :data:`DENSE` by ℓ₂."""
         n, views = len(queries), symmetries(self.device)
-        seen = warp(queries.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
-        patches = _patches(_local(seen) - self.mean_local).to(self.precision)
+        seen = turned(queries, views)
+        parts = patches(fine_contrast(seen) - self.mean_local).to(self.precision)
         plain = (F.adaptive_avg_pool2d(seen, LOCAL_GRID) - self.mean_plain).flatten(1)
-        kept = [_Best(n, count, self.device) for count in (LOCAL, PLAIN, DENSE)]
+        kept = [_Best(n, count, self.device, itself) for count in (LOCAL, PLAIN, DENSE)]
         own = self.own[:, 0].exp() * self.plain.shape[1] ** 0.5
         for number, (block, flat) in enumerate(zip(torch.split(self.patches, BLOCK), torch.split(self.plain, BLOCK))):
-            alike = torch.bmm(patches.transpose(0, 1), block.permute(1, 2, 0))
+            alike = torch.bmm(parts.transpose(0, 1), block.permute(1, 2, 0))
             # The fourth power: few patches that are the same weigh more than many that are somewhat alike.
             same = alike.clamp_(min=0).square_().square_().sum(dim=0)
             apart = torch.cdist(plain, flat)
@@ -234,10 +253,12 @@ Looked = tuple[Tensor, Tensor, Tensor]
 
 
 class _Best:
-    """The best references of each of n queries so far, at most ``count``: index, view, and whether the query is upright."""
+    """The best references of each of n queries so far, at most ``count``: index, view, and whether the query is upright; last of all the
+    one that a query is ``itself``."""
 
-    def __init__(self, n: int, count: int, device: str) -> None:
+    def __init__(self, n: int, count: int, device: str, itself: Tensor | None) -> None:
         self.count = count
+        self.itself = itself
         self.score = torch.zeros(n, 0, device=device)
         self.index, self.view = (torch.zeros(n, 0, dtype=torch.int64, device=device) for _ in range(2))
         self.upright = torch.zeros(n, 0, dtype=torch.bool, device=device)
@@ -249,7 +270,10 @@ class _Best:
             score: ``[n, block]``.
             by_view: ``[n, views, block]``; the view whose value is farthest from 0 is the reference's.
         """
-        few = score[:, inside].topk(min(self.count, len(inside)), dim=1)
+        asked = score[:, inside]
+        if self.itself is not None:
+            asked = asked.masked_fill(inside == self.itself[:, None] - start, -torch.inf)
+        few = asked.topk(min(self.count, len(inside)), dim=1)
         seen = by_view.gather(2, inside[few.indices][:, None].expand(-1, by_view.shape[1], -1))
         upright = seen.amax(dim=1) >= -seen.amin(dim=1)
         view = torch.where(upright, seen.argmax(dim=1), seen.argmin(dim=1))
@@ -288,65 +312,13 @@ def plain_likeness(queries: Tensor, references: Tensor) -> Tensor:
     """
     n, count = references.shape[:2]
     views = symmetries(queries.device.type)
-    seen = warp(queries.repeat_interleave(len(views), dim=0), views.repeat(n, 1, 1))
+    seen = turned(queries, views)
     found = []
     for grid in PLAIN_GRIDS:
         one = F.adaptive_avg_pool2d(seen, grid).reshape(n, len(views), -1)
         other = F.adaptive_avg_pool2d(references.flatten(0, 1), grid).reshape(n, count, -1)
         found.append(torch.cdist(one, other).amin(dim=1) / one.shape[2] ** 0.5)
     return -torch.stack(found, dim=2).clamp(min=density.FLOOR).log()
-
-
-@functools.cache
-def symmetries(device: str) -> Tensor:
-    """The eight symmetries of the square as warps, ``[8, 2, 3]``."""
-    turns = [(round(np.cos(angle)), round(np.sin(angle))) for angle in np.pi / 2 * np.arange(4)]
-    rows = [[[cos * mirror, -sin, 0], [sin * mirror, cos, 0]] for cos, sin in turns for mirror in (1, -1)]
-    return torch.tensor(rows, dtype=torch.float32, device=device)
-
-
-@functools.cache
-def search_views(device: str) -> Tensor:
-    """The affine warps under which a query is tried, ``[views, 2, 3]``: eight symmetries × shifts, zooms and turns."""
-    poses = [(1.0, 0.0, dx, dy) for dx, dy in itertools.product(SHIFTS, SHIFTS)]
-    poses += [(*pose, dx, dy) for pose, dx, dy in itertools.product(ZOOMS_AND_TURNS, SHIFTS[::2], SHIFTS[::2])]
-    warps = []
-    for (zoom, degrees, dx, dy), mirror, quarter in itertools.product(poses, (1, -1), range(4)):
-        angle = np.deg2rad(degrees + 90 * quarter)
-        cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
-        warps.append([[cos * mirror, -sin, dx], [sin * mirror, cos, dy]])
-    return torch.tensor(warps, dtype=torch.float32, device=device)
-
-
-def describe(images: Tensor) -> Tensor:
-    """Images ``[n, C, GRID, GRID]`` to unit vectors ``[n, C·GRID²]`` under the window, mean removed."""
-    weight = window(GRID, GRID, images.device)
-    mean = (images * weight).sum(dim=(2, 3), keepdim=True) / weight.sum()
-    return F.normalize(((images - mean) * weight).flatten(1), dim=1)
-
-
-def local_contrast(images: Tensor) -> Tensor:
-    """Each pixel's deviation from the mean of the 5 × 5 around it, over their standard deviation: no bias field, no contrast."""
-    mean = F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
-    spread = F.avg_pool2d((images - mean).square(), 5, stride=1, padding=2, count_include_pad=False)
-    return (images - mean) / (spread + descriptors.FLOOR**2).sqrt()
-
-
-def _local(images: Tensor) -> Tensor:
-    """Local contrast at a finer grid, for patches: ``[n, C, LOCAL_GRID, LOCAL_GRID]``."""
-    return local_contrast(F.adaptive_avg_pool2d(images, LOCAL_GRID))
-
-
-def _patches(images: Tensor) -> Tensor:
-    """Square patches as unit vectors: ``[n, patches, C·PATCH²]``."""
-    return F.normalize(F.unfold(images, PATCH, stride=PATCH).transpose(1, 2), dim=2)
-
-
-def _axes(vectors: Tensor, count: int) -> Tensor:
-    """The leading right singular vectors of unit vectors ``[n, d]``: ``[d, count]``."""
-    _, axes = torch.linalg.eigh(vectors.T @ vectors)
-    leading: Tensor = axes[:, -count:].contiguous()
-    return leading
 
 
 def _unit(images: Images, device: str = "cpu") -> Tensor:

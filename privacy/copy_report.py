@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled
-from evaluation.intervals import clopper_pearson, clopper_pearson_lower
+from evaluation.intervals import clopper_pearson
 from privacy import copies, copy_score, limits, power
 from privacy.repeats import Repeats, find_repeats
-from privacy.tail import SMALLEST, LeadingRun, Tail, leading_run, lower_tail, nearest_by_patient
+from privacy.tail import SMALLEST, LeadingRun, Tail, leading_run, lower_tail, nearest_by_patient, tail_with_twins
 
 FALSE_ALARM = limits.FALSE_ALARMS["copies"]
 """Probability that any image of a set without copies is flagged."""
@@ -47,9 +47,9 @@ class CopyReport:
         run: the leading-run test, by the learned odds where there are any.
         power: for each kind of planted copy, how many were planted, found, and nearest to their own source; none where nothing calibrates
             the search.
-        recall_low: lower 95 % bound of the recall over the near-identical kinds together; 0 where it was not measured.
         repeats: the synthetic images that repeat one another, and constant ones.
-        audit_repeats: how many of the audit images repeat another audit image by the same measure: what the cohort itself does.
+        audit_repeats: how many of the audit images repeat a train image or an earlier audit image by the same measure: what the cohort
+            itself does.
         hits: images as near to one of ``audit`` and of ``others`` (images of val and test) as a flagged one is to train.
     """
 
@@ -62,15 +62,14 @@ class CopyReport:
     score_threshold: float | None
     run: LeadingRun
     power: list[dict[str, Any]]
-    recall_low: float
     repeats: Repeats
     audit_repeats: int
     hits: dict[str, int]
 
 
-def searched(synthetic: int, planted: int, *, regenerated: bool) -> int:
+def searched(synthetic: int, sealed: int, planted: int, *, regenerated: bool) -> int:
     """How many images :func:`find_copies` searches for at the most, for a progress bar."""
-    return synthetic + planted * (len(KINDS) + 1 + regenerated * len(power.REGENERATED))
+    return synthetic + sealed + planted * (len(KINDS) + 1 + regenerated * len(power.REGENERATED))
 
 
 def find_copies(
@@ -105,20 +104,24 @@ def find_copies(
     member, sealed, rest = np.arange(3)[:, None] == np.repeat(np.arange(len(sides)), [len(side) for side in sides])
     shared = copies.shared_structure(references[member | sealed])
     search = copies.CopySearch(references, shared, device, member | sealed)
-    repeats, audit_repeats = find_repeats(synthetic, train.images, device), find_repeats(audit.images, train.images, device).count
+    repeats = find_repeats(synthetic, train.images, device)
+    audit_repeats = int((~find_repeats(references[member | sealed], train.images, device).new)[len(train) :].sum())
     found = search.candidates(synthetic, *(mask for mask in (member, sealed, rest) if mask.any()), report=report)
     if len(audit) < CALIBRATION or repeats.new.sum() < CALIBRATION:
         return _uncalibrated(found.nearest(member), repeats, audit_repeats)
     score = None
     if learn is not None and len(learn) >= copy_score.LEAST:
         score = copy_score.learn(learn.images, np.unique(learn.groups, return_inverse=True)[1], rng=rng, device=device)
-    judge = _Judge.calibrated(search, score, found, sealed, repeats.new, len(train) / len(audit))
+    bare = Judge(search, score, (), FALSE_ALARM / int(repeats.new.sum()), len(train) / len(audit))
+    judge = bare.calibrated(
+        [one.distance[repeats.new] for one in bare.nearest(found, sealed)],
+        bare.of_real(audit.groups, len(train), lambda done: report(len(synthetic) + done)),
+    )
     to_train, to_audit, to_rest = (judge.nearest(found, mask) for mask in (member, sealed, rest))
     measured = []
     for row in _planted(judge, train, member, planted, regenerate, rng):
         measured.append(row)
-        report(len(synthetic) + planted * len(measured))
-    core = [row for row in measured if row["core"]]
+        report(len(synthetic) + len(audit) + planted * len(measured))
     by_patient = [
         nearest_by_patient(matches.index - offset, matches.distance, side.groups)
         for matches, offset, side in ((to_train[-1], 0, train), (to_audit[-1], len(train), audit))
@@ -134,7 +137,6 @@ def find_copies(
         score_threshold=None if score is None else thresholds[2],
         run=leading_run(*by_patient),
         power=measured,
-        recall_low=clopper_pearson_lower(sum(row["found"] for row in core), sum(row["planted"] for row in core)),
         repeats=repeats,
         audit_repeats=audit_repeats,
         hits={"audit": int(judge.flagged(to_audit).sum()), "others": int(judge.flagged(to_rest).sum()) if rest.any() else 0},
@@ -142,8 +144,16 @@ def find_copies(
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """A search with what its measures mean: the ratio, the distance, and the learned odds where there is a score, each with its tail."""
+class Judge:
+    """A search with what its measures mean.
+
+    Attributes:
+        search: over train, the sealed images, and others.
+        score: learned, where there is one.
+        tails: of the ratio, the distance, and the odds where there is a score; none before it is :meth:`calibrated`.
+        level: probability that an image of a set without copies is flagged.
+        larger: how many times as large as the sealed side train is.
+    """
 
     search: copies.CopySearch
     score: copy_score.CopyScore | None
@@ -151,71 +161,92 @@ class _Judge:
     level: float
     larger: float
 
-    @classmethod
-    def calibrated(
-        cls,
-        search: copies.CopySearch,
-        score: copy_score.CopyScore | None,
-        found: copies.Candidates,
-        sealed: NDArray[np.bool_],
-        new: NDArray[np.bool_],
-        larger: float,
-    ) -> _Judge:
-        """On what was found among the sealed images for each ``new`` one of a set, which repeats count once in."""
-        bare = cls(search, score, (), FALSE_ALARM / int(new.sum()), larger)
+    def calibrated(self, apart: list[NDArray[np.float64]], real: list[NDArray[np.float64]]) -> Judge:
+        """The same, with tails: of each measure's distances to sealed images, and of sealed images to other real ones."""
         least = (SMALLEST, SMALLEST, copy_score.LOWEST_ODDS)
-        nearest = bare.nearest(found, sealed)
-        return replace(bare, tails=tuple(lower_tail(one.distance[new], smallest) for one, smallest in zip(nearest, least)))
+        alone = replace(self, tails=tuple(lower_tail(one, smallest) for one, smallest in zip(apart, least)))
+        # What any measure takes for a copy is a twin to all of them.
+        twin = np.any([one < threshold for one, threshold in zip(real, alone.thresholds)], axis=0)
+        tails = (tail_with_twins(one, other, twin, smallest) for one, other, smallest in zip(apart, real, least))
+        return replace(self, tails=tuple(tails))
+
+    def of_real(
+        self, groups: NDArray[np.int64], first: int, report: Callable[[int], None] = lambda done: None
+    ) -> list[NDArray[np.float64]]:
+        """Each sealed image's distances to the nearest image of train or of another sealed patient, each pair once, by measure.
+
+        Args:
+            groups: patients of the sealed images, ``[m]``.
+            first: number of the first of them among the references, after those of train.
+            report: called with the number of images searched so far.
+        """
+        number, everyone = first + np.arange(len(groups)), np.arange(len(self.search.references))
+        found = self.search.candidates(self.search.references[number], everyone < first, itself=number, report=report)
+        person = np.full(len(everyone), -1)
+        person[number] = np.unique(groups, return_inverse=True)[1].ravel()
+        other = (found.index < number[:, None]) & (person[found.index] != person[number][:, None])
+        return [np.where(other, measure, np.inf).min(axis=1) for measure in self.measures(found)]
+
+    @property
+    def probability(self) -> float:
+        """That a measure calls an image of a set without copies one."""
+        # A set that is searched among more images finds nearer ones: the tail is that of a set as large as audit.
+        return self.level / (2 if self.score is None else 3) / self.larger
 
     @property
     def thresholds(self) -> list[float]:
-        # A set that is searched among more images finds nearer ones: the tail is that of a set as large as audit.
-        return [tail.threshold(self.level / len(self.tails) / self.larger) for tail in self.tails]
+        """Below which an image is flagged, by measure."""
+        return [tail.threshold(self.probability) for tail in self.tails]
+
+    def measures(self, found: copies.Candidates) -> list[NDArray[np.float64]]:
+        """Ratio, distance and odds against a copy of every candidate, ``[n, k]`` each."""
+        odds = [] if self.score is None else [self.score.odds_against(found.evidence)]
+        return [found.ratio, found.distance, *odds]
 
     def nearest(self, found: copies.Candidates, within: NDArray[np.bool_]) -> list[copies.Matches]:
-        odds = [] if self.score is None else [self.score.odds_against(found.evidence)]
-        return [found.nearest(within, measure) for measure in (found.ratio, found.distance, *odds)]
+        """The nearest candidates within a subset of the references, by measure."""
+        return [found.nearest(within, measure) for measure in self.measures(found)]
 
     def p_values(self, matches: list[copies.Matches]) -> NDArray[np.float64]:
+        """Of each image, ``[n]``, corrected for several measures and the size of train."""
         each = [tail.p_value(one.distance) for tail, one in zip(self.tails, matches)]
         return np.asarray(np.minimum(1.0, np.min(each, axis=0) * len(each) * self.larger))
 
     def flagged(self, matches: list[copies.Matches]) -> NDArray[np.bool_]:
+        """Whether each image is nearer than a threshold, by any measure, ``[n]``."""
         each = [one.distance < threshold for one, threshold in zip(matches, self.thresholds)]
         return np.asarray(np.any(each, axis=0))
 
-    def of(self, queries: NDArray[np.uint8], within: NDArray[np.bool_], without: NDArray[np.bool_] | None = None) -> list[copies.Matches]:
-        search = self.search if without is None else self.search.without(without)
-        return self.nearest(search.candidates(queries, within), within)
+    def of(self, queries: NDArray[np.uint8], within: NDArray[np.bool_], itself: NDArray[np.int64] | None = None) -> list[copies.Matches]:
+        """:meth:`nearest` of any images; ``itself`` as in :meth:`privacy.copies.CopySearch.candidates`."""
+        return self.nearest(self.search.candidates(queries, within, itself=itself), within)
 
 
 def _planted(
-    judge: _Judge, train: Labelled, member: NDArray[np.bool_], planted: int, regenerate: Regenerate | None, rng: np.random.Generator
+    judge: Judge, train: Labelled, member: NDArray[np.bool_], planted: int, regenerate: Regenerate | None, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
     """A row for each kind of planted copies, then for each noise level of the run's own model, then for further images of a patient."""
     for kind in KINDS:
         made, sources = power.plant(train.images, kind, planted, rng)
         matches = judge.of(made, member)
-        yield _row(kind.__name__, None, judge.flagged(matches), matches[-1].index == sources, kind in power.CORE)
+        yield _row(kind.__name__, None, judge.flagged(matches), matches[-1].index == sources)
     for sigma in power.REGENERATED if regenerate is not None else ():
         assert regenerate is not None
         sources = rng.permutation(len(train))[:planted]
         matches = judge.of(regenerate(train.take(sources), sigma), member)
-        yield _row("regenerated", sigma, judge.flagged(matches), matches[-1].index == sources, False)
+        yield _row("regenerated", sigma, judge.flagged(matches), matches[-1].index == sources)
     _, person, images = np.unique(train.groups, return_inverse=True, return_counts=True)
     several = rng.permutation(np.flatnonzero(images[person] > 1))
     asked = several[np.unique(person[several], return_index=True)[1]][:planted]
     if len(asked):
-        away = np.isin(np.arange(len(member)), asked)
-        matches = judge.of(train.images[asked], member & ~away, away)
-        yield _row("same_patient", None, judge.flagged(matches), person[matches[-1].index] == person[asked], False)
+        matches = judge.of(train.images[asked], member, asked)
+        yield _row("same_patient", None, judge.flagged(matches), person[matches[-1].index] == person[asked])
 
 
-def _row(kind: str, strength: float | None, found: NDArray[np.bool_], own: NDArray[np.bool_], core: bool) -> dict[str, Any]:
+def _row(kind: str, strength: float | None, found: NDArray[np.bool_], own: NDArray[np.bool_]) -> dict[str, Any]:
     hits, n = int(found.sum()), len(found)
     recall = clopper_pearson(hits, n).to_dict()
-    numbers = {"planted": n, "found": hits, "recall": recall, "own_source": float(own.mean())}
-    return {"kind": kind, "strength": strength, "core": core, **numbers}
+    return {"kind": kind, "strength": strength, "planted": n, "found": hits, "recall": recall, "own_source": float(own.mean())}
 
 
 def _uncalibrated(to_train: copies.Matches, repeats: Repeats, audit_repeats: int) -> CopyReport:
@@ -223,4 +254,4 @@ def _uncalibrated(to_train: copies.Matches, repeats: Repeats, audit_repeats: int
     nothing = np.zeros(0, np.float64)
     p_values = np.where(identical, 0.0, 1.0)
     run, hits = LeadingRun(0, 1.0), {"audit": 0, "others": 0}
-    return CopyReport(to_train, nothing, p_values, identical, IDENTICAL, 0.0, None, run, [], 0.0, repeats, audit_repeats, hits)
+    return CopyReport(to_train, nothing, p_values, identical, IDENTICAL, 0.0, None, run, [], repeats, audit_repeats, hits)

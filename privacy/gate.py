@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from privacy import bounds, limits
@@ -16,6 +17,11 @@ from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, SUBJECTS, judged, label
 
 REPLICATION = "The run is a replication: its splits are its own and not the cohort's, so that it counts as no attempt and is not released."
 VERDICTS = ("pass", "fail", "inconclusive")
+LAST_PLACE = Decimal("0.0001")
+"""Last place of what an attack measured. A verdict is published: all sixteen digits of an AUC would tell that two releases come from one
+model, or from one attack on it, and say nothing of a patient, since a standard error is a hundred times this."""
+OUTWARD = {"value": ROUND_HALF_EVEN, "low": ROUND_FLOOR, "high": ROUND_CEILING}
+"""How it is rounded: an interval grows, so that no bound is better than the one that was measured."""
 
 
 def checks(
@@ -134,10 +140,17 @@ def _membership(audit: Mapping[str, Any], subject: str, sure: float) -> dict[str
 
 
 def _whole(measure: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The numbers of an interval; none where it is not defined, because too few stand on a side."""
-    if measure is None or any(measure[key] is None for key in ("value", "low", "high")):
+    """The numbers of an interval, to :data:`LAST_PLACE`; none where it is not defined, because too few stand on a side."""
+    if measure is None or any(measure[key] is None for key in OUTWARD):
         return {}
-    return {key: measure[key] for key in ("value", "low", "high", "n")}
+    return {key: _rounded(measure[key], to) for key, to in OUTWARD.items()} | {"n": measure["n"]}
+
+
+def _rounded(value: Any, to: str) -> Any:
+    """A share to :data:`LAST_PLACE`, by its shortest decimal form; what is none stays, for its check to refuse."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        return value
+    return float(Decimal(repr(float(value))).quantize(LAST_PLACE, to))
 
 
 def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, replication: bool = False) -> dict[str, Any]:

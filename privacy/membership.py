@@ -8,6 +8,7 @@ score of them. Higher means "member".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from evaluation.data import to_unit
 from evaluation.intervals import Interval, cross_fitted, tpr_interval
 from privacy.model import C, Denoiser
 
@@ -97,13 +99,13 @@ def loss_features(
 
 @torch.inference_mode()
 def mean_error(
-    denoiser: Denoiser[C], images: NDArray[np.float32], condition: C, sigma: float, *, seeds: list[int], device: str, batch: int = 256
+    denoiser: Denoiser[C], images: NDArray[Any], condition: C, sigma: float, *, seeds: list[int], device: str, batch: int = 256
 ) -> NDArray[np.float64]:
     """Mean squared denoising error of each image over its pixels and the noise draws, above 0: ``float64 [n]``.
 
     Args:
-        images: ``float32 [n, C, H, W]`` in −1..1.
-        sigma: the noise level.
+        images: ``float32 [n, C, H, W]`` in −1..1, or as they are kept, ``uint8``: those of one batch at a time are then made float32.
+        sigma: the noise level, for images in −1..1.
         seeds: one noise draw each, the same for every image and level.
         batch: images denoised together.
     """
@@ -112,7 +114,7 @@ def mean_error(
         noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)).to(device)
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
-            clean = torch.from_numpy(images[rows]).to(device)
+            clean = torch.from_numpy(to_unit(images[rows])).to(device)
             denoised = denoiser(clean + sigma * noise, clean.new_full((len(clean),), sigma), condition.take(rows).to(device))
             errors[rows] += (denoised - clean).square().flatten(1).mean(dim=1).double().cpu().numpy()
     return np.maximum(errors / len(seeds), 1e-12)  # a model that recalls an image exactly has an error of 0

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from evaluation.data import Labelled
 from privacy.bounds import epsilon_lower
+from privacy.membership import mean_error
 from privacy.model import C, Denoiser
 from privacy.nearest import nearest
 
@@ -124,7 +125,6 @@ def from_images(
     return guess(close[train], close[audit], rng)
 
 
-@torch.inference_mode()
 def from_weights(
     denoiser: Denoiser[C],
     real: Labelled,
@@ -150,21 +150,10 @@ def from_weights(
     if not len(train):
         return None
     rows = np.flatnonzero(np.isin(units, np.concatenate([train, audit])))
-    noise = [
-        torch.randn(real.images.shape[1:], generator=torch.Generator().manual_seed(int(seed))).to(device)
-        for seed in rng.integers(0, 2**62, size=draws)
-    ]
-    errors = np.zeros(len(real))
-    for start in range(0, len(rows), 256):
-        chosen = rows[start : start + 256]
-        clean = torch.from_numpy(real.take(chosen).unit).to(device)
-        asked = condition.take(torch.from_numpy(chosen)).to(device)
-        for one in noise:
-            denoised = denoiser(clean + SIGMA * one, clean.new_full((len(clean),), SIGMA), asked)
-            errors[chosen] += (denoised - clean).square().flatten(1).mean(dim=1).double().cpu().numpy()
-    # A model that recalls an image exactly has an error of 0.
-    scores = -np.log(np.maximum(errors, 1e-12))
-    summed, count = _by_unit(scores, units, np.add), _by_unit(np.ones(len(real)), units, np.add)
+    seeds = rng.integers(0, 2**62, size=draws).tolist()
+    asked = condition.take(torch.from_numpy(rows))
+    errors = mean_error(denoiser, real.images[rows], asked, SIGMA, seeds=seeds, device=device)
+    summed, count = (_by_unit(scores, units[rows], np.add) for scores in (-np.log(errors), np.ones(len(rows))))
     return guess(summed[train] / count[train], summed[audit] / count[audit], rng)
 
 

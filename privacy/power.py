@@ -48,8 +48,7 @@ def crop(image: Images, rng: np.random.Generator) -> Images:
 
 def rotate(image: Images, rng: np.random.Generator) -> Images:
     """Turned by up to 15 degrees."""
-    angle = np.deg2rad(rng.uniform(-15, 15))
-    return _warp(image, np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]), np.zeros(2))
+    return turned(image, rng.uniform(-15, 15))
 
 
 def intensity(image: Images, rng: np.random.Generator) -> Images:
@@ -163,8 +162,7 @@ def zoom_80(image: Images, rng: np.random.Generator) -> Images:
 
 def turn_25(image: Images, rng: np.random.Generator) -> Images:
     """Turned by 25 degrees either way."""
-    angle = np.deg2rad(25.0) * rng.choice((-1, 1))
-    return _warp(image, np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]), np.zeros(2))
+    return turned(image, 25.0 * rng.choice((-1, 1)))
 
 
 def blend(image: Images, other: Images, rng: np.random.Generator) -> Images:
@@ -278,6 +276,12 @@ def alter(images: Images, index: int, kind: Kind, rng: np.random.Generator) -> I
         other = (index + rng.integers(1, max(2, len(images)))) % len(images)
         return np.ascontiguousarray(kind(image, np.asarray(images[other]), rng))
     return np.ascontiguousarray(cast(Transform, kind)(image, rng))
+
+
+def turned(image: Images, degrees: float) -> Images:
+    """Turned about the centre, bilinearly, edges repeated."""
+    angle = np.deg2rad(degrees)
+    return _warp(image, np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]), np.zeros(2))
 
 
 def _warp(image: Images, matrix: NDArray[np.float64], shift_: NDArray[np.float64]) -> Images:

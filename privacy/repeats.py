@@ -1,7 +1,13 @@
-"""Images of one set that repeat one another: a generator that makes one image many times has made it once."""
+"""Images of one set that repeat one another: a generator that makes one image many times has made it once.
+
+Some sources hold the same picture again and again, acquired a moment later or cropped otherwise. What images repeat is therefore counted
+among the cohort's sealed images too, and only what goes beyond (:func:`beyond_real`) speaks against a set.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,10 +37,12 @@ class Repeats:
     Attributes:
         first: number of the first image that each one repeats, its own where it is new, ``int64 [n]``.
         constant: whether each image is constant, ``bool [n]``; all constant ones repeat the first of them.
+        identical: whether each image has the pixels of an earlier one, ``bool [n]``.
     """
 
     first: NDArray[np.int64]
     constant: NDArray[np.bool_]
+    identical: NDArray[np.bool_]
 
     @property
     def new(self) -> NDArray[np.bool_]:
@@ -56,7 +64,7 @@ def find_repeats(images: NDArray[np.uint8], reference: NDArray[np.uint8], device
         reference: real images of the same cohort, whose mean and principal components are what images share; not searched.
     """
     if not len(images):
-        return Repeats(np.zeros(0, np.int64), np.zeros(0, bool))
+        return Repeats(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, bool))
     blocks = range(0, len(images), BLOCK)
     spreads = [part.reshape(len(part), -1).std(axis=1) for part in (images[start : start + BLOCK] for start in blocks)]
     constant = np.concatenate(spreads) < FLAT
@@ -76,7 +84,32 @@ def find_repeats(images: NDArray[np.uint8], reference: NDArray[np.uint8], device
     graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(images), len(images)))
     member = connected_components(graph, directed=False)[1]
     first = np.unique(member, return_index=True)[1]
-    return Repeats(np.asarray(first[member], np.int64), constant)
+    return Repeats(np.asarray(first[member], np.int64), constant, _identical(images))
+
+
+def beyond_real(found: Repeats, real_repeated: int, real: int) -> int:
+    """How many images of a set repeat another one beyond what real images do; those of one value are counted elsewhere.
+
+    Were the set drawn as the real images were, it would be expected to hold e = n · real_repeated / real repeats of its own, and the
+    difference to have a variance of e + e · n / real (both counts Poisson): e and two standard deviations are set aside. Where no real
+    image repeats another, nothing is; what has the very pixels of another image always counts.
+
+    Args:
+        found: of the n images of the set.
+        real_repeated: how many of the real images repeat an earlier one.
+        real: how many real images were looked at.
+    """
+    counted = ~found.constant
+    expected = len(counted) * real_repeated / max(real, 1)
+    explained = math.floor(expected + 2 * math.sqrt(expected * (1 + len(counted) / max(real, 1))))
+    return max(int((found.identical & counted).sum()), int((~found.new & counted).sum()) - explained)
+
+
+def _identical(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    digests = [hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest() for image in images]
+    again = np.ones(len(images), bool)
+    again[np.unique(np.array(digests), return_index=True)[1]] = False
+    return again
 
 
 def _symmetries(square: Tensor) -> Iterator[Tensor]:

@@ -80,11 +80,43 @@ def lower_tail(distances: NDArray[np.float64], smallest: float = SMALLEST) -> Ta
     if finite < TAIL_LEAST:
         raise ValueError(f"{finite} distances are too few to fit a tail: at least {TAIL_LEAST} are needed")
     count = min(finite - 1, max(TAIL_LEAST, math.ceil(TAIL_SHARE * len(ordered))))
-    spacings = np.arange(1.0, count + 1) * np.diff(np.log(ordered[: count + 1]))
-    while (lower := _regime(spacings)) < count:
+    while (lower := _regime(_spacings(ordered, count))) < count:
         count = lower
-        spacings = spacings[:count]
-    kept = spacings[SET_ASIDE:]
+    return _of_spacings(ordered, count, SET_ASIDE, smallest)
+
+
+def tail_with_twins(distances: NDArray[np.float64], real: NDArray[np.float64], twin: NDArray[np.bool_], smallest: float = SMALLEST) -> Tail:
+    """The tail of non-members' distances in a cohort of which some images are seen to have twins, whatever a generator does.
+
+    Of a few distances, one near a sealed image may be a copy of it, and none says little: rare twins are not seen in them. Real images that
+    would be called copies of each other show them. Then nothing is set aside, and the tail is what lies no farther than those do.
+
+    Args:
+        distances: of the images that are judged, ``[n]``, n >= 20.
+        real: each non-member's to the nearest other real image of somebody else, each pair once, ``[m]``; infinite where there is none.
+        twin: which of those would be called copies, by this distance or another, ``[m]``; where none lies in the tail, that stays as it is.
+        smallest: distances below count as this one.
+
+    Raises:
+        ValueError: fewer than 20 finite distances.
+    """
+    tail = lower_tail(distances, smallest)
+    near = real[twin & (real < tail.edge)]
+    if not len(near):
+        return tail
+    ordered = np.maximum(np.sort(np.concatenate([distances, real])), smallest)
+    count = int(np.searchsorted(ordered, max(near.max(), smallest), side="right"))
+    return _of_spacings(ordered, count, 0, smallest)
+
+
+def _spacings(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Normalised spacings i · ln(d_(i+1) / d_(i)), i = 1 … count, of ordered distances (Rényi 1953)."""
+    return np.asarray(np.arange(1.0, count + 1) * np.diff(np.log(ordered[: count + 1])))
+
+
+def _of_spacings(ordered: NDArray[np.float64], count: int, set_aside: int, smallest: float) -> Tail:
+    """The tail that the ``count`` smallest of all distances are."""
+    kept = _spacings(ordered, count)[set_aside:]
     return Tail(float(ordered[count]), (count + 1) / (len(ordered) + 1), max(float(kept.sum()), 1e-9), len(kept), smallest)
 
 

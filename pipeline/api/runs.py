@@ -105,15 +105,43 @@ def shadow_cost(config: Config, *, out: Path | None = None) -> str:
     assert config.train is not None
     _, folder = _chosen(config, (), out)
     count, stages = config.shadows.trainings, {name: read_record(folder / name) for name in ("ingest", "train", "generate")}
-    text = f"{count} trainings of {config.train.images:,} images, each with as many images as the run generates"
+    length = _length(config, folder)
+    size = f"of {length:,} images" if length else "as long as the run's own"
+    text = f"{count} trainings {size}, each with as many images as the run generates"
     records = [record for record in stages.values() if record is not None]
-    if len(records) < len(stages):
+    if len(records) < len(stages) or not length:
         return f"{text}: {count} times what train and generate will take, or somewhat more"
     ingest, train, generate = records
     # Each image is looked at under every level and draw, at a third of the work of an image in training.
     looked = sum(int(ingest["summary"][split]) for split in ("train", "audit")) * SHADOW_LEVELS * config.shadows.draws / 3
-    seconds = count * (train["seconds"] * (1 + looked / config.train.images) + generate["seconds"])
+    seconds = count * (train["seconds"] * (1 + looked / length) + generate["seconds"])
     return f"{text}: about {max(1, round(seconds / 60))} minutes, as train took {train['seconds']:.0f} s; less on several GPUs"
+
+
+def _length(config: Config, folder: Path) -> int | None:
+    """Images in the run's training: as configured, or as a finished one settled; None where nobody knows yet."""
+    from pipeline.artifacts import read_json
+
+    assert config.train is not None
+    if isinstance(config.train.images, int):
+        return config.train.images
+    model = read_json(folder / "train" / "model.json")
+    images = model.get("images") if isinstance(model, dict) else None
+    return images if isinstance(images, int) else None
+
+
+def recipe_lines(config: Config, *, out: Path | None = None) -> list[str]:
+    """What a run's training leaves to the cohort, and what was settled of it where a training has begun; empty where it leaves nothing."""
+    from pipeline.artifacts import UNFINISHED, read_json
+    from pipeline.release.figures import recipe_figures
+
+    if config.train is None or not (left := [*config.train.unfitted, *(("images",) if config.train.minutes is not None else ())]):
+        return []
+    _, folder = _chosen(config, (), out)
+    for place in (folder / "train", folder / UNFINISHED / "train"):
+        if isinstance(found := read_json(place / "recipe.json"), dict):
+            return [f"{figure.name}: {figure.text}" for figure in recipe_figures(found)]
+    return [f"fitted to the cohort when it is trained: {', '.join(left)}"]
 
 
 def show(run: Path, console: Console | None = None, *, gate: Mapping[str, Any] | None = None) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from pipeline import api
-from pipeline.api.runs import shadow_cost
+from pipeline.api.runs import recipe_lines, shadow_cost
 from pipeline.commands.app import ConfigArgument, Out, Set, app, console
 from pipeline.config import load_config
 from pipeline.errors import InputError
@@ -40,6 +40,9 @@ def plan(config: ConfigArgument, out: Out = None, set_: Set = None) -> None:
     settings = load_config(config, set_ or ())
     for step in api.plan(settings, out=out):
         console.print(f"{step.stage.name:<9} {'up to date' if step.reason is None else escape(step.reason)}")
+        if step.stage.name == "train":
+            for line in recipe_lines(settings, out=out):
+                console.print(f"{'':<9} {line}", highlight=False, markup=False)
         if step.stage.name == "shadows" and step.reason is not None:
             console.print(f"{'':<9} {shadow_cost(settings, out=out)}")
     if (why := settings.ingest.not_trainable()) is not None:

@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.run import Config
-from pipeline.config.section import brief
+from pipeline.config.section import NAMELESS, brief
 from pipeline.errors import InputError, system_refusals
 
 LARGEST = 1 << 18
@@ -182,7 +182,7 @@ def one_line(error: ValidationError) -> str:
     items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]  # else told item by item
     problems = []
     for item in items[:TOLD]:
-        where = brief(".".join(str(part) for part in item["loc"]))[1:-1]
+        where = brief(".".join(str(part) for part in item["loc"] if part != NAMELESS))[1:-1]
         if item["type"] == "extra_forbidden":
             problems.append(f"unknown key {where}")
         elif item["type"] == "missing":

@@ -11,9 +11,9 @@ import reprlib
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 LETTERS = 1024
@@ -39,6 +39,13 @@ Images = Annotated[int, Field(ge=1, le=10**9)]
 # Larger ones do not fit anywhere at the least side, 16 pixels, and leave no steps to train.
 Batch = Annotated[int, Field(ge=1, le=65_536)]
 Location = Annotated[Path, AfterValidator(_known_home)]
+T = TypeVar("T")
+AUTO: Literal["auto"] = "auto"
+NAMELESS = ""
+# A setting that may be left to the cohort (:mod:`pipeline.fit_recipe`); whatever is not `auto` is told what the setting itself is told.
+Fitted = Annotated[
+    Annotated[T, Tag(NAMELESS)] | Annotated[Literal["auto"], Tag(AUTO)], Discriminator(lambda value: AUTO if value == AUTO else NAMELESS)
+]
 # As the data card and a label in DICOM's LO (PS3.5 section 6.2) can show it.
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 # DICOM's Code String (PS3.5 section 6.2).

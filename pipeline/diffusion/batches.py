@@ -24,19 +24,28 @@ class Batches:
         images: ``uint8`` or ``uint16 [n, C, ...]``: a tensor on the device, or an array (memory-mapped, say) to stream from.
         condition: of every image.
         batch: images a step.
-        balance: see :func:`class_balanced_cdf`.
+        balance, groups: see :func:`class_balanced_cdf`.
         seed: what every step's draw is derived from.
         device: where the batches go.
     """
 
-    def __init__(self, images: Tensor | NDArray[Any], condition: Condition, batch: int, balance: float, seed: int, device: str) -> None:
+    def __init__(
+        self,
+        images: Tensor | NDArray[Any],
+        condition: Condition,
+        batch: int,
+        balance: float,
+        seed: int,
+        device: str,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
         self.resident = isinstance(images, Tensor)
         self.images = _signed(images) if isinstance(images, Tensor) else images
         self.full = 65535 if str(images.dtype).endswith("uint16") else 255
         self.batch, self.seed, self.device = batch, seed, device
         host = condition.to("cpu")
         self.condition = host.to(device) if self.resident else host
-        self.cumulative = class_balanced_cdf(host.strata, balance)
+        self.cumulative = class_balanced_cdf(host.strata, balance, groups)
         self.generator = torch.Generator()
         self._block: tuple[int, Tensor] | None = None
         self._next: tuple[int, Future[tuple[Tensor, Condition]]] | None = None
@@ -81,11 +90,24 @@ class Batches:
         return _signed(torch.from_numpy(read))[back], self.condition.take(chosen)
 
 
-def class_balanced_cdf(labels: Tensor, balance: float) -> Tensor:
-    """Cumulative sampling probabilities ``float64 [n]``: class c is drawn in proportion to its prevalence to the power 1 − balance."""
-    counts = torch.bincount(labels).double()
+def class_balanced_cdf(labels: Tensor, balance: float, groups: NDArray[np.int64] | None = None) -> Tensor:
+    """Cumulative sampling probabilities ``float64 [n]``: class c is drawn in proportion to its prevalence to the power 1 − balance.
+
+    Args:
+        labels: class of each image, ``int64 [n]``.
+        balance: 0 draws as they come, 1 every class equally often.
+        groups: near-duplicate group of each, ``int64 [n]``, -1 for none: a group counts, and is drawn, as one image. What is in a cohort k
+            times would be learned by heart k times as soon.
+    """
+    part = torch.ones(len(labels), dtype=torch.float64)
+    if groups is not None:
+        group = torch.tensor(groups)
+        twins = group >= 0
+        _, member, size = torch.unique(group[twins], return_inverse=True, return_counts=True)
+        part[twins] /= size[member]
+    counts = torch.bincount(labels, part)
     share = torch.where(counts > 0, counts / counts.sum(), 0.0) ** (1 - balance) * (counts > 0)
-    weight = (share / share.sum() / counts.clamp(min=1))[labels]
+    weight = (share / share.sum() / torch.where(counts > 0, counts, 1.0))[labels] * part
     cumulative = weight.cumsum(0)
     return cumulative / cumulative[-1]
 

@@ -12,14 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluation.muon import Muon
 from pipeline.diffusion import augment, ema
 from pipeline.diffusion.batches import Batches, derive
 from pipeline.diffusion.conditioning import Condition
-from pipeline.diffusion.muon import Muon
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.unet import AUGMENTATIONS
@@ -74,12 +75,21 @@ class Training:
         condition: of every image.
         recipe: how to train; parameters that do not require a gradient stay as they are.
         seed: what every step's randomness is derived from.
+        groups: near-duplicate group of every image, -1 for none (:func:`pipeline.diffusion.batches.class_balanced_cdf`).
     """
 
-    def __init__(self, denoiser: Denoiser, images: Tensor | NDArray[Any], condition: Condition, recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        images: Tensor | NDArray[Any],
+        condition: Condition,
+        recipe: Recipe,
+        seed: int,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
         self.denoiser, self.recipe, self.seed = denoiser, recipe, seed
         self.device = denoiser.mean.device.type
-        self.batches = Batches(images, condition, recipe.batch, recipe.balance, seed, self.device)
+        self.batches = Batches(images, condition, recipe.batch, recipe.balance, seed, self.device, groups)
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
         widths = {recipe.ema, *(SNAPSHOT_WIDTHS if recipe.snapshots else ())}
         self.averages = {width: [p.detach().clone() for p in self.parameters] for width in sorted(widths)}
@@ -282,13 +292,13 @@ class Training:
                         value.zero_()
 
     @torch.no_grad()
-    def restart(self, images: Tensor | NDArray[Any], condition: Condition, seed: int) -> None:
+    def restart(self, images: Tensor | NDArray[Any], condition: Condition, seed: int, groups: NDArray[np.int64] | None = None) -> None:
         """Begin anew in place, on other images and from the weights that the denoiser has now: bit for bit a new training on a CPU.
 
         What is compiled and captured serves on, and reads the same memory. As many classes, and images of the same shape and type.
         """
         self.seed, self.step = seed, 0
-        self.batches = Batches(images, condition, self.recipe.batch, self.recipe.balance, seed, self.device)
+        self.batches = Batches(images, condition, self.recipe.batch, self.recipe.balance, seed, self.device, groups)
         for average in self.averages.values():
             torch._foreach_copy_(average, list(self.parameters))
         for optimiser in self.optimisers:

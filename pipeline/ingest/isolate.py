@@ -51,9 +51,11 @@ LOST = 255
 # Answers that may wait for an earlier item's, in batches a worker: bounds the memory behind a file that takes its time.
 AHEAD = 4
 
-# What workers import before their first file and decoders at it, once for all workers; those that are not installed are passed over.
-CODECS = (
+# What workers import before their first file, and decoders, volumes and the search for text at it (scipy.ndimage takes half a second), once
+# for all workers; those that are not installed are passed over.
+LATER = (
     "threadpoolctl",
+    "scipy.ndimage",
     "pydicom.pixels.decoders",
     "pylibjpeg",
     "openjpeg",
@@ -272,7 +274,7 @@ def _context(work: Work[Any]) -> Any:
     function = work.func if isinstance(work, functools.partial) else work
     # The entry point too: every worker imports the program that started this process again.
     ours = sorted(name for name in sys.modules if name.startswith(("pipeline.ingest.", "pipeline.commands.main")))
-    return worker_processes([__name__, function.__module__, *ours, *CODECS])
+    return worker_processes([__name__, function.__module__, *ours, *LATER])
 
 
 def _serve(pipe: Connection, begun: Any, work: Work[Any], memory: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import InputError
 from pipeline.ingest.standardize import fit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Normalised cross-correlation of two images' fine structure from which they count as the same picture. Measured at 28 px: among the
 # 5856 chest radiographs of PneumoniaMNIST, whose coarse anatomy correlates up to .98 between patients, no two different ones exceed .88
@@ -126,6 +129,12 @@ def tie(patients: Sequence[str], clusters: NDArray[np.int64]) -> NDArray[np.int6
     left = np.concatenate([np.arange(n), twins])
     right = np.concatenate([n + patient, n + offset + clusters[twins]])
     return renumber(_components(n + offset + int(clusters.max()) + 1, left, right)[:n])
+
+
+def kept_together(rows: pd.DataFrame) -> NDArray[np.int64]:
+    """:func:`tie` of an image set's rows: patients, and near-duplicates where the rows tell of them."""
+    clusters = rows["duplicate_group"].to_numpy(np.int64) if "duplicate_group" in rows else np.full(len(rows), -1)
+    return tie(rows["patient"].tolist(), clusters)
 
 
 def assign(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.provenance import OTHER, plain_version
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures
-from pipeline.release.results import Results, dig, interval, limitations, number, planted, standing
+from pipeline.release.results import Results, dig, interval, limitations, number, planted, planted_copies, standing
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -114,7 +114,7 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
         how_made=how_made(results),
         deidentification=actions(results),
         source=Source(**results.source, description=dataset_card(results.source["name"]) or ""),
-        power=[Figure(name=planted(row), value=interval(row.get("recall"))) for row in results.audit.get("power") or []],
+        power=_power(results),
         standing=standing(results),
         evaluation=key_figures(results),
         utility=sentences(results.evaluation, ["real+synthetic"]),
@@ -195,10 +195,11 @@ def how_made(results: Results) -> list[str]:
             "No image was removed after the audit: the verdict is that of the whole imported set.",
         ]
     assert generate.per_class is not None
-    seen, parameters = model.get("images_seen", train.images), model.get("parameters")
+    seen, parameters = model.get("images"), model.get("parameters")
     size = f" of {parameters:,} parameters" if isinstance(parameters, int) else ""
     return [
-        f"A class-conditional denoiser{size} (EDM formulation, Karras et al. 2022) was trained on {seen:,} draws from the train split.",
+        f"A class-conditional denoiser{size} (EDM formulation, Karras et al. 2022) was trained on {number(seen)} draws from "
+        "the train split.",
         f"Each image was drawn from noise under a seed of its own in {generate.steps} steps of DPM-Solver++(2M), at guidance "
         f"{number(generate.guidance_scale)}, with {generate.per_class:,} images of every class.",
         f"{config.ingest.audit_share:.0%} of the images for training and audit were sealed from training: the non-members of the audit, "
@@ -213,6 +214,12 @@ def actions(results: Results) -> list[str]:
     found = [str(action) for action in record.get("actions") or [record.get("method")] if action]
     kept = record.get("kept")
     return [*found, f"Columns kept of every image: {', '.join(map(str, kept))}."] if isinstance(kept, list) and kept else found
+
+
+def _power(results: Results) -> list[Figure]:
+    """The recall of planted copies: of the kinds that the verdict rests on, then of those that it does not certify."""
+    sides = zip(planted_copies(results.audit), ("", " (not certified)"), strict=True)
+    return [Figure(name=f"{planted(row)}{note}", value=interval(row["recall"])) for rows, note in sides for row in rows]
 
 
 def key_figures(results: Results) -> list[Figure]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.release.results import dig, interval, number, planted
+from pipeline.release.results import dig, interval, number, planted, planted_copies
 
 ARMS = {
     "real": "real images",
@@ -70,16 +70,29 @@ def train_figures(model: Mapping[str, Any]) -> list[Judged]:
     return _measured(Judged("unseen_to_seen", "denoising loss on unseen images ÷ on training images", dig(model, "validation.ratio")))
 
 
+def recipe_figures(recipe: Mapping[str, Any]) -> list[Judged]:
+    """What a training's recipe settled in place of what its configuration left open, with its reason."""
+    fitted = found if isinstance(found := recipe.get("fitted"), Mapping) else {}
+    chosen = recipe.get("chosen") if "images" in fitted else None
+    length = dig(chosen, "images") or fitted.get("images")
+    why = dig(chosen, "why") if chosen else f"at most: {dig(recipe, 'reasons.images')}"
+    figures = [Judged("length", f"images in training ({why})", length)]
+    for name, title in (("widths", "channels of the network"), ("dropout", "dropout"), ("augment", "augmentation")):
+        value = fitted.get(name)
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        figures.append(Judged(name, f"{title} ({dig(recipe, f'reasons.{name}')})", shown))
+    return _measured(*figures)
+
+
 def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
     """What the audit found."""
     told = found if isinstance(found := audit.get("attributes"), Mapping) else {}
-    recalls = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
-    weakest = min(recalls, key=lambda row: float(row["recall"]["low"]), default=None)
-    name = f"weakest recall of planted copies ({planted(weakest)})" if weakest else ""
+    required, others = (rows[:1] for rows in planted_copies(audit))
     return _measured(
         Judged("flagged", "images flagged as copies", dig(audit, "copies.flagged")),
         Judged("copy_rate", "share of copies", dig(audit, "copies.rate")),
-        Judged("weakest_recall", name, weakest["recall"] if weakest else None),
+        *(Judged("weakest_recall", f"worst recall of a required kind of copies ({planted(row)})", row["recall"]) for row in required),
+        *(Judged("uncertified_recall", f"worst recall of copies not certified ({planted(row)})", row["recall"]) for row in others),
         Judged("membership_auc", "membership attack on the weights, AUC", dig(audit, "membership.auc")),
         Judged("membership_tpr", "members found at 1 % false alarms", dig(audit, "membership.tpr_at_1pct_fpr")),
         Judged("membership_control", "its control without the weights, AUC", dig(audit, "membership.control_auc")),

@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 
 from pipeline.release.cards import actions, how_made, software_version, template
-from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, sentences, stress_figures, train_figures
-from pipeline.release.results import Results, dig, interval, limitations, number, planted, standing
+from pipeline.release.curve import round_ticks, training_curve
+from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, recipe_figures, sentences, stress_figures, train_figures
+from pipeline.release.results import Results, dig, interval, limitations, number, planted, planted_copies, standing
 
 HEADLINES = {
     "pass": "The images passed the privacy gate",
@@ -110,7 +111,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         consequence=CONSEQUENCES.get(verdict, CONSEQUENCES["inconclusive"]),
         weights=WEIGHTS.get(str(dig(results.gate, "weights.verdict")), WEIGHTS["inconclusive"]),
         tiles=tiles(results),
-        power=power_plot(results.audit.get("power")),
+        power=[power_plot(rows) for rows in planted_copies(results.audit)],
         membership=list(measures(results.audit.get("membership"))),
         shadows=list(measures(results.audit.get("shadows"))),
         one_run=list(measures(results.audit.get("one_run"))),
@@ -131,6 +132,8 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         prevalence=prevalence_table(results.stress.get("prevalence")),
         splits=source_splits(results.cohort),
         samples=images,
+        training=training_curve(results.recipe),
+        recipe=recipe_figures(results.recipe),
         how_made=how_made(results),
         actions=actions(results),
         limitations=limitations(results),
@@ -375,12 +378,8 @@ def _row(label: str, measure: Any, tone: str = "synthetic") -> Row | None:
 def _plot(rows: Sequence[Row], reference: float | None, axis: tuple[float, float] | None = None) -> Plot:
     """Choose the axis: as given, or round ends around all rows and the reference, with about five ticks."""
     ends = [reference] if reference is not None else []
-    low, high = axis or (min([row.low for row in rows] + ends), max([row.high for row in rows] + ends))
-    span = max(high - low, 1e-3)
-    step = next(unit for unit in (s * 10.0**e for e in range(-4, 6) for s in (1, 2, 5)) if span / unit <= 6)
-    first, last = int(low // step), -int(-high // step)
-    last = max(last, first + 1)
-    return Plot(tuple(rows), first * step, last * step, tuple(tick * step for tick in range(first, last + 1)), reference)
+    ticks = round_ticks(*(axis or (min([row.low for row in rows] + ends), max([row.high for row in rows] + ends))))
+    return Plot(tuple(rows), ticks[0], ticks[-1], ticks, reference)
 
 
 def _chance(results: Results) -> float | None:

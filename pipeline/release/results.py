@@ -10,11 +10,13 @@ from typing import Any
 
 from pipeline.artifacts import read_json
 from pipeline.config import Config
+from privacy import limits
 
 FILES = {
     "cohort": ("ingest", "cohort.json"),
     "deidentification": ("ingest", "deidentification.json"),
     "model": ("train", "model.json"),
+    "recipe": ("train", "recipe.json"),
     "shadows": ("shadows", "shadows.json"),
     "audit": ("audit", "audit.json"),
     "evaluation": ("evaluate", "evaluation.json"),
@@ -30,7 +32,8 @@ class Results:
         config: the run's configuration.
         gate: the content of ``gate.json``.
         records: the record of every stage before the release, by name.
-        cohort, deidentification, model, audit, evaluation, stress, shadows: the JSON results of the stages; ``{}`` where there is none.
+        cohort, deidentification, model, audit, evaluation, stress, shadows, recipe: the JSON results of the stages; ``{}`` where there is
+            none.
     """
 
     config: Config
@@ -43,6 +46,7 @@ class Results:
     evaluation: Mapping[str, Any]
     stress: Mapping[str, Any]
     shadows: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -131,6 +135,17 @@ def planted(row: Mapping[str, Any]) -> str:
     return str(row.get("kind")).replace("_", " ") + (f" {number(strength)}" if isinstance(strength, int | float) else "")
 
 
+def planted_copies(audit: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """What was found of planted copies, a row a kind, the worst first: of the kinds that a verdict rests on, and of those that none
+    certifies."""
+    rows = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
+    rows.sort(key=lambda row: float(row["recall"]["low"]))
+    pixels = audit.get("pixels")
+    required = limits.required_kinds(pixels if isinstance(pixels, int) else 0)
+    sides = ([row for row in rows if (row.get("kind") in required) == side] for side in (True, False))
+    return next(sides), next(sides)
+
+
 def limitations(results: Results) -> list[str]:
     """Known limitations of this cohort, one sentence each: those of the method first, then what this run measured."""
     config = results.config
@@ -150,13 +165,16 @@ def limitations(results: Results) -> list[str]:
         found.append("The source has no patient identifiers: splits, figures and the verdict are by image, not by patient.")
     if isinstance(patients := dig(results.model, "warm_start.patients"), str):
         found.append(f"Training began from earlier weights: {patients}.")
-    for row in results.audit.get("power") or []:
-        recall = dig(row, "recall.low")
-        if isinstance(recall, float | int) and recall < 0.8:
-            found.append(
-                f"Planted copies changed by “{planted(row)}” were found only with a recall of {interval(row.get('recall'))}: "
-                f"such copies could have been missed."
-            )
+    required, others = planted_copies(results.audit)
+    found += [
+        f"Planted copies of the required kind “{planted(row)}” were found only with a recall of {interval(row['recall'])}: such copies "
+        "could have been missed."
+        for row in required
+        if row["recall"]["low"] < limits.MIN_RECALL
+    ]
+    if others:
+        recalls = ", ".join(f"“{planted(row)}” {interval(row['recall'])}" for row in others)
+        found.append(f"No verdict certifies copies that were changed in other ways, of which the search finds: {recalls}.")
     realism = dig(results.evaluation, "fidelity.two_sample.synthetic")
     if isinstance(low := dig(results.evaluation, "fidelity.two_sample.difference.low"), float | int) and low > 0:
         floor = interval(dig(results.evaluation, "fidelity.two_sample.floor"))

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.audit_power --set pneumonia --data pneumoniamnist.npz --out results
     python -m tests.benchmarks.audit_power --set phantom --size 64 --model 600000 --out results
     python -m tests.benchmarks.audit_power --level --out results
-    python -m tests.benchmarks.audit_power --speed --size 64 --out results
+    python -m tests.benchmarks.audit_power --speed --sizes 64 128 256 --out results
+    python -m tests.benchmarks.audit_power --repeats --data pneumoniamnist.npz breastmnist.npz --out results
 
 **Power.** Images are divided, phantoms by patient, into train, audit, *learn* (of which the score is learned) and honest ones, which nobody
 has seen. Every method gets the same threshold rule: the smallest statistic of the honest images against train, so that each has no false
@@ -11,10 +12,14 @@ alarm among them. Of each kind, copies of random train images are planted. The p
 reported beside with its false alarms. ``--model`` trains the product's network on train for so many images and makes training images anew
 from several noise levels.
 
+**Oracle.** Of kinds whose likelihood is known (:mod:`tests.benchmarks.copy_oracle`), what could be found at the most; its false alarms are
+those among honest images of which the same is made.
+
 **Level.** The share of honest sets in which any distance falls below the tail's threshold: power laws, nearest neighbours of Gaussian
 points, cohorts of which a share has twins.
 
-**Speed.** Random smooth images; seconds for the index, and for the search of as many queries.
+**Speed.** Random smooth images; seconds for the index, and for the search of as many queries; peak memory with as many references as
+queries and with twice as many.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,9 +40,11 @@ from numpy.typing import NDArray
 
 from evaluation.intervals import clopper_pearson
 from privacy import copies, copy_score, power
-from privacy.copy_report import FALSE_ALARM, KINDS
-from privacy.tail import SMALLEST, Tail, lower_tail
+from privacy.copy_report import FALSE_ALARM, KINDS, Judge
 from tests.benchmarks.copy_baselines import Found, GlobalSearch, Images, Method, pixel_methods
+from tests.benchmarks.copy_level import levels
+from tests.benchmarks.copy_oracle import ORACLES
+from tests.benchmarks.copy_repeats import real_repeats
 
 DESCRIPTORS = {"smoothed": 0, "local contrast": 5 * 3, "orientation": 7 * 3}
 """Single descriptors, by their column of the evidence: correlation of the whole."""
@@ -50,13 +58,15 @@ class Cohort:
     audit: Images
     learn: Images
     honest: Images
+    audit_groups: NDArray[np.int64]
     learn_groups: NDArray[np.int64]
     labels: NDArray[np.int64]
     train_groups: NDArray[np.int64]
 
 
-def pneumonia(path: Path, train: int, audit: int, rng: np.random.Generator) -> Cohort:
-    """PneumoniaMNIST's official training images divided at random, *learn* is half of its validation images."""
+def pneumonia(path: Path, train: int, audit: int, honest: int, rng: np.random.Generator) -> Cohort:
+    """PneumoniaMNIST's official training images divided at random, at most ``honest`` of them honest; *learn* is half of its validation
+    images."""
     with np.load(path, allow_pickle=False) as stored:
         images, labels, val = stored["train_images"][:, None], stored["train_labels"].ravel(), stored["val_images"][:, None]
     order = rng.permutation(len(images))
@@ -68,10 +78,8 @@ def pneumonia(path: Path, train: int, audit: int, rng: np.random.Generator) -> C
     train = min(train, (len(images) - 200) // 2)
     audit = min(audit, (len(images) - train) // 2)
     half = val[rng.permutation(len(val))[: len(val) // 2]]
-    groups = np.arange(train)
-    return Cohort(
-        images[:train], images[train : train + audit], half, images[train + audit :], np.arange(len(half)), labels[:train], groups
-    )
+    parts = images[:train], images[train : train + audit], half, images[train + audit :][:honest]
+    return Cohort(*parts, np.arange(audit), np.arange(len(half)), labels[:train], np.arange(train))
 
 
 def phantoms(size: int, train: int, audit: int, honest: int, learn: int, seed: int) -> Cohort:
@@ -92,7 +100,7 @@ def phantoms(size: int, train: int, audit: int, honest: int, learn: int, seed: i
         drawn = list(pool.map(_drawn, shares, [seed] * many, [size] * many, [len(patients)] * many))
     images, labels, groups = (np.concatenate(column) for column in zip(*drawn))
     part = [(groups >= low) & (groups < high) for low, high in zip([0, *ends], ends)]
-    return Cohort(*(images[part[number]] for number in (0, 1, 2, 3)), groups[part[2]], labels[part[0]], groups[part[0]])
+    return Cohort(*(images[part[number]] for number in (0, 1, 2, 3)), groups[part[1]], groups[part[2]], labels[part[0]], groups[part[0]])
 
 
 def _drawn(numbers: NDArray[np.int64], seed: int, size: int, count: int) -> tuple[Images, NDArray[np.int64], NDArray[np.int64]]:
@@ -107,38 +115,33 @@ def _drawn(numbers: NDArray[np.int64], seed: int, size: int, count: int) -> tupl
 
 
 class Search:
-    """The audit's search over a cohort, with what it calibrates on the honest images' distances to audit."""
+    """The audit's search over a cohort, calibrated on the honest images."""
 
     def __init__(self, cohort: Cohort, rng: np.random.Generator, device: str) -> None:
         references = np.concatenate([cohort.train, cohort.audit])
         self.member = np.arange(len(references)) < len(cohort.train)
         self.engine = copies.CopySearch(references, copies.shared_structure(references), device)
         self.score = copy_score.learn(cohort.learn, cohort.learn_groups, rng=rng, device=device)
-        found = self.engine.candidates(cohort.honest, self.member, ~self.member)
+        self.honest = self.engine.candidates(cohort.honest, self.member, ~self.member)
         larger = len(cohort.train) / len(cohort.audit)
-        nearest = [found.nearest(~self.member, measure).distance for measure in self.measures(found)]
-        least = (SMALLEST, SMALLEST, copy_score.LOWEST_ODDS)
-        self.tails: list[Tail] = [lower_tail(one, smallest) for one, smallest in zip(nearest, least)]
-        level = FALSE_ALARM / len(cohort.honest) / larger / len(self.tails)
-        self.thresholds = [tail.threshold(level) for tail in self.tails]
-
-    def measures(self, found: copies.Candidates) -> list[NDArray[np.float64]]:
-        return [found.ratio, found.distance, self.score.odds_against(found.evidence)]
+        bare = Judge(self.engine, self.score, (), FALSE_ALARM / len(cohort.honest), larger)
+        sealed = [one.distance for one in bare.nearest(self.honest, ~self.member)]
+        self.judge = bare.calibrated(sealed, bare.of_real(cohort.audit_groups, len(cohort.train)))
 
     def methods(self) -> dict[str, Callable[[copies.Candidates], Found]]:
         """Statistics of candidates: ratio, distance, odds, and the smallest of their p-values, which is what the audit judges."""
 
         def by(measure: int) -> Callable[[copies.Candidates], Found]:
             def method(found: copies.Candidates) -> Found:
-                nearest = found.nearest(self.member, self.measures(found)[measure])
+                nearest = self.judge.nearest(found, self.member)[measure]
                 return nearest.index, nearest.distance
 
             return method
 
         def both(found: copies.Candidates) -> Found:
-            each = [found.nearest(self.member, measure) for measure in self.measures(found)]
+            each = self.judge.nearest(found, self.member)
             # Logarithms, because the smallest p-values are 0 in float64; and distances break ties of those above the edge.
-            p = [np.log(tail.p_value(one.distance)) + 1e-9 * one.distance for tail, one in zip(self.tails, each)]
+            p = [np.log(tail.p_value(one.distance)) + 1e-9 * one.distance for tail, one in zip(self.judge.tails, each)]
             return each[-1].index, np.min(p, axis=0)
 
         def single(column: int) -> Callable[[copies.Candidates], Found]:
@@ -157,8 +160,7 @@ class Search:
         }
 
     def flagged(self, found: copies.Candidates) -> NDArray[np.bool_]:
-        each = [found.nearest(self.member, measure).distance for measure in self.measures(found)]
-        return np.asarray(np.any([one < threshold for one, threshold in zip(each, self.thresholds)], axis=0))
+        return self.judge.flagged(self.judge.nearest(found, self.member))
 
 
 def measure(cohort: Cohort, plants: dict[str, tuple[Images, NDArray[np.int64]]], rng: np.random.Generator, device: str) -> dict[str, Any]:
@@ -167,12 +169,12 @@ def measure(cohort: Cohort, plants: dict[str, tuple[Images, NDArray[np.int64]]],
     search = Search(cohort, rng, device)
     everyone = np.concatenate([cohort.train, cohort.audit])
     others: dict[str, Method] = {**pixel_methods(cohort.train, device), "one global NCC": GlobalSearch(cohort.train, everyone, device)}
-    honest = search.engine.candidates(cohort.honest, search.member, ~search.member)
     ours = search.methods()
-    least = {name: method(honest)[1].min() for name, method in ours.items()}
+    least = {name: method(search.honest)[1].min() for name, method in ours.items()}
     least |= {name: method(cohort.honest)[1].min() for name, method in others.items()}
     sizes = {name: len(getattr(cohort, name)) for name in ("train", "audit", "learn", "honest")}
-    table: dict[str, Any] = {"n": sizes, "false_alarms": int(search.flagged(honest).sum()), "kinds": {}}
+    table: dict[str, Any] = {"n": sizes, "false_alarms": int(search.flagged(search.honest).sum()), "kinds": {}}
+    oracles = {kind.__name__: (kind, oracle) for kind, oracle in ORACLES.items()}
     table["weights"] = search.score.weight.tolist()
     print(f"{sizes}, {table['false_alarms']} false alarms at the audit's own threshold, {time.perf_counter() - started:.0f} s", flush=True)
     for kind, (made, sources) in plants.items():
@@ -181,6 +183,10 @@ def measure(cohort: Cohort, plants: dict[str, tuple[Images, NDArray[np.int64]]],
         hits = int(search.flagged(found).sum())
         row: dict[str, Any] = {"planted": len(made), "audit_threshold": clopper_pearson(hits, len(made)).to_dict()}
         row["candidate"] = float((found.index == sources[:, None]).any(axis=1).mean())
+        if kind in oracles:
+            fresh = np.stack([power.alter(cohort.honest, number, oracles[kind][0], rng) for number in range(len(cohort.honest))])
+            told = [oracles[kind][1](queries, cohort.train) for queries in (made, fresh)]
+            results["oracle"], least["oracle"] = told[0], told[1][1].min()
         for name, (index, statistic) in results.items():
             recall = float((statistic < least[name]).mean())
             row[name] = {"recall": recall, "own_source": float((index == sources).mean())}
@@ -191,9 +197,9 @@ def measure(cohort: Cohort, plants: dict[str, tuple[Images, NDArray[np.int64]]],
     return table
 
 
-def plants(cohort: Cohort, planted: int, rng: np.random.Generator) -> dict[str, tuple[Images, NDArray[np.int64]]]:
-    """Copies of every kind."""
-    return {kind.__name__: power.plant(cohort.train, kind, planted, rng) for kind in KINDS}
+def plants(cohort: Cohort, planted: int, only: list[str], rng: np.random.Generator) -> dict[str, tuple[Images, NDArray[np.int64]]]:
+    """Copies of every kind, or of those that are named."""
+    return {kind.__name__: power.plant(cohort.train, kind, planted, rng) for kind in KINDS if not only or kind.__name__ in only}
 
 
 def regenerated(
@@ -238,119 +244,99 @@ def regenerated(
     return found
 
 
-def levels(draws: int, rng: np.random.Generator) -> dict[str, Any]:
-    """The share of simulated honest sets with a false alarm, at a stated 1 % and 5 %."""
-
-    def nearest(count: float, exponent: float, n: int) -> NDArray[np.float64]:
-        return (1 - (1 - rng.random(n)) ** (1 / count)) ** (1 / exponent)
-
-    def power_law(exponent: float) -> Callable[[float, int], NDArray[np.float64]]:
-        return lambda count, n: nearest(count, exponent, n)
-
-    def gaussian(dimension: int) -> Callable[[float, int], NDArray[np.float64]]:
-        def draw(count: float, n: int) -> NDArray[np.float64]:
-            points, queries = rng.standard_normal((round(200 * count), dimension)), rng.standard_normal((n, dimension))
-            square = (queries**2).sum(axis=1)[:, None] + (points**2).sum(axis=1) - 2 * queries @ points.T
-            return np.asarray(np.sqrt(np.maximum(square.min(axis=1), 1e-12)))
-
-        return draw
-
-    def twins(share: float) -> Callable[[float, int], NDArray[np.float64]]:
-        def draw(count: float, n: int) -> NDArray[np.float64]:
-            near = 0.15 * nearest(count, 1, n)
-            return np.where(rng.random(n) < 1 - (1 - share) ** count, near, nearest(count, 12, n))
-
-        return draw
-
-    laws = {f"power law, exponent {d}": power_law(d) for d in (3, 10, 30)}
-    laws |= {f"Gaussian points in {d} dimensions": gaussian(d) for d in (4, 16)}
-    laws |= {f"{share:.1%} of the images have twins": twins(share) for share in (0.005, 0.01, 0.02, 0.05)}
-    found: dict[str, Any] = {}
-    for name, law in laws.items():
-        for n in (300, 1000, 3000):
-            often = draws // (5 if "Gaussian" in name else 1)
-            alarms = np.zeros(2)
-            for _ in range(often):
-                tail, members = lower_tail(law(1, n)), law(1.5, n).min()
-                alarms += [members < tail.threshold(level / n / 1.5) for level in (0.01, 0.05)]
-            row = [clopper_pearson(int(count), often).to_dict() for count in alarms]
-            found[f"{name}, {n} images"] = row
-            print(
-                f"{name:36s} n {n:5d}  1 %: {row[0]['value']:.4f} [{row[0]['low']:.4f}, {row[0]['high']:.4f}]  5 %: {row[1]['value']:.4f}",
-                flush=True,
-            )
-    return found
-
-
 def speed(size: int, count: int, device: str) -> dict[str, Any]:
-    """Seconds for ``count`` queries against as many references."""
+    """Seconds for ``count`` queries against as many references and against twice as many, ratio included; peak memory of either."""
     generator = torch.Generator().manual_seed(0)
+    queries, references = _smooth(count, size, generator), _smooth(2 * count, size, generator)
+    found = {}
+    for n in (count, 2 * count):
+        if device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        sealed = np.arange(n) % 3 == 0
+        started = time.perf_counter()
+        engine = copies.CopySearch(references[:n], copies.shared_structure(references[:n]), device)
+        indexed = time.perf_counter()
+        engine.candidates(queries[:256], ~sealed, sealed)
+        warm = time.perf_counter()
+        done = engine.candidates(queries, ~sealed, sealed)
+        searched = time.perf_counter()
+        assert np.isfinite(done.nearest(~sealed, done.ratio).distance).all()
+        engine.candidates(references[: min(256, n)], ~sealed, itself=np.arange(min(256, n)))
+        tables = (engine.described, engine.patches, engine.plain, engine.own, *engine.near)
+        result: dict[str, Any] = {"index": indexed - started, "warm_up": warm - indexed, "search": searched - warm}
+        result["tables_megabytes"] = sum(table.numel() * table.element_size() for table in tables) / 1e6
+        if device == "cuda":
+            result["peak_gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
+        else:
+            result["process_peak_gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print({"size": size, "queries": count, "references": n, **result}, flush=True)
+        found[f"{n} references"] = result
+        del engine
+    return {"size": size, "queries": count, **found}
 
-    def drawn() -> Images:
-        parts = []
-        for start in range(0, count, 1000):
-            coarse = torch.randn(min(1000, count - start), 1, 12, 12, generator=generator)
-            parts.append(torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").mul(40).add(128).clamp(0, 255).byte())
-        return torch.cat(parts).numpy()
 
-    references, queries = drawn(), drawn()
-    sealed = np.arange(count) % 3 == 0
-    started = time.perf_counter()
-    engine = copies.CopySearch(references, copies.shared_structure(references), device)
-    engine.candidates(queries[:256], ~sealed, sealed)
-    indexed = time.perf_counter()
-    engine.candidates(queries, ~sealed, sealed)
-    done = time.perf_counter()
-    result = {"size": size, "count": count, "index_and_warm_up": indexed - started, "search": done - indexed}
-    if device == "cuda":
-        result["peak_gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
-    print(result, flush=True)
-    return result
+def _smooth(count: int, size: int, generator: torch.Generator) -> Images:
+    parts = []
+    for start in range(0, count, 1000):
+        coarse = torch.randn(min(1000, count - start), 1, 12, 12, generator=generator)
+        parts.append(torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").mul(40).add(128).clamp(0, 255).byte())
+    return torch.cat(parts).numpy()
 
 
 def main() -> None:
     """Measure what is asked for, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=("pneumonia", "phantom"), dest="cohort")
-    parser.add_argument("--data", type=Path, help="pneumoniamnist.npz")
+    parser.add_argument("--data", type=Path, nargs="+", help="pneumoniamnist.npz; with --repeats, any of MedMNIST's files")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--train", type=int, default=2000)
     parser.add_argument("--audit", type=int, default=1000)
     parser.add_argument("--honest", type=int, default=1500)
     parser.add_argument("--learn", type=int, default=280)
     parser.add_argument("--planted", type=int, default=200)
+    parser.add_argument("--kinds", nargs="*", default=[], help="all, where none is named")
     parser.add_argument("--model", type=int, default=0, help="images that a model is trained on, which makes training images anew")
     parser.add_argument("--seconds", type=float, default=240, help="at most for that training")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--level", action="store_true")
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--repeats", action="store_true")
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64])
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
     results: dict[str, Any] = {"device": machine, "arguments": {k: str(v) for k, v in vars(options).items()}}
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    def write(name: str) -> None:
+        (options.out / f"audit_power_{name}.json").write_text(json.dumps(results, indent=1))
+
     if options.level:
         results["level"] = levels(options.draws, np.random.default_rng(0))
+        write("level")
+    if options.repeats:
+        results["repeats"] = real_repeats(options.data or [], device)
+        write("repeats")
     if options.speed:
-        results["speed"] = speed(options.size, options.count, device)
-    name = "level" if options.level else f"speed{options.size}"
-    options.out.mkdir(parents=True, exist_ok=True)
+        results["speed"] = [speed(size, options.count, device) for size in options.sizes]
+        write("speed")
     if options.cohort:
         name = f"{options.cohort}{28 if options.cohort == 'pneumonia' else options.size}"
         for seed in range(options.seeds):
             rng = np.random.default_rng(seed)
             if options.cohort == "pneumonia":
-                cohort = pneumonia(options.data, options.train, options.audit, rng)
+                cohort = pneumonia(options.data[0], options.train, options.audit, options.honest, rng)
             else:
                 cohort = phantoms(options.size, options.train, options.audit, options.honest, options.learn, seed)
-            made = plants(cohort, options.planted, rng)
+            made = plants(cohort, options.planted, options.kinds, rng)
             if options.model:
                 made |= regenerated(cohort, options.planted, options.model, rng, device, options.seconds)
             results.setdefault("power", []).append(measure(cohort, made, rng, device))
-            (options.out / f"audit_power_{name}.json").write_text(json.dumps(results, indent=1))
-    (options.out / f"audit_power_{name}.json").write_text(json.dumps(results, indent=1))
+            write(name)
 
 
 if __name__ == "__main__":

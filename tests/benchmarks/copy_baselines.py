@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from privacy.alignment import smooth, warp, window
-from privacy.copies import GRID, describe, search_views
+from privacy.views import GRID, describe, search_views
 
 Images = NDArray[np.uint8]
 Found = tuple[NDArray[np.int64], NDArray[np.float64]]

@@ -31,7 +31,8 @@ from scipy.ndimage import maximum_filter
 from torch import nn
 from torch.nn import functional
 
-from pipeline.ingest.deidentify.text_detector import FAINT, FLOOR, PLANE, STRIDE, WEIGHTS, normalize
+from pipeline.ingest.deidentify.text_detector import STRIDE, normalize
+from pipeline.ingest.deidentify.text_screen import FAINT, FLOOR, PLANE, WEIGHTS
 from tests.benchmarks.clean_pictures import clean
 from tests.benchmarks.text_pictures import FIT_FACES, Grey, background, burn, finish, ink, words
 
@@ -158,7 +159,7 @@ def pool(seed: int, count: int, workers: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def screened(patches: torch.Tensor, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``[n, 1, H, W]`` as the screen sees it (`text_detector.screen`), ``[n, 16, H/8, W/8]``, and its cells ``[n, 1, H/16, W/16]``.
+    """``[n, 1, H, W]`` as the screen sees it (`text_screen.screen`), ``[n, 16, H/8, W/8]``, and its cells ``[n, 1, H/16, W/16]``.
 
     A cell of 16x16 pixels is text where one of its four is, left out where one is left out or where there is nothing to be seen.
     """

@@ -8,9 +8,10 @@ For each seed a small denoiser is trained on phantoms of its own, and the gate j
 * ``kernel density``: training images with Gaussian noise of 5 % of the range, as a kernel density of train is sampled: meant to fail.
 * ``twin``: the images of the next seed's training, on other patients of the same source: meant to pass.
 
-Trainings and judgements are processes of their own, ``--jobs`` at a time, which share one GPU where there is one.
+Phantoms and judgements take ``--jobs`` processes, which share one GPU where there is one; the trainings follow one another in one module.
+What a run adds to this (DICOM, ingest) and what is left out here (copies made anew by the run's model) changes no verdict on images.
 
-    python -m tests.benchmarks.gate_controls --seeds 100 --jobs 8 --out results
+    python -m tests.benchmarks.gate_controls --seeds 100 --jobs 12 --out results
     python -m tests.benchmarks.gate_controls --seeds 2 --patients 300 --images 2000 --per-class 12 --planted 20 --out results    (a CPU)
 """
 
@@ -18,44 +19,71 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
+SHARES = {"train": 0.45, "learn": 0.06, "others": 0.18, "audit": 0.31}
+"""Parts of a cohort, by patient, about as the quickstart's: *learn* and *others* are its val and test."""
 SETS = ("honest", "ten copies", "mixup", "kernel density", "twin")
 
 
-def make(seed: int, options: argparse.Namespace, out: Path) -> None:
-    """Train on the seed's phantoms and generate; ``out/seed<N>.npz`` holds train, audit and synthetic images."""
+def draw(seed: int, patients: int) -> dict[str, Any]:
+    """Phantoms of 96 pixels, averaged to 32, divided by patient in the quickstart's shares: images, labels and patients of each part."""
     import numpy as np
 
-    from pipeline.audit import _side
-    from pipeline.config import load_config
-    from pipeline.images import ImageSet
-    from pipeline.progress import Reporter
-    from pipeline.stages import run_stages
+    from pipeline.phantom.anatomy import CLASSES, draw_patients
+    from pipeline.phantom.image import render
 
-    settings = [
-        f"seed={seed}",
-        f"ingest.phantom_patients={options.patients}",
-        f"train.images={options.images}",
-        f"generate.per_class={options.per_class}",
-        *options.overrides,
-    ]
-    run = out / f"run{seed}"
-    with mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{run}-cohorts"):
-        run_stages(load_config(options.config, settings), run, Reporter(run / "log.jsonl"), until="generate")
-    everyone, synthetic = ImageSet.load(run / "ingest"), ImageSet.load(run / "generate")
-    arrays: dict[str, Any] = {"synthetic": np.asarray(synthetic.images), "labels": synthetic.labels}
-    for name in ("train", "audit"):
-        side = _side(everyone, name)
-        arrays |= {name: side.images, f"{name}_labels": side.labels, f"{name}_patients": side.groups}
-    np.savez(out / f"part{seed}.npz", **arrays)
-    (out / f"part{seed}.npz").rename(out / f"seed{seed}.npz")
+    everyone = draw_patients(patients, seed)
+    ends = np.round(np.cumsum(list(SHARES.values())) * patients).astype(int)
+    arrays: dict[str, Any] = {}
+    for name, low, high in zip(SHARES, [0, *ends], ends):
+        visits = [(patient, number) for patient in everyone[low:high] for number in range(len(patient.visits))]
+        drawn = np.stack([render(patient, number, 96) for patient, number in visits])
+        small = drawn.reshape(len(drawn), 1, 32, 3, 32, 3).mean(axis=(3, 5))
+        arrays[name] = np.rint(255 * small).astype(np.uint8)
+        arrays[f"{name}_labels"] = np.array([CLASSES.index(patient.visits[number].finding) for patient, number in visits])
+        arrays[f"{name}_patients"] = np.array([patient.index for patient, _ in visits])
+    return arrays
+
+
+def make(seeds: list[int], options: argparse.Namespace) -> None:
+    """Train on each seed's phantoms, one module for all, and generate; ``work/seed<N>.npz`` holds all parts and synthetic images."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    import numpy as np
+    import pandas as pd
+
+    from pipeline import runtime
+    from pipeline.config import load_config
+    from pipeline.generate import asked_for
+    from pipeline.images import FINDING, ImageSet
+    from pipeline.phantom.anatomy import CLASSES
+    from pipeline.shadow_training import Shadows
+    from pipeline.train import describe, mean_and_spread
+
+    settings = [f"train.images={options.images}", f"generate.per_class={options.per_class}", *options.overrides]
+    config = load_config(options.config, settings)
+    assert config.train is not None
+    labels, image_seeds = asked_for(config, len(CLASSES))
+    shadows: Shadows | None = None
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        drawn = pool.map(draw, seeds, [options.patients] * len(seeds))
+        for seed, arrays in zip(seeds, drawn):
+            rows = pd.DataFrame({FINDING + name: (arrays["train_labels"] == k).astype(np.int8) for k, name in enumerate(CLASSES)})
+            cohort = ImageSet(arrays["train"], rows)
+            if shadows is None:
+                shadows = Shadows(config, cohort, describe(config.train, cohort, mean_and_spread(cohort.images)[1]), runtime.device())
+            shadows.pool = cohort
+            shadows.train(seed, np.ones(len(cohort), bool))
+            arrays |= {"synthetic": shadows.release(labels, image_seeds), "labels": labels}
+            np.savez(options.work / f"part{seed}.npz", **arrays)
+            (options.work / f"part{seed}.npz").rename(options.work / f"seed{seed}.npz")
+            print(f"seed {seed} made", flush=True)
 
 
 def judge(seed: int, options: argparse.Namespace, out: Path) -> None:
@@ -64,28 +92,39 @@ def judge(seed: int, options: argparse.Namespace, out: Path) -> None:
 
     from evaluation.data import Labelled
     from pipeline import runtime
-    from privacy import audit, gate, one_run
+    from privacy import audit, copy_report, gate, one_run
     from privacy.judgements import DRAWN
 
     runtime.limit_threads()
-    own, other = (dict(np.load(out / f"seed{number}.npz")) for number in (seed, (seed + 1) % options.seeds))
+    following = options.first + (seed - options.first + 1) % options.seeds
+    own, other = (dict(np.load(out / f"seed{number}.npz")) for number in (seed, following))
     classes = int(own["train_labels"].max()) + 1
-    sides = [Labelled.of_classes(own[name], own[f"{name}_labels"], own[f"{name}_patients"], classes) for name in ("train", "audit")]
-    train, sealed = sides
-    both = Labelled(*(np.concatenate([getattr(side, name) for side in sides]) for name in ("images", "findings", "groups")))
+    parts = {name: Labelled.of_classes(own[name], own[f"{name}_labels"], own[f"{name}_patients"], classes) for name in SHARES}
+    train, sealed = sides = parts["train"], parts["audit"]
+    images, findings, groups = (np.concatenate([getattr(side, name) for side in sides]) for name in ("images", "findings", "groups"))
+    both = Labelled(images, findings, groups)
     member = np.arange(len(both)) < len(train)
     units = np.unique(both.groups, return_inverse=True)[1].astype(np.int64)
     rng = np.random.default_rng(seed)
     verdicts: dict[str, Any] = {"seed": seed, "n": {"train": len(train), "audit": len(sealed), "synthetic": len(own["synthetic"])}}
     for name in options.sets:
         started = time.time()
-        images = _set(name, own, other, train, rng)
-        found = audit.find_copies(train, sealed, images, planted=options.planted, rng=rng, device=runtime.device())
-        run = one_run.from_images(both, units, member, images, rng)
+        made = _set(name, own, other, train, rng)
+        found = copy_report.find_copies(
+            train,
+            sealed,
+            made,
+            planted=options.planted,
+            rng=rng,
+            device=runtime.device(),
+            learn=parts["learn"],
+            others=parts["others"],
+        )
+        run = one_run.from_images(both, units, member, made, rng)
         report = audit.summarise(
             found,
             None,
-            images,
+            pixels=made.shape[-1],
             unit="patient",
             drawn=DRAWN[0],
             n_train=len(train),
@@ -163,6 +202,7 @@ def main() -> None:
     """Make every seed's sets, judge them, print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
     parser.add_argument("--jobs", type=int, default=1, help="processes at the same time")
     parser.add_argument("--config", default="quickstart")
     parser.add_argument("--patients", type=int, default=2200)
@@ -175,21 +215,23 @@ def main() -> None:
         "--work", type=Path, default=Path("gate_controls"), help="where trainings are kept: what is there is not made again"
     )
     parser.add_argument("--out", type=Path, default=Path("."))
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.one is not None:
-        {"make": make, "judge": judge}[options.one[0]](int(options.one[1]), options, options.work)
+        judge(options.one, options, options.work)
         return
-    for task, file in (("make", "seed{}.npz"), ("judge", "judged{}.json")):
-        waiting = [seed for seed in range(options.seeds) if not (options.work / file.format(seed)).exists()]
-        running: list[subprocess.Popen[bytes]] = []
-        while waiting or running:
-            while waiting and len(running) < options.jobs:
-                command = [sys.executable, "-m", "tests.benchmarks.gate_controls", *sys.argv[1:], "--one", task, str(waiting.pop(0))]
-                running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
-            running = [process for process in running if process.poll() is None]
-            time.sleep(0.2)
+    seeds = range(options.first, options.first + options.seeds)
+    if waiting := [seed for seed in seeds if not (options.work / f"seed{seed}.npz").exists()]:
+        make(waiting, options)
+    waiting = [seed for seed in seeds if not (options.work / f"judged{seed}.json").exists()]
+    running: list[subprocess.Popen[bytes]] = []
+    while waiting or running:
+        while waiting and len(running) < options.jobs:
+            command = [sys.executable, "-m", "tests.benchmarks.gate_controls", *sys.argv[1:], "--one", str(waiting.pop(0))]
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        running = [process for process in running if process.poll() is None]
+        time.sleep(0.2)
     results = [json.loads(path.read_text()) for path in sorted(options.work.glob("judged*.json"))]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gate_controls.json").write_text(json.dumps(results, indent=1))

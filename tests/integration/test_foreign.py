@@ -41,7 +41,7 @@ def split_counts(run):
 def test_an_honest_set_has_no_flags_and_says_how_large_a_holdout_would_do(honest):
     audit = read_json(honest.folder / "audit" / "audit.json")
     assert audit["copies"]["flagged"] == 0
-    assert audit["copies"]["recall_low"] > 0.5
+    assert of(honest, "power")["low"] > 0.4
     assert honest.verdict == "inconclusive"
     assert of(honest, "holdout")["verdict"] == "inconclusive"
     assert "300 patients whom the generator never saw are needed and 30 are there" in " ".join(honest.gate["needed"])

@@ -78,7 +78,6 @@ def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[s
             "threshold": 0.03,
             "leading_run": 3,
             "run_p": 0.296,
-            "recall_low": 0.93,
         },
         "attempt": 1,
         "earlier_recall": None,
@@ -221,7 +220,7 @@ def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path
                 "actions": ["Kept 9 attributes by name; removed all others.", "Replaced patient ids by keyed pseudonyms."]
             },
         },
-        "train": {"model.json": {"parameters": 2_400_000, "images_seen": 60_000}},
+        "train": {"model.json": {"parameters": 2_400_000, "images": 60_000}},
         "generate": {},
         "audit": {"audit.json": audit(verdict)},
         "evaluate": {"evaluation.json": EVALUATION},

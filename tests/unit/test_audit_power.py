@@ -9,7 +9,9 @@ import pytest
 
 from pipeline.phantom.image import phantom_arrays
 from privacy import power
+from tests.benchmarks import audit_power
 from tests.benchmarks.copy_baselines import GlobalSearch, pixel_methods
+from tests.benchmarks.copy_oracle import ORACLES, log_likelihoods
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,40 @@ def test_the_global_search_finds_moved_copies(phantoms):
     index, distance = search(made)
     assert (index == sources).all()
     assert distance.max() < search(phantoms[50:60])[1].min()
+
+
+def test_the_likelihood_of_a_grey_level_is_that_of_rounded_and_clipped_noise():
+    table, drawn = np.exp(log_likelihoods(12.75)), np.random.default_rng(0).normal(0, 12.75, 200_000)
+    assert np.allclose(table.sum(axis=1), 1)
+    for grey in (3, 128, 250):
+        share = np.bincount(np.clip(np.rint(grey + drawn), 0, 255).astype(int), minlength=256) / len(drawn)
+        assert np.abs(share - table[grey]).max() < 0.005
+    assert (np.diff(log_likelihoods(12.75)[200, :200]) >= 0).all()  # far off it keeps its digits
+
+
+@pytest.mark.parametrize("kind", ORACLES, ids=lambda kind: kind.__name__)
+def test_who_knows_the_transform_finds_the_source_and_tells_it_from_a_fresh_images(phantoms, kind):
+    train, fresh, rng = phantoms[:30], phantoms[50:60], np.random.default_rng(0)
+    made, sources = power.plant(train, kind, 8, rng)
+    none = np.stack([power.alter(fresh, number, kind, rng) for number in range(len(fresh))])
+    index, statistic = ORACLES[kind](made, train)
+    assert index.tolist() == sources.tolist()
+    assert statistic.max() < ORACLES[kind](none, train)[1].min()
+
+
+def test_as_many_honest_images_are_taken_as_were_asked_for(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (700, 28, 28), np.uint8)
+    np.savez(tmp_path / "set.npz", train_images=images[:600], train_labels=np.zeros((600, 1)), val_images=images[600:])
+    cohort = audit_power.pneumonia(tmp_path / "set.npz", 200, 100, 40, np.random.default_rng(0))
+    assert [len(side) for side in (cohort.train, cohort.audit, cohort.honest, cohort.learn)] == [200, 100, 40, 50]
+
+
+@pytest.mark.slow
+def test_the_search_is_timed_against_references_and_twice_as_many():
+    found = audit_power.speed(32, 24, "cpu")
+    one, two = found["24 references"], found["48 references"]
+    assert two["tables_megabytes"] == pytest.approx(2 * one["tables_megabytes"])
+    assert min(one["search"], two["search"]) > 0
 
 
 @pytest.mark.slow

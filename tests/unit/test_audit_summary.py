@@ -55,10 +55,9 @@ def report(images):
         threshold=0.03,
         run=LeadingRun(1, 0.5),
         power=[
-            {"kind": "identity", "strength": None, "core": True, "planted": 100, "found": 99},
-            {"kind": "blur", "strength": 1.5, "core": True, "planted": 9, "found": 9},
+            {"kind": "identity", "strength": None, "planted": 100, "found": 99},
+            {"kind": "blur", "strength": 1.5, "planted": 9, "found": 9},
         ],
-        recall_low=0.9,
         ratio_threshold=0.0,
         score_threshold=None,
         repeats=find_repeats(images, noise(40, 99), "cpu"),
@@ -81,7 +80,6 @@ def test_one_image_again_and_again_does_not_pass_however_often_it_is_given():
 def test_kinds_are_named_whatever_made_them_and_what_was_not_measured_is_left_out():
     made = report(noise(30, 0))
     assert [(row["kind"], row["strength"]) for row in made["power"]] == [("identity", None), ("blur", 1.5)]
-    assert all("core" not in row for row in made["power"])
     assert made["pixels"] == 12
     assert "shadows" not in made
     assert "split_bias" not in made

@@ -31,7 +31,7 @@ def test_card_states_verdict_power_figures_and_counts(tmp_path: Path) -> None:
     assert DataCard.model_validate_json(card.model_dump_json()) == card
     assert card.images == 40
     assert card.attempt == 2
-    assert "jpeg 15 | 0.710 (0.670 to 0.750)" in text
+    assert "| jpeg 15 (not certified) | 0.710 (0.670 to 0.750) |" in text
     assert "| nodule | 8 |" in text
     assert "−0.030 (−0.048 to −0.012)" in text
     assert "attempt 2 on this cohort, version 2 of the gate" in text

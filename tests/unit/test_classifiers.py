@@ -6,17 +6,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from evaluation import training
-from evaluation.classifiers import make_classifier
+from evaluation import classifiers, training
+from evaluation.augmentation import augmented, shift
+from evaluation.classifiers import make_classifier, whiten
 from evaluation.data import Labelled
 from evaluation.metrics import macro_auc
-from evaluation.training import BATCH, Task, augmented, equal_classes, shift, train
+from evaluation.training import BATCH, Task, equal_classes, train
 
 
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
     """Blobs are learned at once: plateaus are looked for within hundreds of images."""
-    with mock.patch.object(training, "CHECK", 512), mock.patch.object(training, "LEAST", 2048):
+    with mock.patch.object(training, "CHECK", 512), mock.patch.object(training, "LEAST", 64):
         yield
 
 
@@ -45,6 +46,29 @@ def test_architectures_have_their_documented_sizes(kind: str, parameters: int, w
     network = make_classifier(kind, 1, 5, torch.Generator().manual_seed(0)).eval()  # type: ignore[arg-type]
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert network.features(torch.zeros(2, 1, 28, 28)).shape == (2, width)
+
+
+def test_whitened_kernels_answer_to_smooth_images_as_drawn_ones_would_to_white_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The covariance of their answers, W Σ Wᵀ with Σ of the patches, is D Dᵀ of the kernels as they were drawn, but for a factor."""
+    monkeypatch.setattr(classifiers, "WHITE", 0.0)
+    noise = torch.randn(64, 2, 20, 20, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(noise, 3, stride=1)
+    network = make_classifier("small", 2, 5, torch.Generator().manual_seed(0))
+    first = network.get_parameter("trunk.0.0.weight")
+    drawn = first.detach().flatten(1).numpy().copy()
+    whiten(network, smooth)
+    assert float(first.detach().norm()) == pytest.approx(np.linalg.norm(drawn), rel=1e-4)
+    answers = torch.nn.functional.conv2d(smooth, first.detach()).movedim(1, 0).flatten(1).numpy()
+    found, wanted = np.cov(answers), drawn @ drawn.T
+    np.testing.assert_allclose(found / np.trace(found), wanted / np.trace(wanted), atol=1e-4)
+
+
+def test_images_of_one_value_leave_the_kernels_as_they_were_drawn() -> None:
+    network = make_classifier("small", 1, 2, torch.Generator().manual_seed(0))
+    first = network.get_parameter("trunk.0.0.weight")
+    drawn = first.detach().clone()
+    whiten(network, torch.full((8, 1, 16, 16), -0.5))
+    torch.testing.assert_close(first.detach(), drawn)
 
 
 def test_making_a_network_leaves_the_global_generator_alone() -> None:
@@ -93,7 +117,7 @@ def test_the_kept_state_has_the_temperature_that_suits_the_held_out_images_best(
 def test_the_ceiling_is_kept_and_said(data: tuple[Labelled, Labelled]) -> None:
     for ceiling in (1, 64, 130):
         one = train([task(*data)], kind="small", ceiling=ceiling, device="cpu")[0]
-        assert one.curve[-1][0] == max(1, ceiling // BATCH) * BATCH
+        assert one.curve[-1][0] == max(1, ceiling // BATCH["small"]) * BATCH["small"]
         assert not one.plateau
         assert np.isfinite(one.classifier.predict(data[1].images)).all()
 
@@ -108,6 +132,20 @@ def test_training_is_a_function_of_its_seed_whether_alone_or_together(data: tupl
     np.testing.assert_array_equal(alone.classifier.predict(choose.images), first)
 
 
+def test_three_trainings_on_two_cores_are_what_each_is_alone(data: tuple[Labelled, Labelled]) -> None:
+    """They take turns, each core with whichever comes next, and every one has its steps and its looks."""
+    tasks, threads = [task(*data, seed) for seed in (1, 2, 3)], torch.get_num_threads()
+    alone = [train([one], kind="small", ceiling=1024, device="cpu")[0] for one in tasks]
+    try:
+        torch.set_num_threads(2)
+        together = train(tasks, kind="small", ceiling=1024, device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(alone, together):
+        assert [seen for seen, _ in other.curve] == [512, 1024]
+        np.testing.assert_allclose(one.classifier.predict(data[1].images), other.classifier.predict(data[1].images), atol=1e-3)
+
+
 @pytest.mark.slow
 def test_together_nobody_stops_before_the_last(data: tuple[Labelled, Labelled]) -> None:
     learn, choose = data
@@ -119,10 +157,11 @@ def test_together_nobody_stops_before_the_last(data: tuple[Labelled, Labelled]) 
 
 
 def test_of_a_training_in_two_parts_a_state_of_the_second_is_kept(data: tuple[Labelled, Labelled]) -> None:
-    """Even where the first part, of both classes, is the better one: the second draws one class alone."""
-    images, choose = data
-    both, one = equal_classes(images.labels), (images.labels == 0).astype(np.float64)
-    [found] = train([task(images, choose, weights=one, before=(both, 1024))], kind="small", ceiling=2048, device="cpu")
+    """Even where the first part is the better one: in the second every label is wrong."""
+    learn, choose = data
+    twice, labels = np.concatenate([learn.unit, learn.unit]), np.concatenate([learn.labels, 1 - learn.labels])
+    right = (np.arange(len(twice)) < len(learn)).astype(np.float64)
+    [found] = train([Task(twice, labels, 2, 0, choose, 1 - right, (right, 1024))], kind="small", ceiling=2048, device="cpu")
     losses = dict(found.curve)
     assert losses[1024] < losses[2048]
     assert found.images > 1024

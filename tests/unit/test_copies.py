@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.phantom.image import phantom_arrays
-from privacy import alignment, copies, density, descriptors, power
+from privacy import alignment, copies, density, descriptors, power, views
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,30 @@ def test_evidence_is_contrasted_with_the_querys_other_neighbours_each_counted_on
     assert copies.contrast(near[:, :1], index[:, :1], neighbour[:, :1]).squeeze().tolist() == 0.0
 
 
+def test_queries_are_found_in_their_order_however_many_cores_search_and_each_is_counted_once(search, phantoms):
+    engine, _ = search
+    queries = phantoms[0][:70]
+    threads, found, told = torch.get_num_threads(), [], []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            done = []
+            found.append(engine.candidates(queries, report=done.append))
+            told.append(sorted(done))
+    finally:
+        torch.set_num_threads(threads)
+    assert told == [[32, 64, 70]] * 2
+    assert np.array_equal(found[0].index, found[1].index)
+    assert np.allclose(found[0].evidence, found[1].evidence, atol=1e-4)
+
+
+def test_every_image_is_seen_under_every_view_as_if_it_were_warped_alone():
+    generator = torch.Generator().manual_seed(0)
+    images, views = torch.rand(3, 2, 9, 7, generator=generator), torch.eye(2, 3) + 0.2 * torch.randn(4, 2, 3, generator=generator)
+    alone = [alignment.warp(image[None], view[None]) for image in images for view in views]
+    torch.testing.assert_close(alignment.turned(images, views), torch.cat(alone))
+
+
 def test_alignment_undoes_a_known_warp():
     rng = np.random.default_rng(0)
     base = torch.from_numpy(rng.standard_normal((1, 1, 6, 6))).float()
@@ -118,18 +142,23 @@ def test_the_own_distance_is_that_of_a_naive_search_of_neighbours(monkeypatch):
     monkeypatch.setattr(density, "BLOCK", 16)
     rng = np.random.default_rng(0)
     points, among = rng.standard_normal((50, 4)), rng.random(50) < 0.7
+    among[7] = True
     points[:3] = points[0]  # two twins each: they count as the floor
-    found = density.own_distance(torch.from_numpy(points).float(), torch.from_numpy(among)).numpy()
+    near = density.nearest(torch.from_numpy(points).float(), torch.from_numpy(among))
+    found, less = density.own_distance(*near).numpy(), density.own_distance(*near, torch.full((50,), 7)).numpy()
     for number, point in enumerate(points):
-        apart = sorted(np.linalg.norm(point - other) for place, other in enumerate(points) if among[place] and place != number)
-        assert found[number] == pytest.approx(np.log(np.maximum(apart[: density.OWN], density.FLOOR)).mean(), abs=1e-4)
+        apart = sorted((np.linalg.norm(point - other), place) for place, other in enumerate(points) if among[place] and place != number)
+        for mean, left in ((found, apart), (less, [pair for pair in apart if pair[1] != 7])):
+            logs = np.log(np.maximum([distance for distance, _ in left[: density.OWN]], density.FLOOR))
+            assert mean[number] == pytest.approx(logs.mean(), abs=1e-4)
 
 
 def test_the_own_distance_takes_as_many_neighbours_as_there_are():
     points = torch.tensor([[0.0], [2.0], [5.0]])
-    mask = torch.tensor([True, True, False])
-    assert density.own_distance(points, mask).exp().tolist() == pytest.approx([2.0, 2.0, (5 * 3) ** 0.5])
-    assert density.own_distance(points, torch.zeros(3, dtype=torch.bool)).tolist() == [0, 0, 0]
+    near = density.nearest(points, torch.tensor([True, True, False]))
+    assert density.own_distance(*near).exp().tolist() == pytest.approx([2.0, 2.0, (5 * 3) ** 0.5])
+    assert density.own_distance(*near, torch.zeros(3, dtype=torch.int64)).exp().tolist() == pytest.approx([2.0, 1.0, 3.0])
+    assert density.own_distance(*density.nearest(points, torch.zeros(3, dtype=torch.bool))).tolist() == [0, 0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +194,33 @@ def test_the_candidates_hold_the_reference_with_the_smallest_ratio(uneven):
     assert (apart / own).argmin() in search.candidates(query).index
 
 
-def test_references_that_are_no_neighbours_do_not_count_in_the_own_distance(search):
+def test_a_query_that_is_a_reference_is_searched_for_as_if_it_were_not_there(search):
     engine, kept = search
-    away = np.arange(len(kept)) % 2 == 0
-    half = copies.CopySearch(kept, engine.shared, "cpu", ~away)
-    less = engine.without(away)
-    assert torch.allclose(less.own, half.own)
-    assert (less.own >= engine.own - 1e-5).all()
-    assert (less.own > engine.own + 1e-3).any()
+    number = 11
+    others = np.arange(len(kept)) != number
+    alone = copies.CopySearch(kept, engine.shared, "cpu", others).candidates(kept[number : number + 1], others)
+    found = engine.candidates(kept[number : number + 1], others, itself=np.array([number]))
+    assert number not in found.index
+    assert found.index.tolist() == alone.index.tolist()
+    assert found.distance == pytest.approx(alone.distance, abs=1e-5)
+    assert found.ratio == pytest.approx(alone.ratio, rel=1e-4)
+    assert np.allclose(found.evidence, alone.evidence, atol=1e-3)
+
+
+def test_small_images_that_moved_are_found(phantoms):
+    """Below 32 px a move by pixels lies between the views, so that more candidates are looked at."""
+    small = torch.nn.functional.interpolate(torch.from_numpy(phantoms[0]).float(), (28, 28), mode="bilinear", antialias=True)
+    kept = small.round().to(torch.uint8).numpy()
+    engine = copies.CopySearch(kept, copies.shared_structure(kept), "cpu")
+    made, origin = power.plant(kept, power.shift, 20, np.random.default_rng(2))
+    found = engine.candidates(made)
+    assert found.index.shape[1] == copies.NEIGHBOURS + copies.FURTHER + copies.LOCAL + copies.PLAIN + copies.DENSE
+    assert (found.nearest(np.ones(len(kept), bool)).index == origin).mean() >= 0.95
+
+
+@pytest.mark.parametrize("side", [28, 32, 50])
+def test_a_ramp_stays_a_ramp_at_the_coarse_grid(side):
+    """Blocks of uneven size would bend it, and make another image of one that is moved."""
+    ramp = torch.linspace(-1, 1, side).expand(1, 1, side, side)
+    steps = views.coarse(ramp)[0, 0, 8, 2:-2].diff()
+    assert steps.max() < 1.15 * steps.min()

@@ -68,7 +68,7 @@ def context(folder: Path, stage: str, **settings: Any) -> Context:
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
     """Blobs are learned at once: plateaus are looked for within hundreds of images."""
-    with mock.patch.object(training, "CHECK", 256), mock.patch.object(training, "LEAST", 1024):
+    with mock.patch.object(training, "CHECK", 256), mock.patch.object(training, "LEAST", 32):
         yield
 
 

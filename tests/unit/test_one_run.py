@@ -18,20 +18,29 @@ def answers(epsilon, pairs, rng):
     return np.where(right, 1.0, -1.0), np.zeros(pairs)
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0])
-def test_the_bound_of_randomised_response_lies_under_its_epsilon_as_often_as_it_says(epsilon):
+def laplace(epsilon, pairs, rng):
+    """Laplace's mechanism about each coin: ±½ with noise of scale 1 / ε (Dwork et al. 2006). An answer beyond ±½ is right with
+    e^ε / (1 + e^ε), and the surest ones lie there."""
+    return 0.5 + rng.laplace(0, 1 / epsilon, pairs), np.zeros(pairs)
+
+
+KNOWN = [(answers, 0.0), (answers, 0.5), (answers, 2.0), (laplace, 0.5), (laplace, 2.0)]
+
+
+@pytest.mark.parametrize(("mechanism", "epsilon"), KNOWN)
+def test_the_bound_lies_under_a_mechanisms_epsilon_as_often_as_it_says(mechanism, epsilon):
     rng = np.random.default_rng(0)
     lows = []
     for _ in range(1500):
-        run = one_run.guess(*answers(epsilon, 300, rng), rng)
+        run = one_run.guess(*mechanism(epsilon, 300, rng), rng)
         lows.append(epsilon_lower(run.correct, run.guesses))
     assert (np.array(lows) <= epsilon).mean() >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 1500)
 
 
-@pytest.mark.parametrize("epsilon", [0.5, 2.0])
-def test_the_bound_comes_near_with_many_coins(epsilon):
+@pytest.mark.parametrize(("mechanism", "epsilon"), KNOWN[1:])
+def test_the_bound_comes_near_with_many_coins(mechanism, epsilon):
     rng = np.random.default_rng(1)
-    run = one_run.guess(*answers(epsilon, 200_000, rng), rng)
+    run = one_run.guess(*mechanism(epsilon, 200_000, rng), rng)
     assert run.guesses == 40_000
     assert epsilon - 0.06 < epsilon_lower(run.correct, run.guesses) <= epsilon + 0.02
 
@@ -131,6 +140,26 @@ def test_a_model_that_knows_its_images_is_told_by_its_loss():
         lambda x, sigma, c: torch.zeros_like(x), both, Clean(), units, member, draws=1, rng=np.random.default_rng(0), device="cpu"
     )
     assert blind.correct < 17
+
+
+def test_the_weights_are_attacked_by_the_mean_log_error_of_a_units_images():
+    """Held against a loop over images, with units of several images and a model whose error is another for each."""
+    units = np.arange(90) // 3
+    real, member = Labelled.of_classes(pictures(90, 3), np.zeros(90, np.int64), units, 1), units % 2 == 0
+    drawn, seen = np.random.default_rng(7), {}
+    train, audit = one_run.pair(units, real.labels, member, drawn)
+    noise = [torch.randn(1, 20, 20, generator=torch.Generator().manual_seed(int(seed))) for seed in drawn.integers(0, 2**62, size=2)]
+    for unit in np.r_[train, audit]:
+        logs = []
+        for image in torch.from_numpy(real.unit[units == unit]):
+            errors = [float(((image + one_run.SIGMA * one).clip(-1, 1) - image).square().mean()) for one in noise]
+            logs.append(math.log(np.mean(errors)))
+        seen[unit] = -np.mean(logs)
+    naive = one_run.guess(np.array([seen[u] for u in train]), np.array([seen[u] for u in audit]), drawn)
+    found = one_run.from_weights(
+        lambda x, sigma, c: x.clip(-1, 1), real, Clean(), units, member, draws=2, rng=np.random.default_rng(7), device="cpu"
+    )
+    assert found == naive
 
 
 def test_without_a_pair_there_is_no_run():

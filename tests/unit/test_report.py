@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from release_run import AUDIT, EVALUATION, STRESS, config, decide
+from release_run import AUDIT, EVALUATION, STRESS, config, decide, measure
 
+from pipeline.release.cards import data_card
+from pipeline.release.figures import audit_figures
+from pipeline.release.page import check_page
 from pipeline.release.report import (
     against_floor,
     class_table,
@@ -21,7 +24,7 @@ from pipeline.release.report import (
     utility_plot,
     whiskers,
 )
-from pipeline.release.results import Results, planted
+from pipeline.release.results import Results, limitations, planted, planted_copies
 
 SAMPLES = {"normal": [b"\x89PNG fake"]}
 VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
@@ -72,6 +75,25 @@ def test_page_is_well_formed_and_self_contained(verdict: str) -> None:
     assert re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page) is None
     assert re.search(r"https?://(?!www\.w3\.org/2000/svg)", page) is None
     assert "@import" not in page
+
+
+def test_the_curve_of_the_training_is_drawn_in_a_reports_own_notation() -> None:
+    moments = [{"images": 1000 * 2**k, "train": [0.5 / (k + 1)] * 4, "val": [0.6 / (k + 1)] * 4} for k in range(4)]
+    recipe = {
+        "curve": moments,
+        "chosen": {"images": 4000, "why": "the ceiling was reached"},
+        "fitted": {"images": 8000, "widths": [48, 96]},
+        "reasons": {"widths": "32 pixels"},
+    }
+    with_, without = results("fail", recipe=recipe), results("fail", recipe={})
+    page = render_report(with_, {})
+    check_page(page, with_.gate, {})
+    assert Balance(page).open == []
+    drawn = page.count('<line class="whisker"') - render_report(without, {}).count('<line class="whisker"')
+    assert drawn == 2 * (len(moments) - 1)
+    assert "<td>channels of the network (32 pixels)</td><td>48, 96</td>" in page
+    assert "<td>images in training (the ceiling was reached)</td><td>4,000</td>" in page
+    assert "by length of training" not in render_report(without, {})
 
 
 def test_raster_is_shown_on_pass_only() -> None:
@@ -177,6 +199,36 @@ def test_heat_grows_with_the_drop() -> None:
     bias = [heat for _, heat in table["rows"]["bias_field"]]
     assert bias == sorted(bias)
     assert bias[-1] == 7
+
+
+def test_required_kinds_come_first_and_the_others_are_called_not_certified() -> None:
+    weak = [row | {"recall": measure(0.6, 0.1, 100)} if row["kind"] == "shift" else row for row in AUDIT["power"]]
+    found = results("pass", audit=AUDIT | {"power": weak})
+    required, others = planted_copies(found.audit)
+    assert [row["kind"] for row in required] == ["shift", "blur", "flip", "identity", "intensity"]
+    assert [row["kind"] for row in others] == ["jpeg_15", "crop", "noise_strong", "rot90"]
+    lines = [line for line in limitations(found) if "copies" in line]
+    assert lines[0].startswith("Planted copies of the required kind “shift” were found only with a recall of 0.600 (0.500 to 0.700)")
+    assert lines[1].startswith("No verdict certifies copies that were changed in other ways, of which the search finds: “jpeg 15” 0.710 (")
+    assert len(lines) == 2
+    assert all(name in lines[1] for name in ("crop", "noise strong", "rot90"))
+    figures = {figure.key: figure for figure in audit_figures(found.audit)}
+    assert "required" in figures["weakest_recall"].name
+    assert "shift" in figures["weakest_recall"].name
+    assert "not certified (jpeg 15)" in figures["uncertified_recall"].name
+    found.gate["digests"]["rows"] = "ef" * 32
+    names = [figure.name for figure in data_card(found, dict.fromkeys(EVALUATION["classes"], 8)).power]
+    assert names[:2] == ["shift", "blur"]
+    assert names[5:] == [f"{name} (not certified)" for name in ("jpeg 15", "crop", "noise strong", "rot90")]
+    page = render_report(found, {})
+    assert page.index("The kinds that the verdict rests on") < page.index("which no verdict certifies")
+
+
+def test_kinds_that_larger_images_require_are_required_there() -> None:
+    rows = [{"kind": "jpeg_50", "strength": None, "recall": measure(0.9)}]
+    assert planted_copies({"pixels": 64, "power": rows}) == (rows, [])
+    assert planted_copies({"pixels": 32, "power": rows}) == ([], rows)
+    assert planted_copies({}) == ([], [])
 
 
 def test_planted_copies_of_several_strengths_each_have_their_name():

@@ -163,6 +163,7 @@ def test_a_shadow_is_the_training_that_a_run_on_its_images_would_be(run, tmp_pat
         condition,
         train.recipe(config.train),
         train.runtime.derive_seed(seed, "training"),
+        alone.duplicates,
     )
     snapshots = []
     for moment in train.snapshot_steps(config.train) or [10]:

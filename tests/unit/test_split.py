@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import InputError
 from pipeline.ingest import split
-from pipeline.ingest.split import MIN_PATIENTS, NEAR_DUPLICATE, assign, near_duplicates, tie
+from pipeline.ingest.split import MIN_PATIENTS, NEAR_DUPLICATE, assign, kept_together, near_duplicates, tie
 from pipeline.phantom.anatomy import draw_patients
 from pipeline.phantom.image import phantom_arrays
 
@@ -104,6 +105,12 @@ def test_patients_with_a_common_image_are_tied() -> None:
     units = tie(["a", "a", "b", "b", "c", "d", "e"], clusters)
     np.testing.assert_array_equal(units, [0, 0, 0, 0, 1, 0, 2])
     np.testing.assert_array_equal(tie(["x", "y", "x"], np.array([-1, -1, -1])), [0, 1, 0])
+
+
+def test_rows_are_kept_together_by_patient_and_by_near_duplicate_where_those_are_told() -> None:
+    rows = pd.DataFrame({"patient": ["a", "b", "b", "c"], "duplicate_group": [0, -1, 0, -1]})
+    assert kept_together(rows).tolist() == [0, 0, 0, 1]
+    assert kept_together(rows[["patient"]]).tolist() == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("size", [32, 96])

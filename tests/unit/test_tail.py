@@ -45,6 +45,39 @@ def test_twins_in_the_cohort_lower_the_threshold_below_where_they_lie():
     assert alarms / draws < 0.05 + 3 * math.sqrt(0.05 / draws)
 
 
+def few_twins(count, size, rng, share=0.005):
+    twin = rng.random(size) < 1 - (1 - share) ** count
+    return np.where(twin, 0.15 * nearest_of(count, 1, size, rng), nearest_of(count, 12, size, rng))
+
+
+def test_twins_too_few_for_the_tail_are_seen_among_the_real_images():
+    rng, alarms, draws, n = np.random.default_rng(3), np.zeros(2), 400, 300
+    for _ in range(draws):
+        sealed, members, real = (few_twins(count, n, rng) for count in (1, 1.5, 2))
+        p = 0.05 / n / 1.5
+        alone = tail.lower_tail(sealed)
+        beside = tail.tail_with_twins(sealed, real, real < alone.threshold(p))
+        alarms += [(members < one.threshold(p)).any() for one in (alone, beside)]
+    alone, beside = alarms / draws
+    assert alone > 0.4  # one or two twins on the sealed side say nothing
+    assert beside < 0.05 + 3 * math.sqrt(0.05 / draws)
+
+
+def test_where_no_twin_is_seen_in_it_the_tail_stays_as_it_is():
+    rng = np.random.default_rng(4)
+    sealed, real = nearest_of(1, 12, 400, rng), nearest_of(2, 12, 400, rng)
+    assert tail.tail_with_twins(sealed, real, np.zeros(400, bool)) == tail.lower_tail(sealed)
+    assert tail.tail_with_twins(sealed, real, real > 0.9) == tail.lower_tail(sealed)
+
+
+def test_the_tail_of_a_twin_is_the_extrapolation_of_what_lies_no_farther():
+    sealed, real = np.linspace(0.5, 1, 100), np.concatenate([[0.004], np.linspace(0.5, 1, 99)])
+    found = tail.tail_with_twins(sealed, real, real < 0.1)
+    assert (found.edge, found.n, found.share) == (0.5, 1, 2 / 201)
+    assert found.total == pytest.approx(math.log(0.5 / 0.004))
+    assert found.threshold(1e-5) < 1e-9
+
+
 def test_one_near_copy_of_an_audit_image_does_not_steer_the_threshold():
     distances = nearest_of(1, 10, 800, np.random.default_rng(2))
     with_one = distances.copy()

@@ -12,8 +12,9 @@ from safetensors.numpy import load_file
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.signal import correlate
 
-from pipeline.ingest.deidentify import text_detector
-from pipeline.ingest.deidentify.text_detector import FAINT, FLOOR, WEIGHTS, normalize, places, screen, text_map, text_score
+from pipeline.ingest.deidentify import text_detector, text_screen
+from pipeline.ingest.deidentify.text_detector import normalize, places, text_map, text_score
+from pipeline.ingest.deidentify.text_screen import FAINT, FLOOR, WEIGHTS, screen
 from tests.benchmarks.text_pictures import Grey, ink
 
 
@@ -50,6 +51,15 @@ def convolved(values: Grey, weight: Grey, bias: Grey, stride: int, edge: int) ->
     return np.stack([correlate(padded, kernel, "valid", "direct")[0] for kernel in weight])[:, ::stride, ::stride] + bias[:, None, None]
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (9, 12), (31, 17), (401, 300)])
+def test_a_halving_is_the_mean_of_two_by_two_pixels(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).normal(1000, 100, shape).astype(np.float32)
+    for turned in (picture, picture.T, np.rot90(picture)):  # also where the memory is not in the order of the rows
+        rows, columns = turned.shape[0] // 2, turned.shape[1] // 2
+        expected = turned[: 2 * rows, : 2 * columns].astype(np.float64).reshape(rows, 2, columns, 2).mean((1, 3))
+        np.testing.assert_allclose(text_detector._halved(turned), expected, rtol=1e-6)
+
+
 def test_the_detector_is_what_its_weights_say() -> None:
     picture = anatomy(64, 72)
     values = normalize(picture, 200.0)[None]
@@ -62,8 +72,12 @@ def test_the_detector_is_what_its_weights_say() -> None:
     np.testing.assert_allclose(text_map(picture, 200.0), values[0], atol=1e-4)
 
 
-def test_the_screen_is_what_its_weights_say_at_each_scale() -> None:
-    """One picture at a time, by plain correlations, where the screen does all on one sheet; part of one has no contrast at all."""
+@pytest.mark.parametrize(("summed", "together"), [(text_screen.SUMMED, text_screen.TOGETHER), (500, 7)])
+def test_the_screen_is_what_its_weights_say_at_each_scale(summed: int, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture at a time, by plain correlations, where the screen does all on one sheet, few at a time where there are many; part of one
+    has no contrast at all."""
+    monkeypatch.setattr(text_screen, "SUMMED", summed)
+    monkeypatch.setattr(text_screen, "TOGETHER", together)
     halves = [anatomy(72, 104), anatomy(40, 56, 1), anatomy(24, 16, 2)]
     halves[0][:, 40:72] = 90
     span = 200.0

@@ -14,6 +14,7 @@ from trainings import SMALL, cohort, context, put_trained, renamed, spoiled, sto
 
 from pipeline import artifacts, generate, train
 from pipeline.config import Config
+from pipeline.diffusion import validation
 from pipeline.diffusion.training import BatchTooLarge, Training
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
@@ -29,7 +30,7 @@ def test_a_request_to_stop_leaves_a_checkpoint_from_which_the_same_weights_follo
     for name in ("model.safetensors", "model.json", "mixture.safetensors"):
         assert (stopped.out / name).read_bytes() == (straight.out / name).read_bytes()
     assert sorted(path.name for path in stopped.out.iterdir()) == [
-        *("metrics.jsonl", "mixture.safetensors", "model.json", "model.safetensors")
+        *("metrics.jsonl", "mixture.safetensors", "model.json", "model.safetensors", "recipe.json")
     ]
 
 
@@ -66,7 +67,7 @@ def test_what_a_network_explains_is_nothing_at_first_and_most_of_a_simple_target
 
 
 def test_a_training_that_learns_nothing_says_so_and_leaves_no_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "LEARNS_IN", 20)
+    monkeypatch.setattr(validation, "LEARNS_IN", 20)
     right = Training.averaged
     # Weights that have gone astray: what is left of them is noise.
     monkeypatch.setattr(Training, "averaged", lambda self: {name: torch.randn_like(value) for name, value in right(self).items()})

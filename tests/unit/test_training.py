@@ -229,6 +229,26 @@ def test_balance_evens_out_the_classes(balance, share):
     assert int(drawn.max()) < 100
 
 
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 16 / 20), (1.0, 0.5)])
+def test_near_duplicates_are_drawn_as_one_image_and_count_as_one_in_their_class(balance, share):
+    labels = torch.tensor([0] * 20 + [1] * 4)
+    groups = np.array([5] * 5 + [-1] * 15 + [-1] * 4)  # 20 images of class 0 in 16 groups
+    cdf = class_balanced_cdf(labels, balance, groups)
+    probability = torch.diff(cdf, prepend=cdf.new_zeros(1)).numpy()
+    np.testing.assert_allclose(probability[:20].sum(), share)
+    np.testing.assert_allclose(probability[:5].sum(), probability[5])
+    np.testing.assert_allclose(probability[:5], probability[0])
+    alone = class_balanced_cdf(labels, balance, np.full(24, -1))
+    assert torch.equal(alone, class_balanced_cdf(labels, balance))
+
+
+def test_a_training_draws_a_group_as_often_as_one_image():
+    groups = np.where(np.arange(40) < 20, 0, -1)
+    training = Training(make().denoiser, IMAGES, Condition.of_classes(LABELS, 2), dataclasses.replace(RECIPE, balance=0.0), 3, groups)
+    drawn = torch.cat([training.batches.draw(step) for step in range(400)])
+    assert float((drawn < 20).double().mean()) == pytest.approx(1 / 21, abs=0.01)
+
+
 def test_a_class_that_does_not_occur_is_never_drawn():
     cdf = class_balanced_cdf(torch.tensor([0, 2, 2]), 1.0)
     np.testing.assert_allclose(cdf.numpy(), [0.5, 0.75, 1.0])

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.deidentify.text_detector import Grey, Place
+from pipeline.ingest.deidentify.text_detector import Place
 from pipeline.ingest.deidentify.text_reader import part_of
+from pipeline.ingest.deidentify.text_screen import Grey
 
 # Autocorrelation from which strokes are the same: along the whole place, in the middle one of its strong bands, and in all but the worst of
 # its windows. Of 390 lines of names, dates and numbers in five faces and sizes of 8 to 22 px none reaches both; of 160 pictures of rulers 1

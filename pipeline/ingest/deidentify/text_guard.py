@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ingest.deidentify.look_alike import is_noise, is_ruler
-from pipeline.ingest.deidentify.text_detector import Grey, Place, places, value_range
+from pipeline.ingest.deidentify.text_detector import Place, places, value_range
 from pipeline.ingest.deidentify.text_reader import HIGH, WIDE, Reading, legible, read
+from pipeline.ingest.deidentify.text_screen import Grey
 from pipeline.ingest.readers.header import Header
 
 # The detector's score from which a place counts as text.

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ingest.deidentify.allow_list import MARKERS
-from pipeline.ingest.deidentify.text_detector import Grey, Place
+from pipeline.ingest.deidentify.text_detector import Place
+from pipeline.ingest.deidentify.text_screen import Grey
 
 # The recogniser's confidence from which it has read something: of 100 drawn pictures without text none reached it.
 SURE = 0.5
