@@ -120,6 +120,8 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     models = [(asked.model, asked.contract)] + ([(asked.against, asked.against_contract)] if asked.against is not None else [])
     told = _told(models)
     lines = _rule_lines(asked.rules)
+    if asked.modality is not None and asked.modality not in KNOWN:
+        raise InputError(f"--modality {asked.modality[:20]!r}: use DICOM's code, one of {', '.join(sorted(KNOWN))}")
     key = project_key(out)
     modality = told[0][0].modality or asked.modality
     cases = sources.opened(asked.data, asked.labels, key, out / "unpacked", told[0][0].classes, modality)

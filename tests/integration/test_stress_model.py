@@ -162,6 +162,7 @@ def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
         ({"out": "."}, "holds files, and no stress test"),
         ({"contract": "absent.yaml"}, "no contract absent.yaml"),
         ({"memory": 0}, "--memory is in GiB"),
+        ({"modality": "X-ray"}, "--modality 'X-ray': use DICOM's code, one of CR, CT, DX"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_tested_is_one_line(place, changes, said):

@@ -26,7 +26,7 @@ SURE = 0.5
 LETTERS = 3
 # What rows of ticks are read as, in capitals, but for a few letters; rows of beads are one letter again and again.
 MOSTLY = 0.8
-# Different letters, at the most, that such a row reads as: of 280 pictures of rulers none read as more that repeats itself; MUELLER has five.
+# Different letters of such a row, at the most: of 280 pictures of rulers none that repeats itself reads as more. MUELLER has five.
 DIFFERENT = 4
 STROKES = frozenset("1BDEFHIJLMNPQRTUW\N{GREEK CAPITAL LETTER MU}")
 ENLARGED = 3
