@@ -26,7 +26,7 @@ from evaluation.data import Labelled
 from evaluation.panel import FOLDS
 from evaluation.training import Task
 from evaluation.training import train as train_classifiers
-from pipeline import runtime
+from pipeline import fit_recipe, runtime
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import BatchTooLarge, Training
 from pipeline.errors import InputError
@@ -216,12 +216,18 @@ def _reading(ingest: IngestConfig, root: Path, names: Sequence[str]) -> float:
 
 
 def _train_and_generate(config: Config, size: Size, each: int) -> list[Cost]:
-    section, device = config.train, runtime.device()
-    assert section is not None
+    asked, device = config.train, runtime.device()
+    assert asked is not None
     n, made = size.images["train"], _made(config, size)
-    images = _noise(min(n, max(section.batch, 1024)), size, config.ingest.size)
-    labels = np.arange(len(images)) % size.classes
-    noise = ImageSet(images, pd.DataFrame(finding_columns(labels, [str(number) for number in range(size.classes)])))
+    images = _noise(min(n, max(asked.batch, 1024)), size, config.ingest.size)
+    labels = np.arange(n) % size.classes
+    cohort = ImageSet(
+        np.broadcast_to(images[:1], (n, *images.shape[1:])),
+        pd.DataFrame(finding_columns(labels, [str(number) for number in range(size.classes)])),
+    )
+    # A length that is chosen in training costs its ceiling at the most.
+    section = fit_recipe.settled(asked, fit_recipe.fit(asked, cohort, device))
+    noise, labels = ImageSet(images, cohort.rows.iloc[: len(images)]), labels[: len(images)]
     model = describe(section, noise, 0.5)
     denoiser = build_denoiser(model).to(device)
     condition = Condition.of_classes(labels, size.classes)
@@ -239,7 +245,7 @@ def _train_and_generate(config: Config, size: Size, each: int) -> list[Cost]:
         3 + steps * training.recipe.steps,
         _peak() + n * each,
         2 * weights + (weights * section.ema_snapshots * 2) + state,
-        at_most=section.compile,
+        at_most=section.compile or bool(asked.unfitted),
     )
     denoiser.eval()
     sampling = Sampling(denoiser, model, config.generate.model_copy(update={"compile": False}), device)
