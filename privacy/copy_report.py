@@ -20,7 +20,7 @@ FALSE_ALARM = limits.FALSE_ALARMS["copies"]
 CALIBRATION = 20
 """Non-members' images without which there is no tail to calibrate the search on."""
 IDENTICAL = 1e-4
-"""Distance below which two images are one, but for rounding: flagged as a copy even where nothing calibrates the search."""
+"""Distance below which two images are one, but for rounding: flagged as a copy whatever calibrates the search, or where nothing does."""
 
 KINDS = power.CORE + power.FURTHER + power.MIXED
 """Kinds of copies that are planted in every audit."""
@@ -213,9 +213,10 @@ class Judge:
         return np.asarray(np.minimum(1.0, np.min(each, axis=0) * len(each) * self.larger))
 
     def flagged(self, matches: list[copies.Matches]) -> NDArray[np.bool_]:
-        """Whether each image is nearer than a threshold, by any measure, ``[n]``."""
+        """Whether each image is nearer than a threshold, by any measure, or the same but for rounding, ``[n]``."""
         each = [one.distance < threshold for one, threshold in zip(matches, self.thresholds)]
-        return np.asarray(np.any(each, axis=0))
+        # Near-copies of several sealed images would hide these too; real images that are one lie on one side.
+        return np.asarray(np.any([*each, matches[1].distance < IDENTICAL], axis=0))
 
     def of(self, queries: NDArray[np.uint8], within: NDArray[np.bool_], itself: NDArray[np.int64] | None = None) -> list[copies.Matches]:
         """:meth:`nearest` of any images; ``itself`` as in :meth:`privacy.copies.CopySearch.candidates`."""
