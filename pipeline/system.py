@@ -8,6 +8,7 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,16 @@ def _unheard() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Let the kernel kill this process when the one that forked it ends, however it does. On systems other than Linux it does not."""
+    """End this process when the one that forked it ends, or the one that asked for it, however they do.
+
+    The first is the kernel's work, on Linux alone. Under a fork server, which lives as long as any of its children, only the second ends.
+    """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
