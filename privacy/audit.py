@@ -75,8 +75,8 @@ def summarise(
     """The audit as JSON: counts, intervals and power, without any image or identifier.
 
     ``copies.rate`` is the flagged share of the synthetic images, with a Clopper–Pearson interval; what the search would have missed is the
-    gate's to allow for. ``copies.repeats`` are what goes beyond the cohort's own, ``repeats_found`` all of them, ``repeats_real`` those
-    among the sealed images. There is no ``membership`` without weights that were attacked.
+    gate's to allow for. ``copies.repeats`` are all that repeat another one, of which ``explained`` are no more than the cohort's own,
+    and ``repeats_real`` those among the sealed images. There is no ``membership`` without weights that were attacked.
 
     Args:
         pixels: side of the images.
@@ -86,6 +86,7 @@ def summarise(
     """
     n, flagged = len(found.flagged), int(found.flagged.sum())
     constants = found.repeats.constant
+    repeated = int((~found.repeats.new & ~constants).sum())
     measures = {field.name: getattr(attacked, field.name) for field in dataclasses.fields(attacked)} if attacked is not None else {}
     membership_attack = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in measures.items()}
     bias = attacked.control_auc if attacked is not None else bias
@@ -100,8 +101,8 @@ def summarise(
         "copies": {
             "flagged": flagged,
             "rate": clopper_pearson(flagged, n).to_dict(),
-            "repeats": beyond_real(found.repeats, found.audit_repeats, n_audit),
-            "repeats_found": int((~found.repeats.new & ~constants).sum()),
+            "repeats": repeated,
+            "explained": max(0, repeated - beyond_real(found.repeats, found.audit_repeats, n_audit)),
             "repeats_real": found.audit_repeats,
             "constants": int(constants.sum()),
             "threshold": found.threshold,

@@ -51,7 +51,7 @@ def checks(
     measured: dict[tuple[str, str], dict[str, Any]] = {
         ("copies", "images"): _copies(audit, power.get("low") or 0.0, earlier_recall, sure)
         | {"threshold": limits.copy_bound(max_copy_rate), "unit": unit},
-        ("repeats", "images"): _repeats(n["synthetic"], audit["copies"]["repeats"], audit["copies"]["constants"]),
+        ("repeats", "images"): _repeats(n["synthetic"], *(audit["copies"][key] for key in ("repeats", "explained", "constants"))),
         ("membership_images", "images"): _membership(audit, "images", sure),
         ("power", "images"): power,
         ("holdout", "images"): {"value": held, "n": held, "threshold": limits.MIN_HOLDOUT, **sides} if held else {},
@@ -92,11 +92,12 @@ def copy_bounds(flagged: int, distinct: int, images: int, recall: float, earlier
     }
 
 
-def _repeats(images: int, repeats: int, constants: int) -> dict[str, Any]:
-    """The share of images that certify nothing. All images are counted: it is known, and its bounds are itself."""
-    share = min(images, repeats + constants) / images
+def _repeats(images: int, repeats: int, explained: int, constants: int) -> dict[str, Any]:
+    """The share of images that repeat another one beyond what the cohort explains, or show nothing. All images are counted: it is known,
+    and its bounds are itself."""
+    share = min(images, repeats - explained + constants) / images
     exact = {"value": share, "low": share, "high": share}
-    return {"n": images, "repeats": repeats, "constants": constants, "threshold": limits.MAX_REPEATS, **exact}
+    return {"n": images, "repeats": repeats, "explained": explained, "constants": constants, "threshold": limits.MAX_REPEATS, **exact}
 
 
 def _power(rows: Iterable[Mapping[str, Any]], pixels: int, sure: float) -> dict[str, Any]:
@@ -219,7 +220,7 @@ def contradictions(found: Iterable[Mapping[str, Any]]) -> list[str]:
             sentences.append("the bounds of the check copies do not follow from its counts and the search's power")
         if repeats["n"] != images or copies["n"] != max(1, images - repeats["repeats"] - repeats["constants"]):
             sentences.append("the checks copies and repeats count different images")
-    if repeats["n"] and not _same(repeats, _repeats(repeats["n"], repeats["repeats"], repeats["constants"])):
+    if repeats["n"] and not _same(repeats, _repeats(*(repeats[key] for key in ("n", "repeats", "explained", "constants")))):
         sentences.append("the share of the check repeats does not follow from its counts")
     return sentences
 

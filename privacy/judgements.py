@@ -66,7 +66,8 @@ def _copies(x: Numbers) -> tuple[str, str]:
 
 
 def _repeats(x: Numbers) -> tuple[str, str]:
-    idle = f"{x['repeats']} of {x['n']} synthetic images repeat another one and {x['constants']} are of one value"
+    known = f", {x['explained']} of them as often as the cohort's own images do," if x["explained"] else ""
+    idle = f"{x['repeats']} of {x['n']} synthetic images repeat another one{known} and {x['constants']} are of one value"
     reason = f"{idle}: {x['value']:.2%}, where {x['threshold']:.2%} are allowed."
     return "pass" if x["high"] <= x["threshold"] else "inconclusive", reason
 
@@ -175,8 +176,8 @@ def _copy_counts(x: Numbers) -> bool:
 
 
 def _repeat_counts(x: Numbers) -> bool:
-    counts = _count(x["repeats"]) and _count(x["constants"]) and max(x["repeats"], x["constants"]) <= x["n"]
-    return bool(counts and _ordered(x) and x["threshold"] == limits.MAX_REPEATS)
+    counts = all(_count(x[key]) for key in ("repeats", "explained", "constants")) and max(x["repeats"], x["constants"]) <= x["n"]
+    return bool(counts and x["explained"] <= x["repeats"] and _ordered(x) and x["threshold"] == limits.MAX_REPEATS)
 
 
 def _recalls(x: Numbers) -> bool:
@@ -272,7 +273,7 @@ KINDS = (
         "Share of synthetic images that repeat another one, mirrored or not, or are of one value.",
         _repeat_counts,
         _repeats,
-        ("repeats", "constants"),
+        ("repeats", "explained", "constants"),
     ),
     Kind(
         "membership_images",

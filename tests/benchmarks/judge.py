@@ -273,6 +273,7 @@ class CopyJudge:
                 "leading_run": run.length,
                 "run_p": run.p_value,
                 "repeats": int((~repeats.new & ~repeats.constant).sum()),
+                "explained": 0,
                 "constants": int(repeats.constant.sum()),
                 "smallest_distance": {"train": float(to_train.distance.min()), "audit": float(to_audit.distance.min())},
             },

@@ -74,6 +74,7 @@ def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[s
             "flagged": flagged,
             "rate": clopper_pearson(flagged, images).to_dict(),
             "repeats": 0,
+            "explained": 0,
             "constants": 0,
             "threshold": 0.03,
             "leading_run": 3,

@@ -142,6 +142,16 @@ def test_one_image_again_and_again_certifies_nothing(report):
     assert gate.contradictions(gate.checks(report)) == []
 
 
+def test_repeats_that_the_cohort_explains_are_no_fault_yet_certify_nothing(report):
+    images = find(report, "copies")["n"]
+    report["copies"].update(repeats=130, explained=130)
+    assert find(report, "repeats")["verdict"] == "pass"
+    assert find(report, "copies")["n"] == images - 130
+    report["copies"].update(explained=131)
+    with pytest.raises(ValueError, match="repeats"):
+        gate.checks(report)
+
+
 def test_a_repeat_here_and_there_does_not_matter(report):
     report["copies"].update(repeats=6)
     assert decide(report)["verdict"] == "pass"
