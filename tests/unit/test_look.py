@@ -10,6 +10,7 @@ from cohort_runs import message, pictures
 from dicom_folder import cohort, dataset, ramp, write
 from PIL import Image
 
+from pipeline import fit_recipe
 from pipeline.api import init
 from pipeline.config import config_of, load_config
 from pipeline.config.load import parse, written
@@ -179,7 +180,8 @@ def test_what_is_written_is_a_configuration_for_what_was_found(tmp_path, kind, w
     assert read.ingest.size % 4 == 0
     assert read.train is not None
     # every level of the network halves a whole side
-    assert read.ingest.size // read.train.patch % 2 ** (len(read.train.widths) - 1) == 0
+    levels = len(fit_recipe.widths(read.ingest.size, read.train.patch, fit_recipe.SMALL, where))
+    assert read.ingest.size // read.train.patch % 2 ** (levels - 1) == 0
     assert read.train.compile == (where == "cuda")
 
 
