@@ -163,6 +163,11 @@ def test_a_class_is_written_so_that_it_is_read_as_it_is(name):
     assert parse(f"[{written(name)}, {written('b')}]", "here") == [name, "b"]
 
 
+@pytest.mark.parametrize("name", ["2024", "1.5", "true", "null", "no", "010", "2020-01-02", "scans"])
+def test_a_run_is_called_as_its_folder_is(tmp_path, name):
+    assert first(look(pictures(tmp_path / name, 4)), "cpu").config.name == name
+
+
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 @pytest.mark.parametrize("kind", ["pictures", "dicom", "medmnist"])
 def test_what_is_written_is_a_configuration_for_what_was_found(tmp_path, kind, where):
