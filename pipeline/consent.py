@@ -175,17 +175,25 @@ def purge(run: Path) -> Removal:
             purged.note(_note(run))
         if (record := artifacts.load_record(run / "generate")) is not None:
             artifacts.write_json(run / folders.PURGED, {"generate": record["identity"]})
-        draft = run / artifacts.UNFINISHED
-        if draft.is_dir():
-            for path in draft.iterdir():
-                folders.discard(path) if path.is_dir() else path.unlink()
-            draft.rmdir()
-        # Ingest goes last: until then a purge that is killed knows whose images there were.
-        for name in reversed([name for name in BY_NAME if name in found.removed]):
+        _discard_unfinished(run)
+        for name in reversed([name for name in BY_NAME if name in found.removed and name != "ingest"]):
             folders.discard(run / name)
+        # Last and in one rename: a purge that is killed leaves it whole, to be noted, or where it is not looked at again.
+        if (run / "ingest").is_dir():
+            (run / artifacts.UNFINISHED).mkdir(mode=0o700)
+            (run / "ingest").rename(run / artifacts.UNFINISHED / "ingest")
+            _discard_unfinished(run)
         for name in folders.SOURCES:
             (run / name).unlink(missing_ok=True)
     return found
+
+
+def _discard_unfinished(run: Path) -> None:
+    draft = run / artifacts.UNFINISHED
+    if draft.is_dir():
+        for path in draft.iterdir():
+            folders.discard(path) if path.is_dir() else path.unlink()
+        draft.rmdir()
 
 
 def _note(run: Path) -> purged.Purged:

@@ -83,7 +83,7 @@ def _text(found: Found, where: str, shares: Mapping[str, float]) -> str:
     lines = [
         f"# Written by synthcohort init for {_count(found)}.",
         "# Every key that may be added: synthcohort settings",
-        f"name: {_name(found)}",
+        f"name: {written(_name(found))}",
         "seed: 0",
         "",
         "ingest:",

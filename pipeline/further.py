@@ -86,9 +86,10 @@ def _section(run: Path) -> GenerateConfig:
 def generate(run: Path, counts: Mapping[str, int], seed: int, out: Path, reporter: Reporter) -> Model:
     """Generate images of a run's model into a folder: ``images/``, ``rows.csv``, ``rows.parquet``, ``cohort.npz`` and ``generated.json``.
 
-    Image k of a class is a function of the model, ``seed``, the class and k alone: to ask for more of it gives the same ones first, and no
-    seed gives an image of the run's own set. Cleared weights also give ``dicom/``; of others, the folder is 0700, says so in a file, and
-    so does each picture. An interrupted call goes on where it stopped.
+    Image k of a class is a function of the model, ``seed``, the class and k alone, up to rounding, which other batches change
+    (figures: :class:`pipeline.generate.Sampling`): to ask for more of it gives the same ones first, and no seed gives an image of the
+    run's own set. Cleared weights also give ``dicom/``; of others, the folder is 0700, says so in a file, and so does each picture. An
+    interrupted call goes on where it stopped.
 
     Args:
         run: the run folder.

@@ -16,7 +16,6 @@ from privacy import bounds, limits
 from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, SUBJECTS, judged, label
 
 REPLICATION = "The run is a replication: its splits are its own and not the cohort's, so that it counts as no attempt and is not released."
-VERDICTS = ("pass", "fail", "inconclusive")
 LAST_PLACE = Decimal("0.0001")
 """Last place of what an attack measured. A verdict is published: all sixteen digits of an AUC would tell that two releases come from one
 model, or from one attack on it, and say nothing of a patient, since a standard error is a hundred times this."""

@@ -18,8 +18,8 @@ from pipeline.release.cards import actions, software_version, template
 from pipeline.release.curve import round_ticks, training_curve
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, recipe_figures, sentences, stress_figures, train_figures
 from pipeline.release.making import how_made
-from pipeline.release.results import Results, dig, interval, limitations, number, planted, planted_copies, standing
-from pipeline.release.words import GLOSSARY, title
+from pipeline.release.results import Results, dig, interval, limitations, number, planted, planted_copies, required_kinds, standing
+from pipeline.release.words import glossary, title
 
 PLOTTED = ("real", "real+augmentation", "synthetic", "real+synthetic")
 """Arms that are drawn; the table has all."""
@@ -83,7 +83,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         certified=meaning.certified(results.gate),
         not_certified=meaning.not_certified(results.gate),
         facts=meaning.facts(results.gate, results.audit.get("n")),
-        glossary=GLOSSARY,
+        glossary=glossary(required_kinds(results.audit)),
         arms_names=ARMS,
         tiles=tiles(results),
         power=[power_plot(rows) for rows in planted_copies(results.audit)],

@@ -148,13 +148,18 @@ def planted(row: Mapping[str, Any]) -> str:
     return str(row.get("kind")).replace("_", " ") + (f" {number(strength)}" if isinstance(strength, int | float) else "")
 
 
+def required_kinds(audit: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds of planted copies that a verdict on images of the audit's size rests on."""
+    pixels = audit.get("pixels")
+    return limits.required_kinds(pixels if isinstance(pixels, int) else 0)
+
+
 def planted_copies(audit: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """What was found of planted copies, a row a kind, the worst first: of the kinds that a verdict rests on, and of those that none
     certifies."""
     rows = [row for row in audit.get("power") or [] if isinstance(dig(row, "recall.low"), int | float)]
     rows.sort(key=lambda row: float(row["recall"]["low"]))
-    pixels = audit.get("pixels")
-    required = limits.required_kinds(pixels if isinstance(pixels, int) else 0)
+    required = required_kinds(audit)
     sides = ([row for row in rows if (row.get("kind") in required) == side] for side in (True, False))
     return next(sides), next(sides)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 NAMES = {
     "copies": "Copies",
     "repeats": "Repeated images",
@@ -24,7 +26,6 @@ NAMES = {
     "threshold": "Distance below which an image is flagged",
     "smallest_distance": "Smallest distance",
     "smallest_p": "Smallest probability by chance",
-    "recall_low": "Recall of core copies, at least",
     "pairs": "Pairs of a training and a sealed one",
     "guesses": "Pairs that the attack guessed",
     "correct": "Guesses that were right",
@@ -47,7 +48,6 @@ NAMES = {
 GLOSSARY = {
     "AUC": "area under the ROC curve: the probability that a case of one side scores higher than one of the other; 0.5 is chance.",
     "Attempt": "how many sets of images of this cohort have been judged: to try until one passes is visible.",
-    "Core": "the kinds of planted copies whose recall bounds the verdict: unchanged, mirrored, shifted, brightened and blurred ones.",
     "ε (epsilon)": "the strength of a privacy guarantee: what is shown is a lower bound, so that a small value certifies nothing.",
     "Familywise": "a false alarm anywhere among all images, or all comparisons of a table, has the stated probability, not one for each.",
     "Floor": "what real images that the generator never saw reach against each other: no generator can be expected to do better.",
@@ -55,9 +55,16 @@ GLOSSARY = {
     "Leading run": "how many synthetic images, the most similar ones first, lie nearest to a training patient before the first one lies "
     "nearest to a sealed one: of a generator that copies nobody, a short one is expected.",
     "Planted copy": "a training image, changed in a known way and hidden among the synthetic ones, to measure whether the search finds it.",
+    "Required kind": "a kind of planted copies that the verdict rests on, the worst of them counting. Of images of this size: {required}.",
     "Sealed": "real patients drawn at random from the same source as the training ones, whom the generator never saw.",
     "Shadow training": "a model of the same recipe on another random part of the cohort, which shows what a member looks like.",
 }
+
+
+def glossary(required: Iterable[str]) -> dict[str, str]:
+    """What the report's terms mean where the verdict rests on these kinds of planted copies."""
+    kinds = ", ".join(kind.replace("_", " ") for kind in required)
+    return {term: meaning.format(required=kinds) for term, meaning in GLOSSARY.items()}
 
 
 def title(key: str) -> str:

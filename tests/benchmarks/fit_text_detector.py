@@ -32,7 +32,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.ingest.deidentify.text_detector import STRIDE, normalize
-from pipeline.ingest.deidentify.text_screen import FAINT, FLOOR, PLANE, WEIGHTS
+from pipeline.ingest.deidentify.text_screen import FAINT, FLOOR, WEIGHTS
 from tests.benchmarks.clean_pictures import clean
 from tests.benchmarks.text_pictures import FIT_FACES, Grey, background, burn, finish, ink, words
 
@@ -41,6 +41,9 @@ LAYERS = ((1, 32, 8, 4), (32, 48, 3, 2), (48, 48, 3, 1), (48, 48, 3, 1), (48, 48
 """Channels in and out, side of the kernel, stride."""
 SCREEN = ((16, 24, 1, 1), (24, 32, 2, 2), (32, 24, 3, 1), (24, 1, 1, 1))
 """The same for the screen, which starts from the 4x4 means of 2x2 pixels in each block of 8x8."""
+FLAT, ALONG = np.full(4, 0.5, np.float32), np.array([-1.5, -0.5, 0.5, 1.5], np.float32) / np.float32(5**0.5)
+PLANE = np.stack([np.outer(FLAT, FLAT), np.outer(FLAT, ALONG), np.outer(ALONG, FLAT)], axis=-1).reshape(16, 3)
+"""An orthonormal basis of the planes over 4x4 values."""
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 

@@ -23,10 +23,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import beta
 
 from pipeline.ingest.deidentify.allow_list import MARKERS
-from pipeline.ingest.deidentify.text_detector import text_score
 from pipeline.ingest.deidentify.text_guard import THRESHOLD, has_text, planes
 from tests.benchmarks.look_alikes import look_alikes, slices
-from tests.benchmarks.text_pictures import HELD_OUT_FACES, Grey, background, burn, finish, ink, phantom, words
+from tests.benchmarks.text_pictures import HELD_OUT_FACES, Grey, background, burn, finish, ink, phantom, text_score, words
 
 HEIGHTS = (8, 10, 12, 16, 24, 40, 80)
 CONTRASTS = (0.1, 0.2, 0.4, 0.8)

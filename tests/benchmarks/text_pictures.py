@@ -1,4 +1,4 @@
-"""Pictures with and without text, drawn: what the text detector is fitted to, and what its recall is measured on.
+"""Pictures with and without text, drawn: what the text detector is fitted to, what its recall is measured on, and its score of one.
 
 Backgrounds are phantoms, noise of many spectra, speckle, and the hard cases of radiology: collimators, grids, rulers, wires, traces,
 clips and single-letter markers. Text is what scanners and ultrasound machines burn in, in faces with and without anti-aliasing.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
+from pipeline.ingest.deidentify.text_detector import places
 from pipeline.phantom.image import phantom_arrays
 
 FOLDER = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -36,6 +37,11 @@ class Line:
 
     box: tuple[int, int, int, int]
     letters: int
+
+
+def text_score(picture: Grey) -> float:
+    """The score of the most text-like place of ``[H, W]``, a logit; minus infinity where there is none worth a look."""
+    return max((place.score for place in places(picture)), default=-np.inf)
 
 
 def words(rng: np.random.Generator, letters: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -124,6 +125,30 @@ def test_a_purge_that_was_killed_is_finished_and_counts_once(tmp_path: Path, mon
         with pytest.raises(KeyboardInterrupt):
             api.purge(run, yes=True)
     api.purge(run, yes=True)
+    (place,) = api.where(PATIENT, runs=tmp_path / "runs")
+    assert place.images == {"train": 2, "test": 1}
+
+
+def test_a_purge_that_is_killed_after_every_single_file_ends_and_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(tmp_path / "runs" / "one", monkeypatch)
+    unlink = Path.unlink
+
+    def killing(path: Path, missing_ok: bool = False) -> None:
+        there = path.exists()
+        unlink(path, missing_ok)
+        if there:
+            raise KeyboardInterrupt
+
+    def restarted(times: int) -> None:
+        for _ in range(times):
+            with contextlib.suppress(KeyboardInterrupt):
+                api.purge(run, yes=True)
+
+    many = len(files(run))
+    monkeypatch.setattr(Path, "unlink", killing)
+    with pytest.raises(InputError, match="was purged already"):
+        restarted(many)
+    assert not {name.partition("/")[0] for name in files(run)} - {"release", "purged.json", ".lock", "log.jsonl"}
     (place,) = api.where(PATIENT, runs=tmp_path / "runs")
     assert place.images == {"train": 2, "test": 1}
 

@@ -10,6 +10,7 @@ from cohort_runs import message, pictures
 from dicom_folder import cohort, dataset, ramp, write
 from PIL import Image
 
+from pipeline import fit_recipe
 from pipeline.api import init
 from pipeline.config import config_of, load_config
 from pipeline.config.load import parse, written
@@ -162,6 +163,11 @@ def test_a_class_is_written_so_that_it_is_read_as_it_is(name):
     assert parse(f"[{written(name)}, {written('b')}]", "here") == [name, "b"]
 
 
+@pytest.mark.parametrize("name", ["2024", "1.5", "true", "null", "no", "010", "2020-01-02", "scans"])
+def test_a_run_is_called_as_its_folder_is(tmp_path, name):
+    assert first(look(pictures(tmp_path / name, 4)), "cpu").config.name == name
+
+
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 @pytest.mark.parametrize("kind", ["pictures", "dicom", "medmnist"])
 def test_what_is_written_is_a_configuration_for_what_was_found(tmp_path, kind, where):
@@ -179,7 +185,8 @@ def test_what_is_written_is_a_configuration_for_what_was_found(tmp_path, kind, w
     assert read.ingest.size % 4 == 0
     assert read.train is not None
     # every level of the network halves a whole side
-    assert read.ingest.size // read.train.patch % 2 ** (len(read.train.widths) - 1) == 0
+    levels = len(fit_recipe.widths(read.ingest.size, read.train.patch, fit_recipe.SMALL, where))
+    assert read.ingest.size // read.train.patch % 2 ** (levels - 1) == 0
     assert read.train.compile == (where == "cuda")
 
 

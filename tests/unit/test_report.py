@@ -26,6 +26,7 @@ from pipeline.release.report import (
     whiskers,
 )
 from pipeline.release.results import Results, limitations, planted, planted_copies
+from privacy import limits
 
 SAMPLES = {"normal": [b"\x89PNG fake"]}
 VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
@@ -283,5 +284,12 @@ def test_no_key_of_the_results_is_shown_as_it_is() -> None:
 
 def test_every_term_of_the_glossary_is_explained_once() -> None:
     page = render_report(results("pass"), {})
-    for term in ("Floor", "Core", "Leading run", "Familywise"):
+    for term in ("Floor", "Required kind", "Leading run", "Familywise"):
         assert page.count(f"<dt>{term}</dt>") == 1
+
+
+@pytest.mark.parametrize("pixels", [28, 64])
+def test_the_glossary_names_the_kinds_that_the_gate_requires_at_this_size(pixels: int) -> None:
+    page = render_report(results("pass", audit=AUDIT | {"pixels": pixels}), {})
+    meaning = page.partition("<dt>Required kind</dt>")[2].partition("</dd>")[0]
+    assert meaning.endswith(": " + ", ".join(kind.replace("_", " ") for kind in limits.required_kinds(pixels)) + ".")

@@ -13,9 +13,9 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.signal import correlate
 
 from pipeline.ingest.deidentify import text_detector, text_screen
-from pipeline.ingest.deidentify.text_detector import normalize, places, text_map, text_score
+from pipeline.ingest.deidentify.text_detector import normalize, places, text_map
 from pipeline.ingest.deidentify.text_screen import FAINT, FLOOR, WEIGHTS, screen
-from tests.benchmarks.text_pictures import Grey, ink
+from tests.benchmarks.text_pictures import Grey, ink, text_score
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,11 @@ import pytest
 import threadpoolctl
 from pydicom import Dataset
 
-from pipeline.ingest.deidentify.text_detector import text_score
 from pipeline.ingest.deidentify.text_guard import THRESHOLD, declared, planes, refuse, suspicious
 from pipeline.ingest.readers.attributes import parsed
 from pipeline.ingest.readers.header import Header
 from pipeline.phantom.image import phantom_arrays
-from tests.benchmarks.text_pictures import Grey, ink
+from tests.benchmarks.text_pictures import Grey, ink, text_score
 
 
 @pytest.fixture(autouse=True)

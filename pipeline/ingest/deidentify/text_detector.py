@@ -57,11 +57,6 @@ class Place:
     upright: bool
 
 
-def text_score(picture: Grey) -> float:
-    """The score of the most text-like place of ``[H, W]``, a logit; minus infinity where there is none worth a look."""
-    return max((place.score for place in places(picture)), default=-np.inf)
-
-
 def places(picture: Grey, least: float = -np.inf) -> list[Place]:
     """Where ``[H, W]``, in any unit, may have writing, the surest first, with scores of ``least`` and more.
 

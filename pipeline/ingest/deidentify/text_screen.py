@@ -22,9 +22,8 @@ FAINT = 0.008
 SUMMED, TOGETHER = 1 << 15, 1 << 10
 
 Grey = NDArray[np.float32]
+# Their outer products are an orthonormal basis of the planes over 4x4 values.
 _FLAT, _ALONG = np.full(4, 0.5, np.float32), np.array([-1.5, -0.5, 0.5, 1.5], np.float32) / np.float32(5**0.5)
-# An orthonormal basis of the planes over 4x4 values.
-PLANE = np.stack([np.outer(_FLAT, _FLAT), np.outer(_FLAT, _ALONG), np.outer(_ALONG, _FLAT)], axis=-1).reshape(16, 3)
 _ONES = np.ones(4, np.float32)
 
 
