@@ -68,6 +68,8 @@ def place(tmp_path_factory):
     (folder / "readers.yaml").write_text(CONTRACT)
     for name, lines in (("met", [BLURRED]), ("broken", [BLURRED, DARKENED, CLOSE]), ("open", [CLOSE])):
         (folder / f"{name}.yaml").write_text("".join(f"- {line}\n" for line in lines))
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
@@ -159,7 +161,9 @@ def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
         ({"rules": "absent.yaml"}, "no rules absent.yaml"),
         ({"data": "nothing"}, "no such folder: give the images as --data"),
         ({"out": "A"}, "lies in --data"),
-        ({"out": "."}, "holds files, and no stress test"),
+        ({"out": "."}, "--data lies in"),
+        ({"out": "A/dark"}, "lies in --data"),
+        ({"out": "mine"}, "mine is there and not empty: give --out a folder that is not"),
         ({"contract": "absent.yaml"}, "no contract absent.yaml"),
         ({"memory": 0}, "--memory is in GiB"),
         ({"modality": "X-ray"}, "--modality 'X-ray': use DICOM's code, one of CR, CT, DX"),
