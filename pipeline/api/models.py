@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,14 +106,20 @@ def stress(
 def _tested(asked: Any, folder: Path, reporter: Any) -> StressTest:
     from pipeline.artifacts import write_bytes, write_json
     from pipeline.models import galleries
+    from pipeline.models.cases import UNPACKED
     from pipeline.models.page import render
     from pipeline.models.stress import PROGRAM, run
 
     folder.chmod(0o700)
     write_json(folder / "stress.json", {"program": PROGRAM, "unfinished": True})  # which tells that the folder is ours
-    found = run(asked, folder, reporter)
-    write_bytes(folder / "stress.html", render(found.result, found.code).encode())
-    galleries.write(folder, found)
+    for name in ("stress.html", *galleries.FILES):
+        (folder / name).unlink(missing_ok=True)
+    try:
+        found = run(asked, folder, reporter)
+        write_bytes(folder / "stress.html", render(found.result, found.code).encode())
+        galleries.write(folder, found)
+    finally:
+        shutil.rmtree(folder / UNPACKED, ignore_errors=True)
     return StressTest(folder, found.code, tuple(found.result["answers"]), found.result)
 
 

@@ -124,7 +124,7 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         raise InputError(f"--modality {asked.modality[:20]!r}: use DICOM's code, one of {', '.join(sorted(KNOWN))}")
     key = project_key(out)
     modality = told[0][0].modality or asked.modality
-    cases = sources.opened(asked.data, asked.labels, key, out / "unpacked", told[0][0].classes, modality)
+    cases = sources.opened(asked.data, asked.labels, key, out / sources.UNPACKED / "data", told[0][0].classes, modality)
     sample = cases.sample()
     with contextlib.ExitStack() as stack:
         victims = [

@@ -142,6 +142,26 @@ def test_the_same_test_again_gives_the_same_numbers(tested):
     np.testing.assert_array_equal(unchanged, np.load(tested.folder / "answers.npz")["probabilities"])
 
 
+def test_a_folder_that_is_used_again_holds_the_last_test_alone(place):
+    """Nothing of an archive's images stays, and nothing of an earlier test: neither images nor pages."""
+    images, labels = brightness_images(CASES)
+    np.savez("many.npz", test_images=images[:, 0], test_labels=labels)
+    np.savez("few.npz", test_images=images[:20, 0], test_labels=labels[:20])
+    first = api.stress(model="readers:bright", data="many.npz", out="reused")
+    assert (first.result["n"], first.exit_code) == (CASES, 0)
+    names = {path.name for path in first.folder.iterdir()}
+    assert {"shifts.png", "draws.parquet"} <= names
+    assert "unpacked" not in names
+    (first.folder / "unpacked" / "data" / "0").mkdir(parents=True)  # as an ended process leaves it
+    (first.folder / "unpacked" / "data" / "0" / "0000059.png").write_bytes(next(Path("A/bright").glob("*.png")).read_bytes())
+    again = api.stress(model="readers:guessing", data="few.npz", out="reused")
+    assert again.result["n"] == 20
+    assert {path.name for path in again.folder.iterdir()} - {"failures.png"} == {"stress.json", "stress.html", "answers.npz"}
+    with pytest.raises(InputError, match="in another order"):
+        api.stress(model="readers:swapped", data="few.npz", out="reused")
+    assert [path.name for path in again.folder.iterdir()] == ["stress.json"]
+
+
 def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
     found = api.stress(model="readers:guessing", data="A", rules="met.yaml", out="unfit")
     assert found.answers[0]["answer"] != "yes"
