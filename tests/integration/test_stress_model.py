@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
@@ -123,8 +124,6 @@ def test_what_was_drawn_makes_a_shifted_image_again(tested):
     stored = np.load(tested.folder / "answers.npz")
     drawn = pd.read_parquet(tested.folder / "draws.parquet")
     number = list(stored["conditions"]).index("collimation 3")
-    from PIL import Image
-
     file = sorted((Path("A")).rglob("*.png"))[0]
     own = drawn[(drawn["case"] == 0) & (drawn["shift"] == "collimation")].set_index("parameter")["value"]
     parameters = {name: torch.tensor(float(value)).reshape(1, 1, 1, 1) for name, value in own.items()}
@@ -160,6 +159,30 @@ def test_a_folder_that_is_used_again_holds_the_last_test_alone(place):
     with pytest.raises(InputError, match="in another order"):
         api.stress(model="readers:swapped", data="few.npz", out="reused")
     assert [path.name for path in again.folder.iterdir()] == ["stress.json"]
+
+
+def test_shifts_of_colours_need_colour_in_all_images_not_in_those_looked_at_first(place, monkeypatch):
+    """One grey file among coloured ones, beyond those of the check."""
+    monkeypatch.setattr("pipeline.models.cases.LOOKED_AT", 2)
+    images, labels = brightness_images(24)
+    for number, (image, label) in enumerate(zip(images, labels)):
+        grey = Image.fromarray(image[0])
+        coloured = Image.merge("RGB", (grey, grey, grey.point(lambda value: value * 0.95)))
+        (place / "C" / CLASSES[label]).mkdir(parents=True, exist_ok=True)
+        (grey if number == 5 else coloured).save(place / "C" / CLASSES[label] / f"{number:03d}.png")
+    (place / "photographs.yaml").write_text("classes: [dark, bright]\nchannels: 1\nmodality: ES\n")
+    given = {"model": "readers:bright", "data": "C", "contract": "photographs.yaml"}
+    found = api.stress(**given, out="colour")
+    assert "defocus" in found.result["corruptions"]
+    assert "tint" not in found.result["corruptions"]
+    [note] = found.result["notes"]
+    assert note.startswith("1 of 24 images are grey: shifts of colours (tint) are not tried")
+    assert note in (found.folder / "stress.html").read_text()
+    (place / "tinted.yaml").write_text("- auc >= 0.5 at tint 2\n")
+    with pytest.raises(InputError, match="tint does not fit these images"):
+        api.stress(**given, rules="tinted.yaml", out="colour")
+    (place / "C" / "bright" / "005.png").unlink()
+    assert "tint" in api.stress(**given, out="colour").result["corruptions"]
 
 
 def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
