@@ -29,8 +29,8 @@ ATTRIBUTES = ("site", "sex", "age_band", "acquisition", "view")
 UNPACKED = "unpacked"
 """Folder of a stress test for the images of archives while it lasts."""
 LOOKED_AT = 96
-"""Files that the eight images of the check are chosen from, at the most."""
-CHECKED = 8
+"""Files that the images of the check are chosen from, at the most."""
+SAMPLE = 24
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Cases:
                     yield Case(number, image, row)
 
     def sample(self) -> list[Case]:
-        """:data:`CHECKED` cases of as many classes as there are, evenly from the files. Raises InputError where none can be used."""
+        """:data:`SAMPLE` cases at the most, of all classes, evenly from the files. Raises InputError where none can be used."""
         places = np.unique(np.linspace(0, len(self.tasks) - 1, LOOKED_AT).astype(int))
         found = list(self.read([int(place) for place in places]))
         if not found:
@@ -104,7 +104,7 @@ class Cases:
             ranked.append((turns[label], label))
             turns[label] += 1
         order = sorted(range(len(found)), key=lambda number: ranked[number])
-        return [found[number] for number in order[:CHECKED]]
+        return [found[number] for number in order[:SAMPLE]]
 
 
 def opened(

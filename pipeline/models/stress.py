@@ -140,7 +140,7 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         _parsed(lines, names, fitting(modality, min(len(case.image) for case in sample)), asked)  # what is wrong already is said first
         clean = _passed(victims, cases, [None], reporter, "clean images")
         shifts = fitting(modality, min(clean.channels))
-        notes = _of_colour(clean.channels, modality, shifts)
+        notes = [f"{victim.name}: {note}" for victim in victims for note in victim.notes] + _of_colour(clean.channels, modality, shifts)
         for note in notes:
             reporter.note(note)
         rules = _parsed(lines, names, shifts, asked)
@@ -256,12 +256,13 @@ def _accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Se
         "size": next(iter(shapes)) if len(shapes) == 1 else None,
     }
     contract, wrong = completed(told, facts, images, where)
-    if contract is not None:
-        labels = np.array([contract.classes.index(cases.classes[case.row["findings"].index(1)]) for case in sample])
-        contract, wrong = examined(child, contract, [case.image for case in sample], labels, where)
-    if wrong or contract is None:
+    if contract is None:
         raise InputError(f"{child.name}: {'; '.join(wrong)}")
-    return Victim(child.name, child, contract)
+    labels = np.array([contract.classes.index(cases.classes[case.row["findings"].index(1)]) for case in sample])
+    found = examined(child, contract, [case.image for case in sample], labels, where)
+    if found.wrong:
+        raise InputError(f"{child.name}: {'; '.join(found.wrong)}")
+    return Victim(child.name, child, found.contract, found.notes)
 
 
 def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condition], reporter: Reporter, what: str) -> Pass:

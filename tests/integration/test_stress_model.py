@@ -1,5 +1,6 @@
 """The stress test of somebody's model, as the command runs it: in a process of its own, over a folder of pictures."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
@@ -183,6 +185,17 @@ def test_shifts_of_colours_need_colour_in_all_images_not_in_those_looked_at_firs
         api.stress(**given, rules="tinted.yaml", out="colour")
     (place / "C" / "bright" / "005.png").unlink()
     assert "tint" in api.stress(**given, out="colour").result["corruptions"]
+
+
+def test_an_order_that_may_be_chance_is_printed_and_on_the_page(place):
+    console = Console(record=True, file=io.StringIO(), width=400)
+    picture_folder(place / "E", 8)
+    found = api.stress(model="readers:swapped", data="E", out="eight", console=console)
+    [note] = found.result["notes"]
+    assert note.startswith("readers:swapped: the outputs fit the labels of 8 images in another order, by chance")
+    assert note in console.export_text()
+    assert note in (found.folder / "stress.html").read_text()
+    assert found.answers[0]["answer"] == "not enough data"
 
 
 def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
