@@ -46,6 +46,7 @@ def test_a_sidecar_is_read_beside_the_model(tmp_path: Path, monkeypatch: pytest.
         ("size: 0", "size: pixels from 1 to 8192"),
         ("std: [0.0]", "std: numbers above 0"),
         ("output: scores", "output:"),
+        ("modality: X-ray", "modality 'X-ray': use DICOM's code, one of CR, CT, DX, ES, GM, "),
         ("- 3", "no mapping"),
         ("size: 3\nsize: 4", "appears twice"),
     ],
