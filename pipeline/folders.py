@@ -62,7 +62,7 @@ def claim(run: Path, stages: Sequence[str], sources: Mapping[str, Path], keep: I
                     f"{setting} lies in {run.name}/{folder.name}, which a run replaces: move it elsewhere, or give another --out"
                 )
             if path.is_dir() and _within(folder, path):
-                raise InputError(f"the run folder {run.name} lies in {setting}, whose files would then be its own: give another --out")
+                raise InputError(f"the folder {run.name} lies in {setting}, whose files would then be its own: give another --out")
     for name in stages:
         _check(run / name, artifacts.load_record)
     if not _check(run / UNFINISHED, lambda _: {}):
@@ -73,6 +73,25 @@ def claim(run: Path, stages: Sequence[str], sources: Mapping[str, Path], keep: I
             _check(path, _replaced if path.name != name else _attempt)
         elif not path.name.startswith(f".{SWAP}.") and path.name not in (SWAP, *artifacts.LITTER):
             raise InputError(f"{run.name}/{UNFINISHED} holds what this program did not write: move it away, or give another --out")
+
+
+def claim_alone(out: Path, sources: Mapping[str, Path], *, ours: bool) -> None:
+    """Refuse a folder without stages that is not ours to write, or that lies where something is read, or holds that.
+
+    Args:
+        out: the folder, which need not exist.
+        sources: as :func:`claim`'s.
+        ours: whether what it holds, if anything, was written by an earlier call that this one goes on with or replaces.
+
+    Raises:
+        InputError: as :func:`claim`, a source lies in the folder, or it holds something that is not ours.
+    """
+    claim(out, (), sources)
+    for setting, path in sources.items():
+        if _within(path, out):
+            raise InputError(f"{setting} lies in {out.name}, which is written anew: move it elsewhere, or give another --out")
+    if out.is_dir() and any(out.iterdir()) and not ours:
+        raise InputError(f"{out.name} is there and not empty: give --out a folder that is not")
 
 
 def _check(folder: Path, mark: Any) -> bool:

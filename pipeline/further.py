@@ -95,14 +95,14 @@ def generate(run: Path, counts: Mapping[str, int], seed: int, out: Path, reporte
         run: the run folder.
         counts: images by class, at least one.
         seed: of the drawing, not negative.
-        out: a folder that is not there, or is empty.
+        out: a folder outside the run's that is not there, or is empty.
         reporter: where progress is shown.
 
     Returns:
         The model that made them.
 
     Raises:
-        InputError: as :func:`find_model`, a class is none of the model's, or ``out`` holds something else.
+        InputError: as :func:`find_model`, a class is none of the model's, or ``out`` holds something else or lies in the run folder.
     """
     model = find_model(run)
     _check_classes(counts, model.classes)
@@ -116,7 +116,10 @@ def generate(run: Path, counts: Mapping[str, int], seed: int, out: Path, reporte
         "classes": dict(counts),
         "seed": seed,
     }
-    _claim(out, request)
+    mark = artifacts.read_json(out / artifacts.PARTIAL)
+    resumes = isinstance(mark, dict) and mark.get("fingerprint") == artifacts.fingerprint(request)
+    folders.claim_alone(out, {f"the run folder {run.name}": run}, ours=resumes)
+    out = out.resolve()  # a link stays, and what it leads to is replaced
     cleared = model.verdict == "pass"
     folders.open_stage(out, request, resumable=True, private=not cleared)
     parts = out / "partial"
@@ -137,14 +140,6 @@ def _check_classes(counts: Mapping[str, int], classes: Sequence[str]) -> None:
         raise InputError(f"--class {strange[0]}: the model's classes are {', '.join(classes)}")
     if not counts or min(counts.values()) < 1:
         raise InputError(f"nothing to generate: give --class {classes[-1]}=100, once for each class that is wanted")
-
-
-def _claim(out: Path, request: Mapping[str, Any]) -> None:
-    """Raise InputError where a folder holds anything but an interrupted attempt at the same request."""
-    mark = artifacts.read_json(out / artifacts.PARTIAL)
-    resumes = isinstance(mark, dict) and mark.get("fingerprint") == artifacts.fingerprint(request)
-    if out.is_symlink() or (out.exists() and not out.is_dir()) or (out.is_dir() and any(out.iterdir()) and not resumes):
-        raise InputError(f"{out.name} is there and not empty: give --out a folder that is not")
 
 
 def _write(

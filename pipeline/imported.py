@@ -5,7 +5,6 @@ How they were made is unknown; what counts is which files they are, by content. 
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -18,9 +17,8 @@ from pipeline.errors import InputError
 from pipeline.images import FINDING
 from pipeline.ingest import quarantine
 from pipeline.ingest.cohort import Cohort, scanned
-from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.readers import archive
 from pipeline.ingest.survey import survey
+from pipeline.ingest.unpacking import unpacked
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
@@ -74,7 +72,7 @@ def _read(ctx: Context) -> Cohort:
     looked = survey(path, SETTING)
     below = ""
     if looked.kind == "archive":
-        section = _unpacked(ctx, path, ingest)
+        section = _of_archive(ctx, path, ingest)
     elif looked.kind == "release":
         update = {"path": path, "source": "pictures", "labels": "rows.csv", "label_field": None, "label_table": None}
         section, below = ingest.model_copy(update=update), "images/"
@@ -88,16 +86,9 @@ def _read(ctx: Context) -> Cohort:
     return scanned(ctx, section, people=False, below=below)
 
 
-def _unpacked(ctx: Context, path: Path, ingest: IngestConfig) -> IngestConfig:
+def _of_archive(ctx: Context, path: Path, ingest: IngestConfig) -> IngestConfig:
     """The section that reads an archive's pictures, in folders named by class index. Raises InputError where it is not of that kind."""
-    folder = ctx.out / "unpacked"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
-    seconds = 60 + path.stat().st_size / 1e6
-    [answer] = isolated(functools.partial(archive.unpack, folder=folder), [path], seconds=seconds)
-    why = answer.value.get("why") if isinstance(answer, Answer) else answer.reason
-    if why:
-        raise InputError(f"{path.name} cannot be imported: {why}: give an .npz of MedMNIST's layout, or a folder, as {SETTING}")
+    folder = unpacked(path, ctx.out / "unpacked", SETTING)
     places = tuple(str(number) for number in range(len(ingest.classes or ())))
     return ingest.model_copy(
         update={

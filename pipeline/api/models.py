@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,7 @@ def stress(
     Raises:
         InputError: what was given cannot be used, or the model does not keep its contract: every violation with what to declare.
     """
+    from pipeline.folders import claim_alone
     from pipeline.models.child import Bounds
     from pipeline.models.contract import kind_of
     from pipeline.models.stress import Asked
@@ -96,7 +97,8 @@ def stress(
     )
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", str(model) if ":" in str(model) else Path(model).stem).strip("-.")[:40] or "model"
     folder = Path(out) if out is not None else Path("runs") / f"stress-{name}"
-    _claim(folder, asked.data)
+    sources = {"--data": asked.data} | ({"--synthetic": asked.synthetic} if asked.synthetic is not None else {})
+    claim_alone(folder, sources, ours=_is_ours(folder))
     with system_refusals(folder), private_files(folder):
         return _tested(asked, folder, Reporter(folder / "log.jsonl", console or silent()))
 
@@ -104,26 +106,27 @@ def stress(
 def _tested(asked: Any, folder: Path, reporter: Any) -> StressTest:
     from pipeline.artifacts import write_bytes, write_json
     from pipeline.models import galleries
+    from pipeline.models.cases import UNPACKED
     from pipeline.models.page import render
     from pipeline.models.stress import PROGRAM, run
 
     folder.chmod(0o700)
     write_json(folder / "stress.json", {"program": PROGRAM, "unfinished": True})  # which tells that the folder is ours
-    found = run(asked, folder, reporter)
-    write_bytes(folder / "stress.html", render(found.result, found.code).encode())
-    galleries.write(folder, found)
+    for name in ("stress.html", *galleries.FILES):
+        (folder / name).unlink(missing_ok=True)
+    try:
+        found = run(asked, folder, reporter)
+        write_bytes(folder / "stress.html", render(found.result, found.code).encode())
+        galleries.write(folder, found)
+    finally:
+        shutil.rmtree(folder / UNPACKED, ignore_errors=True)
     return StressTest(folder, found.code, tuple(found.result["answers"]), found.result)
 
 
-def _claim(folder: Path, data: Path) -> None:
-    """Refuse a folder that is not ours to write, or that holds or lies in the cases."""
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds an earlier stress test, finished or not."""
     from pipeline.artifacts import read_json
-    from pipeline.folders import claim
     from pipeline.models.stress import PROGRAM
 
-    claim(folder, (), {"--data": data.expanduser()})
-    if not os.path.lexists(folder) or not any(folder.iterdir()):
-        return
     known = read_json(folder / "stress.json")
-    if not isinstance(known, dict) or known.get("program") != PROGRAM:
-        raise InputError(f"{folder.name} holds files, and no stress test of this program: give --out another folder")
+    return isinstance(known, dict) and known.get("program") == PROGRAM

@@ -19,16 +19,18 @@ from pipeline.ingest import source
 from pipeline.ingest.collect import task_seconds
 from pipeline.ingest.isolate import Answer, isolated
 from pipeline.ingest.labels import FolderLabels, Labels, class_names
-from pipeline.ingest.readers import archive
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.survey import survey
 from pipeline.ingest.tasks import Task
+from pipeline.ingest.unpacking import unpacked
 from pipeline.ingest.work import Settings, work
 
 ATTRIBUTES = ("site", "sex", "age_band", "acquisition", "view")
+UNPACKED = "unpacked"
+"""Folder of a stress test for the images of archives while it lasts."""
 LOOKED_AT = 96
-"""Files that the eight images of the check are chosen from, at the most."""
-CHECKED = 8
+"""Files that the images of the check are chosen from, at the most."""
+SAMPLE = 24
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Cases:
                     yield Case(number, image, row)
 
     def sample(self) -> list[Case]:
-        """:data:`CHECKED` cases of as many classes as there are, evenly from the files. Raises InputError where none can be used."""
+        """:data:`SAMPLE` cases at the most, of all classes, evenly from the files. Raises InputError where none can be used."""
         places = np.unique(np.linspace(0, len(self.tasks) - 1, LOOKED_AT).astype(int))
         found = list(self.read([int(place) for place in places]))
         if not found:
@@ -102,18 +104,18 @@ class Cases:
             ranked.append((turns[label], label))
             turns[label] += 1
         order = sorted(range(len(found)), key=lambda number: ranked[number])
-        return [found[number] for number in order[:CHECKED]]
+        return [found[number] for number in order[:SAMPLE]]
 
 
 def opened(
-    data: Path, labels: Path | None, key: bytes, unpacked: Path, names: Sequence[str], modality: str | None, option: str = "--data"
+    data: Path, labels: Path | None, key: bytes, folder: Path, names: Sequence[str], modality: str | None, option: str = "--data"
 ) -> Cases:
     """Look at a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
 
     Args:
         labels: a label table; without it ``labels.csv`` in the folder, or class folders.
         key: of the pseudonyms of sites and patients.
-        unpacked: where an archive is unpacked; it becomes private.
+        folder: where an archive is unpacked; the cases are read from there.
         names: of the model's outputs, which the class indices of an archive mean.
         modality: of images whose files do not say it.
         option: what the user gave them as.
@@ -124,7 +126,7 @@ def opened(
     kind = survey(data, option).kind
     root = data.expanduser()
     if kind == "archive":
-        root, kind = _unpack(root, unpacked, option), "pictures"
+        root, kind = unpacked(root, folder, option), "pictures"
     table = labels.expanduser() if labels is not None else root / ("rows.csv" if kind == "release" else "labels.csv")
     if labels is not None and not table.is_file():
         raise InputError(f"no label table {table.name}: give the CSV as --labels")
@@ -194,13 +196,3 @@ def _reader(kind: str, root: Path, modality: str | None) -> Any:
     from pipeline.ingest.readers import pictures
 
     return functools.partial(pictures.read, modality=modality, root=root)
-
-
-def _unpack(path: Path, folder: Path, option: str) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    seconds = 60 + path.stat().st_size / 1e6
-    [answer] = isolated(functools.partial(archive.unpack, folder=folder), [path], seconds=seconds)
-    why = answer.value.get("why") if isinstance(answer, Answer) else answer.reason
-    if why:
-        raise InputError(f"{path.name} cannot be used: {why}: give an .npz of MedMNIST's layout, or a folder, as {option}")
-    return folder

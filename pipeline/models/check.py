@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,37 +20,66 @@ STANDARD = 20.0
 """No image lies so many standard deviations from the mean of those that a model was trained on."""
 SAME = 1e-6
 REPEATS = 1e-3
+CHECKED = 8
+"""Images that the model is asked at first, and at once."""
+BY_CHANCE = 1e-3
+"""Probability above which another order of the classes may be chance, which is told and refused to nobody."""
 SIDES = (224, 28, 32, 64, 96, 112, 128, 160, 192, 240, 256, 299, 320, 384, 448, 512)
 
 
-def examined(
-    child: Child, contract: Contract, images: Sequence[NDArray[Any]], labels: NDArray[np.int64], where: str
-) -> tuple[Contract, list[str]]:
+@dataclass(frozen=True)
+class Examined:
+    """What a few images say of a model.
+
+    Attributes:
+        contract: with ``output`` filled in where it was not declared.
+        wrong: everything that speaks against it, a line each.
+        notes: what may be wrong and may be chance, a line each.
+    """
+
+    contract: Contract
+    wrong: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def examined(child: Child, contract: Contract, images: Sequence[NDArray[Any]], labels: NDArray[np.int64], where: str) -> Examined:
     """Ask the model for a few images of the cases.
 
     Args:
-        images: of as many classes as there are.
+        images: of as many classes as there are; those beyond :data:`CHECKED` are asked only where the order of the classes is in doubt.
         labels: indices into ``contract.classes``, ``[n]``.
         where: the file in which a contract is declared.
-
-    Returns:
-        The contract, with ``output`` filled in where it was not declared, and everything that speaks against it, a line each.
     """
+    first = images[:CHECKED]
     try:
-        found, raw = child.raw(images, contract)
-        again = child.raw(images[:1], contract)[1]
+        found, raw = child.raw(first, contract)
+        again = child.raw(first[:1], contract)[1]
     except ModelFailed as failed:
         if failed.why != "run":
-            return contract, [str(failed)]
-        return contract, [f"{failed}; {_what_would_do(child, contract, images, where)}"]
+            return Examined(contract, (str(failed),))
+        return Examined(contract, (f"{failed}; {_what_would_do(child, contract, images, where)}",))
     wrong = list(_of_values(raw, found, contract, where))
     if wrong:
-        return contract, wrong
+        return Examined(contract, tuple(wrong))
     contract = contract if contract.output else _guessed(raw, contract)
     wrong += _of_output(raw, contract, where)
     if np.abs(again - raw[:1]).max() > REPEATS * max(1.0, float(np.abs(raw).max())):
         wrong.append("an image's outputs hang on the others in its batch, or on chance: export the model in evaluation mode, model.eval()")
-    return contract, [*wrong, *_of_order(raw, labels, contract, where)]
+    order = other_order(raw, labels[:CHECKED], len(contract.classes))
+    if order is None or wrong:
+        return Examined(contract, tuple(wrong))
+    try:
+        more = [child.raw(images[start : start + CHECKED], contract)[1] for start in range(CHECKED, len(images), CHECKED)]
+    except ModelFailed as failed:
+        return Examined(contract, (str(failed),))
+    every = other_order(np.concatenate([raw, *more]), labels, len(contract.classes))
+    sure = every is not None and every[1] <= BY_CHANCE
+    order, n = (every, len(labels)) if every is not None else (order, len(raw))
+    said = f"the outputs fit the labels of {n} images in another order"
+    declare = f"declare classes: [{', '.join(contract.classes[k] for k in order[0])}] in {where}"
+    if sure:
+        return Examined(contract, (f"{said}: {declare}",))
+    return Examined(contract, (), (f"{said}, by chance with a probability of up to {order[1]:.2g}: if it is the right one, {declare}",))
 
 
 def _of_values(raw: NDArray[np.float64], found: Mapping[str, float], contract: Contract, where: str) -> Iterator[str]:
@@ -89,22 +120,32 @@ def _of_output(raw: NDArray[np.float64], contract: Contract, where: str) -> Iter
         yield f"outputs that sum to 1 are no logits: declare output: probabilities in {where}"
 
 
-def _of_order(raw: NDArray[np.float64], labels: NDArray[np.int64], contract: Contract, where: str) -> Iterator[str]:
-    """A permutation of the classes that ranks all images right, where the declared one ranks all wrong."""
-    classes = contract.classes
-    present = np.unique(labels)
+def other_order(raw: NDArray[np.float64], labels: NDArray[np.int64], classes: int) -> tuple[tuple[int, ...], float] | None:
+    """An order of the classes in which the outputs rank all images right, where in the declared one they rank them wrong.
+
+    Args:
+        raw: ``[n, classes]``, or ``[n, 1]`` of two classes.
+        labels: ``[n]``, in the declared order.
+
+    Returns:
+        The class of each output, and a bound on the probability of such an order if the outputs knew nothing of the labels: an order ranks
+        one division of the images into classes of these sizes right and no other, and all n! / (n_1! ... n_K!) are equally likely. None
+        where there is no such order, or a class has fewer than two images.
+    """
     if raw.shape[1] == 1:
         raw = np.concatenate([-raw, raw], axis=1)
-    if len(present) != len(classes) or len(classes) > 6 or np.bincount(labels).min() < 2:
-        return
+    counts = np.bincount(labels, minlength=classes)
+    if classes > 6 or counts.min() < 2:
+        return None
 
     def area(order: Sequence[int]) -> float:
-        return float(np.mean([auc(raw[:, column], labels == order[column]) for column in range(len(classes))]))
+        return float(np.mean([auc(raw[:, column], labels == order[column]) for column in range(classes)]))
 
-    best = max(itertools.permutations(range(len(classes))), key=area)
-    if area(best) == 1 and area(range(len(classes))) <= 1 - 1 / (len(classes) - 1 if len(classes) > 2 else 1):
-        names = ", ".join(classes[k] for k in best)
-        yield f"the outputs fit the labels of {len(labels)} images in another order: declare classes: [{names}] in {where}"
+    best = max(itertools.permutations(range(classes)), key=area)
+    if area(best) < 1 or area(range(classes)) > 1 - 1 / (classes - 1 if classes > 2 else 1):
+        return None
+    divisions = math.factorial(len(labels)) // math.prod(math.factorial(int(count)) for count in counts)
+    return best, min(1.0, (math.factorial(classes) - 1) / divisions)
 
 
 def _what_would_do(child: Child, contract: Contract, images: Sequence[NDArray[Any]], where: str) -> str:

@@ -151,11 +151,12 @@ class Child:
 
 @dataclass(frozen=True)
 class Victim:
-    """A model that takes what its contract says."""
+    """A model that takes what its contract says; ``notes`` are what may be wrong all the same."""
 
     name: str
     child: Child
     contract: Contract
+    notes: tuple[str, ...] = ()
 
 
 def _resident(pid: int | None) -> int:

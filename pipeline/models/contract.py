@@ -64,7 +64,7 @@ class Declared(Section):
     """What its outputs are."""
     exclusive: bool = True
     """Whether a softmax belongs to its outputs; otherwise each has a sigmoid of its own."""
-    modality: Literal["CR", "CT", "DX", "ES", "GM", "IO", "MG", "MR", "OP", "OPT", "PX", "RF", "RG", "SM", "US", "XA", "XC"] | None = None
+    modality: str | None = None
     """DICOM's code of what the images are, where their files do not say it: it chooses the shifts."""
 
     @field_validator("size")
@@ -73,6 +73,15 @@ class Declared(Section):
         sides = value if isinstance(value, tuple) else (value,)
         if value is not None and not all(1 <= side <= LARGEST_SIDE for side in sides):
             raise ValueError(f"size: pixels from 1 to {LARGEST_SIDE}, got {value}")
+        return value
+
+    @field_validator("modality")
+    @classmethod
+    def _has_shifts(cls, value: str | None) -> str | None:
+        from evaluation.shifts import KNOWN  # which needs torch
+
+        if value is not None and value not in KNOWN:
+            raise ValueError(f"modality {value[:20]!r}: use DICOM's code, one of {', '.join(sorted(KNOWN))}")
         return value
 
     @field_validator("std")

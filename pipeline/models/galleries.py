@@ -18,6 +18,7 @@ from pipeline.models.stress import Found
 if TYPE_CHECKING:
     import pandas as pd
 
+FAILURES, SHIFTED, ANSWERS, DRAWS = FILES = ("failures.png", "shifts.png", "answers.npz", "draws.parquet")
 SIDE = 160
 SHOWN = 8
 HARMFUL = 3
@@ -29,15 +30,15 @@ def write(out: Path, found: Found) -> None:
 
     lines, captions = _failures(found)
     if lines:
-        sheet(out / "failures.png", lines, SHOWN, captions)
+        sheet(out / FAILURES, lines, SHOWN, captions)
     if found.answers.shifted:
         case = _images(found, [0])[0]
-        sheet(out / "shifts.png", [(name, _severities(case, found.seen.seeds[0], name)) for name in found.shifts], 1 + len(SEVERITIES))
-        _draws(found).to_parquet(out / "draws.parquet", index=False)
+        sheet(out / SHIFTED, [(name, _severities(case, found.seen.seeds[0], name)) for name in found.shifts], 1 + len(SEVERITIES))
+        _draws(found).to_parquet(out / DRAWS, index=False)
     conditions = list(found.answers.shifted)
     p = [found.answers.clean, *found.answers.shifted.values()]
     names = np.array(["", *(f"{name} {severity}" for name, severity in conditions)])
-    np.savez(out / "answers.npz", probabilities=np.stack(p).astype(np.float32), labels=found.test.labels, conditions=names)
+    np.savez(out / ANSWERS, probabilities=np.stack(p).astype(np.float32), labels=found.test.labels, conditions=names)
 
 
 def _draws(found: Found) -> pd.DataFrame:

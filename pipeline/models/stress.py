@@ -87,6 +87,7 @@ class Pass:
         answers: by model, ``float64 [conditions, n, K]``.
         seconds: of the whole, and of the models themselves.
         left_out: files that gave no case, by reason.
+        channels: how many cases have so many.
     """
 
     rows: list[dict[str, Any]]
@@ -95,6 +96,7 @@ class Pass:
     answers: list[NDArray[np.float64]]
     seconds: tuple[float, float]
     left_out: dict[str, int]
+    channels: Counter[int]
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         raise InputError(f"--modality {asked.modality[:20]!r}: use DICOM's code, one of {', '.join(sorted(KNOWN))}")
     key = project_key(out)
     modality = told[0][0].modality or asked.modality
-    cases = sources.opened(asked.data, asked.labels, key, out / "unpacked", told[0][0].classes, modality)
+    cases = sources.opened(asked.data, asked.labels, key, out / sources.UNPACKED / "data", told[0][0].classes, modality)
     sample = cases.sample()
     with contextlib.ExitStack() as stack:
         victims = [
@@ -135,12 +137,13 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         if len(victims) == 2 and set(victims[1].contract.classes) != set(names):
             raise InputError("--against names other classes than --model: two models are compared on the same ones")
         modality = modality or Counter(case.row["modality"] for case in sample).most_common(1)[0][0]
-        shifts = fitting(modality, min(len(case.image) for case in sample))
-        try:
-            rules = [accept.parsed(line, names, shifts, against=asked.against is not None) for line in lines]
-        except accept.RuleError as error:
-            raise InputError(f"--rules: {error}") from None
+        _parsed(lines, names, fitting(modality, min(len(case.image) for case in sample)), asked)  # what is wrong already is said first
         clean = _passed(victims, cases, [None], reporter, "clean images")
+        shifts = fitting(modality, min(clean.channels))
+        notes = [f"{victim.name}: {note}" for victim in victims for note in victim.notes] + _of_colour(clean.channels, modality, shifts)
+        for note in notes:
+            reporter.note(note)
+        rules = _parsed(lines, names, shifts, asked)
         test = sources.labelled(clean.rows, cases.classes, names)
         fitness = fit(_in_order(clean.answers[0][0], names, names), test)
         seen, made = clean, None
@@ -161,6 +164,7 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     said = _answers(rules, fitness, answers, test, names)
     facts = _facts(victims, cases, test, modality, shifts) | {
         "left_out": clean.left_out,
+        "notes": notes,
         "fit": dataclasses.asdict(fitness),
         "answers": [dataclasses.asdict(one) | {"measured": one.measured} for one in said],
         "time": {"seconds": seen.seconds[0], "model": seen.seconds[1], "images": len(test) * max(1, len(conditions))},
@@ -223,6 +227,22 @@ def _rule_lines(path: Path | None) -> list[str]:
     return list(lines)
 
 
+def _parsed(lines: Sequence[str], names: Sequence[str], shifts: Sequence[str], asked: Asked) -> list[accept.Rule]:
+    try:
+        return [accept.parsed(line, names, shifts, against=asked.against is not None) for line in lines]
+    except accept.RuleError as error:
+        raise InputError(f"--rules: {error}") from None
+
+
+def _of_colour(channels: Mapping[int, int], modality: str, shifts: Sequence[str]) -> list[str]:
+    """Which shifts a few grey images among coloured ones cost, as a sentence."""
+    lost = [name for name in fitting(modality, max(channels)) if name not in shifts]
+    if not lost:
+        return []
+    grey, every = channels[min(channels)], sum(channels.values())
+    return [f"{grey} of {every} images are grey: shifts of colours ({', '.join(lost)}) are not tried, leave those images out to have them"]
+
+
 def _accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Sequence[Case]) -> Victim:
     """The model with its whole contract. Raises InputError with everything that speaks against it."""
     try:
@@ -236,12 +256,13 @@ def _accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Se
         "size": next(iter(shapes)) if len(shapes) == 1 else None,
     }
     contract, wrong = completed(told, facts, images, where)
-    if contract is not None:
-        labels = np.array([contract.classes.index(cases.classes[case.row["findings"].index(1)]) for case in sample])
-        contract, wrong = examined(child, contract, [case.image for case in sample], labels, where)
-    if wrong or contract is None:
+    if contract is None:
         raise InputError(f"{child.name}: {'; '.join(wrong)}")
-    return Victim(child.name, child, contract)
+    labels = np.array([contract.classes.index(cases.classes[case.row["findings"].index(1)]) for case in sample])
+    found = examined(child, contract, [case.image for case in sample], labels, where)
+    if found.wrong:
+        raise InputError(f"{child.name}: {'; '.join(found.wrong)}")
+    return Victim(child.name, child, found.contract, found.notes)
 
 
 def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condition], reporter: Reporter, what: str) -> Pass:
@@ -249,6 +270,7 @@ def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condit
     rows: list[dict[str, Any]] = []
     tasks: list[int] = []
     seeds: list[int] = []
+    channels: Counter[int] = Counter()
     answers: list[list[NDArray[np.float64]]] = [[] for _ in victims]
     spent, began = 0.0, time.monotonic()
     with reporter.progress(what, len(cases.tasks)) as done:
@@ -266,9 +288,10 @@ def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condit
             rows += [dict(case.row) for case in batch]
             tasks += [case.task for case in batch]
             seeds += own
+            channels.update(len(image) for image in images)
             done(batch[-1].task + 1)
     whole = [np.concatenate(parts, axis=1) for parts in answers]
-    return Pass(rows, tasks, seeds, whole, (time.monotonic() - began, spent), dict(cases.left_out))
+    return Pass(rows, tasks, seeds, whole, (time.monotonic() - began, spent), dict(cases.left_out), channels)
 
 
 def _in_order(p: NDArray[np.float64], mine: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ def asked(victim: Victim, real: Cases, test: Labelled, synthetic: Path, key: byt
         InputError: they cannot be read, or are of other classes.
     """
     names = victim.contract.classes
-    made = sources.opened(synthetic, None, key, out / "unpacked-synthetic", names, None, "--synthetic")
+    made = sources.opened(synthetic, None, key, out / sources.UNPACKED / "synthetic", names, None, "--synthetic")
     if strange := [name for name in made.classes if name not in names]:
         raise InputError(f"--synthetic has {len(strange)} classes that the model does not name: sort its images into {', '.join(names)}")
     device = runtime.device()

@@ -55,7 +55,7 @@ def architecture(results: Results) -> str:
 
 def training(results: Results) -> str:
     """How long it was trained and on what, as a participle."""
-    seen = results.model.get("images_seen", dig(results.records, "train.summary.images_seen"))
+    seen = results.model.get("images", dig(results.records, "train.summary.images_seen"))
     train = (results.cohort.get("counts") or {}).get("train")
     images = f"{sum(train.values()):,} images of the" if isinstance(train, dict) else "the"
     return f"trained on {number(seen)} draws from {images} train split"

@@ -1,5 +1,6 @@
 """The stress test of somebody's model, as the command runs it: in a process of its own, over a folder of pictures."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from rich.console import Console
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
@@ -68,6 +71,8 @@ def place(tmp_path_factory):
     (folder / "readers.yaml").write_text(CONTRACT)
     for name, lines in (("met", [BLURRED]), ("broken", [BLURRED, DARKENED, CLOSE]), ("open", [CLOSE])):
         (folder / f"{name}.yaml").write_text("".join(f"- {line}\n" for line in lines))
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
@@ -121,8 +126,6 @@ def test_what_was_drawn_makes_a_shifted_image_again(tested):
     stored = np.load(tested.folder / "answers.npz")
     drawn = pd.read_parquet(tested.folder / "draws.parquet")
     number = list(stored["conditions"]).index("collimation 3")
-    from PIL import Image
-
     file = sorted((Path("A")).rglob("*.png"))[0]
     own = drawn[(drawn["case"] == 0) & (drawn["shift"] == "collimation")].set_index("parameter")["value"]
     parameters = {name: torch.tensor(float(value)).reshape(1, 1, 1, 1) for name, value in own.items()}
@@ -138,6 +141,61 @@ def test_the_same_test_again_gives_the_same_numbers(tested):
     assert again.result["corruptions"] == tested.result["corruptions"]
     unchanged = np.load(again.folder / "answers.npz")["probabilities"]
     np.testing.assert_array_equal(unchanged, np.load(tested.folder / "answers.npz")["probabilities"])
+
+
+def test_a_folder_that_is_used_again_holds_the_last_test_alone(place):
+    """Nothing of an archive's images stays, and nothing of an earlier test: neither images nor pages."""
+    images, labels = brightness_images(CASES)
+    np.savez("many.npz", test_images=images[:, 0], test_labels=labels)
+    np.savez("few.npz", test_images=images[:20, 0], test_labels=labels[:20])
+    first = api.stress(model="readers:bright", data="many.npz", out="reused")
+    assert (first.result["n"], first.exit_code) == (CASES, 0)
+    names = {path.name for path in first.folder.iterdir()}
+    assert {"shifts.png", "draws.parquet"} <= names
+    assert "unpacked" not in names
+    (first.folder / "unpacked" / "data" / "0").mkdir(parents=True)  # as an ended process leaves it
+    (first.folder / "unpacked" / "data" / "0" / "0000059.png").write_bytes(next(Path("A/bright").glob("*.png")).read_bytes())
+    again = api.stress(model="readers:guessing", data="few.npz", out="reused")
+    assert again.result["n"] == 20
+    assert {path.name for path in again.folder.iterdir()} - {"failures.png"} == {"stress.json", "stress.html", "answers.npz"}
+    with pytest.raises(InputError, match="in another order"):
+        api.stress(model="readers:swapped", data="few.npz", out="reused")
+    assert [path.name for path in again.folder.iterdir()] == ["stress.json"]
+
+
+def test_shifts_of_colours_need_colour_in_all_images_not_in_those_looked_at_first(place, monkeypatch):
+    """One grey file among coloured ones, beyond those of the check."""
+    monkeypatch.setattr("pipeline.models.cases.LOOKED_AT", 2)
+    images, labels = brightness_images(24)
+    for number, (image, label) in enumerate(zip(images, labels)):
+        grey = Image.fromarray(image[0])
+        coloured = Image.merge("RGB", (grey, grey, grey.point(lambda value: value * 0.95)))
+        (place / "C" / CLASSES[label]).mkdir(parents=True, exist_ok=True)
+        (grey if number == 5 else coloured).save(place / "C" / CLASSES[label] / f"{number:03d}.png")
+    (place / "photographs.yaml").write_text("classes: [dark, bright]\nchannels: 1\nmodality: ES\n")
+    given = {"model": "readers:bright", "data": "C", "contract": "photographs.yaml"}
+    found = api.stress(**given, out="colour")
+    assert "defocus" in found.result["corruptions"]
+    assert "tint" not in found.result["corruptions"]
+    [note] = found.result["notes"]
+    assert note.startswith("1 of 24 images are grey: shifts of colours (tint) are not tried")
+    assert note in (found.folder / "stress.html").read_text()
+    (place / "tinted.yaml").write_text("- auc >= 0.5 at tint 2\n")
+    with pytest.raises(InputError, match="tint does not fit these images"):
+        api.stress(**given, rules="tinted.yaml", out="colour")
+    (place / "C" / "bright" / "005.png").unlink()
+    assert "tint" in api.stress(**given, out="colour").result["corruptions"]
+
+
+def test_an_order_that_may_be_chance_is_printed_and_on_the_page(place):
+    console = Console(record=True, file=io.StringIO(), width=400)
+    picture_folder(place / "E", 8)
+    found = api.stress(model="readers:swapped", data="E", out="eight", console=console)
+    [note] = found.result["notes"]
+    assert note.startswith("readers:swapped: the outputs fit the labels of 8 images in another order, by chance")
+    assert note in console.export_text()
+    assert note in (found.folder / "stress.html").read_text()
+    assert found.answers[0]["answer"] == "not enough data"
 
 
 def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
@@ -159,7 +217,9 @@ def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
         ({"rules": "absent.yaml"}, "no rules absent.yaml"),
         ({"data": "nothing"}, "no such folder: give the images as --data"),
         ({"out": "A"}, "lies in --data"),
-        ({"out": "."}, "holds files, and no stress test"),
+        ({"out": "."}, "--data lies in"),
+        ({"out": "A/dark"}, "lies in --data"),
+        ({"out": "mine"}, "mine is there and not empty: give --out a folder that is not"),
         ({"contract": "absent.yaml"}, "no contract absent.yaml"),
         ({"memory": 0}, "--memory is in GiB"),
         ({"modality": "X-ray"}, "--modality 'X-ray': use DICOM's code, one of CR, CT, DX"),

@@ -12,6 +12,7 @@ from release_run import AUDIT, CLASSES, config, decide, make_context
 
 from pipeline.release.cards import DataCard, data_card, dataset_card, render_card, template
 from pipeline.release.results import Results, counted, interval, limitations, number
+from privacy import limits
 
 
 def results(run: Path) -> Results:
@@ -34,7 +35,7 @@ def test_card_states_verdict_power_figures_and_counts(tmp_path: Path) -> None:
     assert "| jpeg 15 (not certified) | 0.710 (0.670 to 0.750) |" in text
     assert "| nodule | 8 |" in text
     assert "−0.030 (−0.048 to −0.012)" in text
-    assert "attempt 2 on this cohort, version 2 of the gate" in text
+    assert f"attempt 2 on this cohort, version {limits.GATE_VERSION} of the gate" in text
     assert "Embedded" not in text
     assert "A parametric phantom" in text
     assert all(check.name != "membership_weights" for check in card.checks), "a check of the weights is no part of the images' card"
@@ -59,7 +60,7 @@ def test_limitations_name_what_was_measured_as_weak(tmp_path: Path) -> None:
     found = "\n".join(limitations(results(tmp_path)))
     assert "jpeg 15" in found
     assert "“identity”" not in found
-    assert found.count("can have been missed") == 1
+    assert found.count("No verdict certifies copies that were changed in other ways") == 1
     assert "“nodule”" in found
     assert "“normal”" not in found
     assert "AUC difference −0.030" in found

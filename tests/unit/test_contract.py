@@ -1,6 +1,8 @@
 """A contract: as it is declared, as the file completes it, and every way in which a model does not keep it."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from foreign_models import InProcess, brightness_images
 
 from pipeline.errors import InputError
-from pipeline.models.check import examined
+from pipeline.models.check import BY_CHANCE, Examined, examined, other_order
 from pipeline.models.contract import Contract, Declared, completed, declared, kind_of, sidecar
 from pipeline.models.load import Loaded, prepared, probabilities
 
@@ -44,6 +46,7 @@ def test_a_sidecar_is_read_beside_the_model(tmp_path: Path, monkeypatch: pytest.
         ("size: 0", "size: pixels from 1 to 8192"),
         ("std: [0.0]", "std: numbers above 0"),
         ("output: scores", "output:"),
+        ("modality: X-ray", "modality 'X-ray': use DICOM's code, one of CR, CT, DX, ES, GM, "),
         ("- 3", "no mapping"),
         ("size: 3\nsize: 4", "appears twice"),
     ],
@@ -130,21 +133,21 @@ def bright(x: torch.Tensor) -> torch.Tensor:
     return torch.stack([-z, z], dim=1)
 
 
-def check(call: Callable[[torch.Tensor], Any], contract: Contract = PLAIN) -> tuple[Contract, list[str]]:
-    images, labels = brightness_images(8)
+def check(call: Callable[[torch.Tensor], Any], contract: Contract = PLAIN, n: int = 24) -> Examined:
+    images, labels = brightness_images(n)
     names = [("dark", "bright")[label] for label in labels]
     at = np.array([contract.classes.index(name) for name in names])
     return examined(InProcess(Loaded(call, {}, "cpu")), contract, list(images), at, "m.yaml")  # type: ignore[arg-type]
 
 
 def test_a_model_that_keeps_its_contract_passes_and_its_outputs_are_told_apart() -> None:
-    assert check(bright)[0].output == "logits"
-    assert check(bright)[1] == []
-    assert check(lambda x: bright(x).softmax(dim=1))[0].output == "probabilities"
-    assert check(lambda x: bright(x)[:, 1:].sigmoid())[1] == [], "one column of two classes"
-    assert check(lambda x: (bright(x), x))[1] == [], "the first of several outputs"
-    assert check(lambda x: {"logits": bright(x)})[1] == []
-    assert check(lambda x: bright(x).tolist())[1] == []
+    assert check(bright).contract.output == "logits"
+    assert check(bright).wrong == ()
+    assert check(lambda x: bright(x).softmax(dim=1)).contract.output == "probabilities"
+    assert check(lambda x: bright(x)[:, 1:].sigmoid()).wrong == (), "one column of two classes"
+    assert check(lambda x: (bright(x), x)).wrong == (), "the first of several outputs"
+    assert check(lambda x: {"logits": bright(x)}).wrong == ()
+    assert check(lambda x: bright(x).tolist()).wrong == ()
 
 
 def takes(shape: tuple[int | None, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -182,6 +185,38 @@ def unsteady() -> Callable[[torch.Tensor], torch.Tensor]:
     ],
 )  # fmt: skip
 def test_every_way_to_break_the_contract_has_its_line(call: Callable[[torch.Tensor], Any], changes: dict[str, Any], said: str) -> None:
-    _, wrong = check(call, dataclasses.replace(PLAIN, **changes))
+    wrong = check(call, dataclasses.replace(PLAIN, **changes)).wrong
     assert any(said in line for line in wrong), wrong
     assert all("\n" not in line for line in wrong)
+
+
+def test_an_order_that_eight_images_may_have_by_chance_is_a_note_and_refuses_nobody() -> None:
+    found = check(bright, dataclasses.replace(PLAIN, classes=("bright", "dark")), n=8)
+    assert found.wrong == ()
+    [note] = found.notes
+    assert "labels of 8 images in another order, by chance with a probability of up to 0.014" in note
+    assert note.endswith("if it is the right one, declare classes: [dark, bright] in m.yaml")
+    assert check(bright, n=8) == check(bright), "nothing is noted of the order that is right"
+    assert check(bright).notes == ()
+
+
+def test_further_images_that_contradict_another_order_leave_a_note() -> None:
+    """A model that knows nothing, whose first eight answers fit the reverse."""
+    calls = iter([True, True])
+    found = check(lambda x: bright(x) * (-1 if next(calls, False) else 1), n=24)
+    assert found.wrong == ()
+    assert "labels of 8 images in another order" in found.notes[0]
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (3, 3), (2, 2, 2)])
+def test_the_chance_of_another_order_is_no_smaller_than_counted(counts: tuple[int, ...]) -> None:
+    """Over all labels of images whose outputs know nothing of them."""
+    n, classes = sum(counts), len(counts)
+    raw = np.random.default_rng(3).normal(size=(n, classes)) if classes > 2 else np.arange(n)[:, None] * 1.0
+    labels = set(itertools.permutations(np.repeat(np.arange(classes), counts).tolist()))
+    found = [one for one in (other_order(raw, np.array(each), classes) for each in labels) if one is not None]
+    bound = (math.factorial(classes) - 1) / len(labels)
+    assert len(found) / len(labels) <= bound
+    assert all(chance == pytest.approx(bound) for _, chance in found)
+    assert len(found) == 1 or classes > 2, "one order of two classes besides the declared"
+    assert bound > BY_CHANCE

@@ -51,9 +51,9 @@ def test_a_setting_says_what_it_is(one):
     ("key", "default", "allowed"),
     [
         ("train.batch", "64", "1 to 65 536 images"),
-        ("train.images", None, "1 to 1 000 000 000 images"),
+        ("train.images", "null", "1 to 1 000 000 000 images or auto or null"),
         ("train.ema", "0.1", "number from 0.001 and under 0.28, of the training"),
-        ("train.widths", "[64, 128]", "[...] of up to 8 values, each 1 to 8 192 channels"),
+        ("train.widths", "[64, 128]", "[...] of up to 8 values, each 1 to 8 192 channels or auto"),
         ("train.start_classes", "{}", "{name: value}, each text"),
         ("ingest.bits", "8", "8 or 16"),
         ("ingest.path", "null", "path or null"),
@@ -88,7 +88,7 @@ def test_a_plan_lists_what_is_not_as_by_default(monkeypatch, capfd):
     assert found["train.blocks"] == "1"
     assert found["train.ema"] == "0.05"
     assert found["ingest.classes"] == '["a", "b"]'
-    assert not {"train.patch", "train.images", "name", "ingest.source", "ingest.query.url"} & found.keys()
+    assert not {"train.patch", "name", "ingest.source", "ingest.query.url"} & found.keys()
     listed = " ".join(run_main(monkeypatch, capfd, "plan", "quickstart").stdout.split())
     assert "train.blocks=1" in listed
     assert "large enough to pass" in listed

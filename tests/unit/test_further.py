@@ -155,6 +155,24 @@ def test_an_interrupted_call_goes_on_and_another_folder_is_not_touched(run: Path
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_a_link_to_an_empty_folder_is_followed(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "more").symlink_to(tmp_path / "disk")
+    api.generate(run, {"ill": 1}, out=tmp_path / "more")
+    assert (tmp_path / "more").is_symlink()
+    assert (tmp_path / "disk" / "record.json").is_file()
+
+
+def test_nothing_is_written_into_the_run_folder_whose_stages_it_would_pass_for(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "purged").mkdir()
+    (tmp_path / "purged" / "train").symlink_to(run / "train")
+    (tmp_path / "again").symlink_to(tmp_path / "purged")
+    for out in (tmp_path / "purged" / "generate", tmp_path / "purged" / "more", tmp_path / "again" / "generate"):
+        with pytest.raises(InputError, match=rf"the folder {out.name} lies in the run folder purged, .*: give another --out"):
+            api.generate(tmp_path / "purged", {"ill": 1}, out=out)
+        assert not out.exists()
+
+
 WRONG = {
     "no such class": (("--class", "nodule=3"), ("nodule", "healthy, ill")),
     "no number": (("--class", "ill"), ("--class ill", "--class effusion=500")),

@@ -49,8 +49,8 @@ def asked(path: Path | str, declared: Declared, side: int = SIDE) -> tuple[Any, 
     model = load(str(path), kind_of(str(path)), "cpu")
     contract, wrong = completed(declared, model.facts, {"classes": CLASSES, "channels": 1, "size": (side, side)}, "m.yaml")
     assert contract is not None, wrong
-    contract, wrong = examined(InProcess(model), contract, list(images), labels, "m.yaml")  # type: ignore[arg-type]
-    return contract, wrong, InProcess(model).raw(list(images), contract)[1]
+    found = examined(InProcess(model), contract, list(images), labels, "m.yaml")  # type: ignore[arg-type]
+    return found.contract, [*found.wrong, *found.notes], InProcess(model).raw(list(images), found.contract)[1]
 
 
 def expected(network: nn.Module, channels: int) -> np.ndarray:
