@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 import json
 
 import numpy as np
@@ -286,11 +285,44 @@ def test_a_recipe_that_is_not_the_checkpoints_starts_over_and_ends_the_same(brie
     assert artifacts.folder_digests(stopped.out) == artifacts.folder_digests(straight.out)
 
 
+def taken(monkeypatch, seconds: float) -> list[int]:
+    """Let a clock go on by so many seconds in every step of a training; the steps that were taken, in their order."""
+    right, steps = Training._take_step, []
+
+    def step(self):
+        steps.append(self.step)
+        return right(self)
+
+    monkeypatch.setattr(Training, "_take_step", step)
+    monkeypatch.setattr(fit_recipe.time, "perf_counter", lambda: seconds * len(steps))
+    return steps
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.25, 30), (16.0, 3)])
+@pytest.mark.parametrize("expected", [1, 160, 10**6])
+def test_minutes_follow_from_timed_steps_whatever_was_expected_of_them(monkeypatch, seconds, most, expected):
+    images = cohort().split("train")
+    asked = section(**SMALL | {"images": None, "minutes": 4})
+    recipe = fit_recipe.fit(asked, images, "cpu")
+    recipe["fitted"]["images"] = expected
+    settled = fit_recipe.settled(asked, recipe)
+    denoiser = train.build_denoiser(train.describe(settled, images, 0.5))
+    training = Training(
+        denoiser, torch.from_numpy(np.array(images.images)), Condition.of_classes(images.labels, 2), train.recipe(settled), 0
+    )
+    before = {name: value.clone() for name, value in training.state().items()}
+    steps = taken(monkeypatch, seconds)
+    found = fit_recipe.timed(recipe, training, 4)
+    assert found["fitted"]["images"] == pytest.approx(240 / seconds * 16)
+    assert found["probe"]["steps"] >= 1
+    assert len(steps) <= most, "slow steps are not waited for in tens"
+    assert training.recipe == train.recipe(settled)
+    assert all(torch.equal(training.state()[name], value) for name, value in before.items())
+
+
 def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, monkeypatch):
-    clock = itertools.count()
-    monkeypatch.setattr(fit_recipe.time, "perf_counter", lambda: 1.0 * next(clock))
+    taken(monkeypatch, 0.5)  # 32 images a second
     monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
-    monkeypatch.setattr(fit_recipe, "TOGETHER", 2)  # 32 images a second by this clock
     settings = {"images": None, "dropout": 0.1, "augment": 0.1, "decay": 0.4}
     timed = auto(tmp_path / "a", **settings, minutes=0.25)
     stopped_in_the_middle(timed, monkeypatch)
