@@ -357,11 +357,34 @@ def test_a_shadow_repeats_what_was_settled_and_where_it_ended(brief, tmp_path, m
         assert torch.equal(shadow.state_dict()[name], value), name
 
 
-def test_a_length_cannot_be_chosen_on_nobody(tmp_path):
+def with_patients_in_val(count: int) -> ImageSet:
+    """The cohort, its 15 images of val from so many patients."""
     images = cohort()
-    ctx = auto(tmp_path, renamed(images, split=images.rows["split"].replace("val", "test")))
-    with pytest.raises(InputError, match=r"train\.images=auto chooses the length on val"):
-        train.run(ctx)
+    patient, val = images.rows["patient"].to_numpy(str), np.flatnonzero(images.rows["split"] == "val")
+    patient[val] = [f"v{number}" for number in np.arange(len(val)) % max(count, 1)]
+    return renamed(images, patient=patient, **({} if count else {"split": images.rows["split"].replace("val", "test")}))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_length_is_not_chosen_on_fewer_than_two_patients(tmp_path, count):
+    with pytest.raises(InputError, match=r"train\.images=auto chooses the length on half of val, where two patients are needed: add"):
+        train.run(auto(tmp_path, with_patients_in_val(count)))
+
+
+def test_what_is_looked_at_has_two_patients_on_both_sides():
+    images = cohort()
+    few, enough = with_patients_in_val(3), with_patients_in_val(4)
+    assert train._validation(few, few.split("train"), 0) is None
+    assert train._validation(enough, enough.split("train"), 0).patients == 2
+    one = renamed(images.split("train"), patient="p")
+    assert train._validation(images, one, 0) is None
+
+
+def test_a_fixed_length_needs_nobody_in_val(tmp_path):
+    ctx = context(tmp_path, with_patients_in_val(3))
+    train.run(ctx)
+    assert "validation" not in json.loads((ctx.out / "model.json").read_text())
+    assert written(ctx)["curve"] == []
 
 
 def test_plan_and_show_say_what_is_left_to_the_cohort_and_then_what_was_settled(brief, tmp_path):
