@@ -237,15 +237,18 @@ def _train_and_generate(config: Config, size: Size, each: int) -> list[Cost]:
         training.run(until=1)
     except BatchTooLarge as error:
         raise InputError(f"train.batch={section.batch} does not fit into memory: the largest that does is {error.fits}") from None
-    steps = _repeated(lambda: training.run(until=training.step + 1))
+    if asked.minutes is None:
+        seconds = training.recipe.steps * _repeated(lambda: training.run(until=training.step + 1))
+    else:
+        seconds = 60 * asked.minutes + fit_recipe.TIMED
     state = sum(value.numel() * value.element_size() for value in training.state().values())
     weights = sum(value.numel() * 4 for value in denoiser.parameters())
     train = Cost(
         "train",
-        3 + steps * training.recipe.steps,
+        3 + seconds,
         _peak() + n * each,
         2 * weights + (weights * section.ema_snapshots * 2) + state,
-        at_most=section.compile or bool(asked.unfitted),
+        at_most=asked.minutes is None and (section.compile or bool(asked.unfitted)),
     )
     denoiser.eval()
     sampling = Sampling(denoiser, model, config.generate.model_copy(update={"compile": False}), device)

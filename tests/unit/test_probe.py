@@ -59,6 +59,16 @@ def test_every_stage_has_a_cost_and_nothing_is_left_behind(tmp_path, monkeypatch
     assert "| all |" in table(costs, tmp_path, 10**9)
 
 
+@pytest.mark.parametrize("settings", [{"minutes": 7}, {"minutes": 7, "compile": True, "dropout": 0.1, "augment": 0.1}])
+def test_minutes_cost_minutes_whatever_the_machine_makes_of_them(monkeypatch, settings):
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    config = tiny(train={"images": None} | settings, shadows={"trainings": 4})
+    train, _, shadows = probe._train_and_generate(config, probe.expected(config, None, 200, 5), 16 * 16)
+    assert train.seconds == pytest.approx(420, abs=10)
+    assert not train.at_most
+    assert shadows.seconds == pytest.approx(4 * 420, rel=0.1)
+
+
 def test_ones_own_files_are_read_and_no_model_of_them_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("SYNTHCOHORT_WORKERS", "1")
     root = pictures(tmp_path / "data", 24)
