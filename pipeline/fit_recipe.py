@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ APART = 1.25
 TIMED = 2.0
 """Seconds of steps that are timed to turn minutes into images."""
 TOGETHER = 10
-"""Steps of which only the last is waited for; as many come before the clock starts, and compile."""
+"""Steps, at the most, of which only the last is waited for; as many come before the clock starts, and compile."""
+LONGEST = 10_000
+"""Steps that are timed at the most, however fast: the length of the recipe under which they are taken."""
 
 
 def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
@@ -187,15 +190,20 @@ def timed(recipe: Mapping[str, Any], training: Training, minutes: float) -> dict
 
     Compilation, checkpoints and looks at ``val`` are not in the minutes.
     """
-    saved = {name: value.clone() for name, value in training.state().items()}
-    batch, end = training.recipe.batch, training.recipe.steps
-    training.run(until=min(TOGETHER, end))
-    first, began, seconds = training.step, time.perf_counter(), 0.0
-    while seconds < TIMED and training.step < end:
-        training.run(until=min(training.step + TOGETHER, end))  # waits for the device at its end
-        seconds = time.perf_counter() - began
+    saved, own = {name: value.clone() for name, value in training.state().items()}, training.recipe
+    batch = own.batch
+    # The length under which steps are timed must not be the one that follows from them.
+    training.recipe = replace(own, images=LONGEST * batch)
+    training.run(until=1)  # compiles
+    together, seconds = 1, _seconds(training, 1)
+    while together < TOGETHER - 1 and seconds < TIMED:  # where steps are slow, few are enough
+        together, seconds = together + 1, seconds + _seconds(training, 1)
+    first, seconds = training.step, 0.0
+    while seconds < TIMED and training.step < LONGEST:
+        seconds += _seconds(training, together)
     steps = training.step - first
     training.load(saved)
+    training.recipe = own
     rate = steps * batch / max(seconds, 1e-9)
     images = max(batch, round(60 * minutes * rate))
     return {
@@ -204,6 +212,13 @@ def timed(recipe: Mapping[str, Any], training: Training, minutes: float) -> dict
         "reasons": recipe["reasons"] | {"images": f"{minutes:g} minutes of {rate:,.0f} images a second"},
         "probe": {"minutes": minutes, "steps": steps, "images_per_second": round(rate, 1)},
     }
+
+
+def _seconds(training: Training, steps: int) -> float:
+    """Seconds that so many further steps take; the device is waited for at their end."""
+    began = time.perf_counter()
+    training.run(until=training.step + steps)
+    return time.perf_counter() - began
 
 
 def curve(metrics: Path) -> list[dict[str, Any]]:

@@ -50,6 +50,8 @@ FILES = 64
 """Files that are read, at the most."""
 STARTED = 8
 """Files after which the workers are taken to have started."""
+REFERENCES, SEALED, SIDE = 2048, 32, 64
+"""Real images among which copies are searched for at the most, how many of them are sealed, and the side of all."""
 ROW = 1024
 """Bytes of a row, of a record or of a small report, roughly."""
 
@@ -237,15 +239,18 @@ def _train_and_generate(config: Config, size: Size, each: int) -> list[Cost]:
         training.run(until=1)
     except BatchTooLarge as error:
         raise InputError(f"train.batch={section.batch} does not fit into memory: the largest that does is {error.fits}") from None
-    steps = _repeated(lambda: training.run(until=training.step + 1))
+    if asked.minutes is None:
+        seconds = training.recipe.steps * _repeated(lambda: training.run(until=training.step + 1))
+    else:
+        seconds = 60 * asked.minutes + fit_recipe.TIMED
     state = sum(value.numel() * value.element_size() for value in training.state().values())
     weights = sum(value.numel() * 4 for value in denoiser.parameters())
     train = Cost(
         "train",
-        3 + steps * training.recipe.steps,
+        3 + seconds,
         _peak() + n * each,
         2 * weights + (weights * section.ema_snapshots * 2) + state,
-        at_most=section.compile or bool(asked.unfitted),
+        at_most=asked.minutes is None and (section.compile or bool(asked.unfitted)),
     )
     denoiser.eval()
     sampling = Sampling(denoiser, model, config.generate.model_copy(update={"compile": False}), device)
@@ -273,21 +278,44 @@ def _repeated(once: Callable[[], Any]) -> float:
 
 
 def _audit(config: Config, size: Size) -> Cost:
-    """The search for copies, which takes nearly all of it, among as many images as the run will have."""
-    device, made = runtime.device(), _made(config, size)
-    train, audit = (_alone(_noise(size.images[name], size, config.ingest.size, seed)) for seed, name in enumerate(("train", "audit"), 1))
+    """The search for copies, which takes nearly all of it, among a bounded number of real images of a bounded side; then scaled.
+
+    Aligning takes as long as an image has pixels; what else a query takes, and reading the references, grows with these, of which every
+    one is besides compared with every other.
+    """
+    made, full = _made(config, size), config.ingest.size
+    real, side = size.images["train"] + size.images["audit"], min(full, SIDE)
+    tried, area = min(real, REFERENCES), (full / side) ** 2
+    _searching(size, min(real, 2 * CALIBRATION), side)  # what is set up once a process
+    begun, each = _searching(size, tried, side)
+    if real > tried:
+        less_begun, less_each = _searching(size, tried // 4, side)
+        slower = max(0.0, each - less_each) / (tried - tried // 4)
+        squared = max(0.0, begun - 4 * less_begun) / (tried**2 * 3 / 4)
+    else:
+        slower = squared = 0.0
+    begun = max(0.0, begun - squared * tried**2) * real / tried * area + squared * real**2
+    each = each * area + slower * (real - tried)
+    queries = searched(made, size.images["audit"], config.audit.planted, regenerated=True)
+    # Both sides, and both together.
+    held = 2 * size.channels * (real * full**2 - tried * side**2)
+    return Cost("audit", 5 + begun + each * queries, _peak() + (held if runtime.device() == "cpu" else 0), 2_000_000)
+
+
+def _searching(size: Size, references: int, side: int) -> tuple[float, float]:
+    """Seconds that a search among so many images takes before its first query, and for each; two searches tell them apart."""
+    sealed = min(size.images["audit"], SEALED, references // 2)
+    train, audit = (_alone(_noise(count, size, side, seed)) for seed, count in enumerate((references - sealed, sealed), 1))
 
     def search(count: int) -> float:
         started = time.perf_counter()
-        find_copies(train, audit, _noise(count, size, config.ingest.size, 3), planted=1, rng=np.random.default_rng(0), device=device)
+        find_copies(train, audit, _noise(count, size, side, 3), planted=1, rng=np.random.default_rng(0), device=runtime.device())
         return time.perf_counter() - started
 
-    # Two searches tell what each image takes from what all of them take together.
     few, more = CALIBRATION, 4 * CALIBRATION
-    begun = search(few)
-    each = max(0.0, search(more) - begun) / (more - few)
-    left = searched(made, len(audit), config.audit.planted, regenerated=True) - searched(few, len(audit), 1, regenerated=False)
-    return Cost("audit", 5 + begun + each * max(0, left), _peak(), 2_000_000)
+    first = search(few)
+    each = max(0.0, search(more) - first) / (more - few)
+    return max(0.0, first - each * searched(few, sealed, 1, regenerated=False)), each
 
 
 def _evaluate_and_stress(config: Config, size: Size) -> list[Cost]:

@@ -46,8 +46,8 @@ def run(ctx: Context) -> dict[str, Any]:
     is written before the process ends.
 
     Raises:
-        InputError: a batch that does not fit, a training that diverges, a warm start from weights that do not fit, or nobody in ``val`` on
-            whom a length could be chosen.
+        InputError: a batch that does not fit, a training that diverges, a warm start from weights that do not fit, or too few patients
+            in ``val`` to choose a length on.
         Stopped: the process was asked to end.
     """
     runtime.limit_threads()
@@ -57,7 +57,10 @@ def run(ctx: Context) -> dict[str, Any]:
     assert asked is not None
     validation = _validation(everyone, cohort, ctx.config.seed)
     if validation is None and asked.images == AUTO:
-        raise InputError("train.images=auto chooses the length on val, which has fewer than two patients: give a number")
+        raise InputError(
+            "train.images=auto chooses the length on half of val, where two patients are needed: add patients, raise ingest.val_share, "
+            "or give a number"
+        )
     state, found = _resumed(ctx, device) or (None, fit_recipe.fit(asked, cohort, device))
     section = fit_recipe.settled(asked, found)
     mean, spread = mean_and_spread(cohort.images)
@@ -166,14 +169,15 @@ def _resumed(ctx: Context, device: str) -> tuple[dict[str, torch.Tensor], dict[s
 
 
 def _validation(everyone: ImageSet, cohort: ImageSet, seed: int) -> Validation | None:
-    """What is looked at beside training: the half of ``val`` on which lengths may be chosen; None where no two patients make two halves."""
+    """What is looked at beside training: the half of ``val`` on which lengths may be chosen; None where too few patients are looked at."""
     from pipeline.evaluate import halves, labelled
 
-    val = everyone.split("val")
-    if not len(val) or ("patient" in val.rows and val.rows["patient"].nunique() < 2):
+    val = labelled(everyone.split("val"))
+    if len(np.unique(val.groups)) < 2:
         return None
-    _, choose = halves(labelled(val), seed)
-    return Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"))
+    _, choose = halves(val, seed)
+    validation = Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"))
+    return validation if validation.patients > 1 else None  # the spread of one is not known
 
 
 def _train(

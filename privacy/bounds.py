@@ -2,6 +2,8 @@
 
 ``error`` is always the probability that a bound lies on the wrong side of the truth, at most; ``tests/benchmarks/bounds.py`` simulates how
 often that is, at the sizes where the gate reads them.
+
+SciPy is imported where it is used: a plan, which has a second, asks for closed forms alone.
 """
 
 from __future__ import annotations
@@ -9,19 +11,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from scipy.special import bdtr, bdtrc, betaincinv, ndtri
-
 Counts = Mapping[str, tuple[int, int]]
 
 
 def share_upper(hits: int, n: int, error: float) -> float:
     """Upper bound of a share that lies under the truth with probability ``error`` at most (Clopper & Pearson 1934)."""
-    return 1.0 if hits >= n else float(betaincinv(hits + 1, n - hits, 1 - error))
+    if hits >= n:
+        return 1.0
+    from scipy.special import betaincinv
+
+    return float(betaincinv(hits + 1, n - hits, 1 - error))
 
 
 def share_lower(hits: int, n: int, error: float) -> float:
     """Lower bound of a share that lies over the truth with probability ``error`` at most (Clopper & Pearson 1934)."""
-    return 0.0 if hits <= 0 else float(betaincinv(hits, n - hits + 1, error))
+    if hits <= 0:
+        return 0.0
+    if hits == n:
+        return float(error ** (1 / n))  # P(n hits of n) = share^n
+    from scipy.special import betaincinv
+
+    return float(betaincinv(hits, n - hits + 1, error))
 
 
 def worst_recall(recalls: Counts, error: float) -> tuple[str, float]:
@@ -51,6 +61,8 @@ def exposed_upper(flagged: int, images: int, recall: float, error: float) -> int
     """
     if recall <= 0:
         return images
+    from scipy.special import bdtr
+
     low, high = flagged, images
     while low < high:
         middle = (low + high + 1) // 2
@@ -68,6 +80,8 @@ def widened(value: float, bound: float, error: float) -> float:
 
     On that scale a share varies as much everywhere (Anscombe 1948), so that bounds near 0 and 1 stay on their side.
     """
+    from scipy.special import ndtri
+
     ratio = float(ndtri(1 - error) / ndtri(0.975))
     centre, end = (math.asin(math.sqrt(min(max(x, 0.0), 1.0))) for x in (value, bound))
     return math.sin(min(max(centre + (end - centre) * ratio, 0.0), math.pi / 2)) ** 2
@@ -97,6 +111,8 @@ def epsilon_lower(correct: int, guesses: int, error: float = 0.05, *, coins: int
     if not 0 <= correct <= guesses or (delta > 0 and coins < guesses):
         raise ValueError(f"{correct} of {guesses} guesses about {coins} coins: the counts must not fall in this order")
     if delta == 0:
+        from scipy.special import betaincinv
+
         share = float(betaincinv(correct, guesses - correct + 1, error)) if correct else 0.0
         return max(0.0, math.log(share / (1 - share))) if share > 0 else 0.0
     low, high = 0.0, 50.0
@@ -113,6 +129,8 @@ def p_value(correct: int, guesses: int, epsilon: float, *, coins: int = 0, delta
 
     Theorem 5.2 of Steinke, Nasr & Jagielski 2023 (arXiv:2305.08846), which :mod:`privacy.one_run` quotes.
     """
+    from scipy.special import bdtr, bdtrc
+
     right = 1 / (1 + math.exp(-epsilon))
     tail = 1.0 if correct == 0 else float(bdtrc(correct - 1, guesses, right))
     if delta == 0 or correct == 0:

@@ -75,6 +75,11 @@ class Validation:
         shape = (len(LEVELS), *self.train.images.shape)
         self.noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
+    @property
+    def patients(self) -> int:
+        """How many are looked at, on the side that has fewer; two are needed for an interval."""
+        return min(len(np.unique(side.groups)) for side in (self.train, self.val))
+
     def __call__(self, training: Training) -> Losses:
         """The losses under the averaged weights of a training as it is now."""
         weights = training.averaged()

@@ -7,11 +7,10 @@ import unicodedata
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 ISSUERS = "its Patient ID belongs to patients of several issuers and its header names no issuer: give it one"
 
@@ -39,6 +38,8 @@ def by_issuer(rows: pd.DataFrame, settled: Collection[str]) -> tuple[NDArray[np.
         rows: ``patient``, by id alone; ``issued``, by id and issuer, empty where no issuer is named.
         settled: patients of earlier ingests.
     """
+    import numpy as np  # not in a plan, which reads ids alone
+
     patients, kept = rows["patient"].to_numpy(str), np.ones(len(rows), bool)
     issued = rows["issued"].to_numpy(str)
     if not (issued != "").any():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 import json
 
 import numpy as np
@@ -286,11 +285,44 @@ def test_a_recipe_that_is_not_the_checkpoints_starts_over_and_ends_the_same(brie
     assert artifacts.folder_digests(stopped.out) == artifacts.folder_digests(straight.out)
 
 
+def taken(monkeypatch, seconds: float) -> list[int]:
+    """Let a clock go on by so many seconds in every step of a training; the steps that were taken, in their order."""
+    right, steps = Training._take_step, []
+
+    def step(self):
+        steps.append(self.step)
+        return right(self)
+
+    monkeypatch.setattr(Training, "_take_step", step)
+    monkeypatch.setattr(fit_recipe.time, "perf_counter", lambda: seconds * len(steps))
+    return steps
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.25, 30), (16.0, 3)])
+@pytest.mark.parametrize("expected", [1, 160, 10**6])
+def test_minutes_follow_from_timed_steps_whatever_was_expected_of_them(monkeypatch, seconds, most, expected):
+    images = cohort().split("train")
+    asked = section(**SMALL | {"images": None, "minutes": 4})
+    recipe = fit_recipe.fit(asked, images, "cpu")
+    recipe["fitted"]["images"] = expected
+    settled = fit_recipe.settled(asked, recipe)
+    denoiser = train.build_denoiser(train.describe(settled, images, 0.5))
+    training = Training(
+        denoiser, torch.from_numpy(np.array(images.images)), Condition.of_classes(images.labels, 2), train.recipe(settled), 0
+    )
+    before = {name: value.clone() for name, value in training.state().items()}
+    steps = taken(monkeypatch, seconds)
+    found = fit_recipe.timed(recipe, training, 4)
+    assert found["fitted"]["images"] == pytest.approx(240 / seconds * 16)
+    assert found["probe"]["steps"] >= 1
+    assert len(steps) <= most, "slow steps are not waited for in tens"
+    assert training.recipe == train.recipe(settled)
+    assert all(torch.equal(training.state()[name], value) for name, value in before.items())
+
+
 def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, monkeypatch):
-    clock = itertools.count()
-    monkeypatch.setattr(fit_recipe.time, "perf_counter", lambda: 1.0 * next(clock))
+    taken(monkeypatch, 0.5)  # 32 images a second
     monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
-    monkeypatch.setattr(fit_recipe, "TOGETHER", 2)  # 32 images a second by this clock
     settings = {"images": None, "dropout": 0.1, "augment": 0.1, "decay": 0.4}
     timed = auto(tmp_path / "a", **settings, minutes=0.25)
     stopped_in_the_middle(timed, monkeypatch)
@@ -325,11 +357,34 @@ def test_a_shadow_repeats_what_was_settled_and_where_it_ended(brief, tmp_path, m
         assert torch.equal(shadow.state_dict()[name], value), name
 
 
-def test_a_length_cannot_be_chosen_on_nobody(tmp_path):
+def with_patients_in_val(count: int) -> ImageSet:
+    """The cohort, its 15 images of val from so many patients."""
     images = cohort()
-    ctx = auto(tmp_path, renamed(images, split=images.rows["split"].replace("val", "test")))
-    with pytest.raises(InputError, match=r"train\.images=auto chooses the length on val"):
-        train.run(ctx)
+    patient, val = images.rows["patient"].to_numpy(str), np.flatnonzero(images.rows["split"] == "val")
+    patient[val] = [f"v{number}" for number in np.arange(len(val)) % max(count, 1)]
+    return renamed(images, patient=patient, **({} if count else {"split": images.rows["split"].replace("val", "test")}))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_length_is_not_chosen_on_fewer_than_two_patients(tmp_path, count):
+    with pytest.raises(InputError, match=r"train\.images=auto chooses the length on half of val, where two patients are needed: add"):
+        train.run(auto(tmp_path, with_patients_in_val(count)))
+
+
+def test_what_is_looked_at_has_two_patients_on_both_sides():
+    images = cohort()
+    few, enough = with_patients_in_val(3), with_patients_in_val(4)
+    assert train._validation(few, few.split("train"), 0) is None
+    assert train._validation(enough, enough.split("train"), 0).patients == 2
+    one = renamed(images.split("train"), patient="p")
+    assert train._validation(images, one, 0) is None
+
+
+def test_a_fixed_length_needs_nobody_in_val(tmp_path):
+    ctx = context(tmp_path, with_patients_in_val(3))
+    train.run(ctx)
+    assert "validation" not in json.loads((ctx.out / "model.json").read_text())
+    assert written(ctx)["curve"] == []
 
 
 def test_plan_and_show_say_what_is_left_to_the_cohort_and_then_what_was_settled(brief, tmp_path):

@@ -8,6 +8,7 @@ from pipeline.api import cost
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.stages import flow
+from privacy.copy_report import searched
 from tests.benchmarks.plan_accuracy import measured, table
 
 TINY = {
@@ -57,6 +58,46 @@ def test_every_stage_has_a_cost_and_nothing_is_left_behind(tmp_path, monkeypatch
     assert by_stage["generate"].disk == 50 * (16 * 16 + probe.ROW)
     assert list(tmp_path.iterdir()) == []
     assert "| all |" in table(costs, tmp_path, 10**9)
+
+
+@pytest.mark.parametrize("settings", [{"minutes": 7}, {"minutes": 7, "compile": True, "dropout": 0.1, "augment": 0.1}])
+def test_minutes_cost_minutes_whatever_the_machine_makes_of_them(monkeypatch, settings):
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    config = tiny(train={"images": None} | settings, shadows={"trainings": 4})
+    train, _, shadows = probe._train_and_generate(config, probe.expected(config, None, 200, 5), 16 * 16)
+    assert train.seconds == pytest.approx(420, abs=10)
+    assert not train.at_most
+    assert shadows.seconds == pytest.approx(4 * 420, rel=0.1)
+
+
+@pytest.mark.parametrize(("train", "audit", "side"), [(1000, 500, 32), (70_000, 30_000, 64), (70_000, 30_000, 512)])
+def test_a_search_is_scaled_from_a_bounded_one(monkeypatch, train, audit, side):
+    tried, config = [], tiny(ingest={"size": side})
+
+    def searching(size, references, at):
+        tried.append((references, at))
+        return 1e-4 * references + 1e-8 * references**2, 0.02 + 1e-6 * references
+
+    monkeypatch.setattr(probe, "_searching", searching)
+    found = probe._audit(config, probe.Size({"train": train, "audit": audit, "val": 9, "test": 9}, 1, 5))
+    real, area = train + audit, (max(side, 64) / 64) ** 2
+    queries = searched(50, audit, 20, regenerated=True)
+    looked = min(real, probe.REFERENCES)
+    each = (0.02 + 1e-6 * looked) * area + 1e-6 * (real - looked)
+    linear = 1e-4 * real if real > looked else 1e-4 * real + 1e-8 * real**2
+    expected = linear * area + (1e-8 * real**2 if real > looked else 0) + each * queries
+    assert found.seconds == pytest.approx(5 + expected)
+    assert all(references <= probe.REFERENCES and at <= probe.SIDE for references, at in tried)
+    assert found.memory > 2 * train * side**2
+
+
+def test_a_search_holds_no_more_images_than_it_is_asked_for(monkeypatch):
+    held = []
+    right = probe._noise
+    monkeypatch.setattr(probe, "_noise", lambda count, *given: held.append(count) or right(count, *given))
+    begun, each = probe._searching(probe.Size({"train": 70_000, "audit": 30_000}, 1, 5), 100, 16)
+    assert begun + each > 0
+    assert sum(held) == 100 + 20 + 80
 
 
 def test_ones_own_files_are_read_and_no_model_of_them_is_kept(tmp_path, monkeypatch):
