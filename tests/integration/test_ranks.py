@@ -85,7 +85,8 @@ def test_killed_on_two_ranks_it_goes_on_with_one(tmp_path, config):
 
 @pytest.mark.slow
 def test_an_error_ends_all_ranks_with_one_line(tmp_path, config):
-    config.write_text(config.read_text().replace("per_class: 25", "per_class: 25, negative_class: effusoin, guidance_scale: 2"))
+    text = config.read_text().replace("per_class: 25", "per_class: 25, negative_class: effusoin, guidance_scale: 2")
+    config.write_text(f"{text}\nanyway: true\n")
     process = start(TORCHRUN, config, tmp_path / "run")
     said = process.communicate(timeout=300)[0].decode()
     assert process.returncode == 1
