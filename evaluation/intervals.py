@@ -123,16 +123,6 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(k / n if n else math.nan, _lower(k, n, tail), _upper(k, n, tail), n)
 
 
-def clopper_pearson_upper(k: int, n: int, confidence: float = 0.95) -> float:
-    """Exact one-sided upper bound of a proportion: 0 of n gives 1 - (1 - confidence)^(1/n), about 3/n at 95 %."""
-    return _upper(k, n, 1 - confidence)
-
-
-def clopper_pearson_lower(k: int, n: int, confidence: float = 0.95) -> float:
-    """Exact one-sided lower bound of a proportion: n of n gives (1 - confidence)^(1/n)."""
-    return _lower(k, n, 1 - confidence)
-
-
 def _check(k: int, n: int) -> None:
     if not 0 <= k <= n:
         raise ValueError(f"{k} successes in {n} trials: k must lie in 0..n")

@@ -29,6 +29,13 @@ ROW_BYTES = 1 << 12
 """More than a row takes."""
 
 
+def duplicate_groups(rows: pd.DataFrame) -> NDArray[np.int64]:
+    """Near-duplicate group of every row, ``int64 [n]``; -1 where an image has no twin, or where nobody looked for any."""
+    if "duplicate_group" not in rows:
+        return np.full(len(rows), -1, np.int64)
+    return rows["duplicate_group"].to_numpy(np.int64)
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images with their rows.
@@ -70,10 +77,8 @@ class ImageSet:
 
     @functools.cached_property
     def duplicates(self) -> NDArray[np.int64]:
-        """Near-duplicate group of every image, ``int64 [n]``; -1 where an image has no twin, or where nobody looked for any."""
-        if "duplicate_group" not in self.rows:
-            return np.full(len(self), -1, np.int64)
-        return self.rows["duplicate_group"].to_numpy(np.int64)
+        """:func:`duplicate_groups` of every image."""
+        return duplicate_groups(self.rows)
 
     def take(self, index: Any) -> ImageSet:
         """The rows that a boolean mask or an integer index selects, in its order."""

@@ -13,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import InputError
+from pipeline.images import duplicate_groups
 from pipeline.ingest.standardize import fit
 
 if TYPE_CHECKING:
@@ -133,8 +134,7 @@ def tie(patients: Sequence[str], clusters: NDArray[np.int64]) -> NDArray[np.int6
 
 def kept_together(rows: pd.DataFrame) -> NDArray[np.int64]:
     """:func:`tie` of an image set's rows: patients, and near-duplicates where the rows tell of them."""
-    clusters = rows["duplicate_group"].to_numpy(np.int64) if "duplicate_group" in rows else np.full(len(rows), -1)
-    return tie(rows["patient"].tolist(), clusters)
+    return tie(rows["patient"].tolist(), duplicate_groups(rows))
 
 
 def assign(

@@ -20,8 +20,8 @@ def test_clopper_pearson_bounds_are_where_the_binomial_tails_reach_the_level() -
 def test_clopper_pearson_ends_have_their_closed_forms() -> None:
     assert iv.clopper_pearson(0, 20).low == 0
     assert iv.clopper_pearson(20, 20).high == 1
-    assert iv.clopper_pearson_upper(0, 1000) == pytest.approx(1 - 0.05 ** (1 / 1000))
-    assert iv.clopper_pearson_lower(30, 30, 0.9) == pytest.approx(0.1 ** (1 / 30))
+    assert iv.clopper_pearson(0, 1000).high == pytest.approx(1 - 0.025 ** (1 / 1000))
+    assert iv.clopper_pearson(30, 30).low == pytest.approx(0.025 ** (1 / 30))
     assert iv.clopper_pearson(0, 0).to_dict() == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
     with pytest.raises(ValueError, match="must lie in"):
         iv.clopper_pearson(3, 2)
