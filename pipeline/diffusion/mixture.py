@@ -94,7 +94,7 @@ def fit(images: NDArray[np.float32], labels: NDArray[np.int64], classes: int, se
     sizes = np.array([len(part) for part in every], np.float64)
     overall, own_weight = flat.mean(axis=0), np.minimum(sizes / FEWEST, 1)
     means = np.stack([overall if not len(part) else w * flat[part].mean(axis=0) + (1 - w) * overall for part, w in zip(every, own_weight)])
-    # Of m images about w · own mean + (1 - w) · another point, the expected scatter is m - 1 variances, and (1 - w)² more of the own mean's.
+    # Of m images about w · own mean + (1 - w) · another point, the expected scatter is m - 1 variances, and (1 - w)² of one more.
     freedom = sizes - own_weight * (2 - own_weight)
     within = flat.copy()
     for part, mean in zip(every, means):
