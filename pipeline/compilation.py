@@ -39,7 +39,7 @@ def compiled(function: Callable[..., Any], network: nn.Module) -> Callable[..., 
     from torch._inductor import config
 
     setting = "coalesce_tiling_analysis"
-    options: dict[str, Any] | None = {f"triton.{setting}": False} if hasattr(config.triton, setting) else None
+    options: Any = {f"triton.{setting}": False} if hasattr(config.triton, setting) else None
     plain: Callable[..., Any] | None = getattr(network, "call", None)
     if plain is None or getattr(network, "checkpointing", False):
         whole: Callable[..., Any] = torch.compile(function, options=options)
@@ -52,7 +52,7 @@ def compiled(function: Callable[..., Any], network: nn.Module) -> Callable[..., 
         try:
             return function(*inputs)
         finally:
-            network.call = plain
+            network.call = plain  # type: ignore[assignment]
 
     return called
 

@@ -157,7 +157,11 @@ class Sampling:
         self.negative = negative_class(section, model)
         work = math.inf if count is None else section.steps * count * math.prod(denoiser.mean.shape[1:])
         self.compiled = section.compile and device == "cuda" and work >= WORTH
-        self.networks = tuple(compiled(one, one.network) if self.compiled and one is not None else one for one in (denoiser, guide))
+
+        def ready(one: Denoiser) -> Callable[..., Any]:
+            return compiled(one, one.network) if self.compiled else one
+
+        self.networks = ready(denoiser), None if guide is None else ready(guide)
         self.graphs: dict[int, Callable[[Condition, Tensor], Tensor]] = {}
 
     def start_on(self, mixture: Mixture) -> None:
