@@ -93,7 +93,8 @@ def measure(options: argparse.Namespace, seed: int, length: str, auto: Row | Non
     torch._dynamo.reset()  # type: ignore[no-untyped-call]  # runs of one process would come to its limit of recompilations
     began = time.perf_counter()
     # Attempts count by cohort: a seed is a split of its own.
-    with mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=str(folder.with_name(folder.name + ".cohorts"))):
+    home, repeats = str(folder.with_name(folder.name + ".cohorts")), 20 if options.tiny else fit_recipe.REPEATS
+    with mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=home), mock.patch.object(fit_recipe, "REPEATS", repeats):
         run_stages(config, folder, Reporter(folder / "log.jsonl"), until=None if length == AUTO else "audit", redo=True)
     seconds = time.perf_counter() - began
     recipe, copies = read_object(folder / "train" / fit_recipe.FILE), read_object(folder / "audit" / "audit.json")["copies"]
