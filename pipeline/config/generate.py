@@ -44,7 +44,7 @@ class GenerateConfig(Section):
     batch: Batch = 100
     """Images generated together; no image depends on it beyond floating-point rounding."""
     compile: bool = False
-    """On a GPU: compile the network and replay the sampling of a batch as one CUDA graph (worth it for many batches)."""
+    """On a GPU: compile the network and replay the sampling of a batch as one CUDA graph, where enough images are asked for."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> GenerateConfig:

@@ -8,7 +8,7 @@ residual with adaptive normalisation (Dhariwal & Nichol 2021, arXiv:2105.05233),
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,7 @@ class UNet(nn.Module):
         super().__init__()
         self.dims, self.patch, self.blocks, self.classes = dims, patch, blocks, classes
         self.checkpointing = checkpointing
+        self.call: Callable[[nn.Module, Tensor, Tensor], Tensor] = call
         self.multiple = patch * 2 ** (len(widths) - 1)
         hidden = 4 * widths[0]
         self.condition = Embedding(hidden, classes)
@@ -119,8 +120,13 @@ class UNet(nn.Module):
         if self.checkpointing and self.training:
             made: Tensor = checkpoint(block, x, told, use_reentrant=False)
             return made
-        made = block(x, told)
-        return made
+        return self.call(block, x, told)
+
+
+def call(block: nn.Module, x: Tensor, told: Tensor) -> Tensor:
+    """A block's output: what is compiled where the network is (:mod:`pipeline.compilation`)."""
+    made: Tensor = block(x, told)
+    return made
 
 
 class Embedding(nn.Module):
