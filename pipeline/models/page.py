@@ -40,6 +40,8 @@ def render(result: Mapping[str, Any], code: int) -> str:
         harm=[(row, calibration.get((row["shift"], row["severity"]), {})) for row in harmful(result)[:MOST_HARM]],
         classes=class_rows(result),
         subgroups=subgroup_plot(result.get("subgroups")),
+        severities=[one for one in dig(result, "synthetic.sets") or [] if "weight" in one],
+        changed=[one for one in dig(result, "synthetic.sets") or [] if "same_patient" in one],
         prevalence=prevalence_table(result.get("prevalence")),
         version=software_version(),
     )
