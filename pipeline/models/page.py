@@ -40,6 +40,7 @@ def render(result: Mapping[str, Any], code: int) -> str:
         harm=[(row, calibration.get((row["shift"], row["severity"]), {})) for row in harmful(result)[:MOST_HARM]],
         classes=class_rows(result),
         subgroups=subgroup_plot(result.get("subgroups")),
+        marker=strongest_markers(result),
         severities=[one for one in dig(result, "synthetic.sets") or [] if "weight" in one],
         changed=[one for one in dig(result, "synthetic.sets") or [] if "same_patient" in one],
         prevalence=prevalence_table(result.get("prevalence")),
@@ -50,6 +51,12 @@ def render(result: Mapping[str, Any], code: int) -> str:
 def harmful(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The conditions under which silent errors were shown to grow, the most harmful first."""
     return [row for row in dig(result, "harm.conditions") or [] if row["stands"]]
+
+
+def strongest_markers(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Of each class the size of a letter that moves its probability most, those that stand first."""
+    rows = sorted(result.get("marker") or [], key=lambda row: (not row["change"]["stands"], -abs(row["change"]["value"])))
+    return list({row["class"]: row for row in reversed(rows)}.values())[::-1]
 
 
 def resolution(result: Mapping[str, Any]) -> str:
