@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from pipeline.models import power
 from pipeline.release.cards import software_version, template
 from pipeline.release.report import heat_table, prevalence_table, subgroup_plot, worst_drops
 from pipeline.release.results import dig, interval, number
@@ -28,6 +29,7 @@ def render(result: Mapping[str, Any], code: int) -> str:
     )
     environment.filters |= {"number": number, "interval": interval, "title": title}
     verdict, headline = HEADLINES[code]
+    known = power.measured(result["version"])
     calibration = {(row["shift"], row["severity"]): row for row in result.get("calibration") or []}
     return environment.get_template("stress.html.j2").render(
         r=result,
@@ -35,6 +37,8 @@ def render(result: Mapping[str, Any], code: int) -> str:
         headline=headline,
         badges=BADGES,
         resolution=resolution(result),
+        power=known,
+        planted=power.table(known),
         heat=heat_table({**result, "corruption_reference": result.get("reference")}),
         worst=worst_drops(result),
         harm=[(row, calibration.get((row["shift"], row["severity"]), {})) for row in harmful(result)[:MOST_HARM]],

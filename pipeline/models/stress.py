@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pipeline.progress import Reporter
 
 PROGRAM = "synthcohort stress"
-VERSION = 1
+VERSION = 2
 IMAGES = {"cuda": 256, "cpu": 32}
 """Cases in a batch."""
 PIXELS = {"cuda": 1 << 28, "cpu": 1 << 26}

@@ -7,7 +7,9 @@ occur in training. Every victim is judged on the same new patients, as a user wo
 :func:`evaluation.foreign.marker` stands, a sex where its gap is shown. The same questions, asked of sound victims, give the rate of false
 alarms, each at its 5 %. Nodules of a size are in no table of anybody's, and no shift makes them: what is asked of them is whether *any*
 question finds more than in sound victims. With a run of phantoms, its synthetic cases are a third question
-(:mod:`tests.benchmarks.stress_synthetic`). ::
+(:mod:`tests.benchmarks.stress_synthetic`).
+
+What it writes as ``power`` becomes ``data_cards/stress_power.json``, which the page of every stress test shows. ::
 
     python -m tests.benchmarks.stress_power --seeds 4 --run RUN --out power.json       52 victims, for a GPU
     python -m tests.benchmarks.stress_power --seeds 2 --doses 2 --out power.json       20 victims, for a CPU
@@ -16,8 +18,10 @@ question finds more than in sound victims. With a run of phantoms, its synthetic
 from __future__ import annotations
 
 import argparse
+import datetime
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +38,7 @@ from evaluation.metrics import Floats, share_estimate
 from evaluation.shifts import SEVERITIES, Draw, fitting, shift
 from evaluation.training import Task, train
 from pipeline.models.draws import draw, seed_of
+from pipeline.models.stress import VERSION
 from pipeline.phantom.anatomy import draw_patients
 from pipeline.phantom.image import render
 from tests.benchmarks.stress_synthetic import found_of, kept_cases, ranking
@@ -101,9 +106,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for line in result["table"]:
         shares = (f"{key} {_shown(line[key])}" for key in line if key not in ("defect", "dose", "n"))
         print(f"{line['defect']:8} dose {line['dose']:<5} n {line['n']:<3}", *shares)
+    result["power"] = {"version": VERSION, "conditions": conditions(options, len(victims)), "rows": result["table"]} | {
+        key: result[key] for key in ("ranking",) if key in result
+    }
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def conditions(options: argparse.Namespace, victims: int) -> str:
+    """Under which the table was measured, as a sentence for the page."""
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+    return (
+        f"{victims} small networks, each trained on {options.patients} invented patients at {options.side} px with up to "
+        f"{options.ceiling} images, all asked for the same {options.test_patients} further patients; {where}, {datetime.date.today()}."
+    )
 
 
 def phantoms(count: int, seed: int, side: int) -> Phantoms:
