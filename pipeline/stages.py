@@ -30,7 +30,10 @@ from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
 from privacy import limits
 
-UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
+UNIDENTIFIED = {
+    *("path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"),
+    *("model", "against", "contract", "against_contract", "rules", "memory", "seconds"),
+}
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
 
 
@@ -83,7 +86,13 @@ STAGES = (
         "evaluation.json, judges.safetensors, samples.png (local eyes only)",
     ),
     Stage(
-        "stress", 3, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
+        "stress",
+        3,
+        ("ingest", "generate", "evaluate"),
+        "pipeline.stress:run",
+        False,
+        True,
+        "stress.json, failures.png (local eyes only), model/",
     ),
     Stage(
         "release",
