@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -18,13 +17,15 @@ from pipeline import runtime
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.context import Context
 from pipeline.errors import InputError
-from pipeline.evaluate import JUDGES, labelled, load, load_judges, sheet
+from pipeline.evaluate import JUDGES, labelled, load, load_judges
 from pipeline.images import ImageSet
 from pipeline.release.figures import stress_figures, summary
 
+FAILURES = "failures.json"
+
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Write ``stress.json`` and ``failures.png``; return the headline numbers."""
+    """Write ``stress.json`` and ``failures.json`` (for :mod:`pipeline.review`); return the headline numbers."""
     runtime.limit_threads()
     runtime.reuse_memory()
     splits, made = load(ctx)
@@ -38,6 +39,7 @@ def run(ctx: Context) -> dict[str, Any]:
     if "unfit" in judge:
         result["unfit"] = judge["unfit"]
         write_json(ctx.out / "stress.json", result)
+        write_json(ctx.out / FAILURES, [])
         return summary(stress_figures(result))
     judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device())
     with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
@@ -65,17 +67,26 @@ def run(ctx: Context) -> dict[str, Any]:
     }
     found = to_json(result)
     write_json(ctx.out / "stress.json", found)
-    _failures(ctx.out / "failures.png", splits["test"], p.mean(axis=0))
+    write_json(ctx.out / FAILURES, failures(splits["test"], p.mean(axis=0)))
     return summary(stress_figures(found))
 
 
-def _failures(path: Path, test: ImageSet, p: Floats, count: int = 8) -> None:
-    """The test images of every class that were called something else with the most confidence."""
-    lines, captions = [], []
-    predicted = p.argmax(axis=1)
+def failures(test: ImageSet, p: Floats, count: int = 8) -> list[dict[str, Any]]:
+    """The test images of every class that were called something else with the most confidence.
+
+    Args:
+        test: the images.
+        p: the classifiers' mean probabilities, ``[n, classes]``.
+        count: of each class, at the most.
+
+    Returns:
+        ``image`` (its id), ``class``, ``called`` and ``probability`` of each, by class, the surest error first.
+    """
+    found: list[dict[str, Any]] = []
+    predicted, ids = p.argmax(axis=1), test.rows["id"].to_numpy()
     for k, name in enumerate(test.classes):
         wrong = np.flatnonzero((test.labels == k) & (predicted != k))
-        wrong = wrong[np.argsort(-p[wrong].max(axis=1))][:count]
-        lines.append((name, test.images[wrong]))
-        captions.append([f"{test.classes[predicted[row]]} {p[row].max():.2f}" for row in wrong])
-    sheet(path, lines, columns=count, captions=captions)
+        for row in wrong[np.argsort(-p[wrong].max(axis=1))][:count]:
+            called = test.classes[predicted[row]]
+            found.append({"image": str(ids[row]), "class": name, "called": called, "probability": round(float(p[row].max()), 4)})
+    return found

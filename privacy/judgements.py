@@ -111,7 +111,7 @@ def _membership(subject: str) -> Callable[[Numbers], tuple[str, str]]:
         found = bounds.widened(x["tpr"]["value"], x["tpr"]["high"], error)
         reason = (
             f"{nothing}: with {x['trainings']} shadow trainings an AUC of at most {area:.3f} ({x['threshold']} allowed) and at most "
-            f"{found:.1%} found at 1 % false alarms ({limits.MAX_MEMBERSHIP_TPR:.0%} allowed), against {x['non_members']} non-members."
+            f"{found:.1%} found at 1% false alarms ({limits.MAX_MEMBERSHIP_TPR:.0%} allowed), against {x['non_members']} non-members."
         )
         strong = x["trainings"] >= limits.MIN_TRAININGS and x["non_members"] >= limits.MIN_HOLDOUT
         clear = strong and area <= x["threshold"] and found <= limits.MAX_MEMBERSHIP_TPR
@@ -134,7 +134,7 @@ def _evidence(subject: str, x: Numbers) -> list[str]:
     area = "tells training images from others with an AUC of {:.3f}, at least {:.3f}"
     if x["trainings"]:
         told("An attack with shadow trainings", x, FALSE_ALARMS[f"{subject}_auc"], x["threshold"], area)
-        what = "finds {:.1%} of the members at 1 % false alarms, at least {:.1%}"
+        what = "finds {:.1%} of the members at 1% false alarms, at least {:.1%}"
         told("An attack with shadow trainings", x["tpr"], FALSE_ALARMS[f"{subject}_tpr"], limits.MAX_MEMBERSHIP_TPR, what)
     if x["loss"] is not None:
         told("The loss alone", x["loss"], FALSE_ALARMS["loss_auc"], x["threshold"], area)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.release.results import counted, dig, number
@@ -72,6 +73,39 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
         "That an image shows its finding, or looks real to a radiologist: fidelity and utility are measured below, and judge nothing."
     )
     return found
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What whoever signs a release puts a name to.
+
+    Attributes:
+        verdict: how it was reached, as the rest of a sentence.
+        what: the images.
+        statements: what the signer says to have done.
+    """
+
+    verdict: str
+    what: str
+    statements: tuple[str, ...]
+
+
+def signed(gate: Mapping[str, Any], sizes: Any) -> Signed:
+    """What is signed where the images passed."""
+    unit, count = str(gate.get("unit")), dig(sizes, "synthetic")
+    images = counted(count, "synthetic image") if isinstance(count, int) else "the synthetic images"
+    weights = dig(gate, "weights.verdict")
+    kept = "the model's weights may leave too" if weights == "pass" else "the model's weights stay with the patients' data"
+    return Signed(
+        f"by version {number(gate.get('gate_version'))} of the gate, by {unit}, attempt {number(gate.get('attempt'))} on this cohort",
+        f"{images}, with rows and cards" + ("" if weights == "not judged" else f"; {kept}"),
+        (
+            "I have looked at review.html of the run, and saw no image, text or mark that tells who a patient is.",
+            "I have read what the verdict does not certify, and accept it for whoever receives the images.",
+            "synthcohort verify found nothing wrong with this release, and its digests are those above.",
+            "Licence, contact and intended uses on the data card are right.",
+        ),
+    )
 
 
 def percent(value: Any) -> str:
