@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.release.results import counted, dig, number
+from privacy import kinds
 
 HEADLINES = {
     "pass": "These images may leave",
@@ -64,7 +65,7 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
             kind, (hits, planted) = min(others.items(), key=lambda item: item[1][0] / max(item[1][1], 1))
             found.append(
                 f"Copies changed in other ways than the required ones: {counted(len(others), 'kind')} of them were tried, and the search "
-                f"finds fewest of “{kind.replace('_', ' ')}”, {hits:,} of {planted:,}."
+                f"finds fewest of “{kinds.name(kind)}”, {hits:,} of {planted:,}."
             )
         found.append("What other images of a training patient than those trained on, or images of relatives, would show.")
     if gate.get("unit") == "image":

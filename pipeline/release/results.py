@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json
 from pipeline.config import Config
-from privacy import limits
+from privacy import kinds, limits
 
 FILES = {
     "cohort": ("ingest", "cohort.json"),
@@ -151,7 +151,7 @@ def interval(measure: Any) -> str:
 def planted(row: Mapping[str, Any]) -> str:
     """What was done to planted copies of one kind, as words."""
     strength = row.get("strength")
-    return str(row.get("kind")).replace("_", " ") + (f" {number(strength)}" if isinstance(strength, int | float) else "")
+    return kinds.name(f"{row.get('kind')} {strength:g}" if isinstance(strength, int | float) else str(row.get("kind")))
 
 
 def required_kinds(audit: Mapping[str, Any]) -> tuple[str, ...]:

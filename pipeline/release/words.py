@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from privacy import kinds
+
 NAMES = {
     "copies": "Copies",
     "repeats": "Repeated images",
@@ -85,8 +87,8 @@ def setting(value: Any) -> str:
 
 def glossary(required: Iterable[str]) -> dict[str, str]:
     """What the report's terms mean where the verdict rests on these kinds of planted copies."""
-    kinds = ", ".join(kind.replace("_", " ") for kind in required)
-    return {term: meaning.format(required=kinds) for term, meaning in GLOSSARY.items()}
+    names = ", ".join(map(kinds.name, required))
+    return {term: meaning.format(required=names) for term, meaning in GLOSSARY.items()}
 
 
 def title(key: str) -> str:

@@ -20,7 +20,7 @@ from pipeline.release.plots import change_plot, legend, power_plot, whiskers
 from pipeline.release.report import against_floor, balance, class_table, heat_table, measures, prevalence_table, render_report
 from pipeline.release.results import Results, interval, limitations, planted, planted_copies
 from pipeline.release.words import setting
-from privacy import limits
+from privacy import kinds, limits
 
 SAMPLES = {"normal": [b"\x89PNG fake"]}
 VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
@@ -218,10 +218,12 @@ def test_required_kinds_come_first_and_the_others_are_called_not_certified() -> 
     assert [row["kind"] for row in required] == ["shift", "blur", "flip", "identity", "intensity"]
     assert [row["kind"] for row in others] == ["jpeg_15", "crop", "noise_strong", "rot90"]
     lines = [line for line in limitations(found) if "copies" in line]
-    assert lines[0].startswith("Planted copies of the required kind “shift” were found only with a recall of 0.600 (0.500 to 0.700)")
-    assert lines[1].startswith("No verdict certifies copies that were changed in other ways, of which the search finds: “jpeg 15” 0.710 (")
+    assert lines[0].startswith("Planted copies of the required kind “moved” were found only with a recall of 0.600 (0.500 to 0.700)")
+    assert lines[1].startswith(
+        "No verdict certifies copies that were changed in other ways, of which the search finds: “JPEG of quality 15” 0.710 ("
+    )
     assert len(lines) == 2
-    assert all(name in lines[1] for name in ("crop", "noise strong", "rot90"))
+    assert all(name in lines[1] for name in ("cropped", "strong noise", "turned by quarters"))
     many = [{"kind": f"kind_{i}", "recall": measure(0.1 * i, 0.01, 100)} for i in range(8)]
     (line,) = [line for line in limitations(results("pass", audit=AUDIT | {"power": many})) if "No verdict certifies" in line]
     assert "“kind 4”" in line
@@ -229,12 +231,12 @@ def test_required_kinds_come_first_and_the_others_are_called_not_certified() -> 
     assert line.endswith("; and 3 other kinds more often.")
     figures = {figure.key: figure for figure in audit_figures(found.audit)}
     assert "required" in figures["weakest_recall"].name
-    assert "shift" in figures["weakest_recall"].name
-    assert "not certified (jpeg 15)" in figures["uncertified_recall"].name
+    assert "moved" in figures["weakest_recall"].name
+    assert "not certified (JPEG of quality 15)" in figures["uncertified_recall"].name
     found.gate["digests"]["rows"] = "ef" * 32
     names = [figure.name for figure in data_card(found, dict.fromkeys(EVALUATION["classes"], 8)).power]
-    assert names[:2] == ["shift", "blur"]
-    assert names[5:] == [f"{name} (not certified)" for name in ("jpeg 15", "crop", "noise strong", "rot90")]
+    assert names[:2] == ["moved", "slightly blurred"]
+    assert names[5:] == [f"{name} (not certified)" for name in ("JPEG of quality 15", "cropped", "strong noise", "turned by quarters")]
     page = render_report(found, {})
     assert page.index("The kinds that the verdict rests on") < page.index("which no verdict certifies")
 
@@ -247,8 +249,8 @@ def test_kinds_that_larger_images_require_are_required_there() -> None:
 
 
 def test_planted_copies_of_several_strengths_each_have_their_name():
-    assert planted({"kind": "flip", "strength": None}) == "flip"
-    assert planted({"kind": "regenerated", "strength": 0.25}) == "regenerated 0.250"
+    assert planted({"kind": "flip", "strength": None}) == "mirrored"
+    assert planted({"kind": "regenerated", "strength": 0.25}) == "made anew from noise 0.25"
 
 
 def first_screen(verdict: str, **gate: Any) -> str:
@@ -265,7 +267,7 @@ def test_the_first_screen_says_what_a_pass_certifies_and_what_not() -> None:
     assert "at least 88.6% of those planted on purpose" in said
     assert "on 550 patients whom the generator never saw" in said
     assert "whether a certain person was in the training set: that was not shown" in said
-    assert "4 kinds of them were tried, and the search finds fewest of “jpeg 15”, 71 of 100" in said
+    assert "4 kinds of them were tried, and the search finds fewest of “JPEG of quality 15”, 71 of 100" in said
     assert "they stay with the patients' data" in said
 
 
@@ -304,7 +306,7 @@ def test_every_term_of_the_glossary_is_explained_once() -> None:
 def test_the_glossary_names_the_kinds_that_the_gate_requires_at_this_size(pixels: int) -> None:
     page = render_report(results("pass", audit=AUDIT | {"pixels": pixels}), {})
     meaning = page.partition("<dt>Required kind</dt>")[2].partition("</dd>")[0]
-    assert meaning.endswith(": " + ", ".join(kind.replace("_", " ") for kind in limits.required_kinds(pixels)) + ".")
+    assert meaning.endswith(": " + ", ".join(map(kinds.name, limits.required_kinds(pixels))) + ".")
 
 
 def test_what_could_not_be_measured_leaves_no_gaps_in_sentences() -> None:
