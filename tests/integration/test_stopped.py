@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.small import quick
 
-STAGES = ("ingest", "train", "generate", "audit", "evaluate", "stress", "review", "release")
+STAGES = ("ingest", "train", "generate", "audit", "evaluate", "stress", "release")
 SENTENCE = "synthcohort: interrupted; the same command goes on where it stopped\n"
 MIDDLE = {
     "drawing": "unfinished/ingest/phantom",
