@@ -35,6 +35,9 @@ class GenerateConfig(Section):
     """Guidance weight w in D_0 + w (D - D_0), D_0 being the unconditional model unless said otherwise below: 1 is no guidance."""
     guidance_interval: tuple[Deviations, Deviations] = (0.3, 30.0)
     """Noise levels between which guidance acts, in units of the data's standard deviation; outside, the plain conditional model is used."""
+    weights: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(default_factory=dict)
+    """Findings (where an image can have several) and attributes that weigh more by themselves, such as ``{effusion: 2}``: w (D_i - D_0) is
+    added, D_i being the model asked for this one and nothing else. Below 0 leads away from what an image is asked for."""
     negative_class: str | None = None
     """Class to lead away from, instead of the unconditional model (images of that class itself are left unguided)."""
     autoguidance: Location | None = None
@@ -60,6 +63,8 @@ class GenerateConfig(Section):
             raise ValueError("generate.levels is the lowest and the highest level, in this order, above 0 and up to 160")
         if self.negative_class is not None and self.autoguidance is not None:
             raise ValueError("generate.negative_class and generate.autoguidance exclude each other: guidance leads away from one of them")
+        if self.weights and self.autoguidance is not None:
+            raise ValueError("generate.weights and generate.autoguidance exclude each other: weights compose what one model is asked for")
         if self.guidance_scale == 1 and (self.negative_class is not None or self.autoguidance is not None):
             raise ValueError("generate.guidance_scale is 1, which is no guidance: set it above 1 to lead away from anything")
         if self.guidance_scale < 1 and self.autoguidance is not None:
