@@ -71,6 +71,24 @@ class Attribute:
 
 
 @dataclass(frozen=True)
+class Combination:
+    """Findings that training images had together, 1 or 0 for each, and the share of the images that had them."""
+
+    findings: tuple[int, ...]
+    share: float
+
+    @classmethod
+    def learned(cls, findings: NDArray[np.int8], patients: NDArray[Any]) -> tuple[Combination, ...]:
+        """Those of enough patients, the commonest first; images with an unknown finding tell of none."""
+        known = findings[(findings >= 0).all(axis=1)]
+        rows, member, count = np.unique(known, axis=0, return_inverse=True, return_counts=True)
+        whose = patients[(findings >= 0).all(axis=1)]
+        enough = [len(np.unique(whose[member.ravel() == place])) >= LEAST_PATIENTS for place in range(len(rows))]
+        found = [cls(tuple(row), round(number / len(known), 6)) for row, number, many in zip(rows.tolist(), count.tolist(), enough) if many]
+        return tuple(sorted(found, key=lambda one: -one.share))
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What a model can be asked for.
 
@@ -78,11 +96,13 @@ class Conditions:
         classes: names of the findings, in the order of their columns.
         several: whether an image can have several of them, or none; otherwise each has the one that is its class.
         attributes: in the order of their fields.
+        combinations: of several findings, those that training images showed.
     """
 
     classes: tuple[str, ...]
     several: bool = False
     attributes: tuple[Attribute, ...] = ()
+    combinations: tuple[Combination, ...] = ()
 
     @classmethod
     def learned(
@@ -96,7 +116,8 @@ class Conditions:
         known = images.asked
         if strange := [name for name in names if name not in known]:
             raise InputError(f"train.attributes: the images have no {strange[0]}, but {', '.join(known) or 'none'}: see ingest.attributes")
-        return cls(tuple(classes), several, tuple(Attribute.learned(name, known[name], patients) for name in names))
+        attributes = tuple(Attribute.learned(name, known[name], patients) for name in names)
+        return cls(tuple(classes), several, attributes, Combination.learned(images.findings, patients) if several else ())
 
     @classmethod
     def of_model(cls, model: Mapping[str, Any]) -> Conditions:
@@ -106,11 +127,13 @@ class Conditions:
             Attribute(str(one["name"]), tuple(map(str, one["values"])), tuple(map(float, one["knots"])))
             for one in told.get("attributes", ())
         )
-        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes)
+        combinations = tuple(Combination(tuple(map(int, one["findings"])), float(one["share"])) for one in told.get("combinations", ()))
+        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations)
 
     def to_model(self) -> dict[str, Any]:
         """For ``model.json``, beside ``classes``."""
-        return {"several": self.several, "attributes": [asdict(one) for one in self.attributes]}
+        told = {"attributes": [asdict(one) for one in self.attributes], "combinations": [asdict(one) for one in self.combinations]}
+        return {"several": self.several, **told}
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -151,6 +174,8 @@ class Conditions:
 
     def _class(self, findings: NDArray[np.int8]) -> NDArray[np.int64]:
         present = findings == 1
+        if (findings == -1).all(axis=1).any():  # nothing asked for
+            return np.where(present.any(axis=1), present.argmax(axis=1), len(self.classes)).astype(np.int64)
         if not (present.sum(axis=1) == 1).all():
             raise InputError("some images have several findings, or none: this needs a cohort with one class an image")
         return np.asarray(present.argmax(axis=1), np.int64)

@@ -54,13 +54,14 @@ def run(ctx: Context) -> dict[str, Any]:
             "id": [f"synthetic-{number:06d}" for number in range(len(asked))],
             **{FINDING + name: asked.findings[:, place] for place, name in enumerate(conditions.classes)},
             **{ATTRIBUTE + name: column for name, column in asked.asked.items()},
+            **({"unseen": asked.unseen} if asked.unseen.any() else {}),
             "seed": np.array(asked.seeds, dtype=np.int64),
             "guidance": np.float32(section.guidance_scale),
         }
     )
     ImageSet(images, rows).save(ctx.out)
     shutil.rmtree(parts)
-    return {"images": len(asked), "per_class": section.per_class, "sampler": section.sampler, "steps": section.steps}
+    return {"images": len(asked), "per_class": section.per_class or "as planned", "sampler": section.sampler, "steps": section.steps}
 
 
 def make_parts(share: Share, section: GenerateConfig, trained: Path, parts: Path, asked: Wanted, *, report: Report) -> None:

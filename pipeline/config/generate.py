@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.config.ingest import LONGEST, AttributeName, ClassName
 from pipeline.config.section import Batch, Location, Section, unit
 
 Deviations = Annotated[float, unit("in standard deviations")]
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+class Asked(Section):
+    """Images of one kind that are made. What is not named is left open."""
+
+    findings: tuple[ClassName, ...] = ()
+    """Findings that they have; of a model with one class an image, the class."""
+    without: tuple[ClassName, ...] = ()
+    """Findings that they do not have, and that guidance leads away from."""
+    attributes: dict[AttributeName, Annotated[str, Field(max_length=LONGEST), BeforeValidator(_text)]] = Field(default_factory=dict)
+    """Attributes, such as ``{sex: F, severity: 0.8}``."""
+    count: Annotated[int, Field(ge=1, le=1_000_000), unit("images")]
+    """How many."""
+    extrapolate: bool = False
+    """Make them even where training images never had such findings together; they are marked."""
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Asked:
+        if both := [name for name in self.findings if name in self.without]:
+            raise ValueError(f"{both[0]} is asked for and denied at once: name it once")
+        return self
 
 
 class GenerateConfig(Section):
@@ -18,7 +44,11 @@ class GenerateConfig(Section):
     """A foreign set instead of a trained model's: a folder of pictures or DICOM files, an ``.npz`` in MedMNIST's layout (its labels are
     places in ``ingest.classes``), or a release of ours. Labels are found as those of ``ingest.path`` are. No other setting goes with it."""
     per_class: Annotated[int, Field(ge=1, le=1_000_000), unit("images")] | None = None
-    """Images generated of every class; needed, but for a foreign set."""
+    """Images generated of every class; needed, but for a foreign set or a plan. Where an image can have several findings, it is images of
+    each finding and of none, rare ones first, in the combinations that training images had."""
+    plan: tuple[Asked, ...] = ()
+    """Instead of `per_class`, what images are made of: a list such as ``[{findings: [effusion], without: [cardiomegaly], attributes: {sex:
+    F}, count: 200}]``."""
     steps: Annotated[int, Field(ge=1, le=10_000), unit("steps")] = 12
     """Steps from noise to image; each is one network evaluation (two with heun, but for the last)."""
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = "dpmpp_2m"
@@ -49,12 +79,20 @@ class GenerateConfig(Section):
     compile: bool = False
     """On a GPU: compile the network and replay the sampling of a batch as one CUDA graph (worth it for many batches)."""
 
+    def images(self, classes: int, several: bool) -> int | None:
+        """How many images are made for so many classes; None where it hangs on which findings the training images have together."""
+        if self.plan:
+            return sum(one.count for one in self.plan)
+        return None if self.per_class is None or several else self.per_class * classes
+
     @model_validator(mode="after")
     def _fits_together(self) -> GenerateConfig:
         if self.import_from is not None and (others := sorted(self.model_fields_set - {"import_from"})):
             raise ValueError(f"generate.import_from takes images as they are: leave out {', '.join(f'generate.{name}' for name in others)}")
-        if self.import_from is None and self.per_class is None:
-            raise ValueError("generate.per_class is missing")
+        if self.import_from is None and (self.per_class is None) == (not self.plan):
+            raise ValueError(
+                "generate.per_class is missing" if not self.plan else "generate.per_class and generate.plan exclude each other"
+            )
         if self.eta > 0 and self.sampler != "ddim":
             raise ValueError(f"generate.eta is ddim's: leave it at 0 with the sampler {self.sampler}, or choose generate.sampler=ddim")
         if not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:

@@ -151,11 +151,11 @@ class IngestConfig(Section):
 
     def not_trainable(self) -> str | None:
         """Why the stages after ingest cannot use the cohort; None where they can."""
-        which = [(self.volumes, "3-D volumes"), (self.bits == 16, "16-bit images"), (self.multi_label, "images with several findings")]
+        which = [(self.volumes, "3-D volumes"), (self.bits == 16, "16-bit images")]
         found = [name for holds, name in which if holds]
         if not found:
             return None
-        return f"this configuration ingests {' and '.join(found)}; the stages after ingest take 2-D 8-bit images with one class each"
+        return f"this configuration ingests {' and '.join(found)}; the stages after ingest take 2-D 8-bit images"
 
     @model_validator(mode="after")
     def _needs(self) -> IngestConfig:

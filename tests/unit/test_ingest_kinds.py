@@ -196,7 +196,6 @@ def test_real_adrenal_volumes(tmp_path: Path, real_data: Path) -> None:
     ("section", "expected"),
     [
         ({"source": "medmnist", "dataset": "adrenalmnist3d"}, "3-D volumes"),
-        ({"source": "medmnist", "dataset": "chestmnist"}, "images with several findings"),
         ({"source": "dicom", "path": "x", "classes": ["a", "b"], "bits": 16}, "16-bit images"),
         ({"source": "nifti", "path": "x", "classes": ["a", "b"], "bits": 16}, "3-D volumes and 16-bit images"),
     ],
