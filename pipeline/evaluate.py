@@ -38,7 +38,7 @@ def labelled(images: ImageSet) -> Labelled:
     groups = rows["patient"] if "patient" in rows else rows["id"]
     known = {column: rows[column].astype(object) for column in SUBGROUPS if column in rows}
     attributes = {column: values.where(values.notna(), "").to_numpy(dtype=str) for column, values in known.items()}
-    return Labelled(np.asarray(images.images), images.findings, groups.to_numpy(dtype=str), attributes)
+    return Labelled(np.asarray(images.images), images.findings, groups.to_numpy(dtype=str), attributes, images.asked)
 
 
 def load(ctx: Context) -> tuple[dict[str, ImageSet], ImageSet]:

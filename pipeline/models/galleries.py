@@ -37,8 +37,6 @@ def write(out: Path, found: Found) -> None:
     ``answers.npz`` holds probabilities, labels and conditions, ``synthetic.parquet`` a row for each synthetic case: kind, label, what the
     judges say of it, whether it was asked, and what the model named.
     """
-    from pipeline.evaluate import sheet
-
     lines, captions = _failures(found)
     if lines:
         sheet(out / FAILURES, lines, SHOWN, captions)

@@ -36,11 +36,11 @@ from pipeline.diffusion.training import Training
 from pipeline.diffusion.validation import Validation
 from pipeline.evaluate import halves, labelled
 from pipeline.fit_recipe import Course
-from pipeline.generate import asked_for
 from pipeline.images import ImageSet
 from pipeline.ingest.split import tie
 from pipeline.shadow_training import Shadows
 from pipeline.train import describe, mean_and_spread
+from pipeline.wanted import wanted
 from privacy import shadows
 from privacy.copy_report import find_copies
 from tests.benchmarks import curves, quality, report
@@ -92,7 +92,7 @@ class Frontier:
         self.section, self.first_look = self.config.train, fit_recipe.first_look(settled, config.train.batch)
         model = describe(self.section, self.pool, mean_and_spread(self.pool.images)[1])
         self.shadows = Shadows(self.config, self.pool, model, self.device)
-        self.asked = asked_for(self.config, len(self.pool.classes))
+        self.asked = wanted(self.config, self.shadows.conditions)
         self.everyone = dataclasses.replace(labelled(self.pool), groups=self.units)
         self.condition = Condition.of_classes(self.pool.labels, len(self.pool.classes))
         self.test = labelled(sets["test"])
@@ -117,13 +117,13 @@ class Frontier:
                 seeds = [runtime.derive_seed(self.config.seed, "noise", draw) for draw in range(DRAWS)]
                 given = training.denoiser, self.everyone.unit, self.condition
                 seen = shadows.weights_features(*given, seeds=seeds, device=self.device, batch=self.section.batch)
-                made = self.shadows.release(*self.asked) if judged else None
+                made = self.shadows.release(self.asked) if judged else None
             found = {"parted": facts["parted"]} | (self.judge(made, inside) if made is not None else {})
             yield moment * self.section.batch, found | {"kept": kept}, seen
 
     def judge(self, images: NDArray[np.uint8], inside: NDArray[np.bool_]) -> dict[str, Any]:
         """The panel, train on synthetic, and the copy search, on a training's images."""
-        rng, labels, names = np.random.default_rng(0), self.asked[0], self.pool.classes
+        rng, labels, names = np.random.default_rng(0), self.asked.findings.argmax(axis=1), self.pool.classes
         made = Labelled.of_classes(images, labels, np.arange(len(images)), len(names))
         member, sealed = self.everyone.take(inside), self.everyone.take(~inside)
         told = {"splits": 1 if self.options.tiny else 3, "ceiling": self.options.classifier_images}

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline import runtime
+from pipeline.conditions import Conditions
 from pipeline.config import Config, GenerateConfig, load_config
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.mixture import Mixture
@@ -260,7 +261,7 @@ def train_ours(config: Config, train: ImageSet, at: Sequence[float], seed: int, 
     snapshots, rate = take_snapshots(advance, training.averaged, at, batch=batch, device=device, plan=plan, warm=warm)
     denoiser.eval().requires_grad_(False)
     facts = {"parameters": sum(p.numel() for p in denoiser.parameters()), "images_per_second": rate}
-    return Ours(denoiser, model, snapshots, facts, device, mixture_of(train, seed))
+    return Ours(denoiser, model, snapshots, facts, device, mixture_of(train, Conditions(train.classes), seed))
 
 
 def even_batch(most: int) -> int:
