@@ -143,15 +143,17 @@ def probe(config: Config, size: Size, done: Callable[[int], None] = lambda _: No
         costs += part()
         done(number)
     made = _made(config, size)
+    shown = 2 * (24 + size.classes * config.review.images)
+    costs.append(Cost("review", 2, costs[-1].memory, shown * (each + ROW)))
     # A release holds each image three times: as PNG, as DICOM and in the archive, none of them compressed.
     costs.append(Cost("release", 4 + made / 250, costs[-1].memory, 3 * made * (each + ROW)))
     return costs
 
 
 def _made(config: Config, size: Size) -> int:
-    """How many images are generated."""
-    assert config.generate.per_class is not None
-    return config.generate.per_class * size.classes
+    """How many images are generated, at the most."""
+    each = config.generate.per_class or 0
+    return config.generate.images(size.classes, config.ingest.multi_label) or each * (size.classes + 1)
 
 
 def _noise(count: int, size: Size, side: int, seed: int = 0) -> NDArray[np.uint8]:

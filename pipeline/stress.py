@@ -21,16 +21,21 @@ from pipeline import runtime
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.context import Context
 from pipeline.errors import InputError
-from pipeline.evaluate import JUDGES, labelled, load, load_judges, sheet
+from pipeline.evaluate import JUDGES, labelled, load, load_judges
 from pipeline.images import ImageSet
 from pipeline.release.figures import stress_figures, summary
 
 MODEL_ANSWERS = {0: "all questions answered yes", 3: "a rule is broken", 4: "not enough data"}
 """By the exit code of ``synthcohort stress``."""
+FAILURES = "failures.json"
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Write ``stress.json`` and ``failures.png``, and with ``stress.model`` the folder ``model``; return the headline numbers."""
+    """Write ``stress.json``, ``failures.json`` for :mod:`pipeline.review`, and with ``stress.model`` the folder ``model``.
+
+    Returns:
+        The headline numbers.
+    """
     runtime.limit_threads()
     runtime.reuse_memory()
     splits, made = load(ctx)
@@ -52,6 +57,7 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
     if "unfit" in judge:
         result["unfit"] = judge["unfit"]
         write_json(ctx.out / "stress.json", result)
+        write_json(ctx.out / FAILURES, [])
         return summary(stress_figures(result))
     judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device())
     with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
@@ -79,7 +85,7 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
     }
     found = to_json(result)
     write_json(ctx.out / "stress.json", found)
-    _failures(ctx.out / "failures.png", splits["test"], p.mean(axis=0))
+    write_json(ctx.out / FAILURES, failures(splits["test"], p.mean(axis=0)))
     return summary(stress_figures(found))
 
 
@@ -110,13 +116,22 @@ def _of_the_user(ctx: Context, test: ImageSet, made: ImageSet) -> str:
     return MODEL_ANSWERS[found.code]
 
 
-def _failures(path: Path, test: ImageSet, p: Floats, count: int = 8) -> None:
-    """The test images of every class that were called something else with the most confidence."""
-    lines, captions = [], []
-    predicted = p.argmax(axis=1)
+def failures(test: ImageSet, p: Floats, count: int = 8) -> list[dict[str, Any]]:
+    """The test images of every class that were called something else with the most confidence.
+
+    Args:
+        test: the images.
+        p: the classifiers' mean probabilities, ``[n, classes]``.
+        count: of each class, at the most.
+
+    Returns:
+        ``image`` (its id), ``class``, ``called`` and ``probability`` of each, by class, the surest error first.
+    """
+    found: list[dict[str, Any]] = []
+    predicted, ids = p.argmax(axis=1), test.rows["id"].to_numpy()
     for k, name in enumerate(test.classes):
         wrong = np.flatnonzero((test.labels == k) & (predicted != k))
-        wrong = wrong[np.argsort(-p[wrong].max(axis=1))][:count]
-        lines.append((name, test.images[wrong]))
-        captions.append([f"{test.classes[predicted[row]]} {p[row].max():.2f}" for row in wrong])
-    sheet(path, lines, columns=count, captions=captions)
+        for row in wrong[np.argsort(-p[wrong].max(axis=1))][:count]:
+            called = test.classes[predicted[row]]
+            found.append({"image": str(ids[row]), "class": name, "called": called, "probability": round(float(p[row].max()), 4)})
+    return found

@@ -2,16 +2,18 @@
 
 from pipeline.config.audit import AuditConfig
 from pipeline.config.evaluate import EvaluateConfig
-from pipeline.config.generate import GenerateConfig
+from pipeline.config.generate import Asked, GenerateConfig
 from pipeline.config.ingest import IngestConfig, QueryConfig
 from pipeline.config.load import config_of, load_config, shipped
 from pipeline.config.release import ReleaseConfig
+from pipeline.config.review import ReviewConfig
 from pipeline.config.run import Config
 from pipeline.config.shadows import ShadowsConfig
 from pipeline.config.stress import StressConfig
 from pipeline.config.train import TrainConfig
 
 __all__ = [
+    "Asked",
     "AuditConfig",
     "Config",
     "EvaluateConfig",
@@ -19,6 +21,7 @@ __all__ = [
     "IngestConfig",
     "QueryConfig",
     "ReleaseConfig",
+    "ReviewConfig",
     "ShadowsConfig",
     "StressConfig",
     "TrainConfig",

@@ -11,6 +11,7 @@ from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.generate import GenerateConfig
 from pipeline.config.ingest import IngestConfig
 from pipeline.config.release import ReleaseConfig
+from pipeline.config.review import ReviewConfig
 from pipeline.config.section import Section
 from pipeline.config.shadows import ShadowsConfig
 from pipeline.config.stress import StressConfig
@@ -34,6 +35,7 @@ class Config(Section):
     audit: AuditConfig = AuditConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     stress: StressConfig = StressConfig()
+    review: ReviewConfig = ReviewConfig()
     release: ReleaseConfig = ReleaseConfig()
 
     @property
@@ -65,6 +67,10 @@ class Config(Section):
             raise ValueError("audit.holdout_random belongs to a foreign set: this program draws who is sealed by itself")
         if not own and ingest.source not in ("dicom", "pictures"):
             raise ValueError("generate.import_from goes with ingest.source dicom or pictures: a folder of what its generator saw")
+        if not own and (ingest.several_findings or ingest.attributes):
+            raise ValueError("generate.import_from goes with one class an image: leave out ingest.several_findings and ingest.attributes")
+        if ingest.multi_label and self.train is not None and self.train.backbone == "monai":
+            raise ValueError("train.backbone monai is told of one class an image, and this cohort has several findings: leave it out")
         if ingest.holdout is None and not ingest.val_share * ingest.test_share:
             raise ValueError("ingest.val_share and ingest.test_share may be 0 with an ingest.holdout alone: keep them above 0")
         return self

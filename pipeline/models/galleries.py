@@ -37,8 +37,6 @@ def write(out: Path, found: Found) -> None:
     ``answers.npz`` holds probabilities, labels and conditions, ``synthetic.parquet`` a row for each synthetic case: kind, label, what the
     judges say of it, whether it was asked, and what the model named.
     """
-    from pipeline.evaluate import sheet
-
     lines, captions = _failures(found)
     if lines:
         sheet(out / FAILURES, lines, SHOWN, captions)
@@ -55,6 +53,33 @@ def write(out: Path, found: Found) -> None:
     p = [found.answers.clean, *found.answers.shifted.values()]
     names = np.array(["", *(f"{name} {severity}" for name, severity in conditions)])
     np.savez(out / ANSWERS, probabilities=np.stack(p).astype(np.float32), labels=found.test.labels, conditions=names)
+
+
+def sheet(path: Path, lines: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, captions: Sequence[Sequence[str]] = ()) -> None:
+    """A PNG of magnified images without interpolation.
+
+    Args:
+        lines: a title and uint8 images ``[n, C, H, W]`` a line; further images than ``columns`` are left out.
+        captions: where given, a text above each image of each line.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.1 * columns + 1.6, (1.3 if captions else 1.1) * max(1, len(lines))), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(max(1, len(lines)), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_frame_on(False)
+    for number, (title, images) in enumerate(lines):
+        axes[number, 0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
+        for column, image in enumerate(images[:columns]):
+            picture = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+            axes[number, column].imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            if captions:
+                axes[number, column].set_title(captions[number][column], fontsize=6)
+    figure.savefig(path)
 
 
 def _draws(found: Found) -> pd.DataFrame:

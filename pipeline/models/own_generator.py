@@ -98,8 +98,12 @@ class OwnGenerator:
         lowest, highest = self.interval if away is None else (0.0, float("inf"))
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            condition = Condition.of_classes(np.full(len(x), label), len(self.classes), self.device)
-            return guided(self.denoiser, condition, scale=scale, interval=(lowest, highest), negative=away)(x, sigma)
+            def of(one: int) -> Condition:
+                return Condition.of_classes(np.full(len(x), one), len(self.classes), self.device)
+
+            return guided(self.denoiser, of(label), scale=scale, interval=(lowest, highest), negative=None if away is None else of(away))(
+                x, sigma
+            )
 
         return denoise
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 from pipeline.models import power
-from pipeline.release.cards import software_version, template
-from pipeline.release.report import heat_table, prevalence_table, subgroup_plot, worst_drops
-from pipeline.release.results import dig, interval, number
+from pipeline.release.cards import html_template, software_version
+from pipeline.release.plots import subgroup_plot
+from pipeline.release.report import heat_table, prevalence_table, worst_drops
+from pipeline.release.results import dig, interval
 from pipeline.release.words import title
 
 MOST_HARM = 20
@@ -24,14 +23,10 @@ BADGES = {"yes": "pass", "no": "fail", "not enough data": "inconclusive"}
 
 def render(result: Mapping[str, Any], code: int) -> str:
     """The page of a ``stress.json`` and its exit code."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
-    )
-    environment.filters |= {"number": number, "interval": interval, "title": title}
     verdict, headline = HEADLINES[code]
     known = power.measured(result["version"])
     calibration = {(row["shift"], row["severity"]): row for row in result.get("calibration") or []}
-    return environment.get_template("stress.html.j2").render(
+    return html_template("stress.html.j2").render(
         r=result,
         verdict=verdict,
         headline=headline,
