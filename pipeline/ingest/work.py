@@ -204,24 +204,29 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
     header, stated = reading.header, told.stated
     assert isinstance(stated, dict)
     # Before anything else looks at the pixels; rectangles are shares of the whole picture, as stored, so the crop comes after them.
-    mask = [Turn.named(reading.turned).rectangle(one) for one in settings.mask]
-    reading = ultrasound.cropped(dataclasses.replace(reading, pixels=blank.masked(reading.pixels, mask)))
+    if settings.mask:
+        mask = [Turn.named(reading.turned).rectangle(one) for one in settings.mask]
+        reading = dataclasses.replace(reading, pixels=blank.masked(reading.pixels, mask))
+    reading = ultrasound.cropped(reading)
     if min(reading.pixels.shape[-2:]) < MIN_SIDE:
         raise Unusable(f"smaller than {MIN_SIDE} pixels")
-    if _blank(reading.pixels, header.modality in SPARSE):
+    # A thousand of the values tell of most images that they are not blank, in a fraction of the time that all take.
+    few = _known(reading.pixels[..., :: max(1, reading.pixels.shape[-2] // 32), :: max(1, reading.pixels.shape[-1] // 32)])
+    if _blank(few, header.modality in SPARSE) and _blank(_known(reading.pixels), header.modality in SPARSE):
         raise Unusable(BLANK)
     if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
     # Before the pixels are standardised in place: what an image shows does not hang on the size that is asked for.
     content = None if settings.dicom else _content(reading.pixels, settings.key)
     said: dict[str, Any] = {**stated}  # the label table wins over the header
-    kept = {**vars(allow_list.keep(dataclasses.replace(header, **said), settings.key)), **_passing(header, stated, settings)}
+    joined = dataclasses.replace(header, **said) if said else header
+    kept = {**vars(allow_list.keep(joined, settings.key)), **_passing(header, stated, settings)}
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
         kept["patient"] = content
     low, high = window(reading, kept["modality"], settings.target.scaling)
-    if _faint(reading.pixels, low, high) and kept["modality"] not in SPARSE:
+    if kept["modality"] not in SPARSE and _faint(few, low, high) and _faint(_known(reading.pixels), low, high):
         raise Unusable(BLANK)
     spacing: float | None
     if reading.kind == "volume":
@@ -252,11 +257,11 @@ def _content(pixels: NDArray[np.float32], key: bytes) -> str:
 def _passing(header: Header, stated: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """:data:`PASSING`: digests of how the patient's id is spelled, of the id with its issuer, and of the header's id where a table wins
     over it; and for which use the image was made (PS3.3 C.8.11.1)."""
-    in_table, who = stated.get("patient_id", ""), patients.canonical(header.patient_id)
-    issuer = patients.canonical(header.issuer_of_patient_id) if not in_table else ""
     intent = header.presentation_intent_type if header.presentation_intent_type in INTENTS else ""
     if not settings.patients:
         return dict.fromkeys(PASSING, "") | {"intent": intent}
+    in_table, who = stated.get("patient_id", ""), patients.canonical(header.patient_id)
+    issuer = patients.canonical(header.issuer_of_patient_id) if not in_table else ""
     return {
         "spelling": keyed(settings.key, "spelling", in_table or header.patient_id)[:16],
         "issued": keyed(settings.key, "issued", who, issuer)[:16] if issuer else "",
@@ -265,24 +270,23 @@ def _passing(header: Header, stated: Mapping[str, str], settings: Settings) -> d
     }
 
 
-def _blank(pixels: NDArray[np.float32], sparse: bool) -> bool:
-    """Whether all values are one, or all but :data:`STRAY` of them at either end, or differ by no more than whole :data:`STEPS`; NaN does
-    not count. ``sparse`` images are blank only where all values are one."""
-    for known in _few_then_all(pixels):
-        stray = 0 if sparse else int(STRAY * known.size)
-        low, high = np.partition(known, [stray, known.size - 1 - stray])[[stray, -1 - stray]] if known.size else (0, 0)
-        whole = bool(low == np.rint(low) and high == np.rint(high)) and not sparse
-        if high - low > (STEPS if whole else 0):
-            return False
-    return True
+def _blank(known: NDArray[np.float32], sparse: bool) -> bool:
+    """Whether all values are one, or all but :data:`STRAY` of them at either end, or differ by no more than whole :data:`STEPS`. ``sparse``
+    images are blank only where all values are one."""
+    if not known.size:
+        return True
+    stray = 0 if sparse else int(STRAY * known.size)
+    ordered = np.partition(known, [stray, known.size - 1 - stray])
+    low, high = float(ordered[stray]), float(ordered[-1 - stray])
+    whole = low.is_integer() and high.is_integer() and not sparse
+    return not high - low > (STEPS if whole else 0)  # NaN where both are infinite
 
 
-def _faint(pixels: NDArray[np.float32], low: float, high: float) -> bool:
-    """Whether the display range leaves nothing to be seen."""
-    return all(clipped(known, low, high).std() < FAINT * abs(high - low) for known in _few_then_all(pixels) if known.size)
+def _faint(known: NDArray[np.float32], low: float, high: float) -> bool:
+    """Whether the display range leaves nothing of values to be seen."""
+    return not known.size or bool(clipped(known, low, high).std() < FAINT * abs(high - low))
 
 
-def _few_then_all(pixels: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """A thousand of the values, which tell of most images that they are not blank in a fraction of the time, and then all; without NaN."""
-    for values in (pixels[..., :: max(1, pixels.shape[-2] // 32), :: max(1, pixels.shape[-1] // 32)], pixels):
-        yield values[~np.isnan(values)]
+def _known(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The values without NaN, ``[n]``."""
+    return values[~np.isnan(values)]

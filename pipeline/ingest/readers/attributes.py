@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.ingest.readers import makers, ultrasound
 from pipeline.ingest.readers.header import Acquisition, Geometry, Header, Origin, PixelFormat, Region, Table, Transform
-from pipeline.ingest.readers.values import items, number, seconds, tag_of, texts
+from pipeline.ingest.readers.values import items, number, seconds, tag_of, texts_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -79,16 +79,18 @@ class _Attributes:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self.present: set[int] = set(dataset.keys())  # most attributes are absent: to ask pydicom for each takes as long as all else
+        # By number: to ask pydicom for each attribute takes longer than all else, and most are absent.
+        self.elements: dict[int, Any] = {int(tag): element for tag, element in dataset.items()}
         self.damaged: set[str] = set()
 
     def header(self, also: Sequence[str]) -> Header:
         said = self.text
-        sop_class = DIRECTORY if self.has("DirectoryRecordSequence") else said("SOPClassUID")
+        sop_class = DIRECTORY if tag_of("DirectoryRecordSequence")[0] in self.elements else said("SOPClassUID")
         if not sop_class:
             meta: Any = getattr(self.dataset, "file_meta", None) or {}
             sop_class = str(meta.get("MediaStorageSOPClassUID") or "")
         pixels = self._pixels()
+        origin = self._origin(pixels)
         return Header(
             sop_class_uid=sop_class,
             sop_instance_uid=said("SOPInstanceUID"),
@@ -108,23 +110,22 @@ class _Attributes:
             pixels=pixels,
             transform=self._transform(pixels),
             geometry=self._geometry(),
-            origin=self._origin(pixels),
-            acquisition=self._acquisition(),
+            origin=origin,
+            acquisition=self._acquisition(origin),
             also=MappingProxyType({keyword: said(keyword) for keyword in also}),
             damaged=frozenset(self.damaged),
         )
 
-    def has(self, keyword: str | int) -> bool:
-        return tag_of(keyword)[0] in self.present
+    def text(self, keyword: str) -> str:
+        found = self.texts(keyword)
+        return found[0] if found else ""
 
-    def text(self, keyword: str | int) -> str:
-        return next(iter(self.texts(keyword)), "")
-
-    def texts(self, keyword: str | int) -> tuple[str, ...]:
-        return texts(self.dataset, keyword) if self.has(keyword) else ()
+    def texts(self, keyword: str) -> tuple[str, ...]:
+        tag, vr = tag_of(keyword)
+        return texts_of(self.dataset, self.elements[tag], vr) if tag in self.elements else ()
 
     def items(self, keyword: str) -> list[Dataset]:
-        return items(self.dataset, keyword) if self.has(keyword) else []
+        return items(self.dataset, keyword) if tag_of(keyword)[0] in self.elements else []
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """So many finite numbers, or None."""
@@ -147,11 +148,10 @@ class _Attributes:
 
     def integer(self, keyword: str) -> int | None:
         """A whole number, or None."""
-        if not self.has(keyword):
-            return None
         tag, _ = tag_of(keyword)
-        found: Any = self.dataset.get_item(tag)
-        raw: Any = found if isinstance(found, tuple) else None
+        if tag not in self.elements:
+            return None
+        raw: Any = self.elements[tag] if isinstance(self.elements[tag], tuple) else None
         # One number of two bytes; what may be of either sign is taken to be unsigned (PixelFormat.padding).
         if raw and isinstance(raw.value, bytes) and len(raw.value) == 2 and raw.VR in ("US", "SS", None):
             return int.from_bytes(raw.value, "little" if raw.is_little_endian else "big")
@@ -255,7 +255,7 @@ class _Attributes:
             scan=ultrasound.scan(self.text("Modality"), _regions(self.items("SequenceOfUltrasoundRegions")), pixels.rows, pixels.columns),
         )
 
-    def _acquisition(self) -> Acquisition:
+    def _acquisition(self, origin: Origin) -> Acquisition:
         phase = ["\\".join(self.texts(name)) for name in PHASES]
         place = PHASES.index("DiffusionBValue")
         phase[place] = phase[place] or (makers.b_value(self.dataset) if self.text("Modality") == "MR" else "")
@@ -263,7 +263,7 @@ class _Attributes:
             (found for name in ("AcquisitionTime", "AcquisitionDateTime", "FrameAcquisitionDateTime") if (found := self.text(name))),
             "",
         )
-        mosaic, normal = makers.mosaic(self.dataset)
+        mosaic, normal = makers.mosaic(self.dataset) if "MOSAIC" in origin.image_type else (0, None)
         return Acquisition(
             phase=tuple(phase),
             trigger_time=self.first("TriggerTime") if self.text("TriggerTime") else self.first("NominalCardiacTriggerDelayTime"),

@@ -34,13 +34,13 @@ JPEG = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxe
 
 def frames(dataset: Dataset, pixels: PixelFormat) -> Iterator[NDArray[Any]]:
     """Each frame as stored, ``[H, W]`` or RGB ``[H, W, 3]``. Raises what pydicom raises where the pixel data cannot be decoded."""
+    if (plain := native(dataset, pixels)) is not None:
+        yield plain
+        return
     if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and ends_early(dataset, pixels):
         raise EOFError  # the decoder would fill in the rest
     if dataset.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit):
         _mend(dataset, pixels.frames)
-    if (plain := native(dataset, pixels)) is not None:
-        yield plain
-        return
     declared = pixels.stored
     if declared and pixels.high is not None and declared <= pixels.high < (pixels.allocated or 0):
         dataset.BitsStored = pixels.high + 1  # all bits up to the highest: which of them make the value is decided below

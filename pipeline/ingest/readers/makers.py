@@ -7,7 +7,7 @@ import re
 import struct
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ingest.readers.values import number, text, texts
+from pipeline.ingest.readers.values import number, text
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -51,9 +51,7 @@ def b_value(dataset: Dataset) -> str:
 
 
 def mosaic(dataset: Dataset) -> tuple[int | None, tuple[float, ...] | None]:
-    """How many slices a Siemens mosaic holds, 0 for another image, None where it does not say; and the direction of the next one."""
-    if "MOSAIC" not in {part.upper() for part in texts(dataset, "ImageType")}:
-        return 0, None
+    """How many slices a Siemens mosaic holds, None where it does not say; and the direction of the next one."""
     from nibabel.nicom import csareader
 
     count, normal = None, None

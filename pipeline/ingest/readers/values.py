@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-    from pydicom.tag import BaseTag
 
 # Value representations whose values are ASCII, separated by backslashes.
 PLAIN = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"})
@@ -27,16 +26,19 @@ def text(dataset: Dataset, keyword: str | int) -> str:
 
 def texts(dataset: Dataset, keyword: str | int) -> tuple[str, ...]:
     """All values of an attribute as stripped texts; none where it is absent or damaged."""
+    tag, vr = tag_of(keyword)
+    found: Any = dataset.get_item(tag, keep_deferred=True)
+    return () if found is None else texts_of(dataset, found, vr)
+
+
+def texts_of(dataset: Dataset, found: Any, vr: str) -> tuple[str, ...]:
+    """All values of an element of a data set as stripped texts; none where it is damaged. ``vr`` counts where the file names none."""
     try:
-        tag, vr = tag_of(keyword)
-        found: Any = dataset.get_item(tag)
-        if found is None:
-            return ()
         # What pydicom has not parsed yet: most texts are plain, and parsing those that every image is asked for takes a tenth of its time.
         raw: Any = found if isinstance(found, tuple) else None
         if raw and isinstance(raw.value, bytes) and (raw.VR or vr) in PLAIN and raw.value.isascii() and b"\x1b" not in raw.value:
             return tuple(part.strip(" \0") for part in raw.value.decode("ascii").split("\\"))
-        value = dataset[tag].value
+        value = dataset[found.tag].value
     except Exception:  # values are parsed on first access, and may be anything
         return ()
     if value is None:
@@ -47,7 +49,7 @@ def texts(dataset: Dataset, keyword: str | int) -> tuple[str, ...]:
 
 def number(written: str) -> float | None:
     """A number as DS and IS write it (PS3.5 6.2), with a decimal comma too; None where it is none, or not finite."""
-    if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", written):
+    if "," in written and re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", written):
         written = written.replace(",", ".")
     try:
         found = float(written)
@@ -63,13 +65,13 @@ def seconds(written: str) -> float | None:
 
 
 @functools.cache
-def tag_of(keyword: str | int) -> tuple[BaseTag, str]:
-    """The tag of a keyword, and its value representation; an empty string for a private one's."""
+def tag_of(keyword: str | int) -> tuple[int, str]:
+    """The tag of a keyword, as a number, and its value representation; an empty string for a private one's."""
     from pydicom.datadict import dictionary_VR
     from pydicom.tag import Tag
 
     tag = Tag(keyword)
-    return tag, "" if tag.is_private else dictionary_VR(tag)
+    return int(tag), "" if tag.is_private else dictionary_VR(tag)
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:
