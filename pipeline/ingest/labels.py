@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 # 1 present, 0 absent, -1 unknown, for each class in order; empty where the table says nothing.
 Findings = tuple[int, ...]
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
-_MARKS = {"": -1} | {f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", ".0", ",0")}
+_MARKS = {"": -1} | {
+    f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", *(point + "0" * n for point in ".," for n in range(1, 7)))
+}
 Use = Literal["needed", "optional", "elsewhere"]
 CONTRADICTORY = "contradictory labels for its {column} in the label table"
 SEVERAL_PATIENTS = "several patients for its {column} in the label table"
@@ -88,14 +90,16 @@ class Labels:
         values = [found.values(name) for name in wanted] if labelled else []
         to_findings = _marks(path, classes) if several else _class(path, classes, values[0] if values else [], found.lines)
         stated, notes = facts.stated(found, column)
+        notes += facts.unpadded(found)
         entries: dict[str, Entry | str] = {}
-        for number, (line, key) in enumerate(zip(found.lines, found.values(column))):
+        keys = ["" if column == "patient_id" and facts.missing(key) else key for key in found.values(column)]
+        for number, (line, key) in enumerate(zip(found.lines, keys)):
             said = tuple(column_values[number] for column_values in values)
             form = matching.posix(key) if column == "file" else matching.identifier(column, key)
             if key and form:
                 entry = Entry(line, 1, to_findings(said, line) if any(said) else (), stated[number])
                 entries[form] = _merged(entries[form], entry, column) if form in entries else entry
-        without = sum(not key for key in found.values(column))
+        without = sum(not key for key in keys)
         notes += [f"{path.name}: {without} rows have no {column} and were passed over"] if without else []
         return cls(column, entries, {}, _unpadded(column, entries), labelled, len(found.rows), (*found.notes, *notes))
 
