@@ -17,6 +17,7 @@ from pipeline.ingest.table import Table, folded
 # Years above which a number is no age but a code for one that is missing.
 OLDEST = 130
 _MISSING = {"#n/a", "#na", "n/a", "na", "nan", "null", "none", "unknown", "#null!", "#ref!", "#value!", "#name?", "#num!", "#div/0!"}
+_PEOPLE = {"patient", "patientno", "patientnr", "patientnumber", "subject", "subjectno", "participant", "person", "mrn", "case", "caseid"}
 _SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O"}
 _SIDES = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
 
@@ -79,6 +80,14 @@ def unpadded(found: Table) -> list[str]:
         f"{found.name}: {count} patient ids differ from another in leading zeros only, as spreadsheets drop them, and are taken for other "
         f"patients: write them alike where they are not"
     ]
+
+
+def unread(found: Table) -> list[str]:
+    """A sentence on a column that is called as people call one of patient ids, where none is called patient_id."""
+    alike = [name for name in found.columns if re.sub(r"[\s._-]", "", name) in _PEOPLE]
+    if not alike or "patient_id" in found.columns:
+        return []
+    return [f"{found.name}: its column {alike[0]!r} was not read: call it patient_id if it says whose image it is"]
 
 
 def _id(value: str) -> str:

@@ -90,7 +90,7 @@ class Labels:
         values = [found.values(name) for name in wanted] if labelled else []
         to_findings = _marks(path, classes) if several else _class(path, classes, values[0] if values else [], found.lines)
         stated, notes = facts.stated(found, column)
-        notes += facts.unpadded(found)
+        notes += [*facts.unpadded(found), *facts.unread(found)]
         entries: dict[str, Entry | str] = {}
         keys = ["" if column == "patient_id" and facts.missing(key) else key for key in found.values(column)]
         for number, (line, key) in enumerate(zip(found.lines, keys)):

@@ -282,3 +282,12 @@ def test_marks_with_any_decimals(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(f'file,normal,effusion\na,"{mark}",0\n')
     assert Labels.load(path, ("normal", "effusion"), several=True).find("a", Header()) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"), [("Patient", True), ("patient nr.", True), ("MRN", True), ("patient_id", False), ("note", False)]
+)
+def test_a_column_that_sounds_like_patients_is_not_passed_over_silently(tmp_path: Path, column: str, told: bool) -> None:
+    found = labels(tmp_path, f"file,label,{column}\na.png,normal,P1\n")
+    assert any("call it patient_id" in note for note in found.notes) == told
+    assert not any("P1" in note for note in found.notes)
