@@ -6,15 +6,18 @@ It is told under the name of the header's field, so that it goes through the sam
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from pipeline.errors import InputError
 from pipeline.ingest import matching, patients
 from pipeline.ingest.deidentify.allow_list import LATERALITIES, SEXES, VIEWS
-from pipeline.ingest.table import Table
+from pipeline.ingest.table import Table, folded
 
 # Years above which a number is no age but a code for one that is missing.
 OLDEST = 130
+_MISSING = {"#n/a", "#na", "n/a", "na", "nan", "null", "none", "unknown", "#null!", "#ref!", "#value!", "#name?", "#num!", "#div/0!"}
+_PEOPLE = {"patient", "patientno", "patientnr", "patientnumber", "subject", "subjectno", "participant", "person", "mrn", "case", "caseid"}
 _SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O"}
 _SIDES = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
 
@@ -61,8 +64,34 @@ def _one_of(terms: frozenset[str], words: dict[str, str]) -> Callable[[str], str
     return term
 
 
+def missing(value: str) -> bool:
+    """Whether a cell says that there is no value, as spreadsheets and statistics programs write it: no patient's id."""
+    return folded(value) in _MISSING
+
+
+def unpadded(found: Table) -> list[str]:
+    """A sentence on patient ids that differ in leading zeros only, which may be one patient whose zeros a spreadsheet took."""
+    ids = {patients.canonical(value) for value in found.values("patient_id")}
+    shared = Counter(map(matching.unpadded, ids))
+    count = sum(times for times in shared.values() if times > 1)
+    if not count:
+        return []
+    return [
+        f"{found.name}: {count} patient ids differ from another in leading zeros only, as spreadsheets drop them, and are taken for other "
+        f"patients: write them alike where they are not"
+    ]
+
+
+def unread(found: Table) -> list[str]:
+    """A sentence on a column that is called as people call one of patient ids, where none is called patient_id."""
+    alike = [name for name in found.columns if re.sub(r"[\s._-]", "", name) in _PEOPLE]
+    if not alike or "patient_id" in found.columns:
+        return []
+    return [f"{found.name}: its column {alike[0]!r} was not read: call it patient_id if it says whose image it is"]
+
+
 def _id(value: str) -> str:
-    return value if patients.canonical(value) else ""
+    return value if patients.canonical(value) and not missing(value) else ""
 
 
 FACTS: dict[str, tuple[str, Callable[[str], str]]] = {

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 # 1 present, 0 absent, -1 unknown, for each class in order; empty where the table says nothing.
 Findings = tuple[int, ...]
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
-_MARKS = {"": -1} | {f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", ".0", ",0")}
+_MARKS = {"": -1} | {
+    f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", *(point + "0" * n for point in ".," for n in range(1, 7)))
+}
 NO_FINDING = ("no finding", "")
 Use = Literal["needed", "optional", "elsewhere"]
 CONTRADICTORY = "contradictory labels for its {column} in the label table"
@@ -112,14 +114,16 @@ class Labels:
         stated, notes = facts.stated(found, column)
         asked_of, odd = attribute_columns.stated(found, kinds)
         notes += odd
+        notes += [*facts.unpadded(found), *facts.unread(found)]
         entries: dict[str, Entry | str] = {}
-        for number, (line, key) in enumerate(zip(found.lines, found.values(column))):
+        keys = ["" if column == "patient_id" and facts.missing(key) else key for key in found.values(column)]
+        for number, (line, key) in enumerate(zip(found.lines, keys)):
             said = tuple(column_values[number] for column_values in values)
             form = matching.posix(key) if column == "file" else matching.identifier(column, key)
             if key and form:
                 entry = Entry(line, 1, to_findings(said, line) if any(said) else (), stated[number], asked_of[number])
                 entries[form] = _merged(entries[form], entry, column) if form in entries else entry
-        without = sum(not key for key in found.values(column))
+        without = sum(not key for key in keys)
         notes += [f"{path.name}: {without} rows have no {column} and were passed over"] if without else []
         return cls(column, entries, {}, _unpadded(column, entries), labelled, len(found.rows), (*found.notes, *notes))
 

@@ -19,11 +19,11 @@ def canonical(patient_id: str) -> str:
     """An id without case, spaces and punctuation: ``Pat 001``, ``PAT-001`` and ``pat001`` are one patient.
 
     Letters, digits and combining marks stay; an empty string for an id that has none. A number that a spreadsheet made of an id
-    (``12345.0``) is the id. To join two patients by mistake (``1-23``, ``12-3``) keeps both in one split, which is safe; to tear one apart
-    is not.
+    (``12345.0``) is the id, and ``1.000`` is a thousand. To join two patients by mistake (``1-23``, ``12-3``) keeps both in one split,
+    which is safe; to tear one apart is not.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", patient_id).casefold())
-    if (number := re.fullmatch(r"\s*(\d+)[.,]0+\s*", folded)) is not None:
+    if (number := re.fullmatch(r"\s*(?!\d{1,3}[.,]000\s*$)(\d+)[.,]0+\s*", folded)) is not None:
         return number[1]
     return "".join(letter for letter in folded if unicodedata.category(letter)[0] in "LNM")
 

@@ -275,3 +275,42 @@ def test_class_names_are_compared_composed(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,label\na,Erg\u00fcss\n")
     assert Labels.load(tmp_path / "labels.csv", ("normal", "Ergu\u0308ss")).find("a", None) == (0, 1)
     assert FolderLabels(("normal", "Erg\u00fcss")).find("Ergu\u0308ss/a.png", None) == (0, 1)
+
+
+@pytest.mark.parametrize("nothing", ["#N/A", "nan", "NULL", "n/a", "Unknown", "#REF!"])
+def test_a_cell_that_says_that_there_is_no_id_names_no_patient(tmp_path: Path, nothing: str) -> None:
+    by_file = labels(tmp_path, f"file,label,patient_id\na.png,normal,P1\nb.png,normal,{nothing}\nc.png,effusion,{nothing}\n")
+    stated = [entry.stated for entry in by_file.table.values() if isinstance(entry, Entry)]
+    assert stated == [{"patient_id": "P1"}, {}, {}], "they would be one patient, and win over the header's"
+    assert any("2 values of its column 'patient_id' say nothing" in note for note in by_file.notes)
+    by_patient = labels(tmp_path, f"patient_id,label\nP1,normal\n{nothing},effusion\n")
+    assert list(by_patient.table) == ["p1"]
+    assert any("1 rows have no patient_id" in note for note in by_patient.notes)
+
+
+@pytest.mark.parametrize(("written", "patient"), [("1,000", "1000"), ("12.000", "12000"), ("1,000", "1"), ("1,001", "1001")])
+def test_a_thousand_with_its_separator_is_no_other_patient(tmp_path: Path, written: str, patient: str) -> None:
+    found = labels(tmp_path, f'patient_id,label\n"{written}",effusion\n').find("", Header(patient_id=patient))
+    assert (found == (0, 1)) == (patient != "1")
+
+
+@pytest.mark.parametrize(("ids", "count"), [(("0012", "12", "7"), 2), (("P012", "P12", "P0012"), 3), (("12", "120", "1"), 0)])
+def test_ids_that_differ_in_leading_zeros_are_counted(tmp_path: Path, ids: tuple[str, ...], count: int) -> None:
+    found = labels(tmp_path, "file,label,patient_id\n" + "".join(f"{n}.png,normal,{who}\n" for n, who in enumerate(ids)))
+    assert [note.split(" patient ids")[0] for note in found.notes] == ([f"labels.csv: {count}"] if count else [])
+
+
+@pytest.mark.parametrize("mark", ["1.00", "1,000000"])
+def test_marks_with_any_decimals(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f'file,normal,effusion\na,"{mark}",0\n')
+    assert Labels.load(path, ("normal", "effusion"), several=True).find("a", Header()) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"), [("Patient", True), ("patient nr.", True), ("MRN", True), ("patient_id", False), ("note", False)]
+)
+def test_a_column_that_sounds_like_patients_is_not_passed_over_silently(tmp_path: Path, column: str, told: bool) -> None:
+    found = labels(tmp_path, f"file,label,{column}\na.png,normal,P1\n")
+    assert any("call it patient_id" in note for note in found.notes) == told
+    assert not any("P1" in note for note in found.notes)

@@ -283,3 +283,35 @@ def test_only_what_cannot_be_opened_is_a_matter_of_permissions(tmp_path: Path) -
     assert "permissions" not in broken
     assert "cut short" not in broken
     assert "damaged" in broken
+
+
+@pytest.mark.parametrize("declared", [None, 0, 1])
+@pytest.mark.parametrize("frames", [2, 3, 5])
+def test_frames_that_are_not_declared_are_no_channels(tmp_path: Path, frames: int, declared: int | None) -> None:
+    found = dataset(ramp(), PixelData=np.concatenate([ramp()] * frames).astype("<u2").tobytes())
+    if declared is not None:
+        found.NumberOfFrames = declared
+    assert "more frames than its Number of Frames" in reason(write(tmp_path / "a", found))
+
+
+def test_a_frame_without_its_functional_group_has_no_unit(tmp_path: Path) -> None:
+    found = dataset(ramp(), NumberOfFrames=3, PixelData=np.concatenate([ramp()] * 3).astype("<u2").tobytes())
+    found.PerFrameFunctionalGroupsSequence = []
+    for slope in (1, 2):
+        groups, values = Dataset(), Dataset()
+        values.RescaleSlope, values.RescaleIntercept = slope, 0
+        groups.PixelValueTransformationSequence = [values]
+        found.PerFrameFunctionalGroupsSequence.append(groups)
+    first, second, third = dicom.read(write(tmp_path / "a", found))
+    assert isinstance(first, Reading)
+    assert isinstance(second, Reading)
+    assert second.pixels.max() == 2 * first.pixels.max()
+    assert isinstance(third, Quarantined)
+    assert "functional groups" in third.reason
+
+
+@pytest.mark.parametrize("keyword", ["BitsStored", "PixelRepresentation", "PhotometricInterpretation"])
+def test_an_attribute_that_pixels_need_is_named(tmp_path: Path, keyword: str) -> None:
+    said = reason(write(tmp_path / "a", dataset(ramp(), **{keyword: None})))
+    assert keyword in said.replace(" ", "")
+    assert "damaged" not in said

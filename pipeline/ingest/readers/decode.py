@@ -22,6 +22,7 @@ from pydicom.uid import (
 )
 
 from pipeline.ingest.readers.header import PixelFormat
+from pipeline.ingest.readers.reading import Unusable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,7 +34,8 @@ JPEG = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxe
 
 
 def frames(dataset: Dataset, pixels: PixelFormat) -> Iterator[NDArray[Any]]:
-    """Each frame as stored, ``[H, W]`` or RGB ``[H, W, 3]``. Raises what pydicom raises where the pixel data cannot be decoded."""
+    """Each frame as stored, ``[H, W]`` or RGB ``[H, W, 3]``. Raises what pydicom raises where the pixel data cannot be decoded, and
+    Unusable where there are more of them than the header says."""
     if (plain := native(dataset, pixels)) is not None:
         yield plain
         return
@@ -46,7 +48,11 @@ def frames(dataset: Dataset, pixels: PixelFormat) -> Iterator[NDArray[Any]]:
         dataset.BitsStored = pixels.high + 1  # all bits up to the highest: which of them make the value is decided below
     if pixels.frames == 1:
         stored = pixel_array(dataset, view_only=True)
-        yield meant(stored[0] if stored.ndim == 4 else stored, pixels)
+        if stored.ndim > (2 if pixels.samples == 1 else 3):
+            if len(stored) > 1:  # taken for one image, the frames would be its channels
+                raise Unusable("holds more frames than its Number of Frames says: mend that, or export it again")
+            stored = stored[0]
+        yield meant(stored, pixels)
     else:
         for stored in iter_pixels(dataset, view_only=True):
             yield meant(stored, pixels)

@@ -21,7 +21,7 @@ from pipeline.ingest.readers.geometry import place, upright
 from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.makers import PRIVATE
 from pipeline.ingest.readers.reading import Quarantined, Reading, Refuse, Unusable, nothing
-from pipeline.ingest.readers.values import quiet
+from pipeline.ingest.readers.values import items, quiet
 
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 64 << 20
@@ -35,6 +35,7 @@ GROUPED = tuple(Tag(name) for name in FUNCTIONAL)
 NO_PIXELS = "holds no pixel data: a header without its image; export it again with its pixels"
 CUT_SHORT = "cut short: the file ends before what it declares; copy or export it again"
 UNOPENED = "cannot be opened: mend its permissions"
+UNDESCRIBED = "has more frames than functional groups, which say what unit their values have: export it again"
 DAMAGED = "damaged or not decodable ({}): export it again"
 # SOP classes that hold no image of the patient (PS3.4 B.5), by the beginning of their UID below 1.2.840.10008.
 NOT_IMAGES = {
@@ -111,7 +112,11 @@ def _images(path: Path, refuse: Refuse, also: tuple[str, ...]) -> Iterator[Readi
         return
     several = header.pixels.frames > 1
     grouped = any(tag in dataset for tag in GROUPED)
+    described = len(items(dataset, "PerFrameFunctionalGroupsSequence")) or header.pixels.frames
     for number, stored in enumerate(_decoded(dataset, header)):
+        if number >= described:
+            yield Quarantined(UNDESCRIBED)
+            continue
         own = attributes.framed(dataset, number, also) if grouped else header
         try:
             yield _reading(own, stored, number if several else None)
@@ -212,6 +217,10 @@ def _check(header: Header, dataset: Dataset, path: Path, whole: bool) -> None:
     pixels = header.pixels
     if not any(tag in dataset for tag in PIXELS) or not pixels.rows or not pixels.columns:
         raise Unusable(NO_PIXELS if _ends_well(path) else CUT_SHORT)
+    needed = {"Bits Allocated": pixels.allocated, "Bits Stored": pixels.stored, "Pixel Representation": pixels.signed}
+    missing = [name for name, value in {**needed, "Photometric Interpretation": pixels.photometric or None}.items() if value is None]
+    if missing and "PixelData" in dataset:
+        raise Unusable(f"its header does not say how its pixels are stored ({', '.join(missing)}): export it again")
     values = pixels.rows * pixels.columns * pixels.samples
     if values > MAX_PIXELS or pixels.frames * values > MAX_VALUES:
         raise Unusable(f"declares more than {MAX_PIXELS >> 20} million pixels a frame, or {MAX_VALUES >> 20} million in all")
