@@ -36,7 +36,7 @@ def test_several_findings_are_balanced_in_seen_combinations_rare_ones_first():
     made = balanced(CHEST, 40)
     counts = {row: int((made == row).all(axis=1).sum()) for row, _ in SEEN}
     assert sum(counts.values()) == len(made), "no combination that was never seen"
-    # nodule, the rarest, needs all its images with cardiomegaly, which has enough by them; effusion comes alone and with it, as it was seen.
+    # The nodule, which is the rarest, comes with cardiomegaly, which has enough by that; an effusion comes alone and with it, as seen.
     assert counts == {(0, 0, 0): 40, (1, 0, 0): 20, (1, 1, 0): 20, (0, 1, 0): 0, (0, 1, 1): 40}
     assert made.sum(axis=0).tolist() == [40, 60, 40]
     half = made[: len(made) // 2]
