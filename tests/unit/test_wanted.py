@@ -109,3 +109,16 @@ def test_a_plan_takes_the_place_of_per_class():
         config(plan=[asked], per_class=1)
     with pytest.raises(ValueError, match="asked for and denied at once"):
         config(plan=[asked | {"without": ["nodule"]}])
+
+
+def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
+    reading = Conditions(("effusion", "nodule"), True, (), CHEST.combinations, ("effusion", "left", "small"), 3)
+    found = plan({"text": "Small left effusion.", "without_text": "effusion", "count": 1}, {"count": 1}, conditions=reading)
+    assert found.asked["text"].tolist() == ["small left effusion", ""]
+    assert reading.of(found).text.tolist() == [[3, 2, 1], [0, 0, 0]]
+    assert found.away(reading).text.tolist() == [[1, 0, 0], [0, 0, 0]]
+    for text, why in (("small zebra", "no word 'zebra'"), ("small small small left", "4 words, and training reports had 3")):
+        with pytest.raises(InputError, match=why):
+            plan({"text": text, "count": 1}, conditions=reading)
+    with pytest.raises(InputError, match=r"reads no text: it was trained without train\.text"):
+        plan({"text": "small", "count": 1})
