@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -27,6 +28,7 @@ from pipeline.release.figures import audit_figures, summary
 from pipeline.train import load_denoiser
 from privacy import attributes, audit, copy_report, copy_score, judgements, membership, one_run
 
+PAIRS = "pairs.json"
 ATTRIBUTES = ("sex", "age_band", "site")
 """Columns that an attacker would like to know of a patient."""
 STAND_INS = 150
@@ -34,7 +36,7 @@ STAND_INS = 150
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Search for copies, measure the search's power, attack membership and attributes; writes ``audit.json`` and ``pairs.png``.
+    """Search for copies, measure the search's power, attack membership and attributes; writes ``audit.json`` and the nearest pairs.
 
     What shadow trainings found is taken over where the run has them.
 
@@ -96,7 +98,9 @@ def run(ctx: Context) -> dict[str, Any]:
     )
     standing = count_attempt(ctx)  # before anybody can read what came of it
     write_json(ctx.out / "audit.json", report | dataclasses.asdict(standing))
-    pair_sheet(images, train.images, found, ctx.out / "pairs.png")
+    nearest = nearest_pairs(found)
+    write_json(ctx.out / PAIRS, pair_rows(found, nearest, synthetic.rows["id"], everyone.split("train").rows["id"]))
+    pair_sheet(images, train.images, found, nearest, ctx.out / "pairs.png")
     return summary(audit_figures(report))
 
 
@@ -175,9 +179,28 @@ def _learn(everyone: ImageSet, seed: int) -> Labelled:
     return Labelled.of_classes(np.repeat(images, everyone.images.shape[1], axis=1), labels, patients, len(CLASSES))
 
 
-def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: copy_report.CopyReport, path: Path, pairs: int = 24) -> None:
-    """The least probable pairs as a picture for local eyes: each synthetic image (left) beside the training image it is nearest to."""
-    order = np.lexsort((found.matches.distance, found.p_values))[:pairs]
+def nearest_pairs(found: copy_report.CopyReport, count: int = 24) -> NDArray[np.intp]:
+    """Numbers of the synthetic images that are least probably as near to a training image by chance, the least probable first."""
+    return np.lexsort((found.matches.distance, found.p_values))[:count]
+
+
+def pair_rows(found: copy_report.CopyReport, order: NDArray[np.intp], synthetic: pd.Series, train: pd.Series) -> list[dict[str, Any]]:
+    """Pairs by the ids of their images, for :mod:`pipeline.review`: ``synthetic``, ``training``, ``distance`` (1 − aligned NCC), ``p`` (the
+    probability of an image so near by chance) and ``flagged``."""
+    return [
+        {
+            "synthetic": str(synthetic.iloc[index]),
+            "training": str(train.iloc[found.matches.index[index]]),
+            "distance": float(found.matches.distance[index]),
+            "p": float(found.p_values[index]),
+            "flagged": bool(found.flagged[index]),
+        }
+        for index in order
+    ]
+
+
+def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: copy_report.CopyReport, order: NDArray[np.intp], path: Path) -> None:
+    """Pairs as a picture for local eyes: each synthetic image (left) beside the training image it is nearest to."""
     side = max(96, synthetic.shape[-1])
     columns, margin, caption = 4, 8, 14
     rows = -(-len(order) // columns)

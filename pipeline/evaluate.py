@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation.arms import CONTROL, DEFAULT, FULL, course, train_arms
 from evaluation.classifiers import Classifier, Kind, make_classifier
@@ -64,7 +63,7 @@ def halves(val: Labelled, seed: int) -> tuple[Labelled, Labelled]:
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Write ``evaluation.json``, ``judges.safetensors`` and ``samples.png``; return the headline numbers."""
+    """Write ``evaluation.json`` and ``judges.safetensors``; return the headline numbers."""
     config = ctx.config.evaluate
     runtime.limit_threads()
     runtime.reuse_memory()
@@ -103,7 +102,6 @@ def run(ctx: Context) -> dict[str, Any]:
     found = to_json(result)
     write_json(ctx.out / "evaluation.json", found)
     save_judges(ctx.out / JUDGES, [one.classifier for one in arms[CONTROL]])
-    _samples(ctx.out / "samples.png", splits["audit"], made, work.rng)
     return summary(evaluation_figures(found))
 
 
@@ -119,7 +117,8 @@ class _Work:
     def fidelity(self, learn: Labelled, audit: Labelled, synthetic: Labelled) -> dict[str, Any]:
         """Distances in feature spaces learned from *learn*; a sentence instead where no encoder is fit."""
         ceiling = self.config.classifier_images
-        tasks = [Task(learn.unit, learn.labels, len(self.names), int(self.rng.integers(2**31)), self.choose) for _ in range(self.seeds)]
+        numbers = [int(number) for number in self.rng.integers(2**31, size=self.seeds)]
+        tasks = [Task(learn.unit, learn.labels, len(self.names), number, self.choose, family="encoder") for number in numbers]
         with self.ctx.reporter.progress("encoders", ceiling) as progress:
             trained = train(tasks, kind="small", ceiling=ceiling, device=self.device, progress=progress)
         self.courses["encoder"] = course(trained)
@@ -198,40 +197,3 @@ def load_judges(path: Path, kind: Kind, device: str) -> list[Classifier]:
     if not found:
         raise InputError(damage(path.parent.name, path.name))
     return found
-
-
-def _samples(path: Path, real: ImageSet, made: ImageSet, rng: np.random.Generator, count: int = 10) -> None:
-    """Held-out real images above synthetic ones, class by class."""
-    lines = []
-    for k, name in enumerate(made.classes):
-        for title, images in ((f"{name}, real", real), (f"{name}, synthetic", made)):
-            rows = rng.permutation(np.flatnonzero(images.labels == k))[:count]
-            lines.append((title, images.images[rows]))
-    sheet(path, lines, columns=count)
-
-
-def sheet(path: Path, lines: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, captions: Sequence[Sequence[str]] = ()) -> None:
-    """A PNG of magnified images without interpolation.
-
-    Args:
-        lines: a title and uint8 images ``[n, C, H, W]`` a line; further images than ``columns`` are left out.
-        captions: where given, a text above each image of each line.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.1 * columns + 1.6, (1.3 if captions else 1.1) * max(1, len(lines))), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(max(1, len(lines)), columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.set_frame_on(False)
-    for number, (title, images) in enumerate(lines):
-        axes[number, 0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
-        for column, image in enumerate(images[:columns]):
-            picture = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-            axes[number, column].imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            if captions:
-                axes[number, column].set_title(captions[number][column], fontsize=6)
-    figure.savefig(path)

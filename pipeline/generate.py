@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pipeline import ranks, resume, runtime, tensors
 from pipeline.artifacts import damage, read_object
+from pipeline.compilation import compiled
 from pipeline.conditions import Conditions
 from pipeline.config import GenerateConfig
 from pipeline.context import Context
@@ -34,6 +36,9 @@ from pipeline.wanted import Wanted, wanted
 from pipeline.warm_start import TAKE, began_from, trained_on, weights_file
 
 Replay = Callable[[Condition, Tensor, Condition | None], Tensor]
+WORTH = 4e8
+"""Pixels times steps from which sampling is compiled: some twenty seconds without it on one H100, of which it saves half, for ten that it
+takes. What is asked for decides, never a clock or the ranks, since the last bits of an image hang on it."""
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def make_parts(share: Share, section: GenerateConfig, trained: Path, parts: Path
         average(denoiser, trained, model, section.ema)
     guide = None if section.autoguidance is None else load_guide(section.autoguidance, denoiser, model, device)
     mixture = load_mixture(trained) if starts_on_mixture(section) else None
-    sampling = Sampling(denoiser, model, section, device, guide, mixture)
+    sampling = Sampling(denoiser, model, section, device, guide, mixture, len(asked))
     starts = range(0, len(asked), section.batch)
     for done, number in enumerate(share.places(len(starts)), start=1):
         if _part(parts, starts[number]) is None:
@@ -123,6 +128,7 @@ class Sampling:
         device: where it is.
         guide: the model to lead away from (autoguidance).
         mixture: of the training images, where sampling starts on it (:func:`starts_on_mixture`).
+        count: how many images will be asked for in all, which may be too few to compile for; enough where None.
 
     Raises:
         InputError: as :func:`check_names`.
@@ -136,13 +142,18 @@ class Sampling:
         device: str,
         guide: Denoiser | None = None,
         mixture: Mixture | None = None,
+        count: int | None = None,
     ) -> None:
         self.denoiser, self.section, self.device = denoiser, section, device
         self.mixture = None if mixture is None else mixture.to(device)
         self.conditions = Conditions.of_model(model)
         check_names(section, self.conditions)
-        self.compiled = section.compile and device == "cuda"
-        ready = runtime.compiled if self.compiled else lambda network: network
+        work = math.inf if count is None else section.steps * count * math.prod(denoiser.mean.shape[1:])
+        self.compiled = section.compile and device == "cuda" and work >= WORTH
+
+        def ready(one: Denoiser) -> Callable[..., Any]:
+            return compiled(one, one.network) if self.compiled else one
+
         self.networks = ready(denoiser), None if guide is None else ready(guide)
         self.graphs: dict[tuple[int, bool], Replay] = {}
 
@@ -162,10 +173,14 @@ class Sampling:
         inputs = condition.to(self.device), torch.tensor(seeds).to(self.device), None if away is None else away.to(self.device)
         if not self.compiled:
             return np.asarray(self._sample(*inputs).cpu().numpy())
-        kind = len(condition), away is not None
-        if kind not in self.graphs:
-            self.graphs[kind] = self._captured(*inputs)
-        return np.asarray(self.graphs[kind](*inputs).cpu().numpy())
+        # A last, smaller batch is filled up: nothing is compiled and captured for it alone.
+        led = away is not None
+        size = next((known for known, other in self.graphs if known > len(seeds) and other == led), len(seeds))
+        rows = torch.arange(size, device=self.device) % len(seeds)
+        filled = inputs[0].take(rows), inputs[1][rows], None if inputs[2] is None else inputs[2].take(rows)
+        if (size, led) not in self.graphs:
+            self.graphs[size, led] = self._captured(*filled)
+        return np.asarray(self.graphs[size, led](*filled)[: len(seeds)].cpu().numpy())
 
     def _sample(self, condition: Condition, seeds: Tensor, away: Condition | None) -> Tensor:
         """Work of the device alone, from start to end."""

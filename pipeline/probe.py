@@ -143,6 +143,8 @@ def probe(config: Config, size: Size, done: Callable[[int], None] = lambda _: No
         costs += part()
         done(number)
     made = _made(config, size)
+    shown = 2 * (24 + size.classes * config.review.images)
+    costs.append(Cost("review", 2, costs[-1].memory, shown * (each + ROW)))
     # A release holds each image three times: as PNG, as DICOM and in the archive, none of them compressed.
     costs.append(Cost("release", 4 + made / 250, costs[-1].memory, 3 * made * (each + ROW)))
     return costs

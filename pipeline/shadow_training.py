@@ -39,7 +39,7 @@ class Shadows:
 
     def __init__(self, config: Config, pool: ImageSet, model: dict[str, Any], device: str) -> None:
         assert config.train is not None
-        self.section, self.sampled, self.seed = config.train, config.generate, config.seed
+        self.section, self.sampled, self.seed, self.trainings = config.train, config.generate, config.seed, config.shadows.trainings
         self.pool, self.model, self.device = pool, model, device
         self.conditions = Conditions.of_model(model)
         self.training: Training | None = None
@@ -94,7 +94,7 @@ class Shadows:
         if section.ema is not None:
             use_average(denoiser, self.model, section.ema, self.snapshots)
         if self.sampling is None:
-            self.sampling = Sampling(denoiser, self.model, section, self.device)
+            self.sampling = Sampling(denoiser, self.model, section, self.device, count=len(asked) * max(1, self.trainings))
         if starts_on_mixture(section):
             seed = runtime.derive_seed(self.training.seed, "mixture") % 2**32
             self.sampling.start_on(mixture_of(self.subset, self.conditions, seed))

@@ -35,10 +35,16 @@ from pipeline.stages import BY_NAME, STAGES
 # Reasons for leaving files out that are listed one by one.
 REASONS = 10
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "not judged": "dim"}
+REVIEW = "review/review.html: what a person looks at before images leave, for local eyes only"
+PAIRS = "audit/pairs.png: the nearest pairs, for local eyes only"
 NEXT = {
-    "pass": ("release/report.html: the report to read first", "release/: images, cards and checksums, ready to leave"),
-    "fail": ("release/report.html: why it failed", "audit/pairs.png: the nearest pairs, for local eyes only"),
-    "inconclusive": ("release/report.html: why, and how many images would do", "audit/pairs.png: the nearest pairs, for local eyes only"),
+    "pass": (
+        "release/report.html: the report to read first, with the page to sign",
+        REVIEW,
+        "release/: images, cards and checksums, ready to leave",
+    ),
+    "fail": ("release/report.html: why it failed", REVIEW, PAIRS),
+    "inconclusive": ("release/report.html: why, and how many images would do", REVIEW, PAIRS),
 }
 
 
@@ -186,7 +192,7 @@ def _figures(title: str, read: Callable[[Mapping[str, Any]], list[Judged]], foun
     rows = read(found)
     if not rows:
         return None
-    table = Table(title.lower(), "value (95 % interval)", "n")
+    table = Table(title.lower(), "value (95% interval)", "n")
     table.columns[2].justify = "right"
     for figure in rows:
         table.add_row(escape(figure.name), escape(figure.text), escape(figure.n))
@@ -194,7 +200,7 @@ def _figures(title: str, read: Callable[[Mapping[str, Any]], list[Judged]], foun
 
 
 def _checks(checks: list[Mapping[str, Any]]) -> Table:
-    table = Table("check", "about", "value (95 % interval)", "n", "threshold", "verdict")
+    table = Table("check", "about", "value (95% interval)", "n", "threshold", "verdict")
     for check in checks:
         verdict = str(check.get("verdict"))
         name = str(check.get("name", "")).replace("_", " ")

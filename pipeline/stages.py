@@ -1,6 +1,6 @@
 """The data flow on one screen: each stage, its version, what it reads, and what it writes.
 
-    source ──> ingest ──> train ──> generate ──┬──> shadows ──> audit ───┐
+    source ──> ingest ──> train ──> generate ──┬──> shadows ──> audit ───┬──> review
                  │                             ├──> evaluate ──> stress ─┼──> release
                  └─────────────────────────────┴─────────────────────────┘
 
@@ -30,7 +30,10 @@ from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
 from privacy import limits
 
-UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
+UNIDENTIFIED = {
+    *("path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"),
+    *("model", "against", "contract", "against_contract", "rules", "memory", "seconds"),
+}
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
 
 
@@ -59,7 +62,7 @@ class Stage:
 
 STAGES = (
     Stage("ingest", 9, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
-    Stage("train", 6, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
+    Stage("train", 7, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
         "shadows",
@@ -71,7 +74,13 @@ STAGES = (
         "shadows.json, scores.parquet, exposed.png (local eyes only)",
     ),
     Stage(
-        "audit", 4, ("ingest", "train", "generate", "shadows"), "pipeline.audit:run", False, True, "audit.json, pairs.png (local eyes only)"
+        "audit",
+        5,
+        ("ingest", "train", "generate", "shadows"),
+        "pipeline.audit:run",
+        False,
+        True,
+        "audit.json, pairs.png and pairs.json (local eyes only)",
     ),
     Stage(
         "evaluate",
@@ -80,10 +89,25 @@ STAGES = (
         "pipeline.evaluate:run",
         False,
         True,
-        "evaluation.json, judges.safetensors, samples.png (local eyes only)",
+        "evaluation.json, judges.safetensors",
     ),
     Stage(
-        "stress", 3, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.png (local eyes only)"
+        "stress",
+        4,
+        ("ingest", "generate", "evaluate"),
+        "pipeline.stress:run",
+        False,
+        True,
+        "stress.json, failures.json (local eyes only), model/",
+    ),
+    Stage(
+        "review",
+        1,
+        ("ingest", "generate", "shadows", "audit", "stress"),
+        "pipeline.review:run",
+        False,
+        True,
+        "review.html (local eyes only): what a person looks at before images leave",
     ),
     Stage(
         "release",

@@ -15,6 +15,7 @@ from privacy.copy_report import CopyReport
 from privacy.model import C, Denoiser
 from privacy.repeats import beyond_real
 
+BINS = 24
 MEMBERSHIP_IMAGES = 800
 """Images attacked on each side, at the most."""
 
@@ -108,6 +109,7 @@ def summarise(
             "constants": int(constants.sum()),
             "threshold": found.threshold,
             "smallest_distance": nearest,
+            "distances": _histogram(found),
             "smallest_p": float(found.p_values.min()),
             "leading_run": found.run.length,
             "run_p": found.run.p_value,
@@ -117,3 +119,11 @@ def summarise(
         **({"split_bias": bias.to_dict()} if bias is not None else {}),
         **{name: value for name, value in (further or {}).items() if value},
     }
+
+
+def _histogram(found: CopyReport) -> dict[str, list[float] | list[int]]:
+    """How many synthetic images are how far from the nearest training and the nearest sealed image: counts between ``edges``."""
+    sides = {name: distance for name, distance in (("train", found.matches.distance), ("audit", found.audit_distance)) if len(distance)}
+    edges = np.linspace(0, max(float(distance.max()) for distance in sides.values()) or 1.0, BINS + 1)
+    counts: dict[str, list[int]] = {name: np.histogram(distance, edges)[0].tolist() for name, distance in sides.items()}
+    return {"edges": edges.round(6).tolist(), **counts}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from privacy import bounds, limits
+from privacy import bounds, kinds, limits
 from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, SUBJECTS, judged, label
 
 REPLICATION = "The run is a replication: its splits are its own and not the cohort's, so that it counts as no attempt and is not released."
@@ -249,8 +249,8 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
     open_ = [f"membership from the images ({membership['verdict']})"] if membership["verdict"] != "pass" else []
     open_ += ["what other images of a training patient show"]
     others = (power["others"] or {}) if power["n"] else {}
-    kinds = [f"{name.replace('_', ' ')} ({hits} of {planted} found)" for name, (hits, planted) in others.items()]
-    open_ += [f"copies changed by {', '.join(kinds)}"] if kinds else []
+    found = [f"{kinds.name(kind)} ({hits:,} of {planted:,} found)" for kind, (hits, planted) in others.items()]
+    open_ += [f"copies changed otherwise: {', '.join(found)}"] if found else []
     said = (
         f"Pass: no sign of any copied {unit} was found, by a search that finds planted copies of every required kind"
         if verdict == "pass"

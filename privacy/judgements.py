@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from privacy import bounds, limits
+from privacy import bounds, kinds, limits
 from privacy.limits import FALSE_ALARMS
 
 Numbers = Mapping[str, Any]
@@ -62,12 +62,12 @@ def _copies(x: Numbers) -> tuple[str, str]:
         return "fail", " ".join(evidence)
     if x["high"] > x["threshold"] or x["exposed"] > x["exposed_threshold"]:
         return "inconclusive", bounded
-    return "pass", f"None of {x['images']} synthetic images is nearer to a training image than chance allows. {bounded}"
+    return "pass", f"None of {x['images']:,} synthetic images is nearer to a training image than chance allows. {bounded}"
 
 
 def _repeats(x: Numbers) -> tuple[str, str]:
     known = f", {x['explained']} of them as often as the cohort's own images do," if x["explained"] else ""
-    idle = f"{x['repeats']} of {x['n']} synthetic images repeat another one{known} and {x['constants']} are of one value"
+    idle = f"{x['repeats']:,} of {x['n']:,} synthetic images repeat another one{known} and {x['constants']} are of one value"
     reason = f"{idle}: {x['value']:.2%}, where {x['threshold']:.2%} are allowed."
     return "pass" if x["high"] <= x["threshold"] else "inconclusive", reason
 
@@ -75,7 +75,7 @@ def _repeats(x: Numbers) -> tuple[str, str]:
 def _search_power(x: Numbers) -> tuple[str, str]:
     reason = (
         f"Of every required kind of planted copy the search finds at least {x['low']:.1%}, the worst of them being "
-        f"“{x['worst'].replace('_', ' ')}” ({x['threshold']:.0%} are asked for)."
+        f"“{kinds.name(x['worst'])}” ({x['threshold']:.0%} are asked for)."
     )
     return "pass" if x["low"] >= x["threshold"] else "inconclusive", reason
 
@@ -111,7 +111,7 @@ def _membership(subject: str) -> Callable[[Numbers], tuple[str, str]]:
         found = bounds.widened(x["tpr"]["value"], x["tpr"]["high"], error)
         reason = (
             f"{nothing}: with {x['trainings']} shadow trainings an AUC of at most {area:.3f} ({x['threshold']} allowed) and at most "
-            f"{found:.1%} found at 1 % false alarms ({limits.MAX_MEMBERSHIP_TPR:.0%} allowed), against {x['non_members']} non-members."
+            f"{found:.1%} found at 1% false alarms ({limits.MAX_MEMBERSHIP_TPR:.0%} allowed), against {x['non_members']} non-members."
         )
         strong = x["trainings"] >= limits.MIN_TRAININGS and x["non_members"] >= limits.MIN_HOLDOUT
         clear = strong and area <= x["threshold"] and found <= limits.MAX_MEMBERSHIP_TPR
@@ -134,7 +134,7 @@ def _evidence(subject: str, x: Numbers) -> list[str]:
     area = "tells training images from others with an AUC of {:.3f}, at least {:.3f}"
     if x["trainings"]:
         told("An attack with shadow trainings", x, FALSE_ALARMS[f"{subject}_auc"], x["threshold"], area)
-        what = "finds {:.1%} of the members at 1 % false alarms, at least {:.1%}"
+        what = "finds {:.1%} of the members at 1% false alarms, at least {:.1%}"
         told("An attack with shadow trainings", x["tpr"], FALSE_ALARMS[f"{subject}_tpr"], limits.MAX_MEMBERSHIP_TPR, what)
     if x["loss"] is not None:
         told("The loss alone", x["loss"], FALSE_ALARMS["loss_auc"], x["threshold"], area)
@@ -190,8 +190,8 @@ def _recalls(x: Numbers) -> bool:
         if not all(_LABEL.fullmatch(name) and _hits(pair) for name, pair in table.items()):
             return False
     asked = set(limits.required_kinds(pixels))
-    kinds, rest = ({name.partition(" ")[0] for name in table} for table in (x["required"], x["others"]))
-    fits = kinds == asked and not rest & asked and x["worst"] in x["required"]
+    named, rest = ({name.partition(" ")[0] for name in table} for table in (x["required"], x["others"]))
+    fits = named == asked and not rest & asked and x["worst"] in x["required"]
     return bool(fits and x["high"] is None and x["threshold"] == limits.MIN_RECALL)
 
 

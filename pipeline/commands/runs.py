@@ -34,7 +34,7 @@ def run(
     redo: Annotated[bool, typer.Option("--redo", help="Replace finished stages that the configuration no longer fits.")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Go on where the cohort is too small to pass the gate.")] = False,
 ) -> None:
-    """Run every stage that is not up to date: ingest, train, generate, shadows (if asked for), audit, evaluate, stress, release."""
+    """Run every stage that is not up to date: ingest, train, generate, shadows (if asked for), audit, evaluate, stress, review, release."""
     if is_data(config):
         file, made = beginning(config)
         config = str(file)

@@ -6,6 +6,7 @@ from pipeline.config.generate import Asked, GenerateConfig
 from pipeline.config.ingest import IngestConfig, QueryConfig
 from pipeline.config.load import config_of, load_config, shipped
 from pipeline.config.release import ReleaseConfig
+from pipeline.config.review import ReviewConfig
 from pipeline.config.run import Config
 from pipeline.config.shadows import ShadowsConfig
 from pipeline.config.stress import StressConfig
@@ -20,6 +21,7 @@ __all__ = [
     "IngestConfig",
     "QueryConfig",
     "ReleaseConfig",
+    "ReviewConfig",
     "ShadowsConfig",
     "StressConfig",
     "TrainConfig",

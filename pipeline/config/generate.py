@@ -81,7 +81,7 @@ class GenerateConfig(Section):
     batch: Batch = 100
     """Images generated together; no image depends on it beyond floating-point rounding."""
     compile: bool = False
-    """On a GPU: compile the network and replay the sampling of a batch as one CUDA graph (worth it for many batches)."""
+    """On a GPU: compile the network and replay the sampling of a batch as one CUDA graph, where enough images are asked for."""
 
     def images(self, classes: int, several: bool) -> int | None:
         """How many images are made for so many classes; None where it hangs on which findings the training images have together."""

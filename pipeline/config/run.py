@@ -11,6 +11,7 @@ from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.generate import GenerateConfig
 from pipeline.config.ingest import IngestConfig
 from pipeline.config.release import ReleaseConfig
+from pipeline.config.review import ReviewConfig
 from pipeline.config.section import Section
 from pipeline.config.shadows import ShadowsConfig
 from pipeline.config.stress import StressConfig
@@ -34,6 +35,7 @@ class Config(Section):
     audit: AuditConfig = AuditConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     stress: StressConfig = StressConfig()
+    review: ReviewConfig = ReviewConfig()
     release: ReleaseConfig = ReleaseConfig()
 
     @property

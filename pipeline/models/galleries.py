@@ -18,16 +18,25 @@ from pipeline.models.stress import Found
 if TYPE_CHECKING:
     import pandas as pd
 
-FAILURES, SHIFTED, ANSWERS, DRAWS = FILES = ("failures.png", "shifts.png", "answers.npz", "draws.parquet")
+FAILURES, SHIFTED, ANSWERS, DRAWS, SYNTHETIC, PAIRS = FILES = (
+    "failures.png",
+    "shifts.png",
+    "answers.npz",
+    "draws.parquet",
+    "synthetic.parquet",
+    "counterfactuals.png",
+)
 SIDE = 160
 SHOWN = 8
 HARMFUL = 3
 
 
 def write(out: Path, found: Found) -> None:
-    """Write ``failures.png``, ``shifts.png``, ``answers.npz`` (probabilities, labels and conditions) and ``draws.parquet``."""
-    from pipeline.evaluate import sheet
+    """Write :data:`FILES`, as far as there is something for them.
 
+    ``answers.npz`` holds probabilities, labels and conditions, ``synthetic.parquet`` a row for each synthetic case: kind, label, what the
+    judges say of it, whether it was asked, and what the model named.
+    """
     lines, captions = _failures(found)
     if lines:
         sheet(out / FAILURES, lines, SHOWN, captions)
@@ -35,10 +44,42 @@ def write(out: Path, found: Found) -> None:
         case = _images(found, [0])[0]
         sheet(out / SHIFTED, [(name, _severities(case, found.seen.seeds[0], name)) for name in found.shifts], 1 + len(SEVERITIES))
         _draws(found).to_parquet(out / DRAWS, index=False)
+    if found.made is not None:
+        found.made.cases.to_parquet(out / SYNTHETIC, index=False)
+        if found.made.pairs:
+            tiles = [(title, np.stack([_tile(image / np.float32(255)) for image in images])) for title, images in found.made.pairs]
+            sheet(out / PAIRS, tiles, SHOWN)
     conditions = list(found.answers.shifted)
     p = [found.answers.clean, *found.answers.shifted.values()]
     names = np.array(["", *(f"{name} {severity}" for name, severity in conditions)])
     np.savez(out / ANSWERS, probabilities=np.stack(p).astype(np.float32), labels=found.test.labels, conditions=names)
+
+
+def sheet(path: Path, lines: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, captions: Sequence[Sequence[str]] = ()) -> None:
+    """A PNG of magnified images without interpolation.
+
+    Args:
+        lines: a title and uint8 images ``[n, C, H, W]`` a line; further images than ``columns`` are left out.
+        captions: where given, a text above each image of each line.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.1 * columns + 1.6, (1.3 if captions else 1.1) * max(1, len(lines))), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(max(1, len(lines)), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_frame_on(False)
+    for number, (title, images) in enumerate(lines):
+        axes[number, 0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
+        for column, image in enumerate(images[:columns]):
+            picture = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+            axes[number, column].imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            if captions:
+                axes[number, column].set_title(captions[number][column], fontsize=6)
+    figure.savefig(path)
 
 
 def _draws(found: Found) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from pipeline.provenance import OTHER, plain_version
 from pipeline.release.figures import evaluation_figures, sentences, stress_figures, train_figures
 from pipeline.release.making import architecture, how_made, sampling, training
 from pipeline.release.results import Results, counted, dig, interval, limitations, number, planted, planted_copies, standing
-from pipeline.release.words import title
+from pipeline.release.words import setting, title
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -220,6 +220,16 @@ def _markdown(name: str) -> jinja2.Template:
     environment = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"line": _line, "number": number, "interval": interval, "title": title}
     return environment.from_string(template(name))
+
+
+@functools.cache
+def html_template(name: str) -> jinja2.Template:
+    """A page of the package ``data_cards``: what it quotes is escaped, and what is missing is left out."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
+    )
+    environment.filters |= {"number": number, "interval": interval, "title": title, "setting": setting}
+    return environment.get_template(name)
 
 
 def template(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The curve of a training: the denoising loss on training and on unseen images by length, and the length that was kept."""
+"""Curves of a report: the denoising loss on training and on unseen images by length and by noise, and the distances of the copy search."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pipeline.release.results import dig, number
 
 MOST = 100
 """Moments that are drawn, the last among them: more are finer than a line is wide, and a report has no room for thousands."""
+SIDES = (("training images", "synthetic"), ("unseen images", "realsynthetic"))
+"""Name and colour's name of the two sides that are compared."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Curve:
     Attributes:
         lines: by name and colour's name, the points.
         across, up: labelled positions on either axis.
-        chosen: where the kept length stands.
+        chosen: where a dashed line stands, such as the kept length; None without one.
     """
 
     lines: tuple[tuple[str, str, tuple[tuple[float, float], ...]], ...]
@@ -48,13 +50,57 @@ def training_curve(recipe: Mapping[str, Any]) -> Curve | None:
 
     lines = tuple(
         (name, tone, tuple((x(length), loss / ticks[-1]) for length, loss in zip(lengths, sides[side])))
-        for name, tone, side in (("training images", "synthetic", "train"), ("unseen images", "realsynthetic", "val"))
+        for (name, tone), side in zip(SIDES, ("train", "val"))
     )
     middle = lengths[len(lengths) // 2]
     across = tuple((x(length), number(length)) for length in dict.fromkeys((lengths[0], middle, lengths[-1])))
     chosen = dig(recipe, "chosen.images")
     shown = x(chosen) if _positive(chosen) and lengths[0] <= chosen <= lengths[-1] else None
-    return Curve(lines, across, tuple((tick / ticks[-1], f"{tick:g}") for tick in ticks), shown)
+    return Curve(lines, across, _labelled(ticks), shown)
+
+
+def noise_curve(model: Mapping[str, Any]) -> Curve | None:
+    """The loss of a ``model.json`` on both sides by level of noise, on a logarithmic axis; None where it was not measured."""
+    levels, *sides = (dig(model, f"validation.{key}") for key in ("levels", "train", "val"))
+    if any(not isinstance(each, list) or len(each) < 2 or not all(map(_positive, each)) for each in (levels, *sides)):
+        return None
+    ends = math.log(levels[0]), math.log(levels[-1])
+    places = [(math.log(level) - ends[0]) / (ends[1] - ends[0]) for level in levels]
+    ticks = round_ticks(0.0, max(map(max, sides)))
+    lines = tuple((name, tone, tuple((x, y / ticks[-1]) for x, y in zip(places, side))) for (name, tone), side in zip(SIDES, sides))
+    return Curve(lines, tuple((x, number(level)) for x, level in zip(places, levels)), _labelled(ticks), None)
+
+
+def distance_curve(audit: Mapping[str, Any]) -> Curve | None:
+    """How far synthetic images are from the nearest training and the nearest sealed image, as shares of them in equal steps of distance.
+
+    The dashed line is the distance below which an image is flagged. None where nothing was counted.
+    """
+    edges = dig(audit, "copies.distances.edges")
+    if not isinstance(edges, list) or len(edges) < 2 or not edges[-1] > edges[0]:
+        return None
+    counts = {name: dig(audit, f"copies.distances.{side}") for side, name in (("train", "training"), ("audit", "sealed"))}
+    shares = {name: [count / max(sum(side), 1) for count in side] for name, side in counts.items() if isinstance(side, list) and any(side)}
+    if not shares:
+        return None
+    up, across = round_ticks(0.0, max(map(max, shares.values()))), round_ticks(edges[0], edges[-1])
+    width = across[-1] - across[0]
+    lines = tuple(
+        (
+            f"to the nearest {name} image",
+            tone,
+            tuple(((edge - across[0]) / width, share / up[-1]) for k, share in enumerate(side) for edge in edges[k : k + 2]),
+        )
+        for (name, side), (_, tone) in zip(shares.items(), SIDES)
+    )
+    threshold = dig(audit, "copies.threshold")
+    chosen = (threshold - across[0]) / width if isinstance(threshold, float) and across[0] <= threshold <= across[-1] else None
+    return Curve(lines, tuple(((tick - across[0]) / width, f"{tick:g}") for tick in across), _labelled(up), chosen)
+
+
+def _labelled(ticks: Sequence[float]) -> tuple[tuple[float, str], ...]:
+    """Ticks of an axis that begins at 0 and ends with the last of them."""
+    return tuple((tick / ticks[-1], f"{tick:g}") for tick in ticks)
 
 
 def round_ticks(low: float, high: float) -> tuple[float, ...]:

@@ -94,12 +94,12 @@ def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
         *(Judged("weakest_recall", f"worst recall of a required kind of copies ({planted(row)})", row["recall"]) for row in required),
         *(Judged("uncertified_recall", f"worst recall of copies not certified ({planted(row)})", row["recall"]) for row in others),
         Judged("membership_auc", "membership attack on the weights, AUC", dig(audit, "membership.auc")),
-        Judged("membership_tpr", "members found at 1 % false alarms", dig(audit, "membership.tpr_at_1pct_fpr")),
+        Judged("membership_tpr", "members found at 1% false alarms", dig(audit, "membership.tpr_at_1pct_fpr")),
         Judged("membership_control", "its control without the weights, AUC", dig(audit, "membership.control_auc")),
         *(
             Judged(f"{subject}_shadows_{key}", f"shadow trainings against the {subject}, {name}", dig(audit, f"shadows.{subject}.{path}"))
             for subject in ("images", "weights")
-            for key, name, path in (("auc", "AUC", "auc"), ("tpr", "members found at 1 % false alarms", "tpr_at_1pct_fpr"))
+            for key, name, path in (("auc", "AUC", "auc"), ("tpr", "members found at 1% false alarms", "tpr_at_1pct_fpr"))
         ),
         *(
             Judged(f"{subject}_epsilon", f"ε that one run of the {subject} shows, at least", dig(audit, f"one_run.{subject}.epsilon_low"))
@@ -119,8 +119,8 @@ def shadow_figures(shadows: Mapping[str, Any]) -> list[Judged]:
         worst = dig(shadows, f"{key}.worst.name")
         figures += [
             Judged(f"{key}_auc", f"membership by {by} with shadow trainings, AUC", dig(shadows, f"{key}.auc")),
-            Judged(f"{key}_tpr", f"members found by {by} at 1 % false alarms", dig(shadows, f"{key}.tpr_at_1pct_fpr")),
-            Judged(f"{key}_tpr_rare", f"members found by {by} at .1 % false alarms", dig(shadows, f"{key}.tpr_at_01pct_fpr")),
+            Judged(f"{key}_tpr", f"members found by {by} at 1% false alarms", dig(shadows, f"{key}.tpr_at_1pct_fpr")),
+            Judged(f"{key}_tpr_rare", f"members found by {by} at 0.1% false alarms", dig(shadows, f"{key}.tpr_at_01pct_fpr")),
             Judged(f"{key}_worst", f"membership by {by}, worst group ({worst}), AUC", dig(shadows, f"{key}.worst.auc")),
             Judged(f"{key}_power", f"the same attack by {by} on the shadows themselves, AUC", dig(shadows, f"control.{key}.auc")),
         ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.release.results import counted, dig, number
+from privacy import kinds
 
 HEADLINES = {
     "pass": "These images may leave",
@@ -63,7 +65,7 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
             kind, (hits, planted) = min(others.items(), key=lambda item: item[1][0] / max(item[1][1], 1))
             found.append(
                 f"Copies changed in other ways than the required ones: {counted(len(others), 'kind')} of them were tried, and the search "
-                f"finds fewest of “{kind.replace('_', ' ')}”, {hits:,} of {planted:,}."
+                f"finds fewest of “{kinds.name(kind)}”, {hits:,} of {planted:,}."
             )
         found.append("What other images of a training patient than those trained on, or images of relatives, would show.")
     if gate.get("unit") == "image":
@@ -72,6 +74,39 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
         "That an image shows its finding, or looks real to a radiologist: fidelity and utility are measured below, and judge nothing."
     )
     return found
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What whoever signs a release puts a name to.
+
+    Attributes:
+        verdict: how it was reached, as the rest of a sentence.
+        what: the images.
+        statements: what the signer says to have done.
+    """
+
+    verdict: str
+    what: str
+    statements: tuple[str, ...]
+
+
+def signed(gate: Mapping[str, Any], sizes: Any) -> Signed:
+    """What is signed where the images passed."""
+    unit, count = str(gate.get("unit")), dig(sizes, "synthetic")
+    images = counted(count, "synthetic image") if isinstance(count, int) else "the synthetic images"
+    weights = dig(gate, "weights.verdict")
+    kept = "the model's weights may leave too" if weights == "pass" else "the model's weights stay with the patients' data"
+    return Signed(
+        f"by version {number(gate.get('gate_version'))} of the gate, by {unit}, attempt {number(gate.get('attempt'))} on this cohort",
+        f"{images}, with rows and cards" + ("" if weights == "not judged" else f"; {kept}"),
+        (
+            "I have looked at review.html of the run, and saw no image, text or mark that tells who a patient is.",
+            "I have read what the verdict does not certify, and accept it for whoever receives the images.",
+            "synthcohort verify found nothing wrong with this release, and its digests are those above.",
+            "Licence, contact and intended uses on the data card are right.",
+        ),
+    )
 
 
 def percent(value: Any) -> str:

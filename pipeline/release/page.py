@@ -27,7 +27,7 @@ _TEXT = "text"
 # Words between single spaces: with the space among the alternatives there are as many ways to split a word as it has letters, to a power.
 _CLASS_WORD = (
     r"(?:pass|fail|inconclusive|not judged|banner|badge|top|facts|tiles?|name|value|note|lead|scroll|checks|label|n|dense|heat|h[0-7]"
-    r"|plot|tick|bar|whisker|legend|tone-[a-z]{1,20}|class|columns)"
+    r"|plot|tick|bar|whisker|legend|tone-[a-z]{1,20}|class|columns|sign|boxes|lines)"
 )
 _CLASS = rf"(?:{_CLASS_WORD}(?: {{1,3}}{_CLASS_WORD}){{0,5}})? {{0,3}}"
 _PICTURE = "picture"
@@ -35,8 +35,8 @@ _PICTURE = "picture"
 _NONE: Mapping[str, str] = {}
 ELEMENTS: Mapping[str, Mapping[str, str]] = {
     **dict.fromkeys(("head", "title", "body", "main", "header", "h1", "h2", "h3", "b", "i", "code", "small", "footer"), _NONE),
-    **dict.fromkeys(("ul", "li", "dl", "dt", "dd", "thead", "tr"), _NONE),
-    **{name: {"class": _CLASS} for name in ("section", "p", "span", "table", "td", "th", "g")},
+    **dict.fromkeys(("li", "dl", "dt", "dd", "thead", "tr"), _NONE),
+    **{name: {"class": _CLASS} for name in ("section", "p", "ul", "span", "table", "td", "th", "g")},
     "div": {"class": _CLASS, "tabindex": "0", "role": "region", "aria-label": _TEXT},
     "html": {"lang": "en"},
     "meta": {"charset": "utf-8", "name": "viewport", "content": "width=device-width, initial-scale=1"},

@@ -8,54 +8,16 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
 from pipeline.release import meaning
-from pipeline.release.cards import actions, software_version, template
-from pipeline.release.curve import round_ticks, training_curve
+from pipeline.release.cards import actions, html_template, software_version
+from pipeline.release.curve import distance_curve, noise_curve, training_curve
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, recipe_figures, sentences, stress_figures, train_figures
 from pipeline.release.making import how_made
-from pipeline.release.results import Results, dig, interval, limitations, number, planted, planted_copies, required_kinds, standing
+from pipeline.release.plots import change_plot, label_plot, legend, power_plot, subgroup_plot
+from pipeline.release.results import Results, dig, interval, limitations, number, planted_copies, required_kinds, standing
 from pipeline.release.words import glossary, title
-
-PLOTTED = ("real", "real+augmentation", "synthetic", "real+synthetic")
-"""Arms that are drawn; the table has all."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a dot-and-whisker plot; ``tone`` is its colour's name, an empty label continues the group above."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    tone: str = "synthetic"
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Dots with their intervals on one axis, drawn by the template as SVG.
-
-    Attributes:
-        rows: the lines, top to bottom.
-        low, high: ends of the axis, in the values' unit.
-        ticks: labelled positions.
-        reference: where a dashed line stands (chance, no difference), or None.
-    """
-
-    rows: tuple[Row, ...]
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-    reference: float | None = None
-
-    def x(self, value: float) -> float:
-        """Position on the axis, 0..1, clipped to its ends."""
-        return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
 def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> str:
@@ -70,11 +32,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
     found = results.evaluation.get("utility")
     compared = found if isinstance(found, Mapping) and "unfit" not in found else {}
     images = {name: [base64.b64encode(png).decode() for png in pictures] for name, pictures in samples.items()} if passed else {}
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
-    )
-    environment.filters |= {"number": number, "interval": interval, "title": title}
-    return environment.get_template("report.html.j2").render(
+    return html_template("report.html.j2").render(
         r=results,
         verdict=verdict,
         headline=meaning.HEADLINES.get(verdict, "No verdict"),
@@ -82,6 +40,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         weights=None if results.config.foreign else meaning.WEIGHTS.get(str(dig(results.gate, "weights.verdict"))),
         certified=meaning.certified(results.gate),
         not_certified=meaning.not_certified(results.gate),
+        signed=meaning.signed(results.gate, results.audit.get("n")),
         facts=meaning.facts(results.gate, results.audit.get("n")),
         glossary=glossary(required_kinds(results.audit)),
         arms_names=ARMS,
@@ -92,10 +51,12 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         one_run=list(measures(results.audit.get("one_run"))),
         attributes=list(measures(results.audit.get("attributes"))),
         copies=list(measures(results.audit.get("copies"))),
+        distances=distance_curve(results.audit),
         fidelity=list(against_floor(results.evaluation.get("fidelity"))),
         fidelity_classes=class_table(dig(results.evaluation, "fidelity.per_class")),
         label_fidelity=label_plot(results.evaluation.get("label_fidelity"), reference=_chance(results)),
-        utility=utility_plot(compared),
+        utility=change_plot(compared),
+        legend=legend(compared),
         arms=arm_table(compared),
         by_class=sensitivity_table(compared),
         changes=sentences(results.evaluation),
@@ -106,8 +67,11 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         worst=worst_drops(results.stress),
         prevalence=prevalence_table(results.stress.get("prevalence")),
         splits=source_splits(results.cohort),
+        balance=balance(results),
+        mute=mute(results.evaluation),
         samples=images,
         training=training_curve(results.recipe),
+        noise=noise_curve(results.model),
         recipe=recipe_figures(results.recipe),
         how_made=how_made(results),
         actions=actions(results),
@@ -124,6 +88,23 @@ def source_splits(cohort: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for name, counts in (cohort.get("counts") or {}).items()
         if isinstance(counts, Mapping)
     ]
+
+
+def balance(results: Results) -> list[tuple[str, str, str]]:
+    """Each class as (name, real images for training, synthetic images). Real ones to the nearest ten: no small group is described."""
+    counts, made = dig(results.cohort, "counts.train"), results.config.generate.per_class
+    if not isinstance(counts, Mapping) or made is None:
+        return []
+    return [(str(name), "fewer than 11" if count < 11 else f"about {round(count, -1):,}", number(made)) for name, count in counts.items()]
+
+
+def mute(evaluation: Mapping[str, Any]) -> list[str]:
+    """Classes whose label fidelity no classifier could tell, with the reason, a sentence for all of which it is true."""
+    named: dict[str, list[str]] = {}
+    for name, fact in (dig(evaluation, "label_fidelity.per_class") or {}).items():
+        if isinstance(fact, Mapping) and "unfit" in fact:
+            named.setdefault(str(fact["unfit"]), []).append(str(name))
+    return [f"{', '.join(names)}: not measured, the classifier {reason}." for reason, names in named.items()]
 
 
 def tiles(results: Results) -> list[tuple[str, str, str]]:
@@ -230,7 +211,7 @@ def against_floor(fidelity: Any, prefix: str = "") -> Iterator[tuple[str, str, s
     A judge that is unfit, or was not there, has its reason instead.
     """
     for key, value in fidelity.items() if isinstance(fidelity, Mapping) else ():
-        if key == "per_class" or not isinstance(value, Mapping):
+        if key in ("per_class", "encoder") or not isinstance(value, Mapping):
             continue
         name = f"{prefix} · {key}" if prefix else str(key)
         if "synthetic" in value:
@@ -239,7 +220,7 @@ def against_floor(fidelity: Any, prefix: str = "") -> Iterator[tuple[str, str, s
             yield from against_floor(value.get("judges"), name)
         elif reason := value.get("unfit") or value.get("skipped"):
             yield name, str(reason), "–", "–"
-        elif key != "encoder":
+        else:
             yield from against_floor(value, name)
 
 
@@ -255,12 +236,6 @@ def class_table(per_class: Any) -> dict[str, Any]:
     }
 
 
-def subgroup_plot(subgroups: Any) -> Plot | None:
-    """AUC within every subgroup, such as each site."""
-    groups = {column: values for column, values in (subgroups or {}).items() if isinstance(values, Mapping)}
-    return whiskers({f"{title(column)} {value}": dig(facts, "auc") for column, values in groups.items() for value, facts in values.items()})
-
-
 def prevalence_table(prevalence: Any) -> dict[str, Any]:
     """Positive predictive value at changed prevalence: ``{"factors": [...], "rows": {class: [(ppv, prevalence), ...]}}``."""
     lines = {str(name): [line for line in steps if isinstance(line, Mapping)] for name, steps in (prevalence or {}).items()}
@@ -270,46 +245,6 @@ def prevalence_table(prevalence: Any) -> dict[str, Any]:
         by_factor = {line.get("factor"): (interval(line.get("ppv")), number(line.get("prevalence"), 2)) for line in steps}
         rows[name] = [by_factor.get(factor, ("–", "–")) for factor in factors]
     return {"factors": factors, "rows": rows}
-
-
-def power_plot(power: Any) -> Plot | None:
-    """Recall of the planted copies by transformation, on 0..1."""
-    rows = {planted(row): row.get("recall") for row in power or [] if isinstance(row, Mapping)}
-    return whiskers(rows, axis=(0.0, 1.0))
-
-
-def utility_plot(utility: Any) -> Plot | None:
-    """AUC on real test images for each class and training arm, the mean over classes first."""
-    found = dig(utility, "arms") or {}
-    arms = {arm: found[arm] for arm in PLOTTED if isinstance(found.get(arm), Mapping)}
-    groups = {"all classes": {arm: facts.get("auc") for arm, facts in arms.items()}}
-    for arm, facts in arms.items():
-        for name, measure in (facts.get("per_class") or {}).items():
-            groups.setdefault(str(name), {})[arm] = dig(measure, "auc")
-    rows: list[Row] = []
-    for name, group in groups.items():
-        measured = [_row("", measure, arm) for arm, measure in group.items()]
-        drawn = [row for row in measured if row is not None]
-        rows += [Row(name if index == 0 else "", row.value, row.low, row.high, row.tone) for index, row in enumerate(drawn)]
-    return _plot(rows, reference=None) if rows else None
-
-
-def label_plot(label_fidelity: Any, *, reference: float | None) -> Plot | None:
-    """Share of the synthetic images of each class that are named right, and of the real test images below it."""
-    pairs = [
-        row
-        for name, measure in (dig(label_fidelity, "per_class") or {}).items()
-        for row in (_row(str(name), measure), _row("", (dig(label_fidelity, "real") or {}).get(name), "real"))
-        if row is not None and isinstance(dig(measure, "value"), float | int)
-    ]
-    return _plot(pairs, reference=reference) if pairs else None
-
-
-def whiskers(named: Any, *, reference: float | None = None, axis: tuple[float, float] | None = None) -> Plot | None:
-    """A plot of named measures; None where nothing can be drawn."""
-    found = [_row(title(str(name)), measure) for name, measure in (named or {}).items()]
-    rows = [row for row in found if row is not None]
-    return _plot(rows, reference=reference, axis=axis) if rows else None
 
 
 def heat_table(stress: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,20 +271,6 @@ def _heat(clean: Any, value: Any) -> int:
     if not isinstance(clean, float | int) or not isinstance(value, float | int):
         return 0
     return int(min(max((clean - value) / 0.05, 0), 7))
-
-
-def _row(label: str, measure: Any, tone: str = "synthetic") -> Row | None:
-    if not isinstance(value := dig(measure, "value"), float | int):
-        return None
-    low, high = (bound if isinstance(bound := dig(measure, end), float | int) else value for end in ("low", "high"))
-    return Row(label, float(value), float(low), float(high), re.sub(r"[^a-z]", "", tone))
-
-
-def _plot(rows: Sequence[Row], reference: float | None, axis: tuple[float, float] | None = None) -> Plot:
-    """Choose the axis: as given, or round ends around all rows and the reference, with about five ticks."""
-    ends = [reference] if reference is not None else []
-    ticks = round_ticks(*(axis or (min([row.low for row in rows] + ends), max([row.high for row in rows] + ends))))
-    return Plot(tuple(rows), ticks[0], ticks[-1], ticks, reference)
 
 
 def _chance(results: Results) -> float | None:

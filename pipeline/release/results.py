@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json
 from pipeline.config import Config
-from privacy import limits
+from privacy import kinds, limits
 
 FILES = {
     "cohort": ("ingest", "cohort.json"),
@@ -22,6 +22,8 @@ FILES = {
     "evaluation": ("evaluate", "evaluation.json"),
     "stress": ("stress", "stress.json"),
 }
+FEW = 5
+"""Kinds of copies that a limitation names; the table of the search's power has all."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ def counted(count: int, noun: str, several: str = "") -> str:
 def interval(measure: Any) -> str:
     """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
 
+    ``value (at least low)`` or ``(at most high)`` of one that is bounded on one side alone.
+
     ``value (spread low to high)`` of one with a ``spread`` over repeats, which is no confidence interval; the reason why one is ``unfit``.
     Figures get three decimals, and as many more as the largest of them needs to show two significant digits: the same wherever they stand.
     """
@@ -136,16 +140,18 @@ def interval(measure: Any) -> str:
     if len(finite) < 2:
         return number(figures[0])
     places = _places(max(finite))
-    value, low, high = (
+    value, least, most = (
         "–" if figure is None else f"{round(figure, places) + 0.0:,.{0 if figure in (0, 1) else places}f}" for figure in figures
     )
-    return f"{value} ({'spread ' if 'spread' in measure else ''}{low} to {high})".replace("-", "−")
+    if low is None or high is None:
+        return f"{value} ({f'at most {most}' if low is None else f'at least {least}'})".replace("-", "−")
+    return f"{value} ({'spread ' if 'spread' in measure else ''}{least} to {most})".replace("-", "−")
 
 
 def planted(row: Mapping[str, Any]) -> str:
     """What was done to planted copies of one kind, as words."""
     strength = row.get("strength")
-    return str(row.get("kind")).replace("_", " ") + (f" {number(strength)}" if isinstance(strength, int | float) else "")
+    return kinds.name(f"{row.get('kind')} {strength:g}" if isinstance(strength, int | float) else str(row.get("kind")))
 
 
 def required_kinds(audit: Mapping[str, Any]) -> tuple[str, ...]:
@@ -191,8 +197,9 @@ def limitations(results: Results) -> list[str]:
         if row["recall"]["low"] < limits.MIN_RECALL
     ]
     if others:
-        recalls = ", ".join(f"“{planted(row)}” {interval(row['recall'])}" for row in others)
-        found.append(f"No verdict certifies copies that were changed in other ways, of which the search finds: {recalls}.")
+        worst = ", ".join(f"“{planted(row)}” {interval(row['recall'])}" for row in others[:FEW])
+        rest = f"; and {counted(len(others) - FEW, 'other kind')} more often" if len(others) > FEW else ""
+        found.append(f"No verdict certifies copies that were changed in other ways, of which the search finds: {worst}{rest}.")
     realism = dig(results.evaluation, "fidelity.two_sample.synthetic")
     if isinstance(low := dig(results.evaluation, "fidelity.two_sample.difference.low"), float | int) and low > 0:
         floor = interval(dig(results.evaluation, "fidelity.two_sample.floor"))

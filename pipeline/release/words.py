@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from privacy import kinds
 
 NAMES = {
     "copies": "Copies",
@@ -14,8 +17,8 @@ NAMES = {
     "holdout": "Sealed patients",
     "split_bias": "Difference of the sides by themselves",
     "auc": "AUC",
-    "tpr_at_1pct_fpr": "Members found at 1 % false alarms",
-    "tpr_at_01pct_fpr": "Members found at 0.1 % false alarms",
+    "tpr_at_1pct_fpr": "Members found at 1% false alarms",
+    "tpr_at_01pct_fpr": "Members found at 0.1% false alarms",
     "control_auc": "AUC of the control (no model)",
     "by_sigma": "AUC at noise level",
     "frechet": "Fréchet distance",
@@ -35,7 +38,15 @@ NAMES = {
     "values": "Values that it can take",
     "train": "Training images",
     "audit": "Sealed images",
+    "members": "Members",
     "worst": "Worst group",
+    "explained": "Repeats that the cohort's own explain",
+    "repeats_real": "Repeats among the sealed images",
+    "cnn": "Small network",
+    "plain": "Plain features",
+    "imagenet": "ImageNet features",
+    "small": "Small residual network",
+    "resnet18": "ResNet-18",
     "non_members": "Non-members",
     "prdc": "",
     "precision": "Precision",
@@ -51,7 +62,7 @@ GLOSSARY = {
     "ε (epsilon)": "the strength of a privacy guarantee: what is shown is a lower bound, so that a small value certifies nothing.",
     "Familywise": "a false alarm anywhere among all images, or all comparisons of a table, has the stated probability, not one for each.",
     "Floor": "what real images that the generator never saw reach against each other: no generator can be expected to do better.",
-    "Interval": "the range in brackets: 95 % of such ranges hold the true value. A spread over repeats says less, and is named so.",
+    "Interval": "the range in brackets: 95% of such ranges hold the true value. A spread over repeats says less, and is named so.",
     "Leading run": "how many synthetic images, the most similar ones first, lie nearest to a training patient before the first one lies "
     "nearest to a sealed one: of a generator that copies nobody, a short one is expected.",
     "Planted copy": "a training image, changed in a known way and hidden among the synthetic ones, to measure whether the search finds it.",
@@ -61,13 +72,27 @@ GLOSSARY = {
 }
 
 
+def setting(value: Any) -> str:
+    """The value of a setting as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {setting(one)}" for key, one in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting, value)) or "–"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return "–" if value is None or value == "" else str(value)
+
+
 def glossary(required: Iterable[str]) -> dict[str, str]:
     """What the report's terms mean where the verdict rests on these kinds of planted copies."""
-    kinds = ", ".join(kind.replace("_", " ") for kind in required)
-    return {term: meaning.format(required=kinds) for term, meaning in GLOSSARY.items()}
+    names = ", ".join(map(kinds.name, required))
+    return {term: meaning.format(required=names) for term, meaning in GLOSSARY.items()}
 
 
 def title(key: str) -> str:
     """A key of the results, or a path of keys, as words."""
     names = [name for part in str(key).split(" · ") if (name := NAMES.get(part, part.replace("_", " ")))]
+    names[:1] = [name[:1].upper() + name[1:] for name in names[:1]]
     return " · ".join([*names[:1], *(name if name[1:2].isupper() or name[:1] in "ε" else name[0].lower() + name[1:] for name in names[1:])])

@@ -84,8 +84,9 @@ def configuration(options: argparse.Namespace, extra: Sequence[str] = ()) -> Con
 
 def load_sets(config: Config) -> dict[str, ImageSet]:
     """The four splits, through the pipeline's own ingest."""
-    # Each seed has splits of its own, and nothing of them stays.
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}/cohorts"):
+    # Each seed has splits of its own, and nothing of them stays; in other processes they are the same, which they are under one key.
+    own = {"SYNTHCOHORT_KEY": "the key of benchmarks, which keep nothing"}
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}/cohorts", **own):
         run_stages(config, Path(folder), Reporter(Path(folder) / "log.jsonl"), until="ingest")
         everyone = ImageSet.load(Path(folder) / "ingest")
         return {name: everyone.split(name) for name in SPLITS}

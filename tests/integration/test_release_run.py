@@ -91,7 +91,7 @@ def _occurring(identities: set[str], haystack: bytes) -> list[str]:
 
 def test_patient_data_is_kept_private(finished):
     run, _, _ = finished
-    for stage in ("ingest", "train", "generate", "audit", "evaluate", "stress"):
+    for stage in ("ingest", "train", "generate", "audit", "evaluate", "stress", "review"):
         assert (run / stage).stat().st_mode & 0o777 == 0o700
         assert json.loads((run / stage / "record.json").read_text())["contains_patient_data"] is True
     assert json.loads((run / "release" / "record.json").read_text())["contains_patient_data"] is False
@@ -102,7 +102,7 @@ def test_a_changed_configuration_is_refused_until_redo_and_names_the_stages(fini
     process = command("run", config, "--out", run, "--set", "generate.steps=5")
     assert process.returncode == 2
     assert process.stderr.count("\n") == 1
-    for word in ("generate.steps", "generate, audit, evaluate, stress, release", "--redo"):
+    for word in ("generate.steps", "generate, audit, evaluate, stress, review, release", "--redo"):
         assert word in process.stderr
 
 

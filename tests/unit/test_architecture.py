@@ -158,7 +158,7 @@ def test_stages_need_only_earlier_ones_and_their_functions_exist():
         assert set(stage.needs) <= {earlier.name for earlier in STAGES[:number]}
         module, _, function = stage.function.partition(":")
         assert f"def {function}(" in (ROOT / (module.replace(".", "/") + ".py")).read_text()
-    assert set(BY_NAME) == {"ingest", "train", "generate", "shadows", "audit", "evaluate", "stress", "release"}
+    assert set(BY_NAME) == {"ingest", "train", "generate", "shadows", "audit", "evaluate", "stress", "review", "release"}
 
 
 @pytest.mark.parametrize(

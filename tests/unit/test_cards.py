@@ -32,7 +32,7 @@ def test_card_states_verdict_power_figures_and_counts(tmp_path: Path) -> None:
     assert DataCard.model_validate_json(card.model_dump_json()) == card
     assert card.images == 40
     assert card.attempt == 2
-    assert "| jpeg 15 (not certified) | 0.710 (0.670 to 0.750) |" in text
+    assert "| JPEG of quality 15 (not certified) | 0.710 (0.670 to 0.750) |" in text
     assert "| nodule | 8 |" in text
     assert "−0.030 (−0.048 to −0.012)" in text
     assert f"attempt 2 on this cohort, version {limits.GATE_VERSION} of the gate" in text
@@ -58,8 +58,8 @@ def test_card_of_an_unpassed_cohort_is_impossible(tmp_path: Path) -> None:
 
 def test_limitations_name_what_was_measured_as_weak(tmp_path: Path) -> None:
     found = "\n".join(limitations(results(tmp_path)))
-    assert "jpeg 15" in found
-    assert "“identity”" not in found
+    assert "JPEG of quality 15" in found
+    assert "“unchanged”" not in found
     assert found.count("No verdict certifies copies that were changed in other ways") == 1
     assert "“nodule”" in found
     assert "“normal”" not in found

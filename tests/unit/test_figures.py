@@ -118,7 +118,7 @@ def test_figures_of_a_known_cohort_confirm_nothing(tmp_path: Path, gate: dict[st
 
 
 def test_the_worst_corruption_is_one_that_stands_or_none() -> None:
-    assert worst_drops(STRESS) == ["bias field, severity 5: AUC lower by 0.375 (0.335 to 0.415)."]
+    assert worst_drops(STRESS) == ["Bias field, severity 5: AUC lower by 0.375 (0.335 to 0.415)."]
     assert "No corruption was shown" in worst_drops(STRESS | {"worst": []})[0]
     assert worst_drops({}) == []
     assert [figure.key for figure in stress_figures(STRESS | {"worst": []})] == ["mean_drop_auc"]
@@ -126,8 +126,8 @@ def test_the_worst_corruption_is_one_that_stands_or_none() -> None:
 
 def test_subgroups_that_are_too_small_have_a_row_without_figures() -> None:
     rows = change_table(EVALUATION["utility"]["subgroups"])
-    assert rows[0] == ("sex F", "nodule", "real and synthetic images", "0.021 (0.001 to 0.041)", "0.082 (0.012 to 0.152) *")
-    assert rows[1] == ("sex M", "nodule", "fewer than 11 patients with or without it", "–", "–")
+    assert rows[0] == ("Sex F", "nodule", "real and synthetic images", "0.021 (0.001 to 0.041)", "0.082 (0.012 to 0.152) *")
+    assert rows[1] == ("Sex M", "nodule", "fewer than 11 patients with or without it", "–", "–")
 
 
 @pytest.mark.parametrize("value", [0.0016, 0.0123, -0.0004, 0.5, 0.0, 1.0, 12.3456])

@@ -203,4 +203,4 @@ def test_more_images_of_a_finished_run_are_judged_without_training_anew(tmp_path
     stage_stubs.run(stage_stubs.config(), tmp_path / "run")
     more = stage_stubs.config(generate={"per_class": 9})
     again = stage_stubs.run(more, tmp_path / "run", redo=True)
-    assert again == ["generate", "audit", "evaluate", "stress", "release"]
+    assert again == ["generate", "audit", "evaluate", "stress", "review", "release"]

@@ -54,8 +54,8 @@ def test_the_first_sentence_says_the_verdict_and_what_it_does_not_certify(report
     assert first.startswith("Pass: ")
     certified, _, rest = first.partition("; not certified: ")
     assert "membership from the images (not judged)" in rest
-    assert "jpeg 15 (3 of 100 found)" in rest
-    assert "regenerated 0.25 (40 of 100 found)" in rest
+    assert "JPEG of quality 15 (3 of 100 found)" in rest
+    assert "made anew from noise 0.25 (40 of 100 found)" in rest
     assert "blur" not in rest
     assert "every required kind" in certified
     report["n"]["holdout_units"] = 200
@@ -78,7 +78,7 @@ def test_one_required_kind_that_is_missed_decides_whatever_the_others_do(report)
     assert check["verdict"] == "inconclusive"
     assert check["worst"] == "blur"
     assert check["low"] == pytest.approx(bounds.share_lower(80, 100, 0.0125 / 5))
-    assert "“blur”" in check["reason"]
+    assert "“slightly blurred”" in check["reason"]
     assert any("audit.planted" in sentence for sentence in decide(report)["needed"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,21 +13,14 @@ import pytest
 from release_run import AUDIT, EVALUATION, STRESS, config, decide, measure
 
 from pipeline.release.cards import data_card
+from pipeline.release.curve import distance_curve, noise_curve
 from pipeline.release.figures import audit_figures
 from pipeline.release.page import check_page
-from pipeline.release.report import (
-    against_floor,
-    class_table,
-    heat_table,
-    measures,
-    power_plot,
-    prevalence_table,
-    render_report,
-    utility_plot,
-    whiskers,
-)
-from pipeline.release.results import Results, limitations, planted, planted_copies
-from privacy import limits
+from pipeline.release.plots import change_plot, legend, power_plot, whiskers
+from pipeline.release.report import against_floor, balance, class_table, heat_table, measures, prevalence_table, render_report
+from pipeline.release.results import Results, interval, limitations, planted, planted_copies
+from pipeline.release.words import setting
+from privacy import kinds, limits
 
 SAMPLES = {"normal": [b"\x89PNG fake"]}
 VOID = {"meta", "img", "br", "hr", "line", "circle", "rect", "path"}
@@ -150,7 +144,7 @@ def test_local_paths_of_the_source_are_not_published(tmp_path: Path) -> None:
 def test_plots_span_their_intervals_and_reference() -> None:
     plot = whiskers({"a": {"value": 0.61, "low": 0.55, "high": 0.67}, "b": {"value": None}}, reference=0.5)
     assert plot is not None
-    assert [row.label for row in plot.rows] == ["a"]
+    assert [row.label for row in plot.rows] == ["A"]
     assert plot.low <= 0.5
     assert plot.high >= 0.67
     assert plot.x(plot.low) == 0
@@ -163,11 +157,24 @@ def test_plots_span_their_intervals_and_reference() -> None:
     assert power is not None
     assert (power.low, power.high) == (0, 1)
     assert len(power.rows) == len(AUDIT["power"])
-    utility = utility_plot(EVALUATION["utility"])
-    assert utility is not None
-    assert len(utility.rows) == 3 * (1 + len(EVALUATION["classes"]))
     assert power_plot(None) is None
-    assert utility_plot(None) is None
+
+
+def test_utility_is_a_forest_of_differences_around_none() -> None:
+    plot = change_plot(EVALUATION["utility"])
+    assert plot is not None
+    measured = sum(
+        facts["auc"]["value"] is not None for of in EVALUATION["utility"]["differences"].values() for facts in of["per_class"].values()
+    )
+    assert len(plot.rows) == 2 + measured
+    assert plot.reference == 0
+    assert plot.low < 0 < plot.high
+    first = plot.rows[0]
+    assert (first.label, first.value, first.tone) == ("all classes", -0.03, "synthetic")
+    assert legend(EVALUATION["utility"]) == [("synthetic", "synthetic images alone"), ("realsynthetic", "real and synthetic images")]
+    assert change_plot(None) is None
+    page = render_report(results("pass"), {})
+    assert "Differences to classifiers trained on real images" in page
 
 
 def test_tables_find_every_measure_whatever_the_keys() -> None:
@@ -211,18 +218,25 @@ def test_required_kinds_come_first_and_the_others_are_called_not_certified() -> 
     assert [row["kind"] for row in required] == ["shift", "blur", "flip", "identity", "intensity"]
     assert [row["kind"] for row in others] == ["jpeg_15", "crop", "noise_strong", "rot90"]
     lines = [line for line in limitations(found) if "copies" in line]
-    assert lines[0].startswith("Planted copies of the required kind “shift” were found only with a recall of 0.600 (0.500 to 0.700)")
-    assert lines[1].startswith("No verdict certifies copies that were changed in other ways, of which the search finds: “jpeg 15” 0.710 (")
+    assert lines[0].startswith("Planted copies of the required kind “moved” were found only with a recall of 0.600 (0.500 to 0.700)")
+    assert lines[1].startswith(
+        "No verdict certifies copies that were changed in other ways, of which the search finds: “JPEG of quality 15” 0.710 ("
+    )
     assert len(lines) == 2
-    assert all(name in lines[1] for name in ("crop", "noise strong", "rot90"))
+    assert all(name in lines[1] for name in ("cropped", "strong noise", "turned by quarters"))
+    many = [{"kind": f"kind_{i}", "recall": measure(0.1 * i, 0.01, 100)} for i in range(8)]
+    (line,) = [line for line in limitations(results("pass", audit=AUDIT | {"power": many})) if "No verdict certifies" in line]
+    assert "“kind 4”" in line
+    assert "“kind 5”" not in line
+    assert line.endswith("; and 3 other kinds more often.")
     figures = {figure.key: figure for figure in audit_figures(found.audit)}
     assert "required" in figures["weakest_recall"].name
-    assert "shift" in figures["weakest_recall"].name
-    assert "not certified (jpeg 15)" in figures["uncertified_recall"].name
+    assert "moved" in figures["weakest_recall"].name
+    assert "not certified (JPEG of quality 15)" in figures["uncertified_recall"].name
     found.gate["digests"]["rows"] = "ef" * 32
     names = [figure.name for figure in data_card(found, dict.fromkeys(EVALUATION["classes"], 8)).power]
-    assert names[:2] == ["shift", "blur"]
-    assert names[5:] == [f"{name} (not certified)" for name in ("jpeg 15", "crop", "noise strong", "rot90")]
+    assert names[:2] == ["moved", "slightly blurred"]
+    assert names[5:] == [f"{name} (not certified)" for name in ("JPEG of quality 15", "cropped", "strong noise", "turned by quarters")]
     page = render_report(found, {})
     assert page.index("The kinds that the verdict rests on") < page.index("which no verdict certifies")
 
@@ -235,8 +249,8 @@ def test_kinds_that_larger_images_require_are_required_there() -> None:
 
 
 def test_planted_copies_of_several_strengths_each_have_their_name():
-    assert planted({"kind": "flip", "strength": None}) == "flip"
-    assert planted({"kind": "regenerated", "strength": 0.25}) == "regenerated 0.250"
+    assert planted({"kind": "flip", "strength": None}) == "mirrored"
+    assert planted({"kind": "regenerated", "strength": 0.25}) == "made anew from noise 0.25"
 
 
 def first_screen(verdict: str, **gate: Any) -> str:
@@ -253,7 +267,7 @@ def test_the_first_screen_says_what_a_pass_certifies_and_what_not() -> None:
     assert "at least 88.6% of those planted on purpose" in said
     assert "on 550 patients whom the generator never saw" in said
     assert "whether a certain person was in the training set: that was not shown" in said
-    assert "4 kinds of them were tried, and the search finds fewest of “jpeg 15”, 71 of 100" in said
+    assert "4 kinds of them were tried, and the search finds fewest of “JPEG of quality 15”, 71 of 100" in said
     assert "they stay with the patients' data" in said
 
 
@@ -292,4 +306,78 @@ def test_every_term_of_the_glossary_is_explained_once() -> None:
 def test_the_glossary_names_the_kinds_that_the_gate_requires_at_this_size(pixels: int) -> None:
     page = render_report(results("pass", audit=AUDIT | {"pixels": pixels}), {})
     meaning = page.partition("<dt>Required kind</dt>")[2].partition("</dd>")[0]
-    assert meaning.endswith(": " + ", ".join(kind.replace("_", " ") for kind in limits.required_kinds(pixels)) + ".")
+    assert meaning.endswith(": " + ", ".join(map(kinds.name, limits.required_kinds(pixels))) + ".")
+
+
+def test_what_could_not_be_measured_leaves_no_gaps_in_sentences() -> None:
+    unfit = {"unfit": "was still learning after 256 images, its ceiling"}
+    labels = {"per_class": dict.fromkeys(EVALUATION["classes"], unfit)}
+    evaluation = EVALUATION | {"fidelity": {"encoder": unfit} | unfit, "utility": unfit, "label_fidelity": labels}
+    found = results("pass", evaluation=evaluation, stress={"classifier": "small"} | unfit)
+    page = render_report(found, {})
+    check_page(page, found.gate, {})
+    blocks = re.sub(r"</?(?:b|code)>", "", page.partition("</style>")[2])
+    said = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", blocks)).split())
+    assert not re.search(r" [.;:,] | of \.|: ;|\(\)", said)
+    assert said.count("normal, cardiomegaly, effusion, nodule, pneumothorax: not measured") == 1
+    assert "encoder was still" not in said
+
+
+def test_the_balance_describes_no_small_group_of_patients() -> None:
+    counts = {"train": {"normal": 1234, "rare": 10, "few": 11, "some": 96}}
+    assert balance(results("pass", cohort={"counts": counts})) == [
+        ("normal", "about 1,230", "2"),
+        ("rare", "fewer than 11", "2"),
+        ("few", "about 10", "2"),
+        ("some", "about 100", "2"),
+    ]
+    assert balance(results("pass", cohort={})) == []
+
+
+def test_distances_and_losses_are_drawn_in_a_reports_own_notation() -> None:
+    counts = {"edges": [0.0, 0.1, 0.2, 0.3], "train": [0, 6, 2], "audit": [1, 5, 2]}
+    validation = {"levels": [0.2, 0.5, 1.0], "train": [0.6, 0.4, 0.3], "val": [0.7, 0.5, 0.3]}
+    copies = AUDIT["copies"] | {"distances": counts}
+    found = results("fail", audit=AUDIT | {"copies": copies}, model={"validation": validation})
+    page = render_report(found, {})
+    check_page(page, found.gate, {})
+    for words in (
+        "to the nearest training image",
+        "to the nearest sealed image",
+        "The dashed line is the distance below",
+        "by level of noise",
+    ):
+        assert words in page
+    drawn = distance_curve(found.audit)
+    assert drawn is not None
+    (_, _, points), _ = drawn.lines
+    assert points[2:4] == ((1 / 3, pytest.approx(0.75 / 0.8)), (2 / 3, pytest.approx(0.75 / 0.8)))
+    assert drawn.chosen == pytest.approx(0.03 / 0.3)
+    losses = noise_curve(found.model)
+    assert losses is not None
+    assert [x for x, _ in losses.lines[0][2]] == pytest.approx([0, math.log(2.5) / math.log(5), 1])
+    assert distance_curve({}) is None
+    assert noise_curve({"validation": {"levels": [1.0], "train": [1.0], "val": [1.0]}}) is None
+
+
+def test_bounds_on_one_side_say_so() -> None:
+    assert interval({"value": 0.979, "low": 0.841, "high": None}) == "0.979 (at least 0.841)"
+    assert interval({"value": 0.0, "low": None, "high": 0.0047}) == "0 (at most 0.0047)"
+    assert interval({"value": 0.979, "low": None, "high": None}) == "0.979"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (True, "yes"),
+        (None, "–"),
+        ([], "–"),
+        ({}, "–"),
+        ([0.004, 160.0], "0.004, 160"),
+        (60000, "60,000"),
+        ({"a": 2}, "a: 2"),
+        ("edm", "edm"),
+    ],
+)
+def test_settings_are_written_for_people(value: Any, written: str) -> None:
+    assert setting(value) == written

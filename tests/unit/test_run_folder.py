@@ -283,7 +283,7 @@ def test_a_redo_up_to_a_stage_replaces_no_later_one(tmp_path: Path) -> None:
     other = config(generate={"per_class": 6})
     assert run(other, tmp_path, redo=True, until="generate") == ["generate"]
     assert {name: tree(tmp_path / name) for name in NAMES[3:]} == later
-    refused(tmp_path, other, "audit, evaluate, stress, release would be redone")
+    refused(tmp_path, other, "audit, evaluate, stress, review, release would be redone")
     assert run(other, tmp_path, redo=True) == list(NAMES[3:])
 
 

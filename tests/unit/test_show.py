@@ -31,7 +31,7 @@ def test_finished_run_shows_verdict_reasons_figures_and_where_to_look(tmp_path: 
     assert f"images: {verdict}" in shown
     assert "attempt 2 of this cohort" in shown
     assert "report.html" in shown
-    assert "jpeg 15" in shown
+    assert "JPEG of quality 15" in shown
     assert "0.941 (0.921 to 0.961)" in shown
     assert "bias field, severity 5" in shown
     assert "not judged" in shown

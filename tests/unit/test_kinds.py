@@ -1,0 +1,17 @@
+"""Every kind of planted copies has words of its own."""
+
+from privacy import kinds, limits
+from privacy.copy_report import KINDS
+
+
+def test_every_kind_that_is_planted_has_a_name_that_fits_beside_a_plot():
+    keys = [*(kind.__name__ for kind in KINDS), *limits.required_kinds(64), "regenerated", "same_patient"]
+    assert set(keys) == set(kinds.NAMES)
+    assert len(set(kinds.NAMES.values())) == len(kinds.NAMES)
+    assert max(map(len, kinds.NAMES.values())) <= 28
+
+
+def test_a_strength_stays_with_its_kind():
+    assert kinds.name("regenerated 0.25") == "made anew from noise 0.25"
+    assert kinds.name("jpeg_15") == "JPEG of quality 15"
+    assert kinds.name("of_tomorrow") == "of tomorrow"
