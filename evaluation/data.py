@@ -90,6 +90,10 @@ class Labelled:
         columns = [{name: column[index] for name, column in known.items()} for known in (self.attributes, self.asked)]
         return Labelled(self.images[index], self.findings[index], self.groups[index], *columns)
 
+    def whole(self) -> Labelled:
+        """The same images as of one class, for what is measured over all of them."""
+        return Labelled.of_classes(self.images, np.zeros(len(self), np.int64), self.groups, 1, self.attributes)
+
     def halves(self, seed: int) -> tuple[Labelled, Labelled]:
         """Two halves that share no group, the same for the same seed: of ``val``, *learn* (for encoders) and *choose* (for plateaus).
 

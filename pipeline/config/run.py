@@ -46,8 +46,6 @@ class Config(Section):
     @property
     def judged_by_classifiers(self) -> bool:
         """Whether there are classes to tell apart, and real images beside ``audit`` to train and to test classifiers on."""
-        if self.ingest.multi_label:
-            return False
         return not self.foreign or (not self.ingest.unlabelled and self.ingest.holdout is not None and self.ingest.val_share > 0)
 
     @model_validator(mode="after")
