@@ -89,11 +89,15 @@ def balanced(conditions: Conditions, each: int) -> NDArray[np.int8]:
         return np.tile(np.eye(len(conditions.classes), dtype=np.int8), (each, 1))
     seen = np.array([one.findings for one in conditions.combinations], np.int8).reshape(-1, len(conditions.classes))
     share = np.array([one.share for one in conditions.combinations])
+    # What is in no combination of enough patients is asked for with all else left open.
+    alone = np.where(np.eye(len(conditions.classes), dtype=bool), 1, -1).astype(np.int8)[~(seen == 1).any(axis=0)]
+    seen, share = np.concatenate([alone, seen]), np.concatenate([np.zeros(len(alone)), share])
     counts = np.zeros(len(seen), np.int64)
     for finding in np.argsort(share @ (seen == 1), kind="stable"):
         has = seen[:, finding] == 1
         if has.any():
-            counts[has] += _in_proportion(max(0, each - int(counts[has].sum())), share[has])
+            lacking = max(0, each - int(counts[has].sum()))
+            counts[has] += _in_proportion(lacking, share[has] if share[has].any() else np.ones(int(has.sum())))
     none = ~(seen == 1).any(axis=1)
     if none.any():
         counts[none] += _in_proportion(each, share[none])

@@ -44,6 +44,12 @@ def test_several_findings_are_balanced_in_seen_combinations_rare_ones_first():
         assert abs((half == row).all(axis=1).sum() - count / 2) <= 1, row
 
 
+def test_a_finding_of_too_few_patients_is_asked_for_with_all_else_left_open():
+    rare = Conditions(("effusion", "hernia"), True, (), (Combination((0, 0), 0.7), Combination((1, 0), 0.3)))
+    made = balanced(rare, 10)
+    assert {row: int((made == row).all(axis=1).sum()) for row in ((0, 0), (1, 0), (-1, 1))} == {(0, 0): 10, (1, 0): 10, (-1, 1): 10}
+
+
 def test_a_plan_asks_denies_and_leaves_open():
     found = plan(
         {"findings": ["effusion"], "without": ["nodule"], "attributes": {"sex": "F", "severity": 0.8}, "count": 2},
