@@ -109,16 +109,18 @@ class Classifier:
         network: in evaluation mode, on ``device``.
         kind: its architecture.
         device: ``cpu`` or ``cuda``.
+        several: whether an image can have several of the classes.
     """
 
     network: Network
     kind: Kind
     device: str
+    several: bool = False
 
     def predict(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Class probabilities ``[n, K]`` of images ``[n, C, H, W]`` in -1..1."""
-        logits = self._apply(self.network, images)
-        return logits.double().softmax(dim=1).numpy()
+        """Class probabilities ``[n, K]`` of images ``[n, C, H, W]`` in -1..1; of several findings, each one's own."""
+        logits = self._apply(self.network, images).double()
+        return (logits.sigmoid() if self.several else logits.softmax(dim=1)).numpy()
 
     def features(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pooled features ``[n, D]`` of images ``[n, C, H, W]`` in -1..1."""

@@ -74,6 +74,13 @@ class Labelled:
         return np.asarray(self.findings.argmax(axis=1), np.int64)
 
     @functools.cached_property
+    def strata(self) -> NDArray[np.int64]:
+        """Images of one number have the same findings, ``int64 [n]``: the class, or where some have several, or none, the combination."""
+        if ((self.findings == 1).sum(axis=1) == 1).all() and not (self.findings == -1).any():
+            return self.labels
+        return np.asarray(np.unique(self.findings, axis=0, return_inverse=True)[1].ravel(), np.int64)
+
+    @functools.cached_property
     def unit(self) -> NDArray[np.float32]:
         """The images as every network takes them: float32 −1..1, in the shape of ``images``."""
         return to_unit(self.images)
@@ -82,6 +89,10 @@ class Labelled:
         """The rows that an integer index, a slice or a boolean mask selects, in its order."""
         columns = [{name: column[index] for name, column in known.items()} for known in (self.attributes, self.asked)]
         return Labelled(self.images[index], self.findings[index], self.groups[index], *columns)
+
+    def whole(self) -> Labelled:
+        """The same images as of one class, for what is measured over all of them."""
+        return Labelled.of_classes(self.images, np.zeros(len(self), np.int64), self.groups, 1, self.attributes)
 
     def halves(self, seed: int) -> tuple[Labelled, Labelled]:
         """Two halves that share no group, the same for the same seed: of ``val``, *learn* (for encoders) and *choose* (for plateaus).

@@ -132,7 +132,7 @@ def macro_auc_estimate(probabilities: ArrayLike, labels: ArrayLike, groups: Arra
         np.mean([one.influence for one in one_each], axis=0),
         y.astype(np.int64),
         one_each[0].groups,
-        lambda value: _half_correlated([one.reference(value) for one in one_each]),
+        lambda value: half_correlated([one.reference(value) for one in one_each]),
         len(y),
     )
 
@@ -224,7 +224,7 @@ def _placed(scores: Floats, positive: NDArray[np.bool_]) -> tuple[float, Floats]
     return value, influence
 
 
-def _half_correlated(variances: list[float]) -> float:
+def half_correlated(variances: list[float]) -> float:
     """Variance of the mean of statistics that are correlated by one half."""
     together = sum(math.sqrt(variance) for variance in variances) ** 2
     return (together + sum(variances)) / 2 / len(variances) ** 2

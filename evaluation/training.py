@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class Task:
 
     Attributes:
         images: float32 ``[n, C, H, W]`` in -1..1; tasks that hold the same array share it on the device.
-        labels: class indices ``[n]``.
+        labels: class indices ``[n]``, or several findings ``int8 [n, K]``: 1 present, 0 absent, -1 unknown, of which nothing is learned.
         classes: their number.
         seed: of initialisation and of all that is drawn.
         choose: held-out images on which the training's length is chosen, by other patients than ``images``.
@@ -70,7 +71,7 @@ class Task:
     """
 
     images: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     classes: int
     seed: int
     choose: Labelled
@@ -153,6 +154,16 @@ def train(
     return [learner.trained(its.reached) for learner, its in zip(learners, plateaus)]
 
 
+def cross_entropy(logits: Tensor, truth: Tensor, reduction: str) -> Tensor:
+    """Of classes ``[n]`` by softmax; of several findings ``[n, K]`` by a logistic each, the mean over those that are known."""
+    if truth.ndim == 1:
+        return functional.cross_entropy(logits, truth, reduction=reduction)
+    known = truth >= 0
+    each = functional.binary_cross_entropy_with_logits(logits, truth.clamp(min=0).to(logits.dtype), reduction="none")
+    rows = (each * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+    return rows.mean() if reduction == "mean" else rows
+
+
 class Learner:
     """One training whose step reads nothing from the host, so that it can be captured."""
 
@@ -166,9 +177,14 @@ class Learner:
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0
         self.images, self.labels = moved[id(task.images)], torch.from_numpy(task.labels).to(device)
-        self.choose, self.truth = moved[id(task.choose.unit)], torch.from_numpy(task.choose.labels).to(device)
-        share = torch.bincount(self.truth, minlength=task.classes).double()
-        self.weights = (1 / share)[self.truth] / (share > 0).sum()
+        self.several = task.labels.ndim == 2
+        truth = task.choose.findings if self.several else task.choose.labels
+        self.choose, self.truth = moved[id(task.choose.unit)], torch.from_numpy(truth).to(device)
+        if self.several:
+            self.weights = torch.full((len(truth),), 1 / len(truth), dtype=torch.float64, device=device)
+        else:
+            share = torch.bincount(self.truth, minlength=task.classes).double()
+            self.weights = (1 / share)[self.truth] / (share > 0).sum()
         self.order, self.moves = (plan.to(device) for plan in _draw(task, steps))
         self.augment = task.augment
         at = torch.arange(1, steps + 1)
@@ -188,7 +204,8 @@ class Learner:
         rows, moves = (plan.index_select(0, self.step)[0] for plan in (self.order, self.moves))
         self.network.zero_grad(set_to_none=True)
         with fast(self.device):
-            functional.cross_entropy(self.network(self._batch(rows, moves)), self.labels[rows]).backward()  # type: ignore[no-untyped-call]
+            loss = cross_entropy(self.network(self._batch(rows, moves)), self.labels[rows], "mean")
+            loss.backward()  # type: ignore[no-untyped-call]
         self.rate.copy_(self.rates.index_select(0, self.step)[0])
         for optimiser in self.optimisers:
             optimiser.step()
@@ -236,14 +253,14 @@ class Learner:
         with torch.no_grad():
             torch._foreach_div_(list(self.average.head.parameters()), self.temperature)
         network = self.average.to(memory_format=torch.channels_last)
-        return Trained(Classifier(network, self.kind, self.device), tuple(self.curve), self.kept_at, plateau)
+        return Trained(Classifier(network, self.kind, self.device, self.several), tuple(self.curve), self.kept_at, plateau)
 
     def _loss(self) -> tuple[float, float]:
         """The averaged network's held-out loss at its best temperature, and that temperature."""
         with torch.inference_mode(), fast(self.device):
             parts = [self.average(part.contiguous(memory_format=torch.channels_last)) for part in torch.split(self.choose, 512)]
             logits = torch.cat(parts).double()
-            losses = torch.stack([functional.cross_entropy(logits / t, self.truth, reduction="none") for t in TEMPERATURES.tolist()])
+            losses = torch.stack([cross_entropy(logits / t, self.truth, "none") for t in TEMPERATURES.tolist()])
             means = (self.weights * losses).sum(dim=1).cpu()
         if not bool(torch.isfinite(means).any()):
             return math.nan, 1.0
@@ -343,7 +360,8 @@ def _draw(task: Task, steps: int) -> tuple[Tensor, Tensor]:
     """The whole training's image indices ``[steps, BATCH]``, and shifts ``[..., 2]`` or what :func:`augmented` takes ``[..., 6]``."""
     generator = torch.Generator().manual_seed(task.seed)
     m = steps * BATCH
-    weights = equal_classes(task.labels) if task.weights is None else task.weights
+    even = np.ones(len(task.labels)) if task.labels.ndim == 2 else equal_classes(task.labels)
+    weights = even if task.weights is None else task.weights
     parts = [(weights, m)]
     if task.before is not None:
         first = min(m, task.before[1])

@@ -9,10 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
 
+TEXT = "text"
 KNOTS = 9
 """Places between which a continuous attribute is taken as linear, at most: the octiles of the training images."""
 LEAST_PATIENTS = 11
@@ -70,6 +72,18 @@ class Attribute:
         return code.astype(np.int64), np.where(known, place - np.floor(place), 0).astype(np.float32)
 
 
+def _read(texts: NDArray[Any] | None, patients: NDArray[Any]) -> tuple[tuple[str, ...], int]:
+    """The words that enough patients' texts have, sorted, and how many words the longest text has."""
+    whose: dict[str, set[Any]] = {}
+    for text, patient in zip(() if texts is None else texts, patients):
+        for word in str(text).split():
+            whose.setdefault(word, set()).add(patient)
+    words = tuple(sorted(word for word, people in whose.items() if len(people) >= LEAST_PATIENTS))
+    if texts is None or not words:
+        raise InputError("train.text: the images have no text in the clinical vocabulary: name its column in ingest.report")
+    return words, max(len(str(text).split()) for text in texts)
+
+
 @dataclass(frozen=True)
 class Combination:
     """Findings that training images had together, 1 or 0 for each, and the share of the images that had them."""
@@ -97,27 +111,33 @@ class Conditions:
         several: whether an image can have several of them, or none; otherwise each has the one that is its class.
         attributes: in the order of their fields.
         combinations: of several findings, those that training images showed.
+        vocabulary: words of the texts that it reads; none where it reads no text.
+        longest: words of a text, at the most.
     """
 
     classes: tuple[str, ...]
     several: bool = False
     attributes: tuple[Attribute, ...] = ()
     combinations: tuple[Combination, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    longest: int = 0
 
     @classmethod
     def learned(
-        cls, images: Described, classes: Sequence[str], patients: NDArray[Any], *, several: bool, names: Sequence[str]
+        cls, images: Described, classes: Sequence[str], patients: NDArray[Any], *, several: bool, names: Sequence[str], text: bool = False
     ) -> Conditions:
-        """What training images show, ``names`` being the attributes that the model is told of.
+        """What training images show, ``names`` being the attributes that the model is told of, ``text`` whether it reads their texts.
 
         Raises:
-            InputError: the images have no such attribute, or too little of it.
+            InputError: the images have no such attribute, or too little of it, or no text.
         """
-        known = images.asked
+        known = {name: column for name, column in images.asked.items() if name != TEXT}
         if strange := [name for name in names if name not in known]:
             raise InputError(f"train.attributes: the images have no {strange[0]}, but {', '.join(known) or 'none'}: see ingest.attributes")
         attributes = tuple(Attribute.learned(name, known[name], patients) for name in names)
-        return cls(tuple(classes), several, attributes, Combination.learned(images.findings, patients) if several else ())
+        combinations = Combination.learned(images.findings, patients) if several else ()
+        read = _read(images.asked.get(TEXT), patients) if text else ((), 0)
+        return cls(tuple(classes), several, attributes, combinations, *read)
 
     @classmethod
     def of_model(cls, model: Mapping[str, Any]) -> Conditions:
@@ -128,12 +148,13 @@ class Conditions:
             for one in told.get("attributes", ())
         )
         combinations = tuple(Combination(tuple(map(int, one["findings"])), float(one["share"])) for one in told.get("combinations", ()))
-        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations)
+        read = tuple(map(str, told.get("vocabulary", ()))), int(told.get("longest", 0))
+        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read)
 
     def to_model(self) -> dict[str, Any]:
         """For ``model.json``, beside ``classes``."""
         told = {"attributes": [asdict(one) for one in self.attributes], "combinations": [asdict(one) for one in self.combinations]}
-        return {"several": self.several, **told}
+        return {"several": self.several, **told, "vocabulary": list(self.vocabulary), "longest": self.longest}
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -144,10 +165,13 @@ class Conditions:
     @property
     def names(self) -> tuple[str, ...]:
         """Of all fields; the class, where an image has one, goes without."""
-        return (*(self.classes if self.several else ()), *(one.name for one in self.attributes))
+        read = (TEXT,) if self.vocabulary else ()
+        return (*(self.classes if self.several else ()), *(one.name for one in self.attributes), *read)
 
     def field(self, name: str) -> int:
-        """Place of a finding's or an attribute's field; of a class's, where each image has one, that of all."""
+        """Place of a finding's or an attribute's field; of a class's, where each image has one, that of all; the text's is the last."""
+        if name == TEXT:
+            return len(self.sizes)
         if name in self.classes:
             return self.classes.index(name) if self.several else 0
         return len(self.sizes) - len(self.attributes) + [one.name for one in self.attributes].index(name)
@@ -170,7 +194,17 @@ class Conditions:
             self.sizes,
             len(self.classes) if self.several else 0,
             torch.from_numpy(np.stack(between, axis=1).astype(np.float32)) if continuous else None,
+            self._words(asked.get(TEXT), len(findings)) if self.vocabulary else None,
         )
+
+    def _words(self, texts: NDArray[Any] | None, count: int) -> Tensor:
+        """Words by their places in the vocabulary, from 1, ``int64 [count, longest]``; 0 where there is none."""
+        table = np.zeros((count, self.longest), np.int64)
+        places = {word: place for place, word in enumerate(self.vocabulary, 1)}
+        for row, text in zip(table, () if texts is None else texts):
+            known = [places[word] for word in str(text).split() if word in places][: self.longest]
+            row[: len(known)] = known
+        return torch.from_numpy(table)
 
     def _class(self, findings: NDArray[np.int8]) -> NDArray[np.int64]:
         present = findings == 1

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import artifacts, folders, ranks, runtime
-from pipeline.config import GenerateConfig
+from pipeline.conditions import Conditions
+from pipeline.config import Asked, GenerateConfig
 from pipeline.errors import InputError
 from pipeline.generate import collected, make_parts
 from pipeline.progress import Reporter
@@ -26,7 +27,7 @@ from pipeline.release.dicom_export import dicom_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.rows import Table
 from pipeline.release.verdict import Verdict, weights_verdict
-from pipeline.wanted import Wanted
+from pipeline.wanted import Wanted, planned
 
 FACTS, WARNING = "generated.json", "UNAUDITED-PATIENT-DATA.txt"
 UNAUDITED = (contents.PICTURE_TEXT[0], b"unaudited synthetic image: patient data until it is judged, not for diagnosis")
@@ -43,14 +44,14 @@ class Model:
     Attributes:
         folder: its train folder.
         record: the record of that.
-        classes: in the order of its labels.
+        conditions: what it can be asked for.
         section: how the run sampled it; the defaults where it never did.
         verdict: on these weights, by the run's own release.
     """
 
     folder: Path
     record: Mapping[str, Any]
-    classes: tuple[str, ...]
+    conditions: Conditions
     section: GenerateConfig
     verdict: Verdict
 
@@ -69,7 +70,7 @@ def find_model(run: Path) -> Model:
         )
     artifacts.Checked().consume(folder, record)
     model = artifacts.read_object(folder / "model.json")
-    return Model(folder, record, tuple(model["classes"]), _section(run), weights_verdict(run, record))
+    return Model(folder, record, Conditions.of_model(model), _section(run), weights_verdict(run, record))
 
 
 def _section(run: Path) -> GenerateConfig:
@@ -84,38 +85,37 @@ def _section(run: Path) -> GenerateConfig:
     return GenerateConfig.model_validate(identity["config"])
 
 
-def generate(run: Path, counts: Mapping[str, int], seed: int, out: Path, reporter: Reporter) -> Model:
+def generate(run: Path, plan: Sequence[Asked], seed: int, out: Path, reporter: Reporter) -> tuple[Model, int]:
     """Generate images of a run's model into a folder: ``images/``, ``rows.csv``, ``rows.parquet``, ``cohort.npz`` and ``generated.json``.
 
-    Image k of a class is a function of the model, ``seed``, the class and k alone, up to rounding, which other batches change
-    (figures: :class:`pipeline.generate.Sampling`): to ask for more of it gives the same ones first, and no seed gives an image of the
-    run's own set. Cleared weights also give ``dicom/``; of others, the folder is 0700, says so in a file, and so does each picture. An
+    Image k of an entry is a function of the model, ``seed``, what the entry asks for and k alone, up to rounding, which other batches
+    change (figures: :class:`pipeline.generate.Sampling`): to ask for more of it gives the same ones first, and no seed gives an image of
+    the run's own set. Cleared weights also give ``dicom/``; of others, the folder is 0700, says so in a file, and so does each picture. An
     interrupted call goes on where it stopped.
 
     Args:
         run: the run folder.
-        counts: images by class, at least one.
+        plan: what is asked for; of no entry twice.
         seed: of the drawing, not negative.
         out: a folder outside the run's that is not there, or is empty.
         reporter: where progress is shown.
 
     Returns:
-        The model that made them.
+        The model that made them, and how many.
 
     Raises:
-        InputError: as :func:`find_model`, a class is none of the model's, or ``out`` holds something else or lies in the run folder.
+        InputError: as :func:`find_model` and :func:`pipeline.wanted.planned`, or ``out`` holds something else or lies in the run folder.
     """
     model = find_model(run)
-    _check_classes(counts, model.classes)
-    wanted = [(label, k) for label, name in enumerate(model.classes) for k in range(counts.get(name, 0))]
-    labels = np.array([label for label, _ in wanted], np.int64)
-    seeds = [runtime.derive_seed(seed, "further", model.classes[label], k) for label, k in wanted]
-    asked = Wanted.of_classes(labels, len(model.classes), seeds)
+    names = model.conditions.classes
+    plan = sorted(plan, key=lambda entry: [names.index(name) if name in names else -1 for name in entry.findings])
+    asked = planned(plan, model.conditions, [one for entry in plan for one in _seeds(seed, entry)], "generate")
+    wanted = [entry.model_dump(mode="json", exclude_defaults=True) for entry in plan]
     request = {
         "stage": "generate",
         "weights": model.record["digest"],
         "config": model.section.model_dump(mode="json"),
-        "classes": dict(counts),
+        "plan": wanted,
         "seed": seed,
     }
     mark = artifacts.read_json(out / artifacts.PARTIAL)
@@ -126,50 +126,48 @@ def generate(run: Path, counts: Mapping[str, int], seed: int, out: Path, reporte
     folders.open_stage(out, request, resumable=True, private=not cleared)
     parts = out / "partial"
     parts.mkdir(exist_ok=True)
-    with reporter.progress("generating images", len(labels)) as advance:
+    with reporter.progress("generating images", len(asked)) as advance:
         ranks.together(make_parts, model.section, model.folder, parts, asked, report=advance)
-    images = collected(parts, model.section, len(labels))
-    facts = _write(out, model, images, labels, seeds, reporter)
+    images = collected(parts, model.section, len(asked))
+    facts = _write(out, model, images, asked, reporter)
     shutil.rmtree(parts)
-    artifacts.write_json(out / FACTS, facts | {"classes": dict(counts), "seed": seed})
+    artifacts.write_json(out / FACTS, facts | {"plan": wanted, "seed": seed})
     artifacts.publish(out, request, contains_patient_data=not cleared)
-    return model
+    return model, len(asked)
 
 
-def _check_classes(counts: Mapping[str, int], classes: Sequence[str]) -> None:
-    strange = [name for name in counts if name not in classes]
-    if strange:
-        raise InputError(f"--class {strange[0]}: the model's classes are {', '.join(classes)}")
-    if not counts or min(counts.values()) < 1:
-        raise InputError(f"nothing to generate: give --class {classes[-1]}=100, once for each class that is wanted")
+def _seeds(seed: int, entry: Asked) -> list[int]:
+    """Seeds of an entry's images: those of a class alone are named by it, others by all that they ask for."""
+    kind = entry.model_dump(mode="json", exclude={"count", "extrapolate"}, exclude_defaults=True)
+    name = entry.findings[0] if kind == {"findings": list(entry.findings)} and len(entry.findings) == 1 else artifacts.fingerprint(kind)
+    return [runtime.derive_seed(seed, "further", name, k) for k in range(entry.count)]
 
 
-def _write(
-    out: Path, model: Model, images: NDArray[np.uint8], labels: NDArray[np.int64], seeds: list[int], reporter: Reporter
-) -> dict[str, Any]:
+def _write(out: Path, model: Model, images: NDArray[np.uint8], asked: Wanted, reporter: Reporter) -> dict[str, Any]:
     """Write the images in every format that the verdict allows; what ``generated.json`` says of them."""
     pixels, version, cleared = pixel_digest(images), software_version(), model.verdict == "pass"
     # By the pixels, so that subjects of two sets never meet in a PACS; the set itself tells them.
-    table = Table(pixels[:8], model.classes)
-    further = [(str(seed), str(np.float32(model.section.guidance_scale))) for seed in seeds]
-    places = {(out / table.picture(0, label)).parent for label in labels.tolist()} | ({out / contents.DICOM} if cleared else set())
+    table = Table(pixels[:8], model.conditions.classes, several=model.conditions.several)
+    labels: list[contents.Label] = list(map(tuple, asked.findings.tolist())) if table.several else asked.findings.argmax(axis=1).tolist()
+    further = [(str(seed), str(np.float32(model.section.guidance_scale))) for seed in asked.seeds]
+    places = {(out / table.picture(0, label)).parent for label in labels} | ({out / contents.DICOM} if cleared else set())
     for folder in places:
         folder.mkdir(parents=True, exist_ok=True)
     with reporter.progress("writing images", len(labels)) as done:
-        for number, (image, label) in enumerate(zip(images, labels.tolist())):
+        for number, (image, label) in enumerate(zip(images, labels)):
             text = contents.PICTURE_TEXT if cleared else UNAUDITED
             (out / table.picture(number, label)).write_bytes(png_bytes(image, text))
             if cleared:
-                subject, name = contents.subject(table.release, number), model.classes[label]
+                subject, name = contents.subject(table.release, number), table.named(label)
                 made = dicom_bytes(image, image_id=subject, label=name, cohort=pixels, version=version)
                 (out / table.dicom(number)).write_bytes(made)
             done(number + 1)
-    (out / contents.ROWS).write_bytes(table.header + b"".join(map(table.line, range(len(labels)), labels.tolist(), further)))
-    (out / contents.ROWS_TYPED).write_bytes(table.typed(labels.tolist(), further))
-    write_archive(out / contents.ARCHIVE, images, labels, len(model.classes))
+    (out / contents.ROWS).write_bytes(table.header + b"".join(map(table.line, range(len(labels)), labels, further)))
+    (out / contents.ROWS_TYPED).write_bytes(table.typed(labels, further))
+    write_archive(out / contents.ARCHIVE, images, np.array(labels), len(model.conditions.classes))
     if not cleared:
         (out / WARNING).write_text(STAYS, encoding="utf-8")
-    sampling = model.section.model_dump(mode="json", exclude={"import_from", "autoguidance", "per_class"})
+    sampling = model.section.model_dump(mode="json", exclude={"import_from", "autoguidance", "per_class", "plan"})
     return {
         "synthetic": True,
         "for_diagnosis": False,

@@ -127,7 +127,7 @@ def _side_by_side(sealed: ImageSet, made: ImageSet, most: int, rng: np.random.Ge
     for index, name in enumerate(classes):
         sides = []
         for images in (sealed, made):
-            rows = np.flatnonzero(images.labels == index) if made.classes else np.arange(len(images))
+            rows = np.flatnonzero(images.findings[:, index] == 1) if made.classes else np.arange(len(images))
             sides.append([png(images.images[row]) for row in rng.permutation(rows)[:most]])
         found[name] = (sides[0], sides[1])
     return found

@@ -57,7 +57,12 @@ def run(ctx: Context) -> dict[str, Any]:
     cohort, asked, device = everyone.split("train"), ctx.config.train, runtime.device()
     assert asked is not None
     conditions = Conditions.learned(
-        cohort, cohort.classes, kept_together(cohort.rows), several=ctx.config.ingest.multi_label, names=asked.attributes
+        cohort,
+        cohort.classes,
+        kept_together(cohort.rows),
+        several=ctx.config.ingest.multi_label,
+        names=asked.attributes,
+        text=asked.text,
     )
     validation = _validation(everyone, cohort, conditions, ctx.config.seed)
     if validation is None and asked.images == AUTO:
@@ -274,7 +279,8 @@ def describe(section: TrainConfig, cohort: ImageSet, spread: float, conditions: 
 def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None) -> Denoiser:
     """The untrained denoiser that a ``model.json`` describes, around the mean image ``[C, ...]`` (zero where it will be loaded)."""
     channels, *sides = model["shape"]
-    sizes = Conditions.of_model(model).sizes
+    conditions = Conditions.of_model(model)
+    sizes = conditions.sizes
     layout: dict[str, Any] = {
         "channels": channels,
         "classes": sizes if len(sizes) > 1 else sizes[0],
@@ -289,6 +295,7 @@ def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None) -> Den
         from pipeline.diffusion.unet import UNet
 
         more = {"checkpointing": model["checkpointing"], "upsample": model.get("upsample", "convolve")}
+        more |= {"vocabulary": len(conditions.vocabulary)}
         network = UNet(**layout, **model["network"], **more)
     centre = torch.zeros(model["shape"]) if mean is None else torch.from_numpy(mean)
     denoiser = Denoiser(network, centre, model["sigma_data"], model["objective"])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import runtime
-from pipeline.conditions import Attribute, Conditions
+from pipeline.clinical_text import closed, unknown
+from pipeline.conditions import TEXT, Attribute, Conditions
 from pipeline.config import Asked, Config
 from pipeline.diffusion.conditioning import PRESENT, Condition
 from pipeline.errors import InputError
@@ -26,19 +27,21 @@ class Wanted:
         seeds: one an image.
         negated: findings that guidance leads away from, ``bool [n, K]``; where an image can have several, they are asked to be absent too.
         asked: attributes by name, as :class:`pipeline.conditions.Described` has them; what is not there is left open.
+        without_text: a text that guidance leads away from, ``[n]``; an empty one for none.
         unseen: whether no training image, or too few to know of, had such findings together, ``bool [n]``: an extrapolation.
     """
 
     findings: NDArray[np.int8]
     seeds: list[int]
     negated: NDArray[np.bool_]
-    asked: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    unseen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    asked: Mapping[str, NDArray[Any]]
+    without_text: NDArray[Any]
+    unseen: NDArray[np.bool_]
 
     @classmethod
     def of_findings(cls, findings: NDArray[np.int8], seeds: list[int]) -> Wanted:
         """Images of these findings ``[n, K]`` and nothing else."""
-        return cls(findings, seeds, np.zeros(findings.shape, bool), {}, np.zeros(len(findings), bool))
+        return cls(findings, seeds, np.zeros(findings.shape, bool), {}, np.full(len(findings), ""), np.zeros(len(findings), bool))
 
     @classmethod
     def of_classes(cls, labels: NDArray[np.int64], classes: int, seeds: list[int]) -> Wanted:
@@ -51,13 +54,13 @@ class Wanted:
     def take(self, rows: slice) -> Wanted:
         """Some of them."""
         asked = {name: column[rows] for name, column in self.asked.items()}
-        return Wanted(self.findings[rows], self.seeds[rows], self.negated[rows], asked, self.unseen[rows])
+        return Wanted(self.findings[rows], self.seeds[rows], self.negated[rows], asked, self.without_text[rows], self.unseen[rows])
 
     def away(self, conditions: Conditions) -> Condition | None:
-        """What guidance leads each of them away from: the negated findings, and nothing else; None where none is negated."""
-        if not self.negated.any():
+        """What guidance leads each of them away from: negated findings and text, and nothing else; None where there is none."""
+        if not self.negated.any() and not (self.without_text != "").any():
             return None
-        return conditions.condition(np.where(self.negated, PRESENT, -1).astype(np.int8), {})
+        return conditions.condition(np.where(self.negated, PRESENT, -1).astype(np.int8), {TEXT: self.without_text})
 
 
 def wanted(config: Config, conditions: Conditions) -> Wanted:
@@ -86,11 +89,15 @@ def balanced(conditions: Conditions, each: int) -> NDArray[np.int8]:
         return np.tile(np.eye(len(conditions.classes), dtype=np.int8), (each, 1))
     seen = np.array([one.findings for one in conditions.combinations], np.int8).reshape(-1, len(conditions.classes))
     share = np.array([one.share for one in conditions.combinations])
+    # What is in no combination of enough patients is asked for with all else left open.
+    alone = np.where(np.eye(len(conditions.classes), dtype=bool), 1, -1).astype(np.int8)[~(seen == 1).any(axis=0)]
+    seen, share = np.concatenate([alone, seen]), np.concatenate([np.zeros(len(alone)), share])
     counts = np.zeros(len(seen), np.int64)
     for finding in np.argsort(share @ (seen == 1), kind="stable"):
         has = seen[:, finding] == 1
         if has.any():
-            counts[has] += _in_proportion(max(0, each - int(counts[has].sum())), share[has])
+            lacking = max(0, each - int(counts[has].sum()))
+            counts[has] += _in_proportion(lacking, share[has] if share[has].any() else np.ones(int(has.sum())))
     none = ~(seen == 1).any(axis=1)
     if none.any():
         counts[none] += _in_proportion(each, share[none])
@@ -106,7 +113,7 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
     """
     findings, negated, unseen = [], [], []
     for entry in plan:
-        row, away = _findings(entry, conditions, where)
+        row, denied = _findings(entry, conditions, where)
         new = conditions.several and not any(_agrees(row, one.findings) for one in conditions.combinations)
         if new and not entry.extrapolate:
             raise InputError(
@@ -114,14 +121,18 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
                 "extrapolate to have it none the less, marked as such"
             )
         findings.append(row)
-        negated.append(away)
+        negated.append(denied)
         unseen.append(new)
     counts = [entry.count for entry in plan]
+    texts = [_text(entry.text, conditions, where) for entry in plan]
+    away = [_text(entry.without_text, conditions, where) for entry in plan]
     asked = {one.name: np.repeat(_attribute(one, plan, where), counts) for one in conditions.attributes}
+    asked |= {TEXT: np.repeat(texts, counts)} if conditions.vocabulary else {}
     strange = [name for entry in plan for name in entry.attributes if name not in asked]
     if strange:
         raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, but {', '.join(asked) or 'none'}")
-    return Wanted(np.repeat(findings, counts, axis=0), seeds, np.repeat(negated, counts, axis=0), asked, np.repeat(unseen, counts))
+    has, led, left, extrapolated = (np.repeat(np.array(table), counts, axis=0) for table in (findings, negated, away, unseen))
+    return Wanted(has, seeds, led, asked, left, extrapolated)
 
 
 def _findings(entry: Asked, conditions: Conditions, where: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
@@ -134,6 +145,21 @@ def _findings(entry: Asked, conditions: Conditions, where: str) -> tuple[NDArray
     if has.sum() != 1 or away.sum() > 1:
         raise InputError(f"{where}: {_named(entry)}: this model was trained on one class an image: ask for one, and lead away from one")
     return has.astype(np.int8), away
+
+
+def _text(text: str, conditions: Conditions, where: str) -> str:
+    """A prompt in small letters. Raises InputError where the model does not know all of it."""
+    if text and not conditions.vocabulary:
+        raise InputError(f"{where}: this model reads no text: it was trained without train.text")
+    if strange := unknown(text, frozenset(conditions.vocabulary)):
+        raise InputError(
+            f"{where}: the model has no word {strange[0]!r}, which too few training reports had: it knows {len(conditions.vocabulary)}, "
+            f"such as {', '.join(conditions.vocabulary[:: max(1, len(conditions.vocabulary) // 8)])}"
+        )
+    said = closed(text, frozenset(conditions.vocabulary))
+    if len(said.split()) > conditions.longest:
+        raise InputError(f"{where}: a text of {len(said.split())} words, and training reports had {conditions.longest} at the most")
+    return said
 
 
 def _attribute(one: Attribute, plan: Sequence[Asked], where: str) -> NDArray[Any]:
@@ -166,7 +192,7 @@ def _agrees(row: NDArray[np.int8], seen: Sequence[int]) -> bool:
 
 
 def _named(entry: Asked) -> str:
-    return " + ".join([*entry.findings, *(f"no {name}" for name in entry.without)]) or "nothing asked for"
+    return " + ".join([*entry.findings, *(f"no {name}" for name in entry.without)]) or "no finding asked for"
 
 
 def _in_proportion(total: int, share: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -84,4 +84,6 @@ def _of_synthetic(attribute: str, synthetic: Labelled, teacher: Labelled) -> NDA
 
 def _values(side: Labelled, attribute: str) -> NDArray[np.str_]:
     """An attribute as text ``[n]``."""
-    return np.asarray(side.labels if attribute == FINDING else side.attributes[attribute]).astype(str)
+    if attribute == FINDING:
+        return np.array([" ".join(map(str, row)) for row in side.findings.tolist()])
+    return np.asarray(side.attributes[attribute]).astype(str)

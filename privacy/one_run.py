@@ -118,7 +118,7 @@ def from_images(
     Returns:
         None without a pair.
     """
-    train, audit = pair(units, real.labels, member, rng)
+    train, audit = pair(units, real.strata, member, rng)
     if not len(train):
         return None
     close = _by_unit(-nearest(real.images, synthetic)[1], units, np.maximum)
@@ -146,7 +146,7 @@ def from_weights(
     Returns:
         None without a pair.
     """
-    train, audit = (side[:PAIRS] for side in pair(units, real.labels, member, rng))
+    train, audit = (side[:PAIRS] for side in pair(units, real.strata, member, rng))
     if not len(train):
         return None
     rows = np.flatnonzero(np.isin(units, np.concatenate([train, audit])))

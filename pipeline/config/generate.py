@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.ingest import LONGEST, AttributeName, ClassName
-from pipeline.config.section import Batch, Location, Section, unit
+from pipeline.config.section import LETTERS, Batch, Location, Section, unit
 
 Deviations = Annotated[float, unit("in standard deviations")]
 
@@ -25,6 +25,10 @@ class Asked(Section):
     """Findings that they do not have, and that guidance leads away from."""
     attributes: dict[AttributeName, Annotated[str, Field(max_length=LONGEST), BeforeValidator(_text)]] = Field(default_factory=dict)
     """Attributes, such as ``{sex: F, severity: 0.8}``."""
+    text: Annotated[str, Field(max_length=LETTERS)] = ""
+    """What a report of theirs would say, such as ``small left pleural effusion``, in words that the training images' reports had."""
+    without_text: Annotated[str, Field(max_length=LETTERS)] = ""
+    """A text that guidance leads away from."""
     count: Annotated[int, Field(ge=1, le=1_000_000), unit("images")]
     """How many."""
     extrapolate: bool = False

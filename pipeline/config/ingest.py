@@ -41,7 +41,7 @@ AttributeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 AttributeKind = Literal["number"] | Annotated[tuple[ClassName, ...], Field(min_length=2), AfterValidator(_distinct)]
 
 
-TAKEN = ("file", "label", "patient_id", "sex", "age", "age_band", "site", "view", "laterality", "acquisition")
+TAKEN = ("text", "file", "label", "patient_id", "sex", "age", "age_band", "site", "view", "laterality", "acquisition")
 """Names of what a table says beside attributes."""
 
 
@@ -95,6 +95,9 @@ class IngestConfig(Section):
     attributes: dict[AttributeName, AttributeKind] = Field(default_factory=dict)
     """Further columns of ``labels`` that a model can be told of (``train.attributes``): ``number``, or the texts that may be there, such as
     ``{severity: number, side: [left, right]}``. Anything else in them is unknown."""
+    report: Annotated[str, Field(min_length=1, max_length=LONGEST)] | None = None
+    """A further column of ``labels`` with free text, such as ``report``, that a model can be told of (``train.text``). It is kept in the
+    words of a closed clinical vocabulary alone: no name, number, date or rare word is stored."""
     classes: Annotated[tuple[ClassName, ...], AfterValidator(_distinct)] | None = None
     """The class names in order; a label that is none of them is an error. phantom, medmnist: the data set's own classes."""
     dimensions: Literal[2, 3] | None = None
@@ -145,6 +148,11 @@ class IngestConfig(Section):
         return (self.dimensions or (3 if self.source == "nifti" else 2)) == 3
 
     @property
+    def told(self) -> dict[str, AttributeKind]:
+        """What is read of the label table beside labels and facts: attributes, and a text of no listed values."""
+        return self.attributes | ({"text": ()} if self.report is not None else {})
+
+    @property
     def multi_label(self) -> bool:
         """Whether an image can have several findings, or none."""
         return self.several_findings or self.dataset == "chestmnist"
@@ -170,8 +178,8 @@ class IngestConfig(Section):
             raise ValueError("ingest.dataset is needed when ingest.source is medmnist, such as breastmnist")
         if self.label_field is not None and (self.source not in ("dicom", "dicomweb") or self.several_findings):
             raise ValueError("ingest.label_field goes with ingest.source dicom or dicomweb, and with one class an image")
-        if self.source == "medmnist" and self.attributes:
-            raise ValueError("ingest.attributes does not go with MedMNIST, whose sets have labels alone")
+        if self.source == "medmnist" and (self.attributes or self.report is not None):
+            raise ValueError("ingest.attributes and ingest.report do not go with MedMNIST, whose sets have labels alone")
         if taken := [name for name in self.attributes if name in TAKEN]:
             raise ValueError(f"ingest.attributes: {taken[0]} is read anyway: leave it out, and name it in train.attributes")
         if (self.source, self.dimensions) in (("nifti", 2), ("pictures", 3), ("phantom", 3)):

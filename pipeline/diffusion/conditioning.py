@@ -27,6 +27,8 @@ class Condition:
         codes: ``int64 [n, F]``, each from 0 to the field's size.
         sizes: how many values each field has; as a code, it asks for nothing.
         findings: how many of the fields, from the first on, are findings; 0 where the first is the class.
+        text: words of each image's text, ``int64 [n, L]``, 0 where there is none; None where no text is read. It counts as one more field,
+            after the last.
         between: of continuous fields, how far the value lies on the way from its code to the next, ``float32 [n, F]`` in [0, 1), 0 for the
             others; None where no field is continuous.
     """
@@ -35,6 +37,7 @@ class Condition:
     sizes: tuple[int, ...]
     findings: int = 0
     between: Tensor | None = None
+    text: Tensor | None = None
 
     @classmethod
     def of_classes(cls, classes: Tensor | NDArray[np.int64], count: int, device: str = "cpu") -> Condition:
@@ -61,11 +64,13 @@ class Condition:
         nothing = torch.empty_like(self.codes)
         for field, size in enumerate(self.sizes):  # by filling: a captured CUDA graph copies nothing from the host
             nothing[:, field] = size
-        return replace(self, codes=nothing, between=None if self.between is None else torch.zeros_like(self.between))
+        return replace(self, codes=nothing, between=_zeros(self.between), text=_zeros(self.text))
 
     def only(self, field: int, code: int | None = None) -> Condition:
         """These rows with nothing asked for but one field: what they have, or ``code`` in every row."""
         asked = self.null()
+        if field == len(self.sizes):
+            return replace(asked, text=self.text)
         asked.codes[:, field] = self.codes[:, field] if code is None else code
         if asked.between is not None and self.between is not None and code is None:
             asked.between[:, field] = self.between[:, field]
@@ -77,9 +82,10 @@ class Condition:
 
     def joined(self, *others: Condition) -> Condition:
         """These rows, and those of the others after them."""
-        parts = (self, *others)
-        between = None if self.between is None else torch.cat([part.between for part in parts if part.between is not None])
-        return replace(self, codes=torch.cat([part.codes for part in parts]), between=between)
+        tables = zip(*([part.codes, part.between, part.text] for part in (self, *others)))
+        codes, between, text = (None if table[0] is None else torch.cat(table) for table in tables)
+        assert codes is not None
+        return replace(self, codes=codes, between=between, text=text)
 
     def chunk(self, parts: int) -> list[Condition]:
         """Its rows in ``parts`` parts, as :func:`torch.chunk` cuts them."""
@@ -94,12 +100,15 @@ class Condition:
         1 / probability − 1, whose mean is the probability. So every number of fields is met alone and together, as composed guidance asks
         for them, and most rows keep most of what is known.
         """
-        drop = self._uniform(len(self.sizes), generator) < probability
-        if len(self.sizes) > 1:
+        fields, nothing = len(self.sizes), self.null()
+        count = fields + (self.text is not None)
+        drop = self._uniform(count, generator) < probability
+        if count > 1:
             rate = self._uniform(1, generator) ** (1 / probability - 1 if probability > 0 else torch.inf)
-            drop = (self._uniform(len(self.sizes), generator) < rate) | drop[:, :1]
-        between = None if self.between is None else torch.where(drop, 0.0, self.between)
-        return replace(self, codes=torch.where(drop, self.null().codes, self.codes), between=between)
+            drop = (self._uniform(count, generator) < rate) | drop[:, :1]
+        between = None if self.between is None else torch.where(drop[:, :fields], 0.0, self.between)
+        text = None if self.text is None else torch.where(drop[:, fields:], 0, self.text)
+        return replace(nothing, codes=torch.where(drop[:, :fields], nothing.codes, self.codes), between=between, text=text)
 
     def to(self, device: str) -> Condition:
         """On another device; a copy to a GPU from pinned memory is waited for by nothing."""
@@ -115,12 +124,17 @@ class Condition:
 
     def copy_(self, other: Condition) -> None:
         """Overwrite these rows in place, as a captured CUDA graph needs."""
-        self.codes.copy_(other.codes)
-        if self.between is not None and other.between is not None:
-            self.between.copy_(other.between)
+        for mine, theirs in ((self.codes, other.codes), (self.between, other.between), (self.text, other.text)):
+            if mine is not None and theirs is not None:
+                mine.copy_(theirs)
 
     def _uniform(self, columns: int, generator: torch.Generator) -> Tensor:
         return torch.rand(len(self), columns, generator=generator, device=self.codes.device)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        return replace(self, codes=change(self.codes), between=None if self.between is None else change(self.between))
+        between, text = (None if table is None else change(table) for table in (self.between, self.text))
+        return replace(self, codes=change(self.codes), between=between, text=text)
+
+
+def _zeros(table: Tensor | None) -> Tensor | None:
+    return None if table is None else torch.zeros_like(table)

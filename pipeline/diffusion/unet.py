@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.diffusion.conditioning import Condition
+from pipeline.diffusion.text import TextEncoder
 
 AUGMENTATIONS = 7
 """Numbers that describe an image's augmentation to the network; all zero for an image as it is."""
@@ -39,6 +40,7 @@ class UNet(nn.Module):
             al. 2023, arXiv:2301.11093).
         dims: 2 for images, 3 for volumes.
         checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, a third more work.
+        vocabulary: words of a text that the network reads by cross-attention at its coarsest grid; 0 where it reads none.
         upsample: how the decoder doubles the grid: ``convolve`` (see :class:`Double`), or ``shuffle`` (see :class:`Expand`), which costs
             little, where the former is a quarter of a small network's work.
     """
@@ -59,30 +61,33 @@ class UNet(nn.Module):
         dims: int = 2,
         checkpointing: bool = False,
         upsample: str = "convolve",
+        vocabulary: int = 0,
     ) -> None:
         super().__init__()
         self.dims, self.patch, self.blocks = dims, patch, blocks
         self.checkpointing = checkpointing
-        self.call: Callable[[nn.Module, Tensor, Tensor], Tensor] = call
+        self.call: Callable[..., Tensor] = call
         self.multiple = patch * 2 ** (len(widths) - 1)
         hidden = 4 * widths[0]
         self.condition = Embedding(hidden, (classes,) if isinstance(classes, int) else classes)
         self.stem = conv(dims, channels * patch**dims, widths[0], 3)
         side = math.ceil(size / self.multiple) * self.multiple // patch
         attends = [side // 2**level in attention for level in range(len(widths))]
+        reads = [bool(vocabulary) and level == len(widths) - 1 for level in range(len(widths))]
+        self.text = TextEncoder(vocabulary, hidden) if vocabulary else None
         dropouts = [dropout if level or len(widths) == 1 else 0.0 for level in range(len(widths))]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
         for level, wide in enumerate(widths):
             for number in range(blocks):
                 halve = level > 0 and number == 0
-                self.down.append(Block(dims, width, wide, hidden, dropouts[level], attends[level], halve))
+                self.down.append(Block(dims, width, wide, hidden, dropouts[level], attends[level], halve, reads[level]))
                 width = wide
-        self.middle = Block(dims, width, width, hidden, dropout, attends[-1])
+        self.middle = Block(dims, width, width, hidden, dropout, attends[-1], reads=reads[-1])
         for level, wide in reversed(list(enumerate(widths))):
             for number in range(blocks):
                 inputs = width + wide if number == 0 else wide
-                self.up.append(Block(dims, inputs, wide, hidden, dropouts[level], attends[level]))
+                self.up.append(Block(dims, inputs, wide, hidden, dropouts[level], attends[level], reads=reads[level]))
                 width = wide
             if level and upsample == "shuffle":
                 self.up.append(Expand(dims, width, widths[level - 1]))
@@ -98,14 +103,18 @@ class UNet(nn.Module):
         sides = x.shape[2:]
         x = pad(x, self.multiple)
         told = self.condition(c_noise, condition, augmentation)
+        read: tuple[Tensor, Tensor] | None = None
+        if self.text is not None and condition.text is not None:
+            read = self.text(condition.text)
+            told = told + self.text.summary(*read)
         x = unshuffle(x, self.patch)
         x = self.stem(x.contiguous(memory_format=torch.channels_last if self.dims == 2 else torch.channels_last_3d))
         skips = []
         for number, block in enumerate(self.down, start=1):
-            x = self._through(block, x, told)
+            x = self._through(block, x, told, read)
             if number % self.blocks == 0:
                 skips.append(x)
-        x = self._through(self.middle, x, told)
+        x = self._through(self.middle, x, told, read)
         inside = 0
         for layer in self.up:
             if isinstance(layer, Double | Expand):
@@ -113,18 +122,18 @@ class UNet(nn.Module):
                 continue
             if inside % self.blocks == 0:
                 x = torch.cat([x, skips.pop()], dim=1)
-            x = self._through(layer, x, told)
+            x = self._through(layer, x, told, read)
             inside += 1
         return crop(shuffle(self.head(F.silu(self.norm(x))), self.patch), sides)
 
-    def _through(self, block: nn.Module, x: Tensor, told: Tensor) -> Tensor:
+    def _through(self, block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None) -> Tensor:
         if self.checkpointing and self.training:
-            made: Tensor = checkpoint(block, x, told, use_reentrant=False)
+            made: Tensor = checkpoint(block, x, told, read, use_reentrant=False)
             return made
-        return self.call(block, x, told)
+        return self.call(block, x, told, read)
 
 
-def call(block: nn.Module, x: Tensor, told: Tensor) -> Tensor:
+def call(block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """A block's output: what is compiled where the network is (:mod:`pipeline.compilation`)."""
     made: Tensor = block(x, told)
     return made
@@ -171,9 +180,19 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block with adaptive normalisation (scale and shift from the condition); halves first or attends last where asked."""
+    """Residual block with adaptive normalisation (scale and shift from the condition); halves first, attends and reads last where asked."""
 
-    def __init__(self, dims: int, inputs: int, outputs: int, hidden: int, dropout: float, attention: bool, halve: bool = False) -> None:
+    def __init__(
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        hidden: int,
+        dropout: float,
+        attention: bool,
+        halve: bool = False,
+        reads: bool = False,
+    ) -> None:
         super().__init__()
         self.halve = halve
         self.norm1 = ChannelNorm(inputs)
@@ -184,10 +203,11 @@ class Block(nn.Module):
         self.dropout = dropout
         self.skip = conv(dims, inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.attention = Attention(dims, outputs) if attention else None
+        self.reading = CrossAttention(dims, outputs, hidden) if reads else None
         silence(self.conv2)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """``[n, inputs, ...]`` and ``[n, hidden]`` to ``[n, outputs, ...]`` (half the sides where it halves)."""
+    def forward(self, x: Tensor, condition: Tensor, read: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """``[n, inputs, ...]``, ``[n, hidden]`` and what was read to ``[n, outputs, ...]`` (half the sides where it halves)."""
         if self.halve:
             x = F.avg_pool2d(x, 2) if x.ndim == 4 else F.avg_pool3d(x, 2)
         y = self.conv1(F.silu(self.norm1(x)))
@@ -198,6 +218,8 @@ class Block(nn.Module):
         x = (self.skip(x) + y) * math.sqrt(0.5)
         if self.attention is not None:
             x = self.attention(x)
+        if self.reading is not None and read is not None:
+            x = self.reading(x, *read)
         return x
 
 
@@ -221,6 +243,28 @@ class Attention(nn.Module):
         y = y.transpose(1, 2).reshape(n, *sides, width).movedim(-1, 1)
         attended: Tensor = x + self.out(y)
         return attended
+
+
+class CrossAttention(nn.Module):
+    """Attention of the grid's places to the words of a text (Rombach et al. 2022, arXiv:2112.10752, section 3.3), 64 channels a head."""
+
+    def __init__(self, dims: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // 64)
+        self.norm = ChannelNorm(width)
+        self.query = conv(dims, width, width, 1)
+        self.key_value = nn.Linear(hidden, 2 * width)
+        self.out = conv(dims, width, width, 1)
+        silence(self.out)
+
+    def forward(self, x: Tensor, words: Tensor, there: Tensor) -> Tensor:
+        """``[n, width, ...]``, and ``[n, L, hidden]`` of which ``there [n, L]`` tells what is a word, to ``[n, width, ...]``."""
+        n, width, *sides = x.shape
+        query = self.query(self.norm(x)).reshape(n, self.heads, width // self.heads, -1).transpose(2, 3)
+        both = self.key_value(words).reshape(n, words.shape[1], 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(query, both[0], both[1], attn_mask=there[:, None, None, :])
+        read: Tensor = self.out(found.transpose(2, 3).reshape(n, width, *sides))
+        return (x + read) * math.sqrt(0.5)
 
 
 class Double(nn.Module):

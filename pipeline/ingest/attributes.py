@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pipeline.clinical_text import closed, vocabulary
 from pipeline.errors import InputError
 from pipeline.ingest.table import Table, folded
 
@@ -16,12 +17,27 @@ Value = str | float | None
 """A text or a number; an empty text or None where it is unknown."""
 
 
-def stated(found: Table, kinds: Mapping[str, AttributeKind]) -> tuple[list[dict[str, Value]], list[str]]:
-    """The attributes of every row, and how many values are none.
+def stated(found: Table, kinds: Mapping[str, AttributeKind], report: str | None) -> tuple[list[dict[str, Value]], list[str]]:
+    """The attributes of every row, with its text in closed vocabulary, and how many values are none.
 
     Raises:
         InputError: the table lacks a column.
     """
+    told, notes = _listed(found, {name: kind for name, kind in kinds.items() if kind != ()})
+    if report is not None:
+        if folded(report) not in found.columns:
+            raise InputError(f"{found.name} has no column {report!r}, which ingest.report names: add it, or leave it out there")
+        reports = found.values(folded(report))
+        patients = found.values("patient_id") if "patient_id" in found.columns else [str(line) for line in found.lines]
+        words = frozenset(vocabulary(reports, patients))
+        for row, text in zip(told, reports):
+            row["text"] = closed(text, words)
+        empty = sum(not row["text"] for row in told)
+        notes += [f"{found.name}: {empty} reports hold no word of the clinical vocabulary, and say nothing"] if empty else []
+    return told, notes
+
+
+def _listed(found: Table, kinds: Mapping[str, AttributeKind]) -> tuple[list[dict[str, Value]], list[str]]:
     if missing := [name for name in kinds if folded(name) not in found.columns]:
         raise InputError(f"{found.name} has no column {missing[0]!r}, which ingest.attributes names: add it, or leave it out there")
     told: list[dict[str, Value]] = [{} for _ in found.rows]

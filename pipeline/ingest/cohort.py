@@ -106,8 +106,8 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
     root, path, classes = _where(ctx, ingest)
     names = [name for name, found in source.regular_files(root) if found != path and name.startswith(below)]
     table = _table(ingest, path, classes, names, people) if people or not ingest.unlabelled else None
-    if ingest.attributes and people and table is None:
-        raise InputError(f"no label table {path.name}, from which ingest.attributes are read: put it there, or leave them out")
+    if ingest.told and people and table is None:
+        raise InputError(f"no label table {path.name}, from which attributes and reports are read: put it there, or leave them out")
     labels = _labels(ingest, table, classes)
     told = class_folders.unmatched(classes, names) if isinstance(labels, FolderLabels) and not ctx.config.foreign else []
     by_patient = people and (ingest.source not in ("nifti", "pictures") or (table is not None and table.names_patients()))
@@ -123,7 +123,7 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         table=table,
         burned_in=ingest.burned_in,
         mask=ingest.mask,
-        attributes=ingest.attributes if people else {},
+        attributes=ingest.told if people else {},
     )
     tasks, left_out = grouped(ctx, root, names)
     folder, workers = _partial(ctx, key, which), source.workers()
@@ -192,7 +192,8 @@ def _table(ingest: IngestConfig, path: Path, classes: tuple[str, ...], names: Se
     use: Use = "elsewhere" if elsewhere else "optional" if ingest.source == "pictures" else "needed"
     if use != "needed" and not path.is_file():
         return None
-    return Labels.load(path, classes, ingest.several_findings, use, ingest.attributes if people else {}).matched(names)
+    told, report = (ingest.told, ingest.report) if people else ({}, None)
+    return Labels.load(path, classes, ingest.several_findings, use, told, report).matched(names)
 
 
 def _labels(ingest: IngestConfig, table: Labels | None, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels | OneClass:

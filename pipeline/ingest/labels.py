@@ -81,19 +81,22 @@ class Labels:
         several: bool = False,
         use: Use = "needed",
         attributes: Mapping[str, AttributeKind] | None = None,
+        report: str | None = None,
     ) -> Labels:
         """Read the table: the first of :data:`KEYS` that it has, and a column ``label``, or with ``several`` a column for each class.
 
         In the column of a class 1 is present, 0 absent, -1 or nothing unknown. With ``several`` and no such columns, ``label`` names the
         findings with bars between, as in ChestX-ray14 (Wang et al. 2017, arXiv:1705.02315). The columns of
-        :data:`pipeline.ingest.facts.FACTS` are read where they are there, and win over the header, and ``attributes`` where they are
-        asked for. ``use`` says whether labels must be there, may be there, or come from elsewhere.
+        :data:`pipeline.ingest.facts.FACTS` are read where they are there, and win over the header; ``attributes``, and the text ``report``
+        in closed vocabulary, where they are asked for. ``use`` says whether labels must be there, may be there, or come from elsewhere.
 
         Raises:
             InputError: it cannot be read, can be read in several ways, lacks a column, or holds labels that are no class.
         """
         kinds = attributes or {}
-        found = table.read(path, (*(classes if several else ()), *kinds))
+        found = table.read(
+            path, (*(classes if several else ()), *(name for name, kind in kinds.items() if kind), *([report] if report else []))
+        )
         column = next((name for name in KEYS if name in found.columns), None)
         wanted = [table.folded(name) for name in classes] if several else ["label"]
         if barred := several and not set(wanted) <= set(found.columns) and "label" in found.columns:
@@ -112,7 +115,7 @@ class Labels:
         else:
             to_findings = _marks(path, classes) if several else _class(path, classes, labels, found.lines)
         stated, notes = facts.stated(found, column)
-        asked_of, odd = attribute_columns.stated(found, kinds)
+        asked_of, odd = attribute_columns.stated(found, kinds, report)
         notes += odd
         notes += [*facts.unpadded(found), *facts.unread(found)]
         entries: dict[str, Entry | str] = {}

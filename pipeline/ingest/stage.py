@@ -69,7 +69,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "patient": patients,
         "split": splits,
         **{FINDING + name: cohort.findings[:, number] for number, name in enumerate(cohort.classes)},
-        **{name: cohort.rows[name] for name in (*FIELDS, *(ATTRIBUTE + name for name in ingest.attributes))},
+        **{name: cohort.rows[name] for name in (*FIELDS, *(ATTRIBUTE + name for name in ingest.told))},
         "duplicate_group": clusters,
     }
     images.write(ctx.out, cohort.images, cohort.rows.index.to_numpy()[kept], pd.DataFrame(table)[kept].reset_index(drop=True))

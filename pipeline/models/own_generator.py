@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import runtime
-from pipeline.conditions import Conditions
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import Denoise, guided
 from pipeline.diffusion.inversion import counterfactual
@@ -56,8 +55,8 @@ class OwnGenerator:
             raise InputError(f"{run.name} makes volumes: give a run of images, whose classes the model names, as --synthetic")
         lowest, highest = model.section.guidance_interval
         self.scale, self.interval = model.section.guidance_scale, (lowest * self.denoiser.sigma_data, highest * self.denoiser.sigma_data)
-        self.classes, self.device, self.batch = model.classes, device, batch
-        self.conditions = Conditions.of_model(facts)
+        self.conditions, self.device, self.batch = model.conditions, device, batch
+        self.classes = model.conditions.classes
         self.channels, self.side = int(facts["shape"][0]), int(facts["shape"][1])
 
     def images(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:

@@ -118,7 +118,7 @@ class DataCard(Part):
     software: dict[str, str]
 
 
-def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
+def data_card(results: Results, classes: Mapping[str, int], images: int | None = None) -> DataCard:
     """The card of a passed release.
 
     Args:
@@ -126,7 +126,7 @@ def data_card(results: Results, classes: Mapping[str, int]) -> DataCard:
     """
     release = results.config.release
     return DataCard(
-        **facts(results.gate, classes, results.config.ingest.size),
+        **facts(results.gate, classes, sum(classes.values()) if images is None else images, results.config.ingest.size),
         title=release.title,
         licence=release.licence,
         contact=release.contact,
@@ -170,18 +170,18 @@ def _checks(gate: Mapping[str, Any], subject: str) -> list[Check]:
     return [Check(**{key: check[key] for key in Check.model_fields}) for check in gate["checks"] if check["subject"] == subject]
 
 
-def facts(gate: Mapping[str, Any], classes: Mapping[str, int], size: int) -> dict[str, Any]:
+def facts(gate: Mapping[str, Any], classes: Mapping[str, int], images: int, size: int) -> dict[str, Any]:
     """The card's fields that follow from the verdict and the images alone, as ``verify`` asks for them.
 
     Args:
-        classes: how many released images each class has.
+        classes: how many released images each class has, or have each finding.
+        images: how many there are.
         size: side of the images, in pixels.
     """
-    total = sum(classes.values())
     return {
-        "summary": f"{counted(total, 'synthetic image')} of {counted(len(classes), 'class', 'classes')}, {counted(size, 'pixel')} square. "
+        "summary": f"{counted(images, 'synthetic image')} of {counted(len(classes), 'class', 'classes')}, {counted(size, 'pixel')} square. "
         "None shows a patient.",
-        "images": total,
+        "images": images,
         "size": size,
         "classes": dict(classes),
         "unit": gate["unit"],

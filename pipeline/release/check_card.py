@@ -34,9 +34,9 @@ def check_card(path: Path, gate: Mapping[str, Any], rows: Rows, shape: tuple[int
         listed = error.errors(include_input=False, include_url=False)[:20]
         yield from (f"{contents.CARD}: {'.'.join(map(str, item['loc']))[:80]}: {item['msg']}" for item in listed)
         return
-    classes, labels = rows.table.classes, np.array(rows.labels)
-    counts = {name: int((labels == index).sum()) for index, name in enumerate(classes)}
-    asked = facts(gate, counts, shape[2])
+    has = np.array([rows.table.findings(label) for label in rows.labels]).reshape(-1, len(rows.table.classes))
+    counts = {name: int((has[:, index] == 1).sum()) for index, name in enumerate(rows.table.classes)}
+    asked = facts(gate, counts, shape[0], shape[2])
     yield from (
         f"{contents.CARD} has another {name} than follows from verdict and images" for name in asked if getattr(card, name) != asked[name]
     )

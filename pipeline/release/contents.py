@@ -86,19 +86,26 @@ def class_folders(classes: Sequence[str]) -> dict[str, str]:
     return folders
 
 
-def array_shapes(images: Sequence[int]) -> dict[str, tuple[int, ...]]:
+Label = int | tuple[int, ...]
+"""What an image was made for: its class's index, or of several findings 1, 0, or -1 (left open) for each."""
+
+
+def array_shapes(images: Sequence[int], findings: int | None = None) -> dict[str, tuple[int, ...]]:
     """The arrays of ``cohort.npz`` in order, MedMNIST's layout: all images are in ``train``, of shape ``n,H,W`` or ``n,H,W,3``, uint8.
 
-    Labels are ``[n, 1]``, class indices in the order of the finding columns; val and test are there and empty.
+    Labels are ``[n, 1]``, class indices in the order of the finding columns, or of several findings ``[n, findings]``; val and test are
+    there and empty.
     """
     splits = ("train", "val", "test")
     counts = {name: images[0] if name == "train" else 0 for name in splits}
     pictures = {f"{name}_images": (counts[name], *images[1:]) for name in splits}
-    return pictures | {f"{name}_labels": (counts[name], 1) for name in splits}
+    return pictures | {f"{name}_labels": (counts[name], findings or 1) for name in splits}
 
 
-def label_type(classes: int) -> str:
-    """The numpy type of the labels in ``cohort.npz``."""
+def label_type(classes: int, several: bool = False) -> str:
+    """The numpy type of the labels in ``cohort.npz``: of several findings 1, 0, or -1 for what was left open."""
+    if several:
+        return "|i1"
     return "|u1" if classes <= 256 else "<u2"
 
 

@@ -35,7 +35,7 @@ def medmnist_entry(card: DataCard, table: Table, channels: int) -> dict[str, Any
     entry = {
         "python_class": "Cohort",
         "description": f"{card.title}, release {table.release}: {card.summary} Not for diagnosis.",
-        "task": "binary-class" if len(table.classes) == 2 else "multi-class",
+        "task": "multi-label, binary-class" if table.several else "binary-class" if len(table.classes) == 2 else "multi-class",
         "label": {str(index): name for index, name in enumerate(table.classes)},
         "n_channels": channels,
         "n_samples": {"train": card.images, "val": 0, "test": 0},
@@ -53,7 +53,10 @@ def croissant(card: DataCard, table: Table, digests: Mapping[str, str]) -> dict[
         digests: SHA-256 of :data:`ROWS`, :data:`ROWS_TYPED` and :data:`ARCHIVE` by name.
     """
     files = {contents.ROWS: "text/csv", contents.ROWS_TYPED: "application/x-parquet", contents.ARCHIVE: "application/zip"}
-    sets = {PNG: ("image/png", f"{contents.PICTURES}/*/*.png"), DCM: ("application/dicom", f"{contents.DICOM}/*.dcm")}
+    sets = {
+        PNG: ("image/png", f"{contents.PICTURES}/{'' if table.several else '*/'}*.png"),
+        DCM: ("application/dicom", f"{contents.DICOM}/*.dcm"),
+    }
     return {
         "@context": _context(),
         "@type": "sc:Dataset",
@@ -121,10 +124,12 @@ def _images(table: Table) -> dict[str, Any]:
     numbers = {"seed": "sc:Integer", "guidance": "sc:Float"}
     findings = {FINDING + name: "sc:Integer" for name in table.classes}
     # The file comes before the label, and by its name: mlcroissant 1.1 joins a record by the first field that refers elsewhere, as text.
-    columns = {"id": "sc:Text", "file": "sc:Text", "label": "sc:Text", **findings, **{name: numbers[name] for name in table.further}}
+    label = {} if table.several else {"label": "sc:Text"}
+    columns = {"id": "sc:Text", "file": "sc:Text", **label, **findings, **{name: numbers[name] for name in table.further}}
     source = {"fileObject": {"@id": contents.ROWS_TYPED}}
     fields = {name: _field(name, kind, source | {"extract": {"column": name}}) for name, kind in columns.items()}
-    fields["label"]["references"] = {"field": {"@id": "classes/name"}}
+    if not table.several:
+        fields["label"]["references"] = {"field": {"@id": "classes/name"}}
     fields["file"]["source"] |= {"transform": {"regex": "^.*/([^/]+)$"}}
     fields["file"]["references"] = {"fileSet": {"@id": PNG}, "extract": {"fileProperty": "filename"}}
     pixels = _field("image", "sc:ImageObject", {"fileSet": {"@id": PNG}, "extract": {"fileProperty": "content"}})

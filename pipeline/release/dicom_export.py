@@ -20,7 +20,7 @@ from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from pipeline.release.contents import subject
+from pipeline.release.contents import Label, subject
 from pipeline.release.rows import Table
 
 MANUFACTURER = "synthcohort"
@@ -76,12 +76,12 @@ def dicom_bytes(image: NDArray[np.uint8], **facts: Any) -> bytes:
     return file.getvalue()
 
 
-def released_bytes(image: NDArray[np.uint8], number: int, label: int, table: Table, gate: Mapping[str, Any]) -> bytes:
-    """The DICOM file of a release's image ``number``, of the class with index ``label``, under the verdict ``gate``."""
+def released_bytes(image: NDArray[np.uint8], number: int, label: Label, table: Table, gate: Mapping[str, Any]) -> bytes:
+    """The DICOM file of a release's image ``number``, made for ``label``, under the verdict ``gate``."""
     return dicom_bytes(
         image,
         image_id=subject(table.release, number),
-        label=table.classes[label],
+        label=table.named(label),
         cohort=gate["digests"]["pixels"],
         version=gate["software"],
         foreign=gate["digests"]["weights"] is None,

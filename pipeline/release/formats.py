@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.release.bounded import Damage
-from pipeline.release.contents import PICTURE_TEXT, array_shapes, label_type, pixel_hash
+from pipeline.release.contents import PICTURE_TEXT, Label, array_shapes, label_type, pixel_hash
 
 MOST_PIXELS = 3 << 24
 """Bytes of one image, at the most."""
@@ -69,21 +69,23 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
 
-def write_archive(path: Path, images: Any, labels: NDArray[np.int64], classes: int) -> None:
-    """Write ``uint8 [n, C, H, W]`` images and their class indices ``[n]`` in MedMNIST's layout, as numpy's ``load`` reads it.
+def write_archive(path: Path, images: Any, labels: NDArray[Any], classes: int) -> None:
+    """Write ``uint8 [n, C, H, W]`` images and their class indices ``[n]``, or several findings ``[n, K]``, in MedMNIST's layout, as numpy's
+    ``load`` reads it.
 
     A zip file with 64-bit sizes throughout (APPNOTE 6.3.9, section 4.5.3), so that there is one layout for any size.
     """
     n, channels, height, width = images.shape
     shape = (n, height, width) if channels == 1 else (n, height, width, channels)
-    kind = label_type(classes)
+    several = labels.ndim == 2
+    kind = label_type(classes, several)
     data: Mapping[str, Iterable[bytes]] = {
         "train_images": (np.moveaxis(np.asarray(images[i]), 0, -1).tobytes() for i in range(n)),
         "train_labels": [labels.astype(kind).tobytes()],
     }
     tail, count = b"", 0
     with path.open("wb") as file:
-        for name, sides in array_shapes(shape).items():
+        for name, sides in array_shapes(shape, classes if several else None).items():
             header = _array_header("|u1" if name.endswith("images") else kind, sides)
             at = file.tell()
             file.write(_local(name, 0, 0))
@@ -106,6 +108,7 @@ class Archive:
         file: at its start.
         n: how many images it must hold.
         classes: of how many classes.
+        several: whether an image can have several of them.
 
     Attributes:
         shape: ``n, C, H, W``.
@@ -115,8 +118,9 @@ class Archive:
         Damage: here or on the way, where the file holds anything else.
     """
 
-    def __init__(self, file: BinaryIO, n: int, classes: int) -> None:
-        self.file, self.kind = _Hashed(file), label_type(classes)
+    def __init__(self, file: BinaryIO, n: int, classes: int, several: bool = False) -> None:
+        self.file, self.kind = _Hashed(file), label_type(classes, several)
+        self.findings = classes if several else None
         self.first = _Member(self.file, "train_images")
         self.layout = self.first.image_shape()
         count, height, width = self.layout[:3]
@@ -139,15 +143,16 @@ class Archive:
             yield np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
         self.tail += self.first.finish()
 
-    def labels(self) -> list[int]:
-        """The class index of every image; then nothing may follow but empty arrays and the archive's own table."""
-        found: list[int] = []
-        shapes = array_shapes(self.layout)
+    def labels(self) -> list[Label]:
+        """The label of every image; then nothing may follow but empty arrays and the archive's own table."""
+        found: list[Any] = []
+        shapes = array_shapes(self.layout, self.findings)
         for name, shape in list(shapes.items())[1:]:
             kind = "|u1" if name.endswith("images") else self.kind
             member, item = _Member(self.file, name), np.dtype(kind).itemsize
             member.expect(_array_header(kind, shape), shape, item)
-            found += np.frombuffer(member.read(int(np.prod(shape, dtype=np.int64)) * item), kind).tolist()
+            values = np.frombuffer(member.read(int(np.prod(shape, dtype=np.int64)) * item), kind)
+            found += values.tolist() if self.findings is None else list(map(tuple, values.reshape(-1, self.findings).tolist()))
             self.tail += member.finish()
         expected = self.tail + _end(len(shapes), len(self.tail), self.file.tell())
         if self.file.read(len(expected) + 1) != expected:

@@ -14,6 +14,7 @@ from pipeline.release import meaning
 from pipeline.release.cards import actions, html_template, software_version
 from pipeline.release.curve import distance_curve, noise_curve, training_curve
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, recipe_figures, sentences, stress_figures, train_figures
+from pipeline.release.findings_page import findings_table, together_table
 from pipeline.release.making import how_made
 from pipeline.release.plots import change_plot, label_plot, legend, power_plot, subgroup_plot
 from pipeline.release.results import Results, dig, interval, limitations, number, planted_copies, required_kinds, standing
@@ -69,6 +70,8 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         splits=source_splits(results.cohort),
         balance=balance(results),
         mute=mute(results.evaluation),
+        findings=findings_table(results.evaluation),
+        together=together_table(results.evaluation),
         samples=images,
         training=training_curve(results.recipe),
         noise=noise_curve(results.model),
@@ -93,7 +96,7 @@ def source_splits(cohort: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def balance(results: Results) -> list[tuple[str, str, str]]:
     """Each class as (name, real images for training, synthetic images). Real ones to the nearest ten: no small group is described."""
     counts, made = dig(results.cohort, "counts.train"), results.config.generate.per_class
-    if not isinstance(counts, Mapping) or made is None:
+    if not isinstance(counts, Mapping) or made is None or results.config.ingest.multi_label:
         return []
     return [(str(name), "fewer than 11" if count < 11 else f"about {round(count, -1):,}", number(made)) for name, count in counts.items()]
 

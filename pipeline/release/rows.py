@@ -15,10 +15,11 @@ import numpy as np
 
 from pipeline.images import FINDING
 from pipeline.release.bounded import Damage
-from pipeline.release.contents import DICOM, LINE_BYTES, PICTURES, class_folders, no_language, subject
+from pipeline.release.contents import DICOM, LINE_BYTES, PICTURES, Label, class_folders, no_language, subject
 from pipeline.release.parquet import Column, parquet_bytes
 
 FURTHER = ("seed", "guidance")
+MARKS = {"1": 1, "0": 0, "-1": -1}
 
 
 @dataclass(frozen=True)
@@ -29,42 +30,56 @@ class Table:
         release: see :func:`subject`.
         classes: in the order of the finding columns.
         further: which of the columns ``seed`` and ``guidance`` there are.
+        several: whether an image can have several of the classes, or none: there is no column ``label`` then, and no folder for each class.
     """
 
     release: str
     classes: tuple[str, ...]
     further: tuple[str, ...] = ("seed", "guidance")
+    several: bool = False
 
     @property
     def header(self) -> bytes:
         """The first line."""
-        return _line(["id", "label", *(FINDING + name for name in self.classes), *self.further, "file"])
+        return _line(["id", *([] if self.several else ["label"]), *(FINDING + name for name in self.classes), *self.further, "file"])
 
-    def line(self, number: int, label: int, further: Sequence[str]) -> bytes:
-        """The line of image ``number``, of class ``label``; text that a spreadsheet would calculate is neutralised."""
-        findings = [str(int(index == label)) for index in range(len(self.classes))]
-        return _line([subject(self.release, number), cell(self.classes[label]), *findings, *further, self.picture(number, label)])
+    def findings(self, label: Label) -> tuple[int, ...]:
+        """1, 0, or -1 (left open) for each class."""
+        return label if isinstance(label, tuple) else tuple(int(index == label) for index in range(len(self.classes)))
 
-    def typed(self, labels: Sequence[int], further: Sequence[Sequence[str]]) -> bytes:
+    def named(self, label: Label) -> str:
+        """The label as a text: the class, or the findings that were asked for."""
+        if isinstance(label, int):
+            return self.classes[label]
+        return ", ".join(name for name, mark in zip(self.classes, label) if mark == 1) or "no finding"
+
+    def line(self, number: int, label: Label, further: Sequence[str]) -> bytes:
+        """The line of image ``number``; text that a spreadsheet would calculate is neutralised."""
+        name = [] if self.several else [cell(self.named(label))]
+        return _line([subject(self.release, number), *name, *map(str, self.findings(label)), *further, self.picture(number, label)])
+
+    def typed(self, labels: Sequence[Label], further: Sequence[Sequence[str]]) -> bytes:
         """``rows.parquet``: the same columns with their types, and class names as they are.
 
         Args:
-            labels: class index of every image.
+            labels: of every image.
             further: its seed and guidance scale, those that there are, as ``rows.csv`` has them.
         """
-        numbers, index = range(len(labels)), np.array(labels, np.int64)
+        numbers, table = range(len(labels)), np.array([self.findings(label) for label in labels], np.int8).reshape(-1, len(self.classes))
         columns: dict[str, Column] = {
             "id": [subject(self.release, number) for number in numbers],
-            "label": [self.classes[label] for label in labels],
-            **{FINDING + name: (index == place).astype(np.int8) for place, name in enumerate(self.classes)},
+            **({} if self.several else {"label": [self.named(label) for label in labels]}),
+            **{FINDING + name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(self.classes)},
         }
         for place, name in enumerate(self.further):
             texts = np.array([cells[place] for cells in further])
             columns[name] = texts.astype(np.int64) if name == "seed" else texts.astype(np.float32)
         return parquet_bytes(columns | {"file": [self.picture(number, labels[number]) for number in numbers]})
 
-    def picture(self, number: int, label: int) -> str:
+    def picture(self, number: int, label: Label) -> str:
         """Path of an image's PNG file."""
+        if not isinstance(label, int):
+            return f"{PICTURES}/{subject(self.release, number)}.png"
         return f"{PICTURES}/{self._folders[self.classes[label]]}/{subject(self.release, number)}.png"
 
     def dicom(self, number: int) -> str:
@@ -73,7 +88,7 @@ class Table:
 
     def folders(self) -> set[str]:
         """All folders of a passed release."""
-        return {PICTURES, DICOM, *(f"{PICTURES}/{name}" for name in self._folders.values())}
+        return {PICTURES, DICOM} if self.several else {PICTURES, DICOM, *(f"{PICTURES}/{name}" for name in self._folders.values())}
 
     @functools.cached_property
     def _folders(self) -> dict[str, str]:
@@ -93,10 +108,10 @@ def _line(cells: Sequence[str]) -> bytes:
 
 @dataclass(frozen=True)
 class Rows:
-    """What ``rows.csv`` says: its table, the class index and further cells of every image, and the SHA-256 of its bytes."""
+    """What ``rows.csv`` says: its table, the label and further cells of every image, and the SHA-256 of its bytes."""
 
     table: Table
-    labels: list[int]
+    labels: list[Label]
     further: list[list[str]]
     digest: str
 
@@ -104,7 +119,7 @@ class Rows:
 def read_rows(path: Path, release: str, n: int) -> Rows:
     """Read the rows of a release of ``n`` images line by line. Raises Damage for any line that :class:`Table` would write otherwise."""
     code = hashlib.sha256()
-    labels: list[int] = []
+    labels: list[Label] = []
     kept: list[list[str]] = []
     with path.open("rb") as file:
         header = file.readline(LINE_BYTES)
@@ -113,9 +128,12 @@ def read_rows(path: Path, release: str, n: int) -> Rows:
         while line := file.readline(LINE_BYTES):
             number = len(labels)
             cells = _cells(line)
-            findings = cells[2 : 2 + len(table.classes)]
-            further = cells[2 + len(table.classes) : -1]
-            label = findings.index("1") if "1" in findings else 0
+            first = 1 if table.several else 2
+            findings = cells[first : first + len(table.classes)]
+            further = cells[first + len(table.classes) : -1]
+            label: Label = findings.index("1") if "1" in findings else 0
+            if table.several:
+                label = tuple(MARKS.get(mark, 0) for mark in findings)
             if number == n or not _plain(table.further, further) or table.line(number, label, further) != line:
                 raise Damage(f"has a line that does not follow from its image's class, or one too many (line {number + 2})")
             labels.append(label)
@@ -129,9 +147,9 @@ def read_rows(path: Path, release: str, n: int) -> Rows:
 def _table(header: bytes, release: str) -> Table:
     columns = _cells(header)
     classes = tuple(name.removeprefix(FINDING) for name in columns if name.startswith(FINDING))
-    table = Table(release, classes, tuple(name for name in FURTHER if name in columns))
+    table = Table(release, classes, tuple(name for name in FURTHER if name in columns), several="label" not in columns)
     if not classes or len(set(classes)) < len(classes) or table.header != header:
-        raise Damage("has other columns than id, label, one for each class, seed, guidance and file")
+        raise Damage("has other columns than id, label (but for several findings), one for each class, seed, guidance and file")
     if no_language(classes):
         raise Damage("has classes whose names are no language: control characters or encoded data")
     return table

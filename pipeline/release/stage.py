@@ -41,8 +41,8 @@ def run(ctx: Context) -> dict[str, Any]:
             names are none that a release may hold.
     """
     generated = _judged_images(ctx)
-    table = Table(_release_id(ctx), generated.classes, _further(generated))
-    labels, further = generated.labels.tolist(), further_cells(table, generated)
+    table = Table(_release_id(ctx), generated.classes, _further(generated), ctx.config.ingest.multi_label)
+    labels, further = labels_of(generated, table.several), further_cells(table, generated)
     rows = table.header + b"".join(map(table.line, range(len(labels)), labels, further))
     verdict = _verdict(ctx, generated, table.release, rows)
     results = Results.load(ctx.config, ctx.folder, verdict, ctx.records)
@@ -50,8 +50,8 @@ def run(ctx: Context) -> dict[str, Any]:
     if passed:
         (ctx.out / contents.ROWS).write_bytes(rows)
         (ctx.out / contents.ROWS_TYPED).write_bytes(table.typed(labels, further))
-        _write_images(ctx, generated, table, verdict)
-        _write_texts(ctx.out, data_card(results, class_counts(generated)), table, generated.images.shape[1])
+        _write_images(ctx, generated, labels, table, verdict)
+        _write_texts(ctx.out, data_card(results, class_counts(generated), len(generated)), table, generated.images.shape[1])
     samples = _samples(generated) if passed else {}
     (ctx.out / contents.REPORT).write_text(render_report(results, samples), encoding="utf-8")
     write_json(ctx.out / contents.GATE, verdict)
@@ -102,8 +102,13 @@ def _release_id(ctx: Context) -> str:
 
 
 def class_counts(images: ImageSet) -> dict[str, int]:
-    """Images of each class, by name."""
-    return {name: int((images.labels == index).sum()) for index, name in enumerate(images.classes)}
+    """Images of each class, or that have each finding, by name."""
+    return {name: int((images.findings[:, index] == 1).sum()) for index, name in enumerate(images.classes)}
+
+
+def labels_of(images: ImageSet, several: bool) -> list[contents.Label]:
+    """What each image was made for."""
+    return list(map(tuple, images.findings.tolist())) if several else images.labels.tolist()
 
 
 def _judged_images(ctx: Context) -> ImageSet:
@@ -131,17 +136,17 @@ def further_cells(table: Table, images: ImageSet) -> list[tuple[str, ...]]:
     return list(zip(*columns)) if columns else [()] * len(images)
 
 
-def _write_images(ctx: Context, generated: ImageSet, table: Table, verdict: dict[str, Any]) -> None:
+def _write_images(ctx: Context, generated: ImageSet, labels: list[contents.Label], table: Table, verdict: dict[str, Any]) -> None:
     """The images as PNG, DICOM and one MedMNIST-like archive."""
     for folder in table.folders():
         (ctx.out / folder).mkdir(parents=True, exist_ok=True)
     with ctx.reporter.progress("writing the release", len(generated)) as done:
-        for number, label in enumerate(generated.labels):
+        for number, label in enumerate(labels):
             image = np.asarray(generated.images[number])
-            (ctx.out / table.picture(number, int(label))).write_bytes(png_bytes(image))
-            (ctx.out / table.dicom(number)).write_bytes(released_bytes(image, number, int(label), table, verdict))
+            (ctx.out / table.picture(number, label)).write_bytes(png_bytes(image))
+            (ctx.out / table.dicom(number)).write_bytes(released_bytes(image, number, label, table, verdict))
             done(number + 1)
-    write_archive(ctx.out / contents.ARCHIVE, generated.images, generated.labels, len(generated.classes))
+    write_archive(ctx.out / contents.ARCHIVE, generated.images, np.array(labels), len(generated.classes))
 
 
 def _write_texts(out: Path, card: DataCard, table: Table, channels: int) -> None:
@@ -161,7 +166,7 @@ def _write_texts(out: Path, card: DataCard, table: Table, channels: int) -> None
 def _samples(images: ImageSet) -> dict[str, list[bytes]]:
     """The first images of each class as PNG files: unselected, so that the report shows the typical and not the best."""
     return {
-        name: [png_bytes(np.asarray(images.images[row])) for row in np.flatnonzero(images.labels == index)[: contents.SAMPLES]]
+        name: [png_bytes(np.asarray(images.images[row])) for row in np.flatnonzero(images.findings[:, index] == 1)[: contents.SAMPLES]]
         for index, name in enumerate(images.classes)
     }
 

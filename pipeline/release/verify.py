@@ -204,7 +204,7 @@ def _images(release: _Release, rows: Rows) -> Iterator[str]:
 
     gate, table = release.gate, rows.table
     with (release.path / contents.ARCHIVE).open("rb") as file:
-        archive = Archive(file, len(rows.labels), len(table.classes))
+        archive = Archive(file, len(rows.labels), len(table.classes), table.several)
         release.shape = archive.shape
         digest = contents.pixel_hash(archive.shape)
         for number, (image, label) in enumerate(zip(archive.images(), rows.labels, strict=True)):
@@ -230,15 +230,16 @@ def _report(release: _Release, rows: Rows | None) -> None:
     if rows is None:
         check_page(text(release.path / contents.REPORT), release.gate, {})
         return
-    first = [number for index in range(len(rows.table.classes)) for number in islice(_of_class(rows.labels, index), contents.SAMPLES)]
+    has = [rows.table.findings(label) for label in rows.labels]
+    first = [number for index in range(len(rows.table.classes)) for number in islice(_with(has, index), contents.SAMPLES)]
     names = [rows.table.picture(number, rows.labels[number]) for number in first]
     pictures = {name: content(release.path / name, png_size(release.shape[1:])) for name in names}
     limit = contents.TEXT_BYTES + sum(2 * len(png) for png in pictures.values())
     check_page(text(release.path / contents.REPORT, limit), release.gate, pictures)
 
 
-def _of_class(labels: list[int], index: int) -> Iterator[int]:
-    return (number for number, label in enumerate(labels) if label == index)
+def _with(findings: list[tuple[int, ...]], index: int) -> Iterator[int]:
+    return (number for number, has in enumerate(findings) if has[index] == 1)
 
 
 def _checksums(release: _Release) -> Iterator[str]:

@@ -29,11 +29,11 @@ def change(value: float, half: float = 0.02, stands: bool = False) -> dict[str, 
     return measure(value, half) | {"p": 0.01 if stands else 0.6, "stands": stands}
 
 
-def config(sign: Path | None = None) -> Config:
+def config(sign: Path | None = None, several: bool = False) -> Config:
     return Config.model_validate(
         {
             "name": "quickstart",
-            "ingest": {"source": "phantom", "size": 32},
+            "ingest": {"source": "phantom", "size": 32, "several_findings": several},
             "train": {"images": 60_000},
             "generate": {"per_class": IMAGES_PER_CLASS},
             "release": {"title": "Chest phantom <demo> cohort", "licence": "CC0-1.0", "contact": "data steward", "sign": sign},
@@ -193,20 +193,26 @@ def decide(verdict: str) -> dict[str, Any]:
     return {**gate.decide(checks), "checks": checks}
 
 
-def synthetic_images(channels: int = 1, per_class: int = IMAGES_PER_CLASS, side: int = 32, seed: int = 0) -> ImageSet:
+def synthetic_images(
+    channels: int = 1, per_class: int = IMAGES_PER_CLASS, side: int = 32, seed: int = 0, several: bool = False
+) -> ImageSet:
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(CLASSES)), per_class)
     noise = rng.normal(0, 12, (len(labels), channels, side, side))
     grid = np.hypot(*np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side)))
     images = np.clip(200 - 140 * grid + 10 * labels[:, None, None, None] + noise, 0, 255).astype(np.uint8)
     rows = pd.DataFrame({"id": [f"synthetic-{seed:06d}" for seed in range(len(labels))], **finding_columns(labels, CLASSES)})
+    if several:
+        rows[list(finding_columns(labels, CLASSES))] = rng.integers(-1, 2, (len(labels), len(CLASSES)), dtype=np.int8)
     return ImageSet(images, rows.assign(seed=np.arange(len(labels)), guidance=1.0))
 
 
-def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path | None = None, seed: int = 0) -> Context:
+def make_context(
+    run: Path, channels: int = 1, verdict: str = "pass", sign: Path | None = None, seed: int = 0, several: bool = False
+) -> Context:
     """A run folder with every stage finished but the release, and the release's context; images by ``seed`` of one cohort and model."""
-    settings = config(sign)
-    images = synthetic_images(channels, seed=seed)
+    settings = config(sign, several)
+    images = synthetic_images(channels, seed=seed, several=several)
     content: dict[str, dict[str, Any]] = {
         "ingest": {
             "cohort.json": {
@@ -229,6 +235,8 @@ def make_context(run: Path, channels: int = 1, verdict: str = "pass", sign: Path
     }
     records: dict[str, dict[str, Any]] = {}
     for name, files in content.items():
+        if name not in planned(settings):
+            continue
         folder = run / name
         wanted = identity(planned(settings)[name], settings, {"ingest": {"source": "source-digest"}}, records)
         folders.open_stage(folder, wanted, resumable=False, private=True)

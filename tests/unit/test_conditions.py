@@ -101,3 +101,51 @@ def test_what_one_field_asks_for_is_kept_in_every_way_of_taking_rows():
     assert len(joined) == 9
     torch.testing.assert_close(joined.between[6:], condition.between)
     assert [len(part) for part in condition.chunk(2)] == [2, 1]
+
+
+READING = Conditions(("effusion", "nodule"), True, vocabulary=("effusion", "left", "nodule", "small"), longest=4)
+
+
+def test_texts_are_places_in_the_vocabulary_and_no_text_is_nothing():
+    texts = np.array(["small left effusion", "", "nodule zebra small left effusion nodule"])
+    condition = READING.condition(np.full((3, 2), -1, np.int8), {"text": texts})
+    assert condition.text.tolist() == [[4, 2, 1, 0], [0] * 4, [3, 4, 2, 1]]
+    assert condition.only(READING.field("text")).text is condition.text
+    assert not condition.only(READING.field("nodule"), 1).text.any()
+    assert not condition.null().text.any()
+    assert condition.joined(condition.null()).text.shape == (6, 4)
+    dropped = READING.condition(np.ones((9000, 2), np.int8), {"text": np.full(9000, "small nodule")}).dropped(
+        0.2, torch.Generator().manual_seed(0)
+    )
+    gone = ~dropped.text.any(dim=1)
+    assert float(gone.float().mean()) == pytest.approx(1 - 0.8**2, abs=0.02)
+    assert 0.1 < float((dropped.codes[gone] == 2).all(dim=1).float().mean()) < 0.9, "on its own too"
+
+
+def test_words_of_few_patients_are_not_read_and_a_text_is_needed():
+    texts = np.array(["small effusion"] * 30 + ["small sternotomy"] * 10)
+    learned = Conditions.learned(images([[1, 0]] * 40, text=texts), ("a", "b"), np.arange(40), several=True, names=(), text=True)
+    assert (learned.vocabulary, learned.longest) == (("effusion", "small"), 2)
+    assert learned.names == ("a", "b", "text")
+    with pytest.raises(InputError, match="no text in the clinical vocabulary"):
+        Conditions.learned(images([[1, 0]] * 40), ("a", "b"), np.arange(40), several=True, names=(), text=True)
+
+
+def test_a_network_reads_words_by_their_order_and_not_what_lies_behind_them():
+    torch.manual_seed(0)
+    network = UNet(channels=1, classes=(2, 2), size=8, widths=(16,), blocks=1, attention=(), patch=1, dropout=0.0, vocabulary=4).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.abs().sum() == 0 and not name.endswith("words.weight"):
+                parameter.normal_(std=0.1)
+    x, level = torch.randn(1, 1, 8, 8), torch.zeros(1)
+
+    def drawn(words):
+        found = READING.condition(np.full((1, 2), -1, np.int8), {"text": np.array([""])})
+        text = torch.tensor([words])
+        return network(x, level, Condition(found.codes, found.sizes, 2, None, text))
+
+    torch.testing.assert_close(drawn([4, 2, 1]), drawn([4, 2, 1, 0, 0, 0]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(drawn([0]), drawn([0, 0, 0]), atol=1e-5, rtol=1e-4)
+    for other in ([2, 4, 1], [4, 2, 3], [0, 0, 0]):
+        assert (drawn([4, 2, 1]) - drawn(other)).abs().max() > 1e-3

@@ -1,6 +1,7 @@
 """Every setting is told from the models: in the terminal, in SETTINGS.md, and to whoever misspells one."""
 
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 
@@ -24,7 +25,8 @@ def told(key):
 def keys(model, above=""):
     for name, field in model.model_fields.items():
         inner = [kind for kind in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(kind, type)]
-        deeper = [kind for kind in inner if issubclass(kind, Section)]
+        listed = get_origin(field.annotation) is tuple
+        deeper = [kind for kind in inner if issubclass(kind, Section) and not listed]
         yield from keys(deeper[0], f"{above}{name}.") if deeper else [above + name]
 
 

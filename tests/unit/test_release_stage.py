@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pydicom
 import pytest
 import release_run
 from PIL import Image
@@ -244,3 +246,29 @@ def test_shadow_trainings_clear_weights_and_stand_in_the_report(tmp_path: Path, 
     shadows["weights"] = {**part, "auc": measure(0.86)}
     ctx = make_context(tmp_path / "other")
     assert (stage.run(ctx)["weights"], stage.run(ctx)["verdict"]) == ("fail", "pass")
+
+
+def test_several_findings_are_released_in_medmnists_layout_and_verified(tmp_path: Path) -> None:
+    """A column for each finding and no label; what was left open is -1; pictures lie in one folder; and nobody edits a row unseen."""
+    ctx = finished(make_context(tmp_path / "run", several=True))
+    made = synthetic_images(several=True)
+    rows = pd.read_csv(ctx.out / "rows.csv")
+    assert list(rows.columns) == ["id", *(f"finding_{name}" for name in CLASSES), "seed", "guidance", "file"]
+    np.testing.assert_array_equal(rows[[f"finding_{name}" for name in CLASSES]].to_numpy(), made.findings)
+    np.testing.assert_array_equal(pd.read_parquet(ctx.out / "rows.parquet")[list(rows.columns[1:6])].to_numpy(), made.findings)
+    with np.load(ctx.out / "cohort.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["train_labels"], made.findings)
+        assert arrays["val_labels"].shape == (0, 5)
+    entry = json.loads((ctx.out / "medmnist.json").read_text())["cohort"]
+    assert entry["task"] == "multi-label, binary-class"
+    assert {path.name for path in (ctx.out / "images").iterdir()} == {Path(name).name for name in rows["file"]}
+    card = json.loads((ctx.out / "data_card.json").read_text())
+    assert card["images"] == len(made)
+    assert card["classes"] == {name: int((made.findings[:, k] == 1).sum()) for k, name in enumerate(CLASSES)}
+    label = str(pydicom.dcmread(ctx.out / "dicom" / f"{rows['id'][0]}.dcm").ImageComments)
+    assert all((name in label) == (made.findings[0, k] == 1) for k, name in enumerate(CLASSES))
+    assert verify(ctx.out) == []
+    lines = (ctx.out / "rows.csv").read_text().splitlines()
+    edited = next(line for line in lines if ",0," in line)
+    (ctx.out / "rows.csv").write_text("\n".join(lines).replace(edited, edited.replace(",0,", ",1,", 1)) + "\n")
+    assert verify(ctx.out)

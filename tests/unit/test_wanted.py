@@ -36,12 +36,18 @@ def test_several_findings_are_balanced_in_seen_combinations_rare_ones_first():
     made = balanced(CHEST, 40)
     counts = {row: int((made == row).all(axis=1).sum()) for row, _ in SEEN}
     assert sum(counts.values()) == len(made), "no combination that was never seen"
-    # nodule, the rarest, needs all its images with cardiomegaly, which has enough by them; effusion comes alone and with it, as seen.
+    # The nodule, which is the rarest, comes with cardiomegaly, which has enough by that; an effusion comes alone and with it, as seen.
     assert counts == {(0, 0, 0): 40, (1, 0, 0): 20, (1, 1, 0): 20, (0, 1, 0): 0, (0, 1, 1): 40}
     assert made.sum(axis=0).tolist() == [40, 60, 40]
     half = made[: len(made) // 2]
     for row, count in counts.items():
         assert abs((half == row).all(axis=1).sum() - count / 2) <= 1, row
+
+
+def test_a_finding_of_too_few_patients_is_asked_for_with_all_else_left_open():
+    rare = Conditions(("effusion", "hernia"), True, (), (Combination((0, 0), 0.7), Combination((1, 0), 0.3)))
+    made = balanced(rare, 10)
+    assert {row: int((made == row).all(axis=1).sum()) for row in ((0, 0), (1, 0), (-1, 1))} == {(0, 0): 10, (1, 0): 10, (-1, 1): 10}
 
 
 def test_a_plan_asks_denies_and_leaves_open():
@@ -109,3 +115,16 @@ def test_a_plan_takes_the_place_of_per_class():
         config(plan=[asked], per_class=1)
     with pytest.raises(ValueError, match="asked for and denied at once"):
         config(plan=[asked | {"without": ["nodule"]}])
+
+
+def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
+    reading = Conditions(("effusion", "nodule"), True, (), CHEST.combinations, ("effusion", "left", "small"), 3)
+    found = plan({"text": "Small left effusion.", "without_text": "effusion", "count": 1}, {"count": 1}, conditions=reading)
+    assert found.asked["text"].tolist() == ["small left effusion", ""]
+    assert reading.of(found).text.tolist() == [[3, 2, 1], [0, 0, 0]]
+    assert found.away(reading).text.tolist() == [[1, 0, 0], [0, 0, 0]]
+    for text, why in (("small zebra", "no word 'zebra'"), ("small small small left", "4 words, and training reports had 3")):
+        with pytest.raises(InputError, match=why):
+            plan({"text": text, "count": 1}, conditions=reading)
+    with pytest.raises(InputError, match=r"reads no text: it was trained without train\.text"):
+        plan({"text": "small", "count": 1})

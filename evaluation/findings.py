@@ -1,0 +1,128 @@
+"""Judges of images that can have several findings, or none: one network with an output for each, and what it says of each.
+
+A finding is judged on the images of which it is known; present and absent are the two sides of its AUC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.data import Labelled
+from evaluation.intervals import Interval, interval
+from evaluation.metrics import Estimate, Floats, auc_estimate, half_correlated
+
+RESAMPLES = 200
+"""Draws of patients for the interval of an average precision."""
+
+
+def auc_of(probabilities: Floats, images: Labelled, finding: int) -> Estimate:
+    """AUC of one finding over the images of which it is known: probabilities ``[S, n, K]`` of ``n`` images."""
+    known = images.findings[:, finding] >= 0
+    return auc_estimate(probabilities[:, known, finding], images.findings[known, finding] == 1, images.groups[known])
+
+
+def macro(probabilities: Floats, images: Labelled) -> Estimate | None:
+    """The mean of the findings' AUC, of those that are both present and absent somewhere; None where none is.
+
+    Its reference takes the findings' areas to be correlated by one half, as :func:`evaluation.metrics.macro_auc_estimate` does.
+    """
+    areas, influence = [], np.zeros(len(images))
+    for finding in range(images.classes):
+        if {0, 1} <= set(images.findings[:, finding].tolist()):
+            areas.append(auc_of(probabilities, images, finding))
+            influence[images.findings[:, finding] >= 0] += areas[-1].influence
+    if not areas:
+        return None
+    return Estimate(
+        np.mean([one.by_seed for one in areas], axis=0),
+        influence / len(areas),
+        np.zeros(len(images), np.int64),
+        np.unique(images.groups, return_inverse=True)[1].ravel().astype(np.int64),
+        lambda value: half_correlated([one.reference(value) for one in areas]),
+        len(images),
+    )
+
+
+def micro(probabilities: Floats, images: Labelled) -> Estimate:
+    """AUC over all pairs of an image and a finding: whether a judge says the right findings of the right images."""
+    known = (images.findings >= 0).ravel()
+    scores = probabilities.reshape(len(probabilities), -1)[:, known]
+    groups = np.repeat(images.groups, images.classes)[known]
+    return auc_estimate(scores, images.findings.ravel()[known] == 1, groups)
+
+
+def average_precision(scores: Floats, positives: NDArray[np.bool_]) -> float:
+    """Mean precision at the places of the positives in falling order of score; ties share their precision. NaN without a positive.
+
+    Args:
+        scores: ``[n]``, higher means more positive.
+        positives: ``[n]``.
+    """
+    if not positives.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.r_[np.diff(scores[order]) != 0, True]
+    found = np.cumsum(positives[order])[last_of_tie]
+    precision = found / (np.flatnonzero(last_of_tie) + 1)
+    return float((np.diff(found, prepend=0) * precision).sum() / positives.sum())
+
+
+def precision_interval(probabilities: Floats, images: Labelled, finding: int, rng: np.random.Generator) -> Interval:
+    """:func:`average_precision` of one finding, the mean over trainings, with the percentiles 2.5 and 97.5 over draws of patients."""
+    known = images.findings[:, finding] >= 0
+    scores, positive = probabilities[:, known, finding], images.findings[known, finding] == 1
+    _, member = np.unique(images.groups[known], return_inverse=True)
+    rows = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
+
+    def mean(chosen: NDArray[np.int64]) -> float:
+        return float(np.mean([average_precision(one[chosen], positive[chosen]) for one in scores]))
+
+    drawn = [mean(np.concatenate([rows[unit] for unit in rng.integers(len(rows), size=len(rows))])) for _ in range(RESAMPLES)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5]) if positive.any() else (np.nan, np.nan)
+    return Interval(mean(np.arange(len(positive))), float(low), float(high), int(known.sum()))
+
+
+def judged(probabilities: Floats, images: Labelled, names: Sequence[str], rng: np.random.Generator) -> dict[str, Any]:
+    """What a judge scores: ``auc`` (macro), ``micro_auc``, and ``per_class`` with ``auc``, ``average_precision`` and ``prevalence``."""
+    whole = macro(probabilities, images)
+    per_class = {
+        name: {
+            "auc": interval(auc_of(probabilities, images, finding)),
+            "average_precision": precision_interval(probabilities, images, finding, rng),
+            "prevalence": prevalence(images.findings[:, finding]),
+        }
+        for finding, name in enumerate(names)
+    }
+    found = {} if whole is None else {"auc": interval(whole)}
+    return found | {"micro_auc": interval(micro(probabilities, images)), "per_class": per_class}
+
+
+def prevalence(finding: NDArray[np.int8]) -> float:
+    """Share of the images that have it, of those of which it is known; NaN of none."""
+    known = finding >= 0
+    return float((finding[known] == 1).mean()) if known.any() else float("nan")
+
+
+def together(findings: NDArray[np.int8]) -> Floats:
+    """How often findings come together, ``[K, K]``: row i, column j the share of images with i that have j too; NaN where nobody knows."""
+    present, known = (findings == 1).astype(np.float64), (findings >= 0).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((present.T @ present) / (present.T @ known))
+
+
+def rogan_gladen(called: Interval, sensitivity: float, specificity: float) -> Interval:
+    """The share of images that have a finding, from the share in which an imperfect judge calls it (Rogan & Gladen 1978,
+    doi:10.1093/oxfordjournals.aje.a112510): (called + specificity − 1) / (sensitivity + specificity − 1), within 0..1.
+
+    Raises:
+        ValueError: the judge is no better than chance.
+    """
+    better = sensitivity + specificity - 1
+    if better <= 0:
+        raise ValueError(f"a judge of sensitivity {sensitivity:g} and specificity {specificity:g} tells nothing")
+    value, low, high = (min(1.0, max(0.0, (one + specificity - 1) / better)) for one in (called.value, called.low, called.high))
+    return Interval(value, low, high, called.n)

@@ -1,0 +1,82 @@
+"""Reports in a closed vocabulary: what a cohort's own words are, and that nobody's name, number or date comes in among them."""
+
+import numpy as np
+import pytest
+
+from pipeline.clinical_text import LISTED, LONGEST, closed, unknown, vocabulary
+from pipeline.phantom.anatomy import draw_patients
+
+PATIENTS = [f"P{number}" for number in range(40)]
+
+
+def words_of(*reports):
+    """The cohort's own words, where each patient has one of these reports in turn."""
+    given = [reports[number % len(reports)] for number in range(len(PATIENTS))]
+    return set(vocabulary(given, PATIENTS)) - set(LISTED)
+
+
+def test_frequent_words_enter_and_rare_ones_do_not():
+    assert words_of("Portable film, sternotomy sutures.") == {"film", "portable", "sternotomy", "sutures"} - {"portable"}
+    assert words_of("The portable film shows sternotomy sutures.") == {"film", "portable", "shows", "sternotomy", "sutures"}
+    few = ["a sternotomy" if number < 10 else "an effusion" for number in range(40)]
+    assert "sternotomy" not in vocabulary(few, PATIENTS)
+    assert "sternotomy" not in vocabulary(["a sternotomy"] * 40, ["P1"] * 40), "of one patient, however often"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Jane Roe, small effusion.",
+        "Small effusion in Mrs. Roe today.",
+        "Small effusion, reported by dr jane roe.",
+        "Small effusion, compared with Jane's film of Roe.",
+        "SMALL EFFUSION IN JANE ROE.",
+        "Small effusion. Roe. Jane.",
+        "small effusion, patient jane roe, seen.",
+    ],
+)
+def test_names_that_many_reports_have_stay_out(report):
+    """The radiologist's own stands under every report, and most write it with a capital or after a title."""
+    own = words_of(report)
+    assert not own & {"jane", "roe", "jane's"}
+    assert not {"jane", "roe"} & set(closed(report, frozenset(vocabulary([report] * 40, PATIENTS))).split())
+
+
+def test_no_number_no_date_and_nothing_with_a_figure():
+    report = "Nodule of 12 mm on 03.05.2021, accession A4711x, T12 and 3rd rib, tel. 030-1234, small."
+    said = closed(report, frozenset(vocabulary([report] * 40, PATIENTS)))
+    assert not any(letter.isdigit() for letter in said)
+    assert said.split()[:3] == ["nodule", "of", "mm"] or said.split()[:2] == ["nodule", "of"]
+    assert "a4711x" not in said
+    assert said.endswith("small")
+
+
+def test_planted_identities_of_the_phantom_never_enter():
+    from pipeline.phantom.dicom import planted_identities
+
+    patients = draw_patients(60, 3, several=True)
+    planted = sorted(value for value in planted_identities(patients, 3) if value.replace(" ", "").isalpha())
+    reports = [f"{visit.report} Signed {planted[7]}, seen {planted[3]}." for patient in patients for visit in patient.visits]
+    owners = [str(patient.index) for patient in patients for _ in patient.visits]
+    words = frozenset(vocabulary(reports, owners))
+    kept = " ".join(closed(report, words) for report in reports)
+    for name in (planted[3], planted[7]):
+        assert not {part.lower() for part in name.split()} & (set(kept.split()) - set(LISTED))
+    assert {"pleural", "effusion", "left", "right", "cardiomegaly", "nodule"} <= set(kept.split())
+
+
+def test_a_report_keeps_its_order_and_its_beginning():
+    assert closed("Large LEFT effusion; zebra, small nodule.", frozenset(LISTED)) == "large left effusion small nodule"
+    assert len(closed("effusion " * 100, frozenset(LISTED)).split()) == LONGEST
+    assert closed("", frozenset(LISTED)) == ""
+
+
+def test_what_a_prompt_says_in_other_words_is_told():
+    assert unknown("Small zebra in the 3rd zone", frozenset(LISTED)) == ["zebra", "3rd"]
+    assert unknown("small left effusion, right nodule.", frozenset(LISTED)) == []
+
+
+def test_the_list_holds_plain_words_alone():
+    assert all(word.isalpha() and word == word.lower() for word in LISTED)
+    assert len(LISTED) > 400
+    assert np.mean([len(word) for word in LISTED]) > 4

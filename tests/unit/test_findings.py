@@ -1,0 +1,97 @@
+"""Judges of several findings: each on the images of which it is known, all of them together, and what comes together."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from evaluation import findings
+from evaluation.data import Labelled
+from evaluation.intervals import Interval, interval
+from evaluation.training import Task, train
+
+
+def cohort(n=300, seed=0):
+    rng = np.random.default_rng(seed)
+    marks = (rng.random((n, 3)) < [0.4, 0.2, 0.1]).astype(np.int8)
+    marks[rng.random((n, 3)) < 0.1] = -1
+    return Labelled(np.zeros((n, 1, 8, 8), np.uint8), marks, np.arange(n) // 2)
+
+
+def scores(images, seed=1, seeds=2):
+    rng = np.random.default_rng(seed)
+    return 1 / (1 + np.exp(-(np.clip(images.findings, 0, 1) + rng.normal(size=(seeds, *images.findings.shape)))))
+
+
+def test_each_finding_and_all_of_them_as_scikit_learn_has_them():
+    images = cohort()
+    p = scores(images)
+    known = images.findings >= 0
+    each = [np.mean([roc_auc_score(images.findings[known[:, k], k], one[known[:, k], k]) for one in p]) for k in range(3)]
+    assert [findings.auc_of(p, images, k).value for k in range(3)] == pytest.approx(each)
+    assert findings.macro(p, images).value == pytest.approx(np.mean(each))
+    assert findings.micro(p, images).value == pytest.approx(np.mean([roc_auc_score(images.findings[known], one[known]) for one in p]))
+    for k in range(3):
+        expected = np.mean([average_precision_score(images.findings[known[:, k], k], one[known[:, k], k]) for one in p])
+        found = findings.precision_interval(p, images, k, np.random.default_rng(0))
+        assert found.value == pytest.approx(expected)
+        assert found.low < found.value < found.high
+
+
+def test_ties_share_their_precision():
+    assert findings.average_precision(np.zeros(8), np.arange(8) < 2) == pytest.approx(0.25)
+    assert np.isnan(findings.average_precision(np.zeros(3), np.zeros(3, bool)))
+
+
+def test_the_intervals_hold_as_much_as_they_say():
+    """Over cohorts of one truth: the macro interval of about 95 of 100 contains the mean of the true areas."""
+    truth, held = 0.7602, 0  # of two normals one standard deviation apart
+    for seed in range(100):
+        images = cohort(240, seed)
+        found = interval(findings.macro(scores(images, 1000 + seed), images))
+        held += found.low <= truth <= found.high
+    assert held >= 90
+
+
+def test_a_finding_that_nobody_has_is_left_out_of_the_mean():
+    images = cohort()
+    images.findings[:, 2] = 0
+    p = scores(images)
+    assert findings.macro(p, images).value == pytest.approx(np.mean([findings.auc_of(p, images, k).value for k in (0, 1)]))
+    images.findings[:] = 0
+    assert findings.macro(p, images) is None
+
+
+def test_how_often_findings_come_together_counts_what_is_known():
+    marks = np.array([[1, 1], [1, 0], [1, -1], [0, 1]], np.int8)
+    np.testing.assert_allclose(findings.together(marks), [[1, 0.5], [0.5, 1]])
+
+
+def test_a_judges_errors_are_taken_out_of_a_share():
+    """Rogan and Gladen: of 30 % with the finding, a judge of sensitivity .9 and specificity .8 calls .3 · .9 + .7 · .2 = 41 %."""
+    found = findings.rogan_gladen(Interval(0.41, 0.36, 0.46, 400), 0.9, 0.8)
+    assert (found.value, found.n) == (pytest.approx(0.3), 400)
+    assert found.low == pytest.approx(0.16 / 0.7)
+    assert findings.rogan_gladen(Interval(0.05, 0.0, 0.1, 9), 0.9, 0.8).value == 0
+    with pytest.raises(ValueError, match="tells nothing"):
+        findings.rogan_gladen(found, 0.5, 0.5)
+
+
+def test_one_network_learns_several_findings_and_nothing_from_what_is_unknown():
+    rng = np.random.default_rng(0)
+    marks = (rng.random((600, 2)) < 0.4).astype(np.int8)
+    pictures = rng.integers(0, 60, (600, 1, 16, 16)).astype(np.float64)
+    pictures[marks[:, 0] == 1, :, :6, :6] += 150
+    pictures[marks[:, 1] == 1, :, 10:, 10:] += 150
+    told = marks.copy()
+    told[:300, 1] = -1  # half of the images say nothing of the second finding
+    told[300:, 0][marks[300:, 0] == 1] = -1
+    told[:250, 0] = marks[:250, 0]
+    side = Labelled(pictures.astype(np.uint8), told, np.arange(600))
+    learn, choose = side.take(slice(0, 450)), side.take(slice(450, 600))
+    test = Labelled(side.images, marks, side.groups)
+    [trained] = train([Task(learn.unit, learn.findings, 2, 0, choose)], kind="small", ceiling=6000, device="cpu")
+    p = trained.classifier.predict(test.unit)[None]
+    assert p.min() >= 0
+    assert p.max() <= 1
+    assert abs(p.sum(axis=2) - 1).max() > 0.3, "no finding excludes another"
+    assert findings.macro(p, test).value > 0.95
