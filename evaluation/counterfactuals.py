@@ -31,6 +31,8 @@ def own_patient_first(
         gallery: real images of the same size ``[m, C, H, W]``, those that the made ones began as among them or others of the patients.
         of: their patients ``[m]``.
     """
+    if not len(made):
+        return np.zeros(0, bool)
     mean = gallery.reshape(len(gallery), -1).mean(axis=0, dtype=np.float64)
     correlation = _directions(made, mean) @ _directions(gallery, mean).T
     return np.asarray(of[correlation.argmax(axis=1)] == patients, bool)

@@ -27,3 +27,8 @@ def test_what_all_patients_share_makes_nobody_first() -> None:
     gallery = (rng.normal(0, 0.3, (20, 1, 8, 8)) + frame).astype(np.float32)
     made = gallery[:5] + rng.normal(0, 0.1, (5, 1, 8, 8)).astype(np.float32)
     assert own_patient_first(made.astype(np.float32), np.arange(5), gallery, np.arange(20)).all()
+
+
+def test_of_no_images_nobody_is_first() -> None:
+    gallery = np.zeros((3, 1, 4, 4), np.float32)
+    assert own_patient_first(gallery[:0], np.arange(0), gallery, np.arange(3)).shape == (0,)
