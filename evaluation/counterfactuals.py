@@ -13,8 +13,12 @@ GALLERY = 200
 """Patients among whom one's own must come first, at the least, for it to mean that the patient stayed the same."""
 
 
-def least_depth(named: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The first depth at which an image shows what it should, ``[n]``; -1 where it does at none. ``named`` is ``[depths, n]``."""
+def least_change(named: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The first try at which an image shows what it should, ``[n]``; -1 where it does at none.
+
+    Args:
+        named: whether it does, ``[tries, n]``, from the least change on.
+    """
     return np.where(named.any(axis=0), named.argmax(axis=0), -1).astype(np.int64)
 
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from evaluation.counterfactuals import least_depth, own_patient_first
+from evaluation.counterfactuals import least_change, own_patient_first
 
 
-def test_the_least_depth_that_shows_the_finding_is_taken() -> None:
+def test_the_least_change_that_shows_the_finding_is_taken() -> None:
     named = np.array([[False, False, True, False], [True, False, True, False], [True, False, False, True]])
-    np.testing.assert_array_equal(least_depth(named), [1, -1, 0, 2])
+    np.testing.assert_array_equal(least_change(named), [1, -1, 0, 2])
 
 
 def test_the_own_patient_comes_first_whatever_brightness_and_contrast() -> None:

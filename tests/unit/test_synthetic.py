@@ -47,7 +47,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     with (
         mock.patch.multiple(training, CHECK=256, LEAST=1024),
         mock.patch.multiple(synthetic, CEILING=4096, SEEDS=1),
-        mock.patch.multiple(of_run, EACH=6, STEP=2, CHANGED=3, DEPTHS=(2.0, 30.0)),
+        mock.patch.multiple(of_run, EACH=6, STEP=2, CHANGED=3, TRIES=((2.0, 1.0), (30.0, 1.0))),
         mock.patch.object(own_generator, "STEPS", 4),
     ):
         return synthetic.asked(victim, cases, test, run, b"k" * 32, folder, Reporter(folder / "log.jsonl", silent()))
