@@ -30,8 +30,8 @@ STEP = 32
 """Images at each of them."""
 TRIES = ((1.0, 2.0), (2.0, 2.0), (1.0, 4.0), (4.0, 2.0), (2.0, 4.0), (4.0, 4.0))
 """Noise levels up to which a real image is inverted, in standard deviations of the data, and weights of the wanted finding over its own,
-from what changes the image least: the first at which all judges see the finding is taken, so that no more of the patient changes than
-has to. Tried with the quickstart's model: of 24 normal test patients 10 showed the finding that they were given at a level of 4 and weight 1,
+from what changes the image least: the first at which all judges see the finding is taken, so that no more of the patient changes than has
+to. Tried with the quickstart's model: of 24 normal test patients 10 showed the finding that they were given at a level of 4 and weight 1,
 and all at weight 4; of 16 with a finding at the most 8 showed none, by judges that call 69 % of the normal ones so. Up to a level of 4
 every patient came first among 946, at 8 seven in eight did."""
 CHANGED = 16
