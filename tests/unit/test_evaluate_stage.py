@@ -167,7 +167,7 @@ def test_a_model_of_the_users_meets_the_same_test_patients_here_the_runs_own_cla
     assert "quantum_noise" in found["corruptions"], "the cohort's modality chooses the shifts"
     assert found["synthetic"]["sets"][0]["images"] == 60
     assert "Stress test of" in (run / "stress" / "model" / "stress.html").read_text()
-    assert {path.name for path in (run / "stress").iterdir()} == {"stress.json", "failures.png", "model"}, "no pictures of patients stay"
+    assert {path.name for path in (run / "stress").iterdir()} == {"stress.json", "failures.json", "model"}, "no pictures of patients stay"
 
 
 def test_a_run_without_classifiers_is_no_model(tmp_path: Path) -> None:
