@@ -13,8 +13,12 @@ GALLERY = 200
 """Patients among whom one's own must come first, at the least, for it to mean that the patient stayed the same."""
 
 
-def least_depth(named: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The first depth at which an image shows what it should, ``[n]``; -1 where it does at none. ``named`` is ``[depths, n]``."""
+def least_change(named: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The first try at which an image shows what it should, ``[n]``; -1 where it does at none.
+
+    Args:
+        named: whether it does, ``[tries, n]``, from the least change on.
+    """
     return np.where(named.any(axis=0), named.argmax(axis=0), -1).astype(np.int64)
 
 
@@ -31,6 +35,8 @@ def own_patient_first(
         gallery: real images of the same size ``[m, C, H, W]``, those that the made ones began as among them or others of the patients.
         of: their patients ``[m]``.
     """
+    if not len(made):
+        return np.zeros(0, bool)
     mean = gallery.reshape(len(gallery), -1).mean(axis=0, dtype=np.float64)
     correlation = _directions(made, mean) @ _directions(gallery, mean).T
     return np.asarray(of[correlation.argmax(axis=1)] == patients, bool)

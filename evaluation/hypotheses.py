@@ -119,7 +119,8 @@ def learned(
     for _ in range(seeds):
         for side in (0, 1):
             learn, choose = np.flatnonzero((half == side) & ~held), np.flatnonzero((half == side) & held)
-            tasks.append(Task(real.unit[learn], real.labels[learn], real.classes, int(rng.integers(2**31)), real.take(choose)))
+            number, held_out = int(rng.integers(2**31)), real.take(choose)
+            tasks.append(Task(real.unit[learn], real.labels[learn], real.classes, number, held_out, family="judges"))
     trained = train(tasks, kind="small", ceiling=ceiling, device=device, progress=progress)
     scores = np.empty((seeds, len(real), real.classes))
     spaces = []

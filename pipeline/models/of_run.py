@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.counterfactuals import GALLERY, least_depth, own_patient_first
+from evaluation.counterfactuals import GALLERY, least_change, own_patient_first
 from evaluation.data import Labelled, to_unit
 from evaluation.hypotheses import Judges, judgement
 from evaluation.intervals import share_interval
@@ -28,9 +28,12 @@ WEIGHTS = (0.25, 0.5, 0.75, 1.5)
 """Places between two classes, and one beyond: severities of the second, mixtures of both."""
 STEP = 32
 """Images at each of them."""
-DEPTHS = (0.5, 1.0, 2.0, 4.0)
-"""Noise levels up to which a real image is inverted, in standard deviations of the data; the least at which all judges see the finding is
-taken, so that no more of the patient changes than has to."""
+TRIES = ((1.0, 2.0), (2.0, 2.0), (1.0, 4.0), (4.0, 2.0), (2.0, 4.0), (4.0, 4.0))
+"""Noise levels up to which a real image is inverted, in standard deviations of the data, and weights of the wanted finding over its own,
+from what changes the image least: the first at which all judges see the finding is taken, so that no more of the patient changes than has
+to. Tried with the quickstart's model: of 24 normal test patients 10 showed the finding that they were given at a level of 4 and weight 1,
+and all at weight 4; of 16 with a finding at the most 8 showed none, by judges that call 69 % of the normal ones so. Up to a level of 4
+every patient came first among 946, at 8 seven in eight did."""
 CHANGED = 16
 """Real images, of as many patients, that are given another finding, for each two classes."""
 SHOWN = 8
@@ -72,7 +75,7 @@ class OfRun:
         """Every class as often, severities, and counterfactuals either way."""
         every, found = len(self.labels), []
         both = [way for one, other in self.ways for way in ((one, other), (other, one))]
-        with reporter.progress("synthetic cases", every + len(self.ways) * len(WEIGHTS) + len(both) * len(DEPTHS)) as done:
+        with reporter.progress("synthetic cases", every + len(self.ways) * len(WEIGHTS) + len(both) * len(TRIES)) as done:
             made = []
             for k in range(every):
                 made.append(self.maker.images(k, EACH, 0))
@@ -84,7 +87,7 @@ class OfRun:
                     done(every + number * len(WEIGHTS) + place + 1)
             for number, (one, other) in enumerate(both):
                 found += self._changed(judges, one, other)
-                done(every + len(self.ways) * len(WEIGHTS) + (number + 1) * len(DEPTHS))
+                done(every + len(self.ways) * len(WEIGHTS) + (number + 1) * len(TRIES))
         return found
 
     def _severity(self, one: int, other: int, weight: float) -> Kind:
@@ -94,22 +97,22 @@ class OfRun:
         return of_arrays(title, images, np.full(STEP, label), weight=weight)
 
     def _changed(self, judges: Judges, one: int, other: int) -> list[Kind]:
-        """Counterfactuals of real cases of one class, at the least depth that will do; none without a case of it."""
+        """Counterfactuals of real cases of one class, of the least change that will do; none without a case of it."""
         rows = self._patients(self.labels[one])
         if not len(rows):
             return []
         wanted = np.full(len(rows), self.labels[other])
-        tried = np.stack([self.maker.counterfactuals(to_unit(self.sized[rows]), one, other, depth) for depth in DEPTHS])
+        tried = np.stack([self.maker.counterfactuals(to_unit(self.sized[rows]), one, other, *each) for each in TRIES])
         named = np.stack([judgement(judges, to_unit(as_judges_see(images)), wanted, self.names).sure for images in tried])
-        depth = least_depth(named)
-        made = tried[depth.clip(0), np.arange(len(rows))]
+        first = least_change(named)
+        made = tried[first.clip(0), np.arange(len(rows))]
         groups = self.test.groups
         same = own_patient_first(to_unit(made), groups[rows], to_unit(self.sized), groups)
         title = f"{self.maker.classes[one]} given {self.maker.classes[other]}"
         self.pairs += [(f"real {self.maker.classes[one]}", self.sized[rows][:SHOWN]), (title, made[:SHOWN])]
         patients = len(np.unique(groups))
         facts: dict[str, Any] = {
-            "changed": share_interval(share_estimate(depth >= 0, groups[rows])),
+            "changed": share_interval(share_estimate(first >= 0, groups[rows])),
             "same_patient": share_interval(share_estimate(same, groups[rows])),
             "among": patients,
             "few": patients < GALLERY,

@@ -76,15 +76,15 @@ class OwnGenerator:
         seeds = [runtime.derive_seed(seed, "between", one, other, k) for k in range(count)]
         return self._sampled(self._bound(other, weight, one), seeds)
 
-    def counterfactuals(self, images: NDArray[np.float32], own: int, other: int, depth: float) -> NDArray[np.uint8]:
+    def counterfactuals(self, images: NDArray[np.float32], own: int, other: int, depth: float, weight: float) -> NDArray[np.uint8]:
         """Real images with another finding (:func:`pipeline.diffusion.inversion.counterfactual`), ``uint8 [n, C, H, W]``.
 
         Args:
             images: ``float32 [n, C, side, side]`` in −1..1, of the class ``own``.
             depth: noise level up to which they are inverted, in standard deviations of the data.
+            weight: of the wanted finding over the one that they have, from which guidance leads away: it is what must go.
         """
-        # Guidance leads away from the finding that the image has: it is what must go.
-        before, after = self._bound(own), self._bound(other, max(1.0, self.scale), own)
+        before, after = self._bound(own), self._bound(other, weight, own)
         levels, parts = self._levels(depth), []
         with torch.inference_mode():
             for rows in self._batches(len(images)):

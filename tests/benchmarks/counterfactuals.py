@@ -1,7 +1,7 @@
 """Counterfactuals of a run's model: does the finding change, and does the patient stay?
 
 The sources are real images that the generator never saw. As in a stress test, judges that learned from real cases (here the split
-``audit``) choose the least noise at which they all see the wanted finding. What is reported is said by others: *changed* by an independent
+``audit``) choose the least change at which they all see the wanted finding. What is reported is said by others: *changed* by an independent
 judge, trained to its plateau on ``train`` with ``val``, of which it is also said how often it names real images of the class; *same
 patient* by the correlation of pixels with one image of every patient of ``audit`` and ``test``, the source among them, and *another
 image*, the same with the patient's other images alone in the source's place. ::
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.counterfactuals import least_depth, own_patient_first
+from evaluation.counterfactuals import least_change, own_patient_first
 from evaluation.data import Labelled, to_unit
 from evaluation.hypotheses import Judges, judgement, learned
 from evaluation.intervals import share_interval, to_json
@@ -30,7 +30,7 @@ from evaluation.training import Task, train, unfinished
 from pipeline.evaluate import labelled
 from pipeline.images import ImageSet
 from pipeline.models.kinds import as_judges_see
-from pipeline.models.of_run import DEPTHS
+from pipeline.models.of_run import TRIES
 from pipeline.models.own_generator import OwnGenerator
 
 
@@ -78,18 +78,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def changed(maker: OwnGenerator, judges: Judges, test: Labelled, way: tuple[int, int], names: Sequence[str], each: int) -> dict[str, Any]:
-    """Counterfactuals of an image each of some patients: ``images``, ``rows`` of the sources, ``wanted``, ``depth`` (-1: none will do)."""
+    """Counterfactuals of an image each of some patients: ``images``, ``rows`` of the sources, ``wanted``, ``first`` (-1: none will do)."""
     one, other = way
     rows = np.flatnonzero(test.labels == one)
     rows = rows[np.unique(test.groups[rows], return_index=True)[1]][:each]
     wanted = np.full(len(rows), other)
-    tried = np.stack([maker.counterfactuals(test.unit[rows], one, other, depth) for depth in DEPTHS])
-    depth = least_depth(np.stack([judgement(judges, to_unit(as_judges_see(x)), wanted, tuple(names)).sure for x in tried]))
+    tried = np.stack([maker.counterfactuals(test.unit[rows], one, other, *each) for each in TRIES])
+    first = least_change(np.stack([judgement(judges, to_unit(as_judges_see(x)), wanted, tuple(names)).sure for x in tried]))
     return {
-        "images": tried[depth.clip(0), np.arange(len(rows))],
+        "images": tried[first.clip(0), np.arange(len(rows))],
         "rows": rows,
         "wanted": wanted,
-        "depth": depth,
+        "first": first,
         "own": np.full(len(rows), one),
     }
 
@@ -99,7 +99,7 @@ def row_of(
 ) -> dict[str, Any]:
     """One line of the table; ``p`` is what the independent judge says, or None for all lines together, which are ``before``."""
     test, audit = parts["test"], parts["audit"]
-    rows, kept = made["rows"], made["depth"] >= 0
+    rows, kept = made["rows"], made["first"] >= 0
     groups = test.groups[rows]
     hits = np.concatenate([row["hits"] for row in before]) if p is None else p.argmax(axis=1) == made["wanted"]
     others = np.concatenate([audit.unit, test.unit]), np.concatenate([audit.groups, test.groups])
@@ -120,7 +120,7 @@ def row_of(
         "same_patient": share(same, kept),
         "another_image": share(again, kept[several], groups[several]),
         "patients": len(firsts),
-        "depths": [int((made["depth"] == k).sum()) for k in range(len(DEPTHS))],
+        "tries": [int((made["first"] == k).sum()) for k in range(len(TRIES))],
         "moved": float(np.abs(to_unit(made["images"]) - test.unit[rows]).mean()),
         "hits": [bool(hit) for hit in hits],
     }

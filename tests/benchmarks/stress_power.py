@@ -4,10 +4,10 @@
 half of either, so that they have seen letters and know that they mean nothing. *Naive* victims never saw one: that a letter then moves
 their answer is no false alarm, and is told apart. *Sex*: in training, findings of women are called normal. *Nodules*: small ones never
 occur in training. Every victim is judged on the same new patients, as a user would judge it: a marker is found where
-:func:`evaluation.foreign.marker` stands, a sex where its gap is shown. The same questions, asked of sound victims, give the rate of false
-alarms, each at its 5 %. Nodules of a size are in no table of anybody's, and no shift makes them: what is asked of them is whether *any*
-question finds more than in sound victims. With a run of phantoms, its synthetic cases are a third question
-(:mod:`tests.benchmarks.stress_synthetic`).
+:func:`evaluation.foreign.marker` stands, a sex where its gap is shown. A victim that is not fit on clean images is told so, which is found
+too: nothing is tried on it. The same questions, asked of sound victims, give the rate of false alarms, each at its 5 %. Nodules of a size
+are in no table of anybody's, and no shift makes them: what is asked of them is whether *any* question finds more than in sound victims.
+With a run of phantoms, its synthetic cases are a third question (:mod:`tests.benchmarks.stress_synthetic`).
 
 What it writes as ``power`` becomes ``data_cards/stress_power.json``, which the page of every stress test shows. ::
 
@@ -189,15 +189,16 @@ def row_of(victim: Victim, answers: Answers, cases: Labelled, nodule: NDArray[np
     letters = [row["change"] for row in told["marker"]]
     right = answers.clean.argmax(axis=1) == cases.labels
     small, large = nodule <= np.nanmedian(nodule), nodule > np.nanmedian(nodule)
+    sound = fit(answers.clean, cases).answer == "yes"
     return {
         "defect": victim.defect,
         "dose": victim.dose,
         "seed": victim.seed,
-        "fit": fit(answers.clean, cases).answer == "yes",
+        "fit": sound,
         "auc": told["clean"]["auc"].value,
-        "marker": any(change.stands for change in letters),
+        "marker": sound and any(change.stands for change in letters),
         "marker_change": max(change.by.value for change in letters),
-        "sex": any(row["gap"].stands for row in told["gaps"] if row["column"] == "sex" and row["class"] == "abnormal"),
+        "sex": sound and any(row["gap"].stands for row in told["gaps"] if row["column"] == "sex" and row["class"] == "abnormal"),
         "small_nodules": float(right[small].mean()) if small.any() else None,
         "large_nodules": float(right[large].mean()) if large.any() else None,
         "shown": told["shown"],
@@ -210,7 +211,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for (defect, dose), group in itertools.groupby(rows, key=lambda row: (row["defect"], row["dose"])):
         members = list(group)
         told = {key: [row[key] for row in members] for key in ("fit", *QUESTIONS)}
-        told["by shifts"] = [any(row[key] for key in QUESTIONS) for row in members]
+        told["by shifts"] = [not row["fit"] or any(row[key] for key in QUESTIONS) for row in members]
         if all("synthetic" in row for row in members):
             told["synthetic"] = [row["synthetic"] for row in members]
             told["both"] = [one and other for one, other in zip(told["by shifts"], told["synthetic"])]

@@ -281,6 +281,32 @@ def test_synthetic_cases_are_asked_only_where_judges_are_sure_and_are_called_hyp
 
 
 @pytest.mark.slow
+def test_a_run_makes_synthetic_cases_whose_pictures_stay_in_the_private_folder(place, monkeypatch):
+    import trainings
+
+    from evaluation import plateau, training
+    from pipeline.models import of_run, of_split, own_generator
+
+    monkeypatch.setattr(training, "CHECK", 256)
+    monkeypatch.setattr(plateau, "LEAST", 1024)
+    monkeypatch.setattr(own_generator, "STEPS", 3)
+    for name, value in (("EACH", 4), ("STEP", 2), ("CHANGED", 2), ("TRIES", ((30.0, 1.0),))):
+        monkeypatch.setattr(of_run, name, value)
+    trainings.finished(place / "maker")
+    of_split.write(trainings.cohort(), place / "ills")
+    (place / "level.py").write_text(READERS.replace("- 0.49", "- 0.24"))
+    (place / "level.yaml").write_text("classes: [healthy, ill]\nmodality: DX\n")
+    found = api.stress(model="level:bright", data="ills", synthetic="maker", out="with-a-run")
+    names = [one["name"] for one in found.result["synthetic"]["sets"]]
+    assert (names[0], names[-2:]) == ("every class alike", ["healthy given ill", "ill given healthy"])
+    assert found.folder.stat().st_mode & 0o777 == 0o700
+    assert (found.folder / "counterfactuals.png").is_file()
+    page = (found.folder / "stress.html").read_text()
+    assert "Counterfactuals: real patients with another finding" in page
+    assert "<img" not in page
+
+
+@pytest.mark.slow
 def test_the_command_prints_the_answers_and_ends_with_the_exit_code(command, place):
     done = command("stress", "--model", "readers:bright", "--data", "A", "--rules", "open.yaml", "--out", "by-command", cwd=place)
     assert done.returncode == 4, done.stderr

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from evaluation.counterfactuals import least_depth, own_patient_first
+from evaluation.counterfactuals import least_change, own_patient_first
 
 
-def test_the_least_depth_that_shows_the_finding_is_taken() -> None:
+def test_the_least_change_that_shows_the_finding_is_taken() -> None:
     named = np.array([[False, False, True, False], [True, False, True, False], [True, False, False, True]])
-    np.testing.assert_array_equal(least_depth(named), [1, -1, 0, 2])
+    np.testing.assert_array_equal(least_change(named), [1, -1, 0, 2])
 
 
 def test_the_own_patient_comes_first_whatever_brightness_and_contrast() -> None:
@@ -27,3 +27,8 @@ def test_what_all_patients_share_makes_nobody_first() -> None:
     gallery = (rng.normal(0, 0.3, (20, 1, 8, 8)) + frame).astype(np.float32)
     made = gallery[:5] + rng.normal(0, 0.1, (5, 1, 8, 8)).astype(np.float32)
     assert own_patient_first(made.astype(np.float32), np.arange(5), gallery, np.arange(20)).all()
+
+
+def test_of_no_images_nobody_is_first() -> None:
+    gallery = np.zeros((3, 1, 4, 4), np.float32)
+    assert own_patient_first(gallery[:0], np.arange(0), gallery, np.arange(3)).shape == (0,)

@@ -22,7 +22,7 @@ SIDE = 16
 
 
 class Maker:
-    """Makes healthy images dark and ill ones bright; a counterfactual needs a depth of 1, and from 4 on it is somebody else."""
+    """Makes healthy images dark and ill ones bright; a counterfactual needs a level of noise."""
 
     classes, side, channels = ("healthy", "ill"), SIDE, 1
 
@@ -32,7 +32,7 @@ class Maker:
     def between(self, one: int, other: int, weight: float, count: int, seed: int) -> NDArray[np.uint8]:
         return np.full((count, 1, SIDE, SIDE), 50 + 150 * (one + weight * (other - one)), np.float64).clip(0, 255).astype(np.uint8)
 
-    def counterfactuals(self, images: NDArray[np.float32], own: int, other: int, depth: float) -> NDArray[np.uint8]:
+    def counterfactuals(self, images: NDArray[np.float32], own: int, other: int, depth: float, weight: float) -> NDArray[np.uint8]:
         moved = images + (1.2 * (other - own) if depth >= self.least else 0)
         return ((moved.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
@@ -87,6 +87,6 @@ def test_counterfactuals_are_of_one_image_a_patient_and_keep_the_patient(run: Of
     assert [title for title, _ in run.pairs] == ["real healthy", "healthy given ill", "real ill", "ill given healthy"]
 
 
-def test_where_no_depth_will_do_nothing_counts_as_changed(run: OfRun, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_change_will_do_nothing_counts_as_changed(run: OfRun, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Maker, "least", 9.0)
     assert made(run, tmp_path)["healthy given ill"].facts["changed"].value == 0

@@ -44,13 +44,13 @@ def test_between_two_classes_are_the_classes_themselves_at_the_ends_and_their_or
 def test_a_counterfactual_moves_towards_the_other_class_and_more_so_from_more_noise(maker: OwnGenerator) -> None:
     cohort = trainings.cohort()
     real = cohort.images[cohort.labels == 0][:5].astype(np.float32) / 127.5 - 1
-    moved = [maker.counterfactuals(real, 0, 1, depth).astype(float).mean() - (real.mean() + 1) * 127.5 for depth in (0.5, 4.0, 30.0)]
+    moved = [maker.counterfactuals(real, 0, 1, depth, 1.0).astype(float).mean() - (real.mean() + 1) * 127.5 for depth in (0.5, 4.0, 30.0)]
     assert abs(moved[0]) < moved[1] < moved[2]
 
 
 def test_the_own_class_leaves_an_image_as_it_is(maker: OwnGenerator) -> None:
     real = trainings.cohort().images[:3].astype(np.float32) / 127.5 - 1
-    same = maker.counterfactuals(real, 1, 1, 2.0).astype(np.float32) / 127.5 - 1
+    same = maker.counterfactuals(real, 1, 1, 2.0, 2.0).astype(np.float32) / 127.5 - 1
     np.testing.assert_allclose(same, real, atol=1 / 127)
 
 

@@ -62,11 +62,13 @@ def test_the_table_counts_by_defect_and_dose() -> None:
         {"defect": "sex", "dose": 0.9, "fit": True, "marker": False, "sex": True},
         {"defect": "sex", "dose": 0.9, "fit": True, "marker": False, "sex": False},
         {"defect": "sound", "dose": 0.0, "fit": True, "marker": False, "sex": False},
+        {"defect": "marker", "dose": 1.0, "fit": False, "marker": False, "sex": False},
     ]
-    [sex, sound] = power.table(rows)
+    [sex, sound, unfit] = power.table(rows)
     assert (sex["n"], sex["sex"]["value"], sex["marker"]["value"]) == (2, 0.5, 0.0)
     assert (sound["n"], sound["sex"]["value"]) == (1, 0.0)
     assert sex["by shifts"]["value"] == 0.5
+    assert unfit["by shifts"]["value"] == 1, "which is told before anything is tried"
     assert "synthetic" not in sex
 
 
