@@ -39,7 +39,7 @@ def run(ctx: Context) -> dict[str, Any]:
     if "unfit" in judge:
         result["unfit"] = judge["unfit"]
         write_json(ctx.out / "stress.json", result)
-        write_json(ctx.out / FAILURES, [])
+        write_json(ctx.out / FAILURES, {"failures": []})
         return summary(stress_figures(result))
     judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device())
     with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
@@ -67,7 +67,7 @@ def run(ctx: Context) -> dict[str, Any]:
     }
     found = to_json(result)
     write_json(ctx.out / "stress.json", found)
-    write_json(ctx.out / FAILURES, failures(splits["test"], p.mean(axis=0)))
+    write_json(ctx.out / FAILURES, {"failures": failures(splits["test"], p.mean(axis=0))})
     return summary(stress_figures(found))
 
 
