@@ -22,6 +22,7 @@ class Labelled:
         findings: ``int8 [n, K]``: 1 present, 0 absent, −1 unknown.
         groups: what must stay together, such as the patient, ``[n]`` of any sortable type.
         attributes: further columns by name, such as site, sex or age band, each ``[n]``.
+        asked: what a generator can be asked for beside findings, by name: numbers ``[n]``, NaN for unknown, or texts, "" for unknown.
 
     Raises:
         ValueError: shapes that do not match, another dtype, or findings other than 1, 0 and −1.
@@ -31,9 +32,10 @@ class Labelled:
     findings: NDArray[np.int8]
     groups: NDArray[Any]
     attributes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    asked: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        columns = (self.findings, self.groups, *self.attributes.values())
+        columns = (self.findings, self.groups, *self.attributes.values(), *self.asked.values())
         if self.images.ndim not in (4, 5) or self.findings.ndim != 2 or any(len(column) != len(self.images) for column in columns):
             raise ValueError(f"images {self.images.shape}, findings {self.findings.shape} and groups {self.groups.shape} do not match")
         if self.images.dtype not in DTYPES:
@@ -78,17 +80,26 @@ class Labelled:
 
     def take(self, index: Any) -> Labelled:
         """The rows that an integer index, a slice or a boolean mask selects, in its order."""
-        attributes = {name: column[index] for name, column in self.attributes.items()}
-        return Labelled(self.images[index], self.findings[index], self.groups[index], attributes)
+        columns = [{name: column[index] for name, column in known.items()} for known in (self.attributes, self.asked)]
+        return Labelled(self.images[index], self.findings[index], self.groups[index], *columns)
 
     def halves(self, seed: int) -> tuple[Labelled, Labelled]:
         """Two halves that share no group, the same for the same seed: of ``val``, *learn* (for encoders) and *choose* (for plateaus).
 
         Every finding is spread over both as evenly as whole groups allow.
         """
-        rare = np.where(self.findings == 1, (self.findings == 1).sum(axis=0), len(self) + 1)
-        side = halve(self.groups, np.random.default_rng(seed), rare.argmin(axis=1))
+        side = halve(self.groups, np.random.default_rng(seed), rarest(self.findings == 1))
         return self.take(side == 0), self.take(side == 1)
+
+
+def rarest(present: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Of the findings that each image has, the one that fewest images have, ``int64 [n]``; K where it has none. Of one class, the class.
+
+    Args:
+        present: ``bool [n, K]``.
+    """
+    rarity = np.where(present, present.sum(axis=0), len(present) + 1)
+    return np.asarray(np.where(present.any(axis=1), rarity.argmin(axis=1), present.shape[1]), np.int64)
 
 
 def halve(groups: NDArray[Any], rng: np.random.Generator, kinds: NDArray[np.int64] | None = None) -> NDArray[np.int64]:

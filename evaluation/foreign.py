@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled
-from evaluation.intervals import Change, changes, interval, share_interval
+from evaluation.intervals import Change, changes, difference, holm, interval, p_value, share_interval
 from evaluation.judges import LEAST_AUC
 from evaluation.metrics import (
     Estimate,
@@ -35,6 +35,10 @@ Condition = tuple[str, int]
 """A shift's name and its severity."""
 ABSTAINED = 0.2
 """Share of the clean images on which the model abstains, the least confident ones: as many as a second reader could take over."""
+
+
+MOVED = 0.05
+"""Change of a class's mean probability that a marker may make: no letter beside a patient changes what the patient has."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,8 @@ def judged(answers: Answers, test: Labelled, names: tuple[str, ...]) -> dict[str
     Returns:
         ``clean``, ``subgroups`` and ``prevalence`` as :mod:`evaluation.stress` has them, and :func:`gaps`; where there are shifted answers
         its drops
-        (``reference``, ``corruptions``, ``mean_drop``, ``shown``, ``worst``), :func:`sensitivities`, :func:`harm` as ``harm``, and
-        :func:`calibration` as ``calibration``.
+        (``reference``, ``corruptions``, ``mean_drop``, ``shown``, ``worst``), :func:`sensitivities`, :func:`harm` as ``harm``,
+        :func:`calibration` as ``calibration``, and :func:`marker` as ``marker``.
     """
     found: dict[str, Any] = {
         "clean": clean(answers.clean, test, names) | {"calibration_error": calibration_error(answers.clean, test.labels)},
@@ -108,6 +112,7 @@ def judged(answers: Answers, test: Labelled, names: tuple[str, ...]) -> dict[str
         found["sensitivities"] = sensitivities(answers, test, names)
         found["harm"] = harm(answers, test)
         found["calibration"] = calibration(answers, test)
+        found["marker"] = marker(answers, test, names)
     return found
 
 
@@ -158,6 +163,35 @@ def gaps(p: Floats, test: Labelled, names: tuple[str, ...]) -> list[dict[str, An
     return [
         {"column": column, "value": value, "class": names[k], "sensitivity": share_interval(own[column, value, k]), "gap": gap}
         for (column, value, k), gap in found.items()
+    ]
+
+
+def marker(answers: Answers, test: Labelled, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Whether the model reads the letter of a marker: how it moves the mean probability of each class, on the same images without it.
+
+    That alone may be what any bright thing there does. So it is asked as well beside a soft patch of as much light at the same place, which
+    is no letter. A row *stands* where the letter raises the probability by more than :data:`MOVED`, and more than the patch does: the
+    larger p-value of the two counts (an intersection-union test, Berger 1982), over all rows together (Holm).
+
+    Returns:
+        By class and severity ``class``, ``severity``, ``change`` (with its interval, p and ``stands``) and ``patch``, the patch's change;
+        none where the modality has no markers.
+    """
+    severities = [severity for name, severity in answers.shifted if name == "marker" and ("patch", severity) in answers.shifted]
+    keys = [(k, severity) for k in range(len(names)) for severity in severities]
+    ps, by, beside = [], [], []
+    for k, severity in keys:
+        clean, letter, patch = (
+            share_estimate(answers.at(at)[:, k], test.groups) for at in (None, ("marker", severity), ("patch", severity))
+        )
+        least = dataclasses.replace(clean, by_seed=clean.by_seed + MOVED)
+        raised = letter.value > max(least.value, patch.value)
+        ps.append(max(p_value(letter, least), p_value(letter, patch)) if raised else 1.0)
+        by.append(difference(letter, clean))
+        beside.append(difference(patch, clean))
+    return [
+        {"class": names[k], "severity": severity, "change": Change(change, float(p)), "patch": patch}
+        for (k, severity), change, p, patch in zip(keys, by, holm(ps), beside)
     ]
 
 

@@ -7,7 +7,7 @@ says where to look for real cases.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,52 @@ from evaluation.classifiers import Classifier
 from evaluation.data import Labelled, halve
 from evaluation.intervals import share_interval
 from evaluation.judges import Fitness, fitness
-from evaluation.metrics import Floats, recall_estimate
+from evaluation.metrics import Floats, recall_estimate, share_estimate
 from evaluation.training import Task, train, unfinished
 
 CHOOSE = 5
 """One patient in so many of a half only says when a judge has reached its plateau."""
+NEIGHBOURS = 2000
+"""Real cases at the most among which a judge looks for the nearest one."""
+SPARSE = 0.9
+"""A synthetic case is called one of low density where it lies farther from the real ones than this share of them from each other."""
 NOTE = (
     "A failure on synthetic cases is a hypothesis: it may be the model's, or the generator's. Only cases were asked whose label every one "
     "of {judges} judges named, who had learned from the real cases; what they are unsure of was left out."
 )
+
+
+@dataclass(frozen=True)
+class Space:
+    """Real cases in a judge's features, which it did not learn from.
+
+    Attributes:
+        mean, deviation: of each feature, ``[D]``.
+        points: the cases, standardised, ``[m, D]``.
+        apart: distance of each to the nearest one of another patient, ascending ``[m]``.
+    """
+
+    mean: Floats
+    deviation: Floats
+    points: Floats
+    apart: Floats
+
+    @classmethod
+    def of(cls, features: NDArray[np.float32], groups: NDArray[Any]) -> Space:
+        """Of real cases' features ``[m, D]`` and patients ``[m]``, two of them at the least."""
+        values = features.astype(np.float64)
+        mean, deviation = values.mean(axis=0), values.std(axis=0) + 1e-6
+        points = (values - mean) / deviation
+        distances = _distances(points, points)
+        distances[groups[:, None] == groups[None, :]] = np.inf
+        return cls(mean, deviation, points, np.sort(distances.min(axis=1)))
+
+    def rank(self, features: NDArray[np.float32]) -> Floats:
+        """Share of the real cases that lie nearer to another patient's than each of these ``[n, D]`` to any: 0..1, ``[n]``."""
+        if not len(features):
+            return np.zeros(0)
+        nearest = _distances((features.astype(np.float64) - self.mean) / self.deviation, self.points).min(axis=1)
+        return np.asarray(np.searchsorted(self.apart, nearest) / len(self.apart), np.float64)
 
 
 @dataclass(frozen=True)
@@ -36,10 +73,27 @@ class Judges:
     Attributes:
         networks: two a seed, of one half each.
         fitness: what they score on the half that they did not see.
+        spaces: that half in each one's features.
     """
 
     networks: tuple[Classifier, ...]
     fitness: Fitness
+    spaces: tuple[Space, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judges say of synthetic cases, each ``[n]``.
+
+    Attributes:
+        sure: whether every judge names the case's label, of a class that they are fit for.
+        fidelity: mean probability that they give its label.
+        distance: mean of :meth:`Space.rank`: how far it lies from all real cases, 0..1; NaN without a space.
+    """
+
+    sure: NDArray[np.bool_]
+    fidelity: Floats
+    distance: Floats
 
 
 def learned(
@@ -68,45 +122,74 @@ def learned(
             tasks.append(Task(real.unit[learn], real.labels[learn], real.classes, int(rng.integers(2**31)), real.take(choose)))
     trained = train(tasks, kind="small", ceiling=ceiling, device=device, progress=progress)
     scores = np.empty((seeds, len(real), real.classes))
+    spaces = []
     for number, one in enumerate(trained):
-        other = half != number % 2
+        other = np.flatnonzero(half != number % 2)
         scores[number // 2, other] = one.classifier.predict(real.unit[other])
-    return Judges(tuple(one.classifier for one in trained), fitness(scores, real, names, unfinished(trained)))
+        some = np.sort(rng.permutation(other)[:NEIGHBOURS])
+        spaces.append(Space.of(one.classifier.features(real.unit[some]), real.groups[some]))
+    return Judges(tuple(one.classifier for one in trained), fitness(scores, real, names, unfinished(trained)), tuple(spaces))
 
 
-def sure(judges: Judges, images: NDArray[np.float32], labels: NDArray[np.int64], names: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Which synthetic images ``[n, C, H, W]`` in -1..1 every judge gives its own label; none of a class that they are not fit for."""
+def judgement(judges: Judges, images: NDArray[np.float32], labels: NDArray[np.int64], names: tuple[str, ...]) -> Judgement:
+    """What the judges say of synthetic images ``[n, C, H, W]`` in -1..1 with these labels ``[n]``."""
     fit = np.array([judges.fitness.class_unfit[name] is None for name in names])
-    kept = fit[labels]
-    for one in judges.networks:
-        kept = kept & (one.predict(images).argmax(axis=1) == labels)
-    return np.asarray(kept, bool)
+    p = np.stack([one.predict(images) for one in judges.networks])
+    ranks = [space.rank(one.features(images)) for one, space in zip(judges.networks, judges.spaces)]
+    return Judgement(
+        fit[labels] & (p.argmax(axis=2) == labels).all(axis=0),
+        np.asarray(p.mean(axis=0)[np.arange(len(labels)), labels], np.float64),
+        np.mean(ranks, axis=0) if ranks else np.full(len(labels), np.nan),
+    )
 
 
-def hypotheses(judges: Judges, kept: NDArray[np.bool_], p: Floats, labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:
+def hypotheses(
+    judges: Judges, judged: Judgement, kept: NDArray[np.bool_], p: Floats, labels: NDArray[np.int64], names: tuple[str, ...]
+) -> dict[str, Any]:
     """What the model misses among synthetic cases whose label is sure.
 
     Args:
-        kept: of :func:`sure`, ``[n]``.
+        kept: which cases were asked: of those that are sure, ``[n]``.
         p: the model's probabilities for the kept ones, in their order.
         labels: of all synthetic cases, ``[n]``.
 
     Returns:
-        ``note``; ``judges``, with what they score; ``images``, ``kept``; ``classes``: by name ``images``, ``kept`` and ``sensitivity``, or
-        ``unfit``, why the judges say nothing of it.
+        ``images``, ``kept``; ``right``, the share of these that the model names; ``distance``, the median of the kept ones';
+        ``low_density``: ``kept`` and ``right`` of those beyond :data:`SPARSE`; ``classes``: by name ``images``, ``kept`` and
+        ``sensitivity``, or ``unfit``, why the judges say nothing of it.
     """
-    rows = labels[kept]
+    rows, far = labels[kept], judged.distance[kept] >= SPARSE
+    named = p.argmax(axis=1)
     classes: dict[str, Any] = {}
     for k, name in enumerate(names):
         found: dict[str, Any] = {"images": int((labels == k).sum()), "kept": int((rows == k).sum())}
         if (why := judges.fitness.class_unfit[name]) is not None:
             found["unfit"] = f"a judge {why}"
-        found["sensitivity"] = share_interval(recall_estimate(p.argmax(axis=1), rows, np.arange(len(rows)), k))
+        found["sensitivity"] = share_interval(recall_estimate(named, rows, np.arange(len(rows)), k))
         classes[name] = found
+    return {
+        "images": len(labels),
+        "kept": len(rows),
+        "right": share_interval(share_estimate(named == rows, np.arange(len(rows)))),
+        "distance": float(np.median(judged.distance[kept])) if len(rows) else float("nan"),
+        "low_density": {
+            "kept": int(far.sum()),
+            "right": share_interval(share_estimate((named == rows)[far], np.arange(int(far.sum())))),
+        },
+        "classes": classes,
+    }
+
+
+def told(judges: Judges, sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """``note``; ``judges``, with what they score; ``sets``: those of :func:`hypotheses`, each with its ``name``."""
     return {
         "note": NOTE.format(judges=len(judges.networks)),
         "judges": judges.fitness.to_dict(),
-        "images": len(labels),
-        "kept": len(rows),
-        "classes": classes,
+        "sets": [{"name": name} | dict(one) for name, one in sets.items()],
     }
+
+
+def _distances(one: Floats, other: Floats) -> Floats:
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(one, other), np.float64)

@@ -64,6 +64,7 @@ class Shift:
         modalities: which it fits; empty for all.
         ranges: what is drawn for every image, evenly between two ends, by name.
         colour: whether it takes three channels only.
+        beside: another shift whose draws it shares, so that both stand at one place in an image; empty where it has draws of its own.
     """
 
     function: Function
@@ -72,6 +73,7 @@ class Shift:
     modalities: frozenset[str] = frozenset()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     colour: bool = False
+    beside: str = ""
 
 
 def _quantum_noise(x: Tensor, s: float, d: Draw) -> Tensor:
@@ -113,6 +115,15 @@ def _marker(x: Tensor, s: float, d: Draw) -> Tensor:
     which = (d["letter"] > 0).long().expand(len(x), 1, *x.shape[2:])
     rows, columns = (place.clamp(0, most).long().expand_as(which) for place, most in ((row, 6), (column, 4)))
     return torch.where(inside & (letters[which, rows, columns] == 1), 0.97, x)
+
+
+def _patch(x: Tensor, s: float, d: Draw) -> Tensor:
+    """As much light as a marker's letter has, at its place, and no letter: a soft disc."""
+    v, u = positions(x)
+    width = s * 5 / 7 * x.shape[2] / x.shape[3]
+    left = torch.where(d["side"] > 0, 0.97 - width, torch.full_like(d["side"], 0.03))
+    distance = torch.hypot(v - (0.04 + s / 2), (u - (left + width / 2)) * x.shape[3] / x.shape[2])
+    return x + (0.97 - x).clamp_min(0) * torch.exp(-((distance / (0.22 * s)) ** 2) / 2)
 
 
 def _device(x: Tensor, s: float, d: Draw) -> Tensor:
@@ -279,6 +290,10 @@ SHIFTS: dict[str, Shift] = {
         _marker, (0.06, 0.09, 0.12, 0.16, 0.20), "height of the letter, share of the height", RADIOGRAPH,
         {"side": (-1, 1), "letter": (-1, 1)},
     ),
+    "patch": Shift(
+        _patch, (0.06, 0.09, 0.12, 0.16, 0.20), "height of the letter whose light it has, share of the height", RADIOGRAPH,
+        {"side": (-1, 1), "letter": (-1, 1)}, beside="marker",
+    ),
     "device": Shift(_device, _same("metal_object"), "diameter, share of the width", RADIOGRAPH | {"CT"}, _PLACE),
     "ct_noise": Shift(_ct_noise, _same("gaussian_noise"), "standard deviation, share of the window", frozenset({"CT"})),
     "streaks": Shift(_streaks, (0.03, 0.06, 0.10, 0.15, 0.22), "standard deviation, share of the window", frozenset({"CT"})),
@@ -328,10 +343,11 @@ def fitting(modality: str, channels: int) -> tuple[str, ...]:
 def drawn(name: str, seeds: Sequence[int]) -> NDArray[np.float32]:
     """What is drawn of a shift's ``ranges`` for images with these seeds (0 <= seed < 2**63), ``float32 [n, parameters]``, in their order.
 
-    An image's are a function of its seed and the shift's name alone.
+    An image's are a function of its seed and the shift's name alone, or the name of the one that it stands beside.
     """
-    ranges = np.array(list(SHIFTS[name].ranges.values()), np.float64).reshape(-1, 2)
-    shares = np.array([np.random.default_rng([seed, zlib.crc32(name.encode())]).random(len(ranges)) for seed in seeds])
+    one = SHIFTS[name]
+    ranges = np.array(list(one.ranges.values()), np.float64).reshape(-1, 2)
+    shares = np.array([np.random.default_rng([seed, zlib.crc32((one.beside or name).encode())]).random(len(ranges)) for seed in seeds])
     return (ranges[:, 0] + shares.reshape(len(seeds), -1) * (ranges[:, 1] - ranges[:, 0])).astype(np.float32)
 
 

@@ -15,8 +15,8 @@ from evaluation.data import Labelled
 from pipeline import runtime
 from pipeline.artifacts import read_object, write_json
 from pipeline.cohorts.ledger import count_attempt
+from pipeline.conditions import Conditions
 from pipeline.context import Context
-from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
 from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet, unit_of
@@ -112,7 +112,7 @@ def _one_run(ctx: Context, everyone: ImageSet, synthetic: NDArray[np.uint8], dev
     # Who shares a near-duplicate is in one split, and tosses one coin.
     units = kept_together(both.rows)
     member = (both.rows["split"] == "train").to_numpy()
-    real = Labelled(np.asarray(both.images), both.findings, units)
+    real = Labelled(np.asarray(both.images), both.findings, units, asked=both.asked)
 
     def rng(subject: str) -> np.random.Generator:
         return np.random.default_rng(runtime.derive_seed(ctx.config.seed, f"one run, {subject}"))
@@ -120,7 +120,7 @@ def _one_run(ctx: Context, everyone: ImageSet, synthetic: NDArray[np.uint8], dev
     found = {"images": one_run.from_images(real, units, member, synthetic, rng("images"))}
     if "train" in ctx.records:
         denoiser, model = load_denoiser(ctx.folder("train"), device)
-        condition = Condition.of_classes(real.labels, len(model["classes"]))
+        condition = Conditions.of_model(model).of(real)
         draws = ctx.config.audit.membership_draws
         with runtime.autocast(device):
             found["weights"] = one_run.from_weights(
@@ -146,7 +146,7 @@ def _attacked(ctx: Context, train: Labelled, audited: Labelled, device: str) -> 
             denoiser,
             train,
             audited,
-            condition=lambda side: Condition.of_classes(side.labels, len(model["classes"])),
+            condition=Conditions.of_model(model).of,
             draws=ctx.config.audit.membership_draws,
             rng=np.random.default_rng(runtime.derive_seed(ctx.config.seed, "membership")),
             device=device,
@@ -167,7 +167,8 @@ def _side(everyone: ImageSet, *splits: str, columns: tuple[str, ...] = ()) -> La
     mask = rows["split"].isin(splits).to_numpy()
     known = {name: rows.loc[mask, name].astype(object) for name in columns if name in rows}
     values = {name: column.where(column.notna(), "").to_numpy(dtype=str) for name, column in known.items()}
-    return Labelled(np.asarray(everyone.images[mask]), everyone.findings[mask], groups[mask], values)
+    asked = {name: column[mask] for name, column in everyone.asked.items()}
+    return Labelled(np.asarray(everyone.images[mask]), everyone.findings[mask], groups[mask], values, asked)
 
 
 def _learn(everyone: ImageSet, seed: int) -> Labelled:

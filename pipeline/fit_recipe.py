@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluation.data import rarest
 from evaluation.intervals import Interval
 from pipeline.artifacts import damage, fingerprint, read_object
 from pipeline.config import Config, TrainConfig
@@ -116,7 +117,7 @@ def drawn(cohort: ImageSet, balance: float) -> tuple[int, float]:
 
     With balance, images of a rare class are drawn more often than others, and are the first to be learned by heart.
     """
-    cumulative = class_balanced_cdf(torch.from_numpy(cohort.labels), balance, cohort.duplicates).numpy()
+    cumulative = class_balanced_cdf(torch.from_numpy(rarest(cohort.findings == 1)), balance, cohort.duplicates).numpy()
     probability = np.diff(cumulative, prepend=0.0)
     twins = cohort.duplicates >= 0
     _, member = np.unique(cohort.duplicates[twins], return_inverse=True)

@@ -26,6 +26,7 @@ from pipeline.release.dicom_export import dicom_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.rows import Table
 from pipeline.release.verdict import Verdict, weights_verdict
+from pipeline.wanted import Wanted
 
 FACTS, WARNING = "generated.json", "UNAUDITED-PATIENT-DATA.txt"
 UNAUDITED = (contents.PICTURE_TEXT[0], b"unaudited synthetic image: patient data until it is judged, not for diagnosis")
@@ -109,6 +110,7 @@ def generate(run: Path, counts: Mapping[str, int], seed: int, out: Path, reporte
     wanted = [(label, k) for label, name in enumerate(model.classes) for k in range(counts.get(name, 0))]
     labels = np.array([label for label, _ in wanted], np.int64)
     seeds = [runtime.derive_seed(seed, "further", model.classes[label], k) for label, k in wanted]
+    asked = Wanted.of_classes(labels, len(model.classes), seeds)
     request = {
         "stage": "generate",
         "weights": model.record["digest"],
@@ -125,7 +127,7 @@ def generate(run: Path, counts: Mapping[str, int], seed: int, out: Path, reporte
     parts = out / "partial"
     parts.mkdir(exist_ok=True)
     with reporter.progress("generating images", len(labels)) as advance:
-        ranks.together(make_parts, model.section, model.folder, parts, labels, seeds, report=advance)
+        ranks.together(make_parts, model.section, model.folder, parts, asked, report=advance)
     images = collected(parts, model.section, len(labels))
     facts = _write(out, model, images, labels, seeds, reporter)
     shutil.rmtree(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from pipeline import ranks, resume, runtime, tensors
 from pipeline.artifacts import damage, read_object
-from pipeline.config import Config, GenerateConfig
+from pipeline.compilation import compiled
+from pipeline.conditions import Conditions
+from pipeline.config import GenerateConfig
 from pipeline.context import Context
 from pipeline.diffusion import ema
-from pipeline.diffusion.conditioning import Condition
+from pipeline.diffusion.conditioning import PRESENT, Condition
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.mixture import Mixture
 from pipeline.diffusion.noise import StepNoise
@@ -26,50 +29,47 @@ from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.samplers import SAMPLERS, Sampler, ddim
 from pipeline.diffusion.schedules import RANGE, sampling_levels
 from pipeline.errors import InputError
-from pipeline.images import ImageSet, finding_columns
+from pipeline.images import ATTRIBUTE, FINDING, ImageSet
 from pipeline.ranks import Report, Share
 from pipeline.train import MIXTURE, load_denoiser
+from pipeline.wanted import Wanted, wanted
 from pipeline.warm_start import TAKE, began_from, trained_on, weights_file
+
+Replay = Callable[[Condition, Tensor, Condition | None], Tensor]
+WORTH = 4e8
+"""Pixels times steps from which sampling is compiled: some twenty seconds without it on one H100, of which it saves half, for ten that it
+takes. What is asked for decides, never a clock or the ranks, since the last bits of an image hang on it."""
 
 
 def run(ctx: Context) -> dict[str, Any]:
     """Generate ``per_class`` images of each class from ``train``'s weights; resumable by batches, of which every rank makes a share."""
     import pandas as pd
 
-    section, model = ctx.config.generate, read_object(ctx.folder("train") / "model.json")
-    classes = model["classes"]
-    labels, seeds = asked_for(ctx.config, len(classes))
+    section, conditions = ctx.config.generate, Conditions.of_model(read_object(ctx.folder("train") / "model.json"))
+    asked = wanted(ctx.config, conditions)
     parts = ctx.out / "partial"
     parts.mkdir(exist_ok=True)
     if section.autoguidance is not None:
         _check_guide(section.autoguidance, ctx.folder("train"), ctx.records.get("train", {}))
-    with ctx.reporter.progress("generating images", len(labels)) as advance:
-        ranks.together(make_parts, section, ctx.folder("train"), parts, labels, seeds, report=advance)
-    images = collected(parts, section, len(labels))
+    with ctx.reporter.progress("generating images", len(asked)) as advance:
+        ranks.together(make_parts, section, ctx.folder("train"), parts, asked, report=advance)
+    images = collected(parts, section, len(asked))
     rows = pd.DataFrame(
         {
-            "id": [f"synthetic-{number:06d}" for number in range(len(labels))],
-            **finding_columns(labels, classes),
-            "seed": np.array(seeds, dtype=np.int64),
+            "id": [f"synthetic-{number:06d}" for number in range(len(asked))],
+            **{FINDING + name: asked.findings[:, place] for place, name in enumerate(conditions.classes)},
+            **{ATTRIBUTE + name: column for name, column in asked.asked.items()},
+            **({"unseen": asked.unseen} if asked.unseen.any() else {}),
+            "seed": np.array(asked.seeds, dtype=np.int64),
             "guidance": np.float32(section.guidance_scale),
         }
     )
     ImageSet(images, rows).save(ctx.out)
     shutil.rmtree(parts)
-    return {"images": len(labels), "per_class": section.per_class, "sampler": section.sampler, "steps": section.steps}
+    return {"images": len(asked), "per_class": section.per_class or "as planned", "sampler": section.sampler, "steps": section.steps}
 
 
-def asked_for(config: Config, classes: int) -> tuple[NDArray[np.int64], list[int]]:
-    """Class ``[n]`` and seed of each image that a run makes."""
-    assert config.generate.per_class is not None
-    # Classes take turns, so that any leading part of the set is balanced too.
-    labels = np.tile(np.arange(classes), config.generate.per_class)
-    return labels, [runtime.derive_seed(config.seed, "image", number) for number in range(len(labels))]
-
-
-def make_parts(
-    share: Share, section: GenerateConfig, trained: Path, parts: Path, labels: NDArray[np.int64], seeds: list[int], *, report: Report
-) -> None:
+def make_parts(share: Share, section: GenerateConfig, trained: Path, parts: Path, asked: Wanted, *, report: Report) -> None:
     """Make a rank's share of the batches, and keep each in ``parts`` (:mod:`pipeline.resume`); those that are there and whole stand.
 
     Args:
@@ -77,8 +77,7 @@ def make_parts(
         section: how images are sampled.
         trained: the train stage's folder.
         parts: an existing folder.
-        labels: class of every image of all batches.
-        seeds: as many.
+        asked: the images of all batches.
         report: told how many images all ranks have made, taking the others to be as fast as this one.
 
     Raises:
@@ -91,16 +90,15 @@ def make_parts(
         average(denoiser, trained, model, section.ema)
     guide = None if section.autoguidance is None else load_guide(section.autoguidance, denoiser, model, device)
     mixture = load_mixture(trained) if starts_on_mixture(section) else None
-    sampling = Sampling(denoiser, model, section, device, guide, mixture)
-    starts = range(0, len(labels), section.batch)
+    sampling = Sampling(denoiser, model, section, device, guide, mixture, len(asked))
+    starts = range(0, len(asked), section.batch)
     for done, number in enumerate(share.places(len(starts)), start=1):
         if _part(parts, starts[number]) is None:
-            chosen = slice(starts[number], starts[number] + section.batch)
-            made = sampling(Condition.of_classes(labels[chosen], len(model["classes"])), seeds[chosen])
+            made = sampling.make(asked.take(slice(starts[number], starts[number] + section.batch)))
             unfinished = parts / f"unfinished-{starts[number]:07d}.npy"
             np.save(unfinished, made, allow_pickle=False)
             resume.keep(unfinished, f"{starts[number]:07d}")
-        report(min(len(labels), share.of * done * section.batch))
+        report(min(len(asked), share.of * done * section.batch))
 
 
 def collected(parts: Path, section: GenerateConfig, count: int) -> NDArray[np.uint8]:
@@ -130,9 +128,10 @@ class Sampling:
         device: where it is.
         guide: the model to lead away from (autoguidance).
         mixture: of the training images, where sampling starts on it (:func:`starts_on_mixture`).
+        count: how many images will be asked for in all, which may be too few to compile for; enough where None.
 
     Raises:
-        InputError: ``section.negative_class`` is none of the model's classes.
+        InputError: as :func:`check_names`.
     """
 
     def __init__(
@@ -143,31 +142,47 @@ class Sampling:
         device: str,
         guide: Denoiser | None = None,
         mixture: Mixture | None = None,
+        count: int | None = None,
     ) -> None:
         self.denoiser, self.section, self.device = denoiser, section, device
         self.mixture = None if mixture is None else mixture.to(device)
-        self.negative = negative_class(section, model)
-        self.compiled = section.compile and device == "cuda"
-        ready = runtime.compiled if self.compiled else lambda network: network
+        self.conditions = Conditions.of_model(model)
+        check_names(section, self.conditions)
+        work = math.inf if count is None else section.steps * count * math.prod(denoiser.mean.shape[1:])
+        self.compiled = section.compile and device == "cuda" and work >= WORTH
+
+        def ready(one: Denoiser) -> Callable[..., Any]:
+            return compiled(one, one.network) if self.compiled else one
+
         self.networks = ready(denoiser), None if guide is None else ready(guide)
-        self.graphs: dict[int, Callable[[Condition, Tensor], Tensor]] = {}
+        self.graphs: dict[tuple[int, bool], Replay] = {}
 
     def start_on(self, mixture: Mixture) -> None:
         """Start on other images' mixture from now on: what is compiled serves on, and is captured anew."""
         self.mixture = mixture.to(self.device)
         self.graphs.clear()
 
+    def make(self, asked: Wanted) -> NDArray[np.uint8]:
+        """The images that are asked for."""
+        return self(self.conditions.of(asked), asked.seeds, asked.away(self.conditions))
+
     @torch.inference_mode()
-    def __call__(self, condition: Condition, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Images of n conditions from as many seeds."""
-        inputs = condition.to(self.device), torch.from_numpy(np.array(seeds, dtype=np.int64)).to(self.device)
+    def __call__(self, condition: Condition, seeds: Sequence[int], away: Condition | None = None) -> NDArray[np.uint8]:
+        """Images of n conditions from as many seeds, led away from as many others (by default, from ``negative_class`` or nothing)."""
+        away = away_from(self.section, self.conditions, condition) if away is None else away
+        inputs = condition.to(self.device), torch.tensor(seeds).to(self.device), None if away is None else away.to(self.device)
         if not self.compiled:
             return np.asarray(self._sample(*inputs).cpu().numpy())
-        if len(condition) not in self.graphs:
-            self.graphs[len(condition)] = self._captured(*inputs)
-        return np.asarray(self.graphs[len(condition)](*inputs).cpu().numpy())
+        # A last, smaller batch is filled up: nothing is compiled and captured for it alone.
+        led = away is not None
+        size = next((known for known, other in self.graphs if known > len(seeds) and other == led), len(seeds))
+        rows = torch.arange(size, device=self.device) % len(seeds)
+        filled = inputs[0].take(rows), inputs[1][rows], None if inputs[2] is None else inputs[2].take(rows)
+        if (size, led) not in self.graphs:
+            self.graphs[size, led] = self._captured(*filled)
+        return np.asarray(self.graphs[size, led](*filled)[: len(seeds)].cpu().numpy())
 
-    def _sample(self, condition: Condition, seeds: Tensor) -> Tensor:
+    def _sample(self, condition: Condition, seeds: Tensor, away: Condition | None) -> Tensor:
         """Work of the device alone, from start to end."""
         section, spread = self.section, self.denoiser.sigma_data
         noise = StepNoise(seeds, self.denoiser.mean.shape, self.device)
@@ -177,7 +192,8 @@ class Sampling:
             condition,
             scale=section.guidance_scale,
             interval=(section.guidance_interval[0] * spread, section.guidance_interval[1] * spread),
-            negative=self.negative,
+            negative=away,
+            alone=[(weight, condition.only(self.conditions.field(name))) for name, weight in section.weights.items()],
             guide=self.networks[1],
         )
         first = noise()
@@ -190,9 +206,9 @@ class Sampling:
         # As pipeline.images.from_unit, on the device: a quarter of the bytes leave it.
         return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-    def _captured(self, condition: Condition, seeds: Tensor) -> Callable[[Condition, Tensor], Tensor]:
+    def _captured(self, condition: Condition, seeds: Tensor, away: Condition | None) -> Replay:
         """The whole sampling of one batch size as a CUDA graph: no step of it waits to be launched."""
-        inputs = condition.clone(), seeds.clone()
+        inputs = condition.clone(), seeds.clone(), None if away is None else away.clone()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -202,9 +218,11 @@ class Sampling:
         with torch.cuda.graph(graph):
             images = self._sample(*inputs)
 
-        def replay(condition: Condition, seeds: Tensor) -> Tensor:
+        def replay(condition: Condition, seeds: Tensor, away: Condition | None) -> Tensor:
             inputs[0].copy_(condition)
             inputs[1].copy_(seeds)
+            if inputs[2] is not None and away is not None:
+                inputs[2].copy_(away)
             graph.replay()
             return images
 
@@ -227,14 +245,22 @@ def sampler_of(section: GenerateConfig) -> Sampler:
     return functools.partial(ddim, eta=section.eta) if section.sampler == "ddim" else SAMPLERS[section.sampler]
 
 
-def negative_class(section: GenerateConfig, model: dict[str, Any]) -> int | None:
-    """Index of the class to lead away from. Raises InputError where the model has no such class."""
+def check_names(section: GenerateConfig, conditions: Conditions) -> None:
+    """Raise InputError where guidance names what the model does not know."""
+    if section.negative_class not in (None, *conditions.classes):
+        known = ", ".join(conditions.classes)
+        raise InputError(f"generate.negative_class {section.negative_class!r} is no class of the model: use one of {known}")
+    if unknown := [name for name in section.weights if name not in conditions.names]:
+        known = ", ".join(conditions.names) or "one class an image, and generate.guidance_scale is the weight of that"
+        raise InputError(f"generate.weights: the model knows no {unknown[0]!r}, but {known}")
+
+
+def away_from(section: GenerateConfig, conditions: Conditions, condition: Condition) -> Condition | None:
+    """The class to lead away from, as often as there are rows of ``condition``; None where there is none. Names are checked already."""
     if section.negative_class is None:
         return None
-    if section.negative_class not in model["classes"]:
-        known = ", ".join(model["classes"])
-        raise InputError(f"generate.negative_class {section.negative_class!r} is no class of the model: use one of {known}")
-    return int(model["classes"].index(section.negative_class))
+    code = PRESENT if conditions.several else conditions.classes.index(section.negative_class)
+    return condition.only(conditions.field(section.negative_class), code)
 
 
 def _check_guide(given: Path, trained: Path, record: Mapping[str, Any]) -> None:
@@ -252,7 +278,7 @@ def load_guide(given: Path, denoiser: Denoiser, model: dict[str, Any], device: s
     if not (folder / "model.json").is_file() or not (folder / "model.safetensors").is_file():
         raise InputError(f"generate.autoguidance: {folder} holds no trained model: give the train folder of a finished run")
     guide, its = load_denoiser(folder, device)
-    if its["classes"] != model["classes"] or guide.mean.shape != denoiser.mean.shape:
+    if Conditions.of_model(its) != Conditions.of_model(model) or guide.mean.shape != denoiser.mean.shape:
         raise InputError(f"generate.autoguidance: the model in {folder} has other classes or another image size than this run's")
     return guide
 

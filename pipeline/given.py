@@ -34,6 +34,10 @@ def digests(config: Config, run: Path) -> dict[str, dict[str, str]]:
         table = source.table_digest(config.ingest.label_table, run)
         for stage in found:
             found[stage]["label_table"] = table
+    if config.stress.model is not None:
+        found["stress"] = {name: _model_digest(model, contract) for name, (model, contract) in stressed(config).items()}
+        if config.stress.rules is not None:
+            found["stress"]["rules"] = artifacts.file_digest(_there(config.stress.rules, "stress.rules"))
     for stage, weights in other_weights(config).items():
         found.setdefault(stage, {})["other_weights"] = artifacts.file_digest(weights)
     return found
@@ -50,7 +54,33 @@ def locations(config: Config) -> dict[str, Path]:
     ingest, foreign = config.ingest, config.generate.import_from
     named = {"ingest.holdout": ingest.holdout, "ingest.label_table": ingest.label_table, "generate.import_from": foreign}
     weights = {WEIGHTS[stage]: path for stage, path in other_weights(config).items()}
+    stress = config.stress
+    named |= {"stress.contract": stress.contract, "stress.against_contract": stress.against_contract, "stress.rules": stress.rules}
+    named |= {f"stress.{name}": Path(model) for name, (model, _) in stressed(config).items() if ":" not in model}
     return source.locations(ingest) | {setting: path.expanduser() for setting, path in named.items() if path is not None} | weights
+
+
+def stressed(config: Config) -> dict[str, tuple[str, Path | None]]:
+    """The models of the user's that are put under stress, each with the contract that is given for it."""
+    section = config.stress
+    named = {"model": (section.model, section.contract), "against": (section.against, section.against_contract)}
+    return {name: (model, contract) for name, (model, contract) in named.items() if model is not None}
+
+
+def _model_digest(model: str, contract: Path | None) -> str:
+    """Of a model's files; a function counts by its name too. Raises InputError where there is no such model, or no such contract."""
+    from pipeline.models.of_split import files
+
+    if contract is not None:
+        _there(contract, "stress.contract")
+    own = [model] if ":" in model else []
+    return artifacts.fingerprint({"files": [artifacts.file_digest(path) for path in files(model, contract)], "name": own})
+
+
+def _there(path: Path, setting: str) -> Path:
+    if not path.expanduser().is_file():
+        raise InputError(f"{setting}: there is no file {path.name}")
+    return path.expanduser()
 
 
 def other_weights(config: Config) -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 Images are ``uint8`` or ``uint16 [n, C, (D,) H, W]``, 0 = black, 255 or 65535 = white as displayed; the axes of volumes point up, to the
 front and to the right of the patient (D, H, W). Row order is part of the contract: row i of the table describes image i. Findings are
-``int8`` columns ``finding_<class>`` (1 present, 0 absent, -1 unknown).
+``int8`` columns ``finding_<class>`` (1 present, 0 absent, -1 unknown), attributes columns ``attribute_<name>`` of texts or numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-FINDING = "finding_"
+FINDING, ATTRIBUTE = "finding_", "attribute_"
+ASKED = ("view", "laterality", "site", "sex", "age_band", "acquisition")
+"""Columns that a model can be told of, beside those of ``ingest.attributes``."""
 SHARD = 4096
 SHARD_BYTES = 1 << 30
 ROW_BYTES = 1 << 12
@@ -66,6 +68,18 @@ class ImageSet:
     def findings(self) -> NDArray[np.int8]:
         """``int8 [n, classes]``: 1 present, 0 absent, -1 unknown."""
         return self.rows[[FINDING + name for name in self.classes]].to_numpy(np.int8)
+
+    @functools.cached_property
+    def asked(self) -> dict[str, NDArray[Any]]:
+        """What a model can be asked for beside findings, by name: ``float32 [n]``, NaN for unknown, or texts, an empty one for unknown."""
+        columns = {name: self.rows[name] for name in ASKED if name in self.rows}
+        own = [str(name) for name in self.rows.columns if str(name).startswith(ATTRIBUTE)]
+        columns |= {name.removeprefix(ATTRIBUTE): self.rows[name] for name in own}
+        texts = {name: column.dtype.kind != "f" for name, column in columns.items()}
+        return {
+            name: column.astype(object).where(column.notna(), "").to_numpy(dtype=str) if texts[name] else column.to_numpy(np.float32)
+            for name, column in columns.items()
+        }
 
     @functools.cached_property
     def labels(self) -> NDArray[np.int64]:

@@ -49,8 +49,7 @@ class Outlook:
     @property
     def synthetic(self) -> int | None:
         """How many images will be made; None where that is not known yet."""
-        each = self.config.generate.per_class
-        return each * self.classes if each is not None and self.classes is not None else None
+        return self.config.generate.images(self.classes, self.config.ingest.multi_label) if self.classes is not None else None
 
     def shortages(self) -> list[str]:
         """Why the run cannot pass, one sentence each with what to do; none where it can."""

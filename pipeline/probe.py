@@ -151,9 +151,9 @@ def probe(config: Config, size: Size, done: Callable[[int], None] = lambda _: No
 
 
 def _made(config: Config, size: Size) -> int:
-    """How many images are generated."""
-    assert config.generate.per_class is not None
-    return config.generate.per_class * size.classes
+    """How many images are generated, at the most."""
+    each = config.generate.per_class or 0
+    return config.generate.images(size.classes, config.ingest.multi_label) or each * (size.classes + 1)
 
 
 def _noise(count: int, size: Size, side: int, seed: int = 0) -> NDArray[np.uint8]:

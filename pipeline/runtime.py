@@ -6,8 +6,6 @@ import contextlib
 import ctypes
 import hashlib
 import os
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -50,18 +48,6 @@ def reuse_memory() -> bool:
 def autocast(where: str) -> contextlib.AbstractContextManager[None]:
     """Automatic mixed precision in bfloat16 where it pays; a null context elsewhere."""
     return torch.autocast(where, dtype=torch.bfloat16) if bf16_pays(where) else contextlib.nullcontext()
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``torch.compile``, without inductor's analysis of how to tile coalesced memory.
-
-    With it the kernels of torch 2.11 give some gradients of a network with dropout thousands of times too large (an H100, batches of 256).
-    """
-    from torch._inductor import config
-
-    setting = "coalesce_tiling_analysis"
-    made: Callable[..., Any] = torch.compile(function, options={f"triton.{setting}": False} if hasattr(config.triton, setting) else None)
-    return made
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

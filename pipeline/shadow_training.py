@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import runtime, warm_start
+from pipeline.conditions import Conditions
 from pipeline.config import Config
-from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import Training
 from pipeline.generate import Sampling, starts_on_mixture, use_average
 from pipeline.images import ImageSet
 from pipeline.train import build_denoiser, mean_and_spread, mixture_of, recipe, snapshot_steps
+from pipeline.wanted import Wanted
 
 Report = Callable[[int], None]
 
@@ -38,8 +39,9 @@ class Shadows:
 
     def __init__(self, config: Config, pool: ImageSet, model: dict[str, Any], device: str) -> None:
         assert config.train is not None
-        self.section, self.sampled, self.seed = config.train, config.generate, config.seed
+        self.section, self.sampled, self.seed, self.trainings = config.train, config.generate, config.seed, config.shadows.trainings
         self.pool, self.model, self.device = pool, model, device
+        self.conditions = Conditions.of_model(model)
         self.training: Training | None = None
         self.sampling: Sampling | None = None
         self.subset = pool
@@ -69,7 +71,7 @@ class Shadows:
         images: Any = np.asarray(self.subset.images)
         if runtime.fits(images.nbytes, self.device):
             images = torch.from_numpy(images).to(self.device)
-        given = images, Condition.of_classes(self.subset.labels, len(self.pool.classes))
+        given = images, self.conditions.of(self.subset)
         drawn = runtime.derive_seed(seed, "training"), self.subset.duplicates
         if self.training is None:
             self.training = Training(fresh.to(self.device), *given, recipe(self.section), *drawn)
@@ -85,20 +87,19 @@ class Shadows:
             if self.section.ema_snapshots:
                 self.snapshots.append(training.snapshot())
 
-    def release(self, labels: NDArray[np.int64], seeds: list[int], report: Report = lambda done: None) -> NDArray[np.uint8]:
-        """What the last training would release as images of the classes ``labels [m]``, sampled from as many seeds as the run's were."""
+    def release(self, asked: Wanted, report: Report = lambda done: None) -> NDArray[np.uint8]:
+        """What the last training would release as the images that are asked for, sampled as the run's were."""
         assert self.training is not None
         denoiser, section = self.training.denoiser, self.sampled
         if section.ema is not None:
             use_average(denoiser, self.model, section.ema, self.snapshots)
         if self.sampling is None:
-            self.sampling = Sampling(denoiser, self.model, section, self.device)
+            self.sampling = Sampling(denoiser, self.model, section, self.device, count=len(asked) * max(1, self.trainings))
         if starts_on_mixture(section):
             seed = runtime.derive_seed(self.training.seed, "mixture") % 2**32
-            self.sampling.start_on(mixture_of(self.subset, seed))
+            self.sampling.start_on(mixture_of(self.subset, self.conditions, seed))
         made = []
-        for start in range(0, len(labels), section.batch):
-            rows = slice(start, start + section.batch)
-            made.append(self.sampling(Condition.of_classes(labels[rows], len(self.pool.classes)), seeds[rows]))
-            report(min(start + section.batch, len(labels)))
+        for start in range(0, len(asked), section.batch):
+            made.append(self.sampling.make(asked.take(slice(start, start + section.batch))))
+            report(min(start + section.batch, len(asked)))
         return np.concatenate(made)

@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.data import Labelled, to_unit
+from evaluation.data import Labelled, rarest, to_unit
 from pipeline import fit_recipe, ranks, resume, runtime
 from pipeline.artifacts import damage, read_object, write_json
+from pipeline.conditions import Conditions
 from pipeline.config import Config
 from pipeline.context import Context
-from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import BatchTooLarge
 from pipeline.errors import InputError
 from pipeline.exposed import picture
-from pipeline.generate import asked_for
 from pipeline.images import ImageSet, unit_of
 from pipeline.ingest.split import kept_together
 from pipeline.ranks import Report, Share
 from pipeline.shadow_training import Shadows
 from pipeline.train import load_denoiser
+from pipeline.wanted import wanted
 from pipeline.warm_start import SAME
 from privacy import shadows
 from privacy.neighbours import Neighbourhoods
@@ -93,7 +93,7 @@ def make_parts(share: Share, config: Config, ingest: Path, trained: Path, parts:
         return
     trainings = Shadows(config, pool, model, device)
     neighbourhoods = Neighbourhoods(pool.images, device)
-    asked = asked_for(config, len(pool.classes))
+    asked = wanted(config, Conditions.of_model(model))
     before = len(share.places(len(inside))) - len(mine)
     for done, number in enumerate(mine, start=before):
 
@@ -104,7 +104,10 @@ def make_parts(share: Share, config: Config, ingest: Path, trained: Path, parts:
             denoiser = trainings.train(number, inside[number], advance)
         except (FloatingPointError, BatchTooLarge) as error:
             raise InputError(f"shadow training {number + 1}: {error}: the run's own came through; free memory, or run it again") from None
-        measured = [_weights_features(denoiser, config, pool, device), neighbourhoods.features(trainings.release(*asked))]
+        measured = [
+            _weights_features(denoiser, config, trainings.conditions, pool, device),
+            neighbourhoods.features(trainings.release(asked)),
+        ]
         unfinished = parts / f"unfinished-{number:03d}{SUFFIX}"
         np.save(unfinished, np.concatenate(measured, axis=1), allow_pickle=False)
         resume.keep(unfinished, f"{number:03d}")
@@ -137,21 +140,22 @@ def _pool_and_draws(config: Config, ingest: Path) -> tuple[ImageSet, NDArray[np.
     member = _members(pool)
     if not member.any() or member.all():
         raise InputError("no image in train, or none in audit: add patients, or raise ingest.audit_share")
-    size = np.bincount(pool.labels[member], minlength=len(pool.classes))
+    strata = rarest(pool.findings == 1)
+    size = np.bincount(strata[member], minlength=int(strata.max()) + 1)
     rng = np.random.default_rng(runtime.derive_seed(config.seed, "shadows"))
     units = kept_together(pool.rows)
-    return pool, units, shadows.draw(units, pool.labels, size, config.shadows.trainings, rng)
+    return pool, units, shadows.draw(units, strata, size, config.shadows.trainings, rng)
 
 
 def _members(pool: ImageSet) -> NDArray[np.bool_]:
     return np.asarray(pool.rows["split"] == "train", bool)
 
 
-def _weights_features(denoiser: Denoiser, config: Config, pool: ImageSet, device: str) -> NDArray[np.float64]:
+def _weights_features(denoiser: Denoiser, config: Config, conditions: Conditions, pool: ImageSet, device: str) -> NDArray[np.float64]:
     """What the attack sees of weights, for each image of the pool."""
     assert config.train is not None
     seeds = [runtime.derive_seed(config.seed, "shadows", "noise", draw) for draw in range(config.shadows.draws)]
-    condition = Condition.of_classes(pool.labels, len(pool.classes))
+    condition = conditions.of(pool)
     batch = config.train.batch // config.train.accumulate
     with runtime.autocast(device):
         return shadows.weights_features(denoiser, to_unit(pool.images), condition, seeds=seeds, device=device, batch=batch)
@@ -159,10 +163,10 @@ def _weights_features(denoiser: Denoiser, config: Config, pool: ImageSet, device
 
 def _of_the_run(ctx: Context, pool: ImageSet, device: str) -> NDArray[np.float64]:
     """The same of the run's own weights and images."""
-    denoiser, _ = load_denoiser(ctx.folder("train"), device)
+    denoiser, model = load_denoiser(ctx.folder("train"), device)
     released = ImageSet.load(ctx.folder("generate"))
     around = Neighbourhoods(pool.images, device).features(np.asarray(released.images))
-    return np.concatenate([_weights_features(denoiser, ctx.config, pool, device), around], axis=1)
+    return np.concatenate([_weights_features(denoiser, ctx.config, Conditions.of_model(model), pool, device), around], axis=1)
 
 
 def _attack(
@@ -193,7 +197,7 @@ def _attack(
 
 def _subgroups(everyone: Labelled, classes: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
     """Which images are of each class, and of each value of each attribute, by name."""
-    found = {name: everyone.labels == number for number, name in enumerate(classes)}
+    found = {name: everyone.findings[:, number] == 1 for number, name in enumerate(classes)}
     for attribute, column in everyone.attributes.items():
         found |= {f"{attribute.replace('_', ' ')} {value}": column == value for value in np.unique(column) if value}
     return found

@@ -30,7 +30,10 @@ from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
 from privacy import limits
 
-UNIDENTIFIED = {"path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"}
+UNIDENTIFIED = {
+    *("path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"),
+    *("model", "against", "contract", "against_contract", "rules", "memory", "seconds"),
+}
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
 
 
@@ -59,7 +62,7 @@ class Stage:
 
 STAGES = (
     Stage("ingest", 9, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
-    Stage("train", 6, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
+    Stage("train", 7, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
         "shadows",
@@ -89,7 +92,13 @@ STAGES = (
         "evaluation.json, judges.safetensors",
     ),
     Stage(
-        "stress", 4, ("ingest", "generate", "evaluate"), "pipeline.stress:run", False, True, "stress.json, failures.json (local eyes only)"
+        "stress",
+        4,
+        ("ingest", "generate", "evaluate"),
+        "pipeline.stress:run",
+        False,
+        True,
+        "stress.json, failures.json (local eyes only), model/",
     ),
     Stage(
         "review",

@@ -1,8 +1,11 @@
-"""The stress stage: where the classifiers that the evaluation trained on real images break."""
+"""The stress stage: where the classifiers that the evaluation trained on real images break, and where a model of the user's does."""
 
 from __future__ import annotations
 
 import itertools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -13,6 +16,7 @@ from evaluation.classifiers import Kind
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.intervals import to_json
 from evaluation.metrics import Floats
+from evaluation.shifts import KNOWN
 from pipeline import runtime
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.context import Context
@@ -21,14 +25,28 @@ from pipeline.evaluate import JUDGES, labelled, load, load_judges
 from pipeline.images import ImageSet
 from pipeline.release.figures import stress_figures, summary
 
+MODEL_ANSWERS = {0: "all questions answered yes", 3: "a rule is broken", 4: "not enough data"}
+"""By the exit code of ``synthcohort stress``."""
 FAILURES = "failures.json"
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Write ``stress.json`` and ``failures.json`` (for :mod:`pipeline.review`); return the headline numbers."""
+    """Write ``stress.json``, ``failures.json`` for :mod:`pipeline.review`, and with ``stress.model`` the folder ``model``.
+
+    Returns:
+        The headline numbers.
+    """
     runtime.limit_threads()
     runtime.reuse_memory()
     splits, made = load(ctx)
+    headline = _own(ctx, splits, made)
+    if ctx.config.stress.model is not None:
+        headline |= {"model": _of_the_user(ctx, splits["test"], made)}
+    return headline
+
+
+def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[str, Any]:
+    """The evaluation's classifiers."""
     test = labelled(splits["test"])
     names = made.classes
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "stress"))
@@ -69,6 +87,33 @@ def run(ctx: Context) -> dict[str, Any]:
     write_json(ctx.out / "stress.json", found)
     write_json(ctx.out / FAILURES, {"failures": failures(splits["test"], p.mean(axis=0))})
     return summary(stress_figures(found))
+
+
+def _of_the_user(ctx: Context, test: ImageSet, made: ImageSet) -> str:
+    """The user's model on the test patients and on the run's synthetic images; the worst answer to its rules."""
+    from pipeline.models import of_split
+    from pipeline.models.child import Bounds
+    from pipeline.models.stress import Asked
+    from pipeline.models.whole import tested
+
+    section, out = ctx.config.stress, ctx.out / "model"
+    assert section.model is not None
+    modality = read_object(ctx.folder("ingest") / "cohort.json").get("modality")
+    with tempfile.TemporaryDirectory(prefix="cases-", dir=ctx.out) as place:
+        asked = Asked(
+            model=section.model,
+            data=of_split.write(test, Path(place) / "data"),
+            against=section.against,
+            contract=section.contract,
+            against_contract=section.against_contract,
+            synthetic=of_split.write(made, Path(place) / "synthetic"),
+            rules=section.rules,
+            bounds=Bounds(int(section.memory * (1 << 30)), section.seconds),
+            modality=modality if modality in KNOWN else None,
+        )
+        out.mkdir()
+        found = tested(asked, out, ctx.reporter)
+    return MODEL_ANSWERS[found.code]
 
 
 def failures(test: ImageSet, p: Floats, count: int = 8) -> list[dict[str, Any]]:

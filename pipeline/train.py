@@ -19,17 +19,18 @@ from evaluation.data import to_unit
 from evaluation.intervals import to_json
 from pipeline import fit_recipe, resume, runtime, tensors, warm_start
 from pipeline.artifacts import damage, read_object, write_json
+from pipeline.conditions import Conditions
 from pipeline.config import TrainConfig
 from pipeline.config.section import AUTO
 from pipeline.context import Context
 from pipeline.diffusion import mixture
-from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import SNAPSHOT_WIDTHS, BatchTooLarge, Recipe, Training
 from pipeline.diffusion.validation import Losses, Validation, explained
 from pipeline.errors import InputError, Stopped
 from pipeline.fit_recipe import Course
 from pipeline.images import ImageSet
+from pipeline.ingest.split import kept_together
 from pipeline.release.figures import summary, train_figures
 
 CHECKPOINT, STATE, SUFFIX = "checkpoint", "state", ".safetensors"
@@ -55,7 +56,10 @@ def run(ctx: Context) -> dict[str, Any]:
     everyone = ImageSet.load(ctx.folder("ingest"))
     cohort, asked, device = everyone.split("train"), ctx.config.train, runtime.device()
     assert asked is not None
-    validation = _validation(everyone, cohort, ctx.config.seed)
+    conditions = Conditions.learned(
+        cohort, cohort.classes, kept_together(cohort.rows), several=ctx.config.ingest.multi_label, names=asked.attributes
+    )
+    validation = _validation(everyone, cohort, conditions, ctx.config.seed)
     if validation is None and asked.images == AUTO:
         raise InputError(
             "train.images=auto chooses the length on half of val, where two patients are needed: add patients, raise ingest.val_share, "
@@ -64,14 +68,14 @@ def run(ctx: Context) -> dict[str, Any]:
     state, found = _resumed(ctx, device) or (None, fit_recipe.fit(asked, cohort, device))
     section = fit_recipe.settled(asked, found)
     mean, spread = mean_and_spread(cohort.images)
-    model = describe(section, cohort, spread)
+    model = describe(section, cohort, spread, conditions)
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
     denoiser = build_denoiser(model, mean).to(device)
     if section.start_from is not None:
         patients = warm_start.check_patients(section, ctx.run, ctx.folder("ingest"), ctx.records.get("ingest", {}))
         taken = warm_start.start(denoiser, section.start_from, cohort.classes, section.start_classes, section.frozen)
         model["warm_start"] = {"patients": patients, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
-    training = _training(denoiser, cohort, section, runtime.derive_seed(ctx.config.seed, "training"))
+    training = _training(denoiser, cohort, conditions, section, runtime.derive_seed(ctx.config.seed, "training"))
     if state is not None:
         training.load(state)
     elif asked.minutes is not None:
@@ -89,14 +93,14 @@ def run(ctx: Context) -> dict[str, Any]:
     return _finish(ctx, training, cohort, model, found, course, loss, losses or (validation(training) if validation else None))
 
 
-def _training(denoiser: Denoiser, cohort: ImageSet, section: TrainConfig, seed: int) -> Training:
+def _training(denoiser: Denoiser, cohort: ImageSet, conditions: Conditions, section: TrainConfig, seed: int) -> Training:
     """The training of a settled section, which has taken no step yet."""
     device = denoiser.mean.device.type
     images = np.array(cohort.images) if runtime.fits(cohort.images.nbytes, device) else cohort.images
     return Training(
         denoiser,
         torch.from_numpy(images).to(device) if images is not cohort.images else images,
-        Condition.of_classes(cohort.labels, len(cohort.classes)),
+        conditions.of(cohort),
         recipe(section),
         seed,
         cohort.duplicates,
@@ -124,7 +128,8 @@ def _finish(
     write_json(ctx.out / fit_recipe.FILE, found)
     denoiser.load_state_dict(averaged)
     learned = explained(training, step, runtime.derive_seed(ctx.config.seed, "explained"))
-    tensors.write(mixture_of(cohort, runtime.derive_seed(ctx.config.seed, "mixture") % 2**32).state(), ctx.out / MIXTURE)
+    found_mixture = mixture_of(cohort, Conditions.of_model(model), runtime.derive_seed(ctx.config.seed, "mixture") % 2**32)
+    tensors.write(found_mixture.state(), ctx.out / MIXTURE)
     tensors.write(averaged, ctx.out / "model.safetensors")
     model |= {"images": section.images if course is None else step * section.batch, "steps": step}
     model |= {"ema": {"widths": list(SNAPSHOT_WIDTHS), "steps": snapshot_steps(section)}}
@@ -168,7 +173,7 @@ def _resumed(ctx: Context, device: str) -> tuple[dict[str, torch.Tensor], dict[s
     return None
 
 
-def _validation(everyone: ImageSet, cohort: ImageSet, seed: int) -> Validation | None:
+def _validation(everyone: ImageSet, cohort: ImageSet, conditions: Conditions, seed: int) -> Validation | None:
     """What is looked at beside training: the half of ``val`` on which lengths may be chosen; None where too few patients are looked at."""
     from pipeline.evaluate import halves, labelled
 
@@ -176,7 +181,7 @@ def _validation(everyone: ImageSet, cohort: ImageSet, seed: int) -> Validation |
     if len(np.unique(val.groups)) < 2:
         return None
     _, choose = halves(val, seed)
-    validation = Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"))
+    validation = Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"), conditions.of)
     return validation if validation.patients > 1 else None  # the spread of one is not known
 
 
@@ -247,11 +252,12 @@ def snapshot_steps(section: TrainConfig) -> list[int]:
     return sorted({-(-steps * number // count) for number in range(1, count + 1)})
 
 
-def describe(section: TrainConfig, cohort: ImageSet, spread: float) -> dict[str, Any]:
-    """``model.json``: what :func:`build_denoiser` needs, and what a user of the weights must know."""
+def describe(section: TrainConfig, cohort: ImageSet, spread: float, conditions: Conditions | None = None) -> dict[str, Any]:
+    """``model.json``: what :func:`build_denoiser` needs, and what a user of the weights must know; by default for one class an image."""
     return {
         "shape": list(cohort.images.shape[1:]),
         "classes": list(cohort.classes),
+        "conditions": (conditions or Conditions(cohort.classes)).to_model(),
         "sigma_data": round(spread, 4),
         "backbone": section.backbone,
         "objective": section.objective,
@@ -268,7 +274,13 @@ def describe(section: TrainConfig, cohort: ImageSet, spread: float) -> dict[str,
 def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None) -> Denoiser:
     """The untrained denoiser that a ``model.json`` describes, around the mean image ``[C, ...]`` (zero where it will be loaded)."""
     channels, *sides = model["shape"]
-    layout: dict[str, Any] = {"channels": channels, "classes": len(model["classes"]), "size": max(sides), "dims": len(sides)}
+    sizes = Conditions.of_model(model).sizes
+    layout: dict[str, Any] = {
+        "channels": channels,
+        "classes": sizes if len(sizes) > 1 else sizes[0],
+        "size": max(sides),
+        "dims": len(sides),
+    }
     if model["backbone"] == "monai":
         from pipeline.diffusion.monai_unet import MonaiUNet
 
@@ -343,10 +355,11 @@ def mean_and_spread(images: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
     return mean, float(np.sqrt(squares / images.size))
 
 
-def mixture_of(cohort: ImageSet, seed: int) -> mixture.Mixture:
-    """The Gaussians of a set's images, on which sampling may start."""
+def mixture_of(cohort: ImageSet, conditions: Conditions, seed: int) -> mixture.Mixture:
+    """The Gaussians of a set's images, on which sampling may start: of each class, or of all where an image can have several findings."""
     chosen = mixture.few(len(cohort), math.prod(cohort.images.shape[1:]), seed)
-    return mixture.fit(to_unit(cohort.images[chosen]), cohort.labels[chosen], len(cohort.classes), seed)
+    labels = conditions.of(cohort).classes.numpy()[chosen]
+    return mixture.fit(to_unit(cohort.images[chosen]), labels, 1 if conditions.several else len(cohort.classes), seed)
 
 
 def _too_large(error: BatchTooLarge, section: TrainConfig) -> str:

@@ -37,7 +37,8 @@ def attack_membership(
     """
     chosen = [side.take(rng.permutation(len(side))[:MEMBERSHIP_IMAGES]) for side in (train, audit)]
     images, findings, groups = (np.concatenate([getattr(side, name) for side in chosen]) for name in ("images", "findings", "groups"))
-    both = Labelled(images, findings, groups)
+    asked = {name: np.concatenate([side.asked[name] for side in chosen]) for name in chosen[0].asked}
+    both = Labelled(images, findings, groups, asked=asked)
     return membership.attack(
         denoiser,
         both.unit,

@@ -10,6 +10,7 @@ from pipeline.api.foreign import Judgement, audit, release
 from pipeline.api.generation import Generation, generate
 from pipeline.api.models import StressTest, stress
 from pipeline.api.phantoms import phantom
+from pipeline.api.readings import reading, score_reading
 from pipeline.api.releases import verify
 from pipeline.api.runs import Outcome, cost, outlook, plan, run, show
 from pipeline.api.settings import Setting, settings
@@ -38,8 +39,10 @@ __all__ = [
     "phantom",
     "plan",
     "purge",
+    "reading",
     "release",
     "run",
+    "score_reading",
     "settings",
     "shipped",
     "show",

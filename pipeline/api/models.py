@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ class StressTest:
     """What a stress test found.
 
     Attributes:
-        folder: with ``stress.json``, ``stress.html``, ``answers.npz``, ``draws.parquet``, and for local eyes only ``failures.png`` and
-            ``shifts.png``. It is private, since it tells of patients.
+        folder: with ``stress.json``, ``stress.html``, ``answers.npz``, ``draws.parquet``, ``synthetic.parquet``, and for local eyes only
+            ``failures.png``, ``shifts.png`` and ``counterfactuals.png``. It is private, since it tells of patients.
         exit_code: 0 where every question was answered yes, 3 where one was answered no, 4 where there was not enough data for one.
         answers: ``rule``, ``answer`` (yes, no, not enough data), ``measured`` and ``why`` of every rule; the first asks whether the model
             is fit on images as they are.
@@ -55,12 +54,14 @@ def stress(
 
     Args:
         model: ONNX (``.onnx``), TorchScript (``.pt``), a ``torch.export`` program (``.pt2``), or a Python function as
-            ``module:callable``, of images ``[n, C, H, W]`` to scores ``[n, classes]``. It runs in a process of its own.
+            ``module:callable``, of images ``[n, C, H, W]`` to scores ``[n, classes]``; or a run's folder, for the classifiers that its
+            evaluation trained. It runs in a process of its own.
         data: labelled cases: a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
         against: a second model, compared on the same cases.
         labels: a label table; by default ``labels.csv`` in ``data``, or folders named by class.
         synthetic: synthetic cases of the same classes (a folder with class folders or ``labels.csv``, an ``.npz``, a release): those
-            whose label judges are sure of are asked too, and failures on them are called hypotheses.
+            whose label judges are sure of are asked too, and failures on them are called hypotheses. A run's folder makes them: every
+            class as often, severities between two, and real images of ``data`` with another finding.
         rules: a YAML list of rules such as ``sensitivity(effusion) >= 0.85 at blur 2``.
         contract, against_contract: YAML files that say what the models take and give (:mod:`pipeline.models.contract`); by default the file
             beside the model with the suffix ``.yaml``.
@@ -77,6 +78,7 @@ def stress(
     from pipeline.models.child import Bounds
     from pipeline.models.contract import kind_of
     from pipeline.models.stress import Asked
+    from pipeline.models.whole import is_ours, tested
     from pipeline.progress import Reporter, silent
 
     if not (memory > 0 and seconds > 0):
@@ -98,35 +100,7 @@ def stress(
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", str(model) if ":" in str(model) else Path(model).stem).strip("-.")[:40] or "model"
     folder = Path(out) if out is not None else Path("runs") / f"stress-{name}"
     sources = {"--data": asked.data} | ({"--synthetic": asked.synthetic} if asked.synthetic is not None else {})
-    claim_alone(folder, sources, ours=_is_ours(folder))
+    claim_alone(folder, sources, ours=is_ours(folder))
     with system_refusals(folder), private_files(folder):
-        return _tested(asked, folder, Reporter(folder / "log.jsonl", console or silent()))
-
-
-def _tested(asked: Any, folder: Path, reporter: Any) -> StressTest:
-    from pipeline.artifacts import write_bytes, write_json
-    from pipeline.models import galleries
-    from pipeline.models.cases import UNPACKED
-    from pipeline.models.page import render
-    from pipeline.models.stress import PROGRAM, run
-
-    folder.chmod(0o700)
-    write_json(folder / "stress.json", {"program": PROGRAM, "unfinished": True})  # which tells that the folder is ours
-    for name in ("stress.html", *galleries.FILES):
-        (folder / name).unlink(missing_ok=True)
-    try:
-        found = run(asked, folder, reporter)
-        write_bytes(folder / "stress.html", render(found.result, found.code).encode())
-        galleries.write(folder, found)
-    finally:
-        shutil.rmtree(folder / UNPACKED, ignore_errors=True)
+        found = tested(asked, folder, Reporter(folder / "log.jsonl", console or silent()))
     return StressTest(folder, found.code, tuple(found.result["answers"]), found.result)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds an earlier stress test, finished or not."""
-    from pipeline.artifacts import read_json
-    from pipeline.models.stress import PROGRAM
-
-    known = read_json(folder / "stress.json")
-    return isinstance(known, dict) and known.get("program") == PROGRAM

@@ -21,11 +21,14 @@ Random = Annotated[
     bool, typer.Option("--holdout-random", help="The holdout was drawn at random, from train's source, before the training.")
 ]
 Labels = Annotated[Path | None, typer.Option(help="A CSV with the columns file and label, for all folders; class folders do as well.")]
-Model = Annotated[str | None, typer.Option(help="ONNX (.onnx), TorchScript (.pt), torch.export (.pt2), or module:callable.")]
+Model = Annotated[
+    str | None, typer.Option(help="ONNX (.onnx), TorchScript (.pt), torch.export (.pt2), module:callable, or a run's folder.")
+]
 Against = Annotated[str | None, typer.Option(help="A second model, compared on the same cases.")]
 Data = Annotated[Path | None, typer.Option(help="Labelled cases: a folder of DICOM or pictures, or an .npz as MedMNIST's.")]
 SyntheticCases = Annotated[
-    Path | None, typer.Option(help="Synthetic cases, asked where their label is sure: a folder, an .npz, a release.")
+    Path | None,
+    typer.Option(help="Synthetic cases, asked where their label is sure: a folder, an .npz, a release, or a run whose model makes them."),
 ]
 Rules = Annotated[Path | None, typer.Option(help="A YAML list of rules, such as: sensitivity(effusion) >= 0.85 at blur 2.")]
 ContractFile = Annotated[

@@ -62,7 +62,7 @@ def _command() -> int | str | None:
 
     # isort: off
     # they join the application, in the order of its help
-    from pipeline.commands import first, runs, foreign, generation, releases, consent, settings, phantoms  # noqa: F401
+    from pipeline.commands import first, runs, foreign, generation, readings, releases, consent, settings, phantoms  # noqa: F401
     # isort: on
 
     with ranks.joined() as driving:

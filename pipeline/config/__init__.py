@@ -2,7 +2,7 @@
 
 from pipeline.config.audit import AuditConfig
 from pipeline.config.evaluate import EvaluateConfig
-from pipeline.config.generate import GenerateConfig
+from pipeline.config.generate import Asked, GenerateConfig
 from pipeline.config.ingest import IngestConfig, QueryConfig
 from pipeline.config.load import config_of, load_config, shipped
 from pipeline.config.release import ReleaseConfig
@@ -13,6 +13,7 @@ from pipeline.config.stress import StressConfig
 from pipeline.config.train import TrainConfig
 
 __all__ = [
+    "Asked",
     "AuditConfig",
     "Config",
     "EvaluateConfig",

@@ -129,6 +129,8 @@ def _allowed(field: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     if parts is not None:
         words = [_allowed(part, models) for part in parts if part.get("type") != "null"]
         return " or ".join([*words, *(["null"] if len(words) < len(parts) else [])])
+    if "$ref" in field:
+        return f"{{{', '.join(models[field['$ref'].rpartition('/')[2]]['properties'])}}}"
     if "enum" in field or "const" in field:
         return _either([_written(value) for value in field.get("enum", [field.get("const")])])
     kind = field.get("type")

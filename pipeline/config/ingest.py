@@ -37,6 +37,12 @@ ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidat
 # No modality's stored values, nor what a rescale makes of them, come near.
 Bound = Annotated[float, Field(ge=-1e9, le=1e9), unit("in the modality's units")]
 Share = Annotated[float, unit("as a share")]
+AttributeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+AttributeKind = Literal["number"] | Annotated[tuple[ClassName, ...], Field(min_length=2), AfterValidator(_distinct)]
+
+
+TAKEN = ("file", "label", "patient_id", "sex", "age", "age_band", "site", "view", "laterality", "acquisition")
+"""Names of what a table says beside attributes."""
 
 
 class QueryConfig(Section):
@@ -83,7 +89,12 @@ class IngestConfig(Section):
     label_field: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
     """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of the table's ``label``."""
     several_findings: bool = False
-    """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown)."""
+    """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown), or a
+    column ``label`` that names them with bars between, as in ``Effusion|Nodule`` or ``No Finding``; those that it does not name are absent.
+    phantom: draw such a cohort."""
+    attributes: dict[AttributeName, AttributeKind] = Field(default_factory=dict)
+    """Further columns of ``labels`` that a model can be told of (``train.attributes``): ``number``, or the texts that may be there, such as
+    ``{severity: number, side: [left, right]}``. Anything else in them is unknown."""
     classes: Annotated[tuple[ClassName, ...], AfterValidator(_distinct)] | None = None
     """The class names in order; a label that is none of them is an error. phantom, medmnist: the data set's own classes."""
     dimensions: Literal[2, 3] | None = None
@@ -140,11 +151,11 @@ class IngestConfig(Section):
 
     def not_trainable(self) -> str | None:
         """Why the stages after ingest cannot use the cohort; None where they can."""
-        which = [(self.volumes, "3-D volumes"), (self.bits == 16, "16-bit images"), (self.multi_label, "images with several findings")]
+        which = [(self.volumes, "3-D volumes"), (self.bits == 16, "16-bit images")]
         found = [name for holds, name in which if holds]
         if not found:
             return None
-        return f"this configuration ingests {' and '.join(found)}; the stages after ingest take 2-D 8-bit images with one class each"
+        return f"this configuration ingests {' and '.join(found)}; the stages after ingest take 2-D 8-bit images"
 
     @model_validator(mode="after")
     def _needs(self) -> IngestConfig:
@@ -159,6 +170,10 @@ class IngestConfig(Section):
             raise ValueError("ingest.dataset is needed when ingest.source is medmnist, such as breastmnist")
         if self.label_field is not None and (self.source not in ("dicom", "dicomweb") or self.several_findings):
             raise ValueError("ingest.label_field goes with ingest.source dicom or dicomweb, and with one class an image")
+        if self.source == "medmnist" and self.attributes:
+            raise ValueError("ingest.attributes does not go with MedMNIST, whose sets have labels alone")
+        if taken := [name for name in self.attributes if name in TAKEN]:
+            raise ValueError(f"ingest.attributes: {taken[0]} is read anyway: leave it out, and name it in train.attributes")
         if (self.source, self.dimensions) in (("nifti", 2), ("pictures", 3), ("phantom", 3)):
             raise ValueError(f"ingest.dimensions {self.dimensions} does not go with ingest.source {self.source}: leave it out")
         if self.source == "medmnist" and (self.bits == 16 or self.colour or self.spacing or self.scaling or self.several_findings):

@@ -67,6 +67,10 @@ class Config(Section):
             raise ValueError("audit.holdout_random belongs to a foreign set: this program draws who is sealed by itself")
         if not own and ingest.source not in ("dicom", "pictures"):
             raise ValueError("generate.import_from goes with ingest.source dicom or pictures: a folder of what its generator saw")
+        if not own and (ingest.several_findings or ingest.attributes):
+            raise ValueError("generate.import_from goes with one class an image: leave out ingest.several_findings and ingest.attributes")
+        if ingest.multi_label and self.train is not None and self.train.backbone == "monai":
+            raise ValueError("train.backbone monai is told of one class an image, and this cohort has several findings: leave it out")
         if ingest.holdout is None and not ingest.val_share * ingest.test_share:
             raise ValueError("ingest.val_share and ingest.test_share may be 0 with an ingest.holdout alone: keep them above 0")
         return self

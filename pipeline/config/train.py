@@ -45,8 +45,12 @@ class TrainConfig(Section):
     """Which noise levels are trained on."""
     dropout: Fitted[Annotated[float, Field(ge=0, lt=1), unit("as a probability")]] = 0.1
     """Dropout inside the residual blocks, the finest of several resolutions left out. `auto` fits it to the cohort."""
+    attributes: tuple[str, ...] = ()
+    """What the model is told of, and can be asked for, beside findings: names of ``ingest.attributes``, or of the columns ``view``,
+    ``laterality``, ``site``, ``sex``, ``age_band`` and ``acquisition``. Texts that fewer than 11 training patients have stay unknown."""
     label_dropout: Annotated[float, Field(ge=0, lt=1), unit("as a probability")] = 0.1
-    """Probability, for each image, that its label is replaced by the learned null class (classifier-free guidance)."""
+    """Probability, for each image, that its label is replaced by the learned null class (classifier-free guidance); with several
+    findings or attributes, that all of them are, and that each is by itself."""
     augment: Fitted[Annotated[float, Field(ge=0, le=1), unit("as a probability")]] = 0.12
     """Probability of each geometric augmentation; the network is told of them, so that they do not leak. `auto` fits it to the cohort."""
     balance: Annotated[float, Field(ge=0, le=1), unit("as a share")] = 0.5
@@ -116,6 +120,8 @@ class TrainConfig(Section):
                 "train.backbone monai needs train.augment=0, train.dropout=0, train.checkpointing=false and train.upsample=convolve: "
                 "it knows none of them"
             )
+        if self.backbone == "monai" and self.attributes:
+            raise ValueError("train.attributes does not go with train.backbone monai, which is told of one class an image")
         if (self.start_classes or self.frozen or self.start_trained_on) and self.start_from is None:
             raise ValueError("train.start_classes, start_trained_on and frozen belong to a warm start: give train.start_from too")
         return self

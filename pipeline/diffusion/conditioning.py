@@ -1,65 +1,105 @@
-"""What images are generated for: the condition c of D(x, sigma, c), from the labels of a cohort to the network's embedding."""
+"""What images are generated for: the condition c of D(x, sigma, c), as numbers; :mod:`pipeline.conditions` makes them of names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluation.data import rarest
+
+ABSENT, PRESENT = 0, 1
+"""Codes of a finding."""
+
 
 @dataclass(frozen=True)
 class Condition:
     """The condition of n images. Training, samplers, guidance and attacks take rows of it, or the null condition, and look no further.
 
+    A row has a code for each *field*: the one class of an image, or one of several findings (:data:`ABSENT`, :data:`PRESENT`), or an
+    attribute. The code after a field's last value is learned too, and asks for nothing: it stands for what is unknown.
+
     Attributes:
-        classes: class index of each image, ``int64 [n]``; ``count`` is the learned null class.
-        count: number of classes.
+        codes: ``int64 [n, F]``, each from 0 to the field's size.
+        sizes: how many values each field has; as a code, it asks for nothing.
+        findings: how many of the fields, from the first on, are findings; 0 where the first is the class.
+        between: of continuous fields, how far the value lies on the way from its code to the next, ``float32 [n, F]`` in [0, 1), 0 for the
+            others; None where no field is continuous.
     """
 
-    classes: Tensor
-    count: int
+    codes: Tensor
+    sizes: tuple[int, ...]
+    findings: int = 0
+    between: Tensor | None = None
 
     @classmethod
     def of_classes(cls, classes: Tensor | NDArray[np.int64], count: int, device: str = "cpu") -> Condition:
         """The condition of images of one class each."""
-        return cls(torch.as_tensor(classes, dtype=torch.int64).to(device), count)
+        return cls(torch.as_tensor(classes, dtype=torch.int64).to(device)[:, None], (count,))
 
     def __len__(self) -> int:
-        return len(self.classes)
+        return len(self.codes)
+
+    @property
+    def classes(self) -> Tensor:
+        """Class of each image, ``int64 [n]``; 0 for all where an image can have several findings."""
+        return torch.zeros_like(self.codes[:, 0]) if self.findings else self.codes[:, 0]
 
     @property
     def strata(self) -> Tensor:
-        """What class-balanced sampling evens out, ``int64 [n]``."""
-        return self.classes
+        """What class-balanced sampling evens out, ``int64 [n]``: the class, or of several findings the rarest that is present, or none."""
+        if not self.findings:
+            return self.codes[:, 0]
+        return torch.from_numpy(rarest((self.codes[:, : self.findings] == PRESENT).cpu().numpy())).to(self.codes.device)
 
     def null(self) -> Condition:
         """As many times nothing asked for: what classifier-free guidance calls the unconditional model."""
-        return self.only(self.count)
+        nothing = torch.empty_like(self.codes)
+        for field, size in enumerate(self.sizes):  # by filling: a captured CUDA graph copies nothing from the host
+            nothing[:, field] = size
+        return replace(self, codes=nothing, between=None if self.between is None else torch.zeros_like(self.between))
 
-    def only(self, index: int) -> Condition:
-        """As many times the class ``index``."""
-        return self._each(lambda values: torch.full_like(values, index))
+    def only(self, field: int, code: int | None = None) -> Condition:
+        """These rows with nothing asked for but one field: what they have, or ``code`` in every row."""
+        asked = self.null()
+        asked.codes[:, field] = self.codes[:, field] if code is None else code
+        if asked.between is not None and self.between is not None and code is None:
+            asked.between[:, field] = self.between[:, field]
+        return asked
 
     def take(self, index: Tensor | slice) -> Condition:
         """The rows that an index, a mask or a slice selects."""
         return self._each(lambda values: values[index])
 
-    def joined(self, other: Condition) -> Condition:
-        """These rows, and those of the other after them."""
-        return Condition(torch.cat([self.classes, other.classes]), self.count)
+    def joined(self, *others: Condition) -> Condition:
+        """These rows, and those of the others after them."""
+        parts = (self, *others)
+        between = None if self.between is None else torch.cat([part.between for part in parts if part.between is not None])
+        return replace(self, codes=torch.cat([part.codes for part in parts]), between=between)
 
     def chunk(self, parts: int) -> list[Condition]:
         """Its rows in ``parts`` parts, as :func:`torch.chunk` cuts them."""
-        return [Condition(part, self.count) for part in self.classes.chunk(parts)]
+        size = -(-len(self) // parts)
+        return [self.take(slice(start, start + size)) for start in range(0, len(self), size)]
 
     def dropped(self, probability: float, generator: torch.Generator) -> Condition:
-        """Each row replaced by the null condition with a probability of its own (Ho & Salimans 2022, arXiv:2207.12598, algorithm 1)."""
-        drop = torch.rand(len(self), generator=generator, device=self.classes.device) < probability
-        return self._each(lambda values: torch.where(drop, self.count, values))
+        """Rows that ask for less: of one class each, the null condition with a probability of its own (Ho & Salimans 2022,
+        arXiv:2207.12598, algorithm 1).
+
+        Of several fields, a row loses all together with this probability, and each on its own at the row's own rate: uniform to the power
+        1 / probability − 1, whose mean is the probability. So every number of fields is met alone and together, as composed guidance asks
+        for them, and most rows keep most of what is known.
+        """
+        drop = self._uniform(len(self.sizes), generator) < probability
+        if len(self.sizes) > 1:
+            rate = self._uniform(1, generator) ** (1 / probability - 1 if probability > 0 else torch.inf)
+            drop = (self._uniform(len(self.sizes), generator) < rate) | drop[:, :1]
+        between = None if self.between is None else torch.where(drop, 0.0, self.between)
+        return replace(self, codes=torch.where(drop, self.null().codes, self.codes), between=between)
 
     def to(self, device: str) -> Condition:
         """On another device; a copy to a GPU from pinned memory is waited for by nothing."""
@@ -75,7 +115,12 @@ class Condition:
 
     def copy_(self, other: Condition) -> None:
         """Overwrite these rows in place, as a captured CUDA graph needs."""
-        self.classes.copy_(other.classes)
+        self.codes.copy_(other.codes)
+        if self.between is not None and other.between is not None:
+            self.between.copy_(other.between)
+
+    def _uniform(self, columns: int, generator: torch.Generator) -> Tensor:
+        return torch.rand(len(self), columns, generator=generator, device=self.codes.device)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        return Condition(change(self.classes), self.count)
+        return replace(self, codes=change(self.codes), between=None if self.between is None else change(self.between))

@@ -24,7 +24,9 @@ VALUES = 1 << 26
 PARTS = 16
 """Gaussians that a class has at most."""
 EACH = 100
-"""Images that a class has for each of its Gaussians; at least a fifth of them make up any, so that no mean shows a few images."""
+"""Images that a class has for each of its Gaussians."""
+FEWEST = EACH // 5
+"""Images that make up any mean, so that none shows a few: what a smaller class lacks is filled up with the mean of all."""
 APART = 16
 """Directions along which images are told apart."""
 
@@ -76,7 +78,11 @@ class Mixture:
 
 
 def fit(images: NDArray[np.float32], labels: NDArray[np.int64], classes: int, seed: int) -> Mixture:
-    """The mixture of images ``[n, C, ...]`` of classes ``labels [n]``; a class without an image has one part with the mean of all.
+    """The mixture of images ``[n, C, ...]`` of classes ``labels [n]``.
+
+    No image counts for more than one of :data:`FEWEST` in a mean, which in a class of fewer is that much nearer to the mean of all (and is
+    the mean of all where the class has no image). Variances are unbiased: a part's mean, fitted to its own images, takes a degree of
+    freedom from their scatter.
 
     ``seed`` draws what the parting and the randomised decomposition start from (Halko et al. 2011, doi:10.1137/090771806).
     """
@@ -85,26 +91,28 @@ def fit(images: NDArray[np.float32], labels: NDArray[np.int64], classes: int, se
     flat = images.reshape(len(images), -1)
     members = _members(flat, labels, classes, seed)
     every = [part for each in members for part in each]
-    means = np.stack([flat[part].mean(axis=0) if len(part) else flat.mean(axis=0) for part in every])
+    sizes = np.array([len(part) for part in every], np.float64)
+    overall, own_weight = flat.mean(axis=0), np.minimum(sizes / FEWEST, 1)
+    means = np.stack([overall if not len(part) else w * flat[part].mean(axis=0) + (1 - w) * overall for part, w in zip(every, own_weight)])
+    # Of m images about w · own mean + (1 - w) · another point, the expected scatter is m - 1 variances, and (1 - w)² of one more.
+    freedom = sizes - own_weight * (2 - own_weight)
     within = flat.copy()
     for part, mean in zip(every, means):
         within[part] -= mean
     n, size = within.shape
     count = min(COMPONENTS, n - 1, size - 1)
-    found = PCA(count, svd_solver="randomized", random_state=seed).fit(within)
-    directions, shape = found.components_, images.shape[1:]
-    rest = max(float(np.square(within).mean(dtype=np.float64)) * size - float(found.explained_variance_.sum()), 0.0) / (size - count)
-    along = within @ directions.T
-    covariances = []
-    for part in every:
-        own = along[part]
-        # The covariance that all parts share counts as much as ``count`` images of the part.
-        covariances.append((own.T @ own + count * np.diag(found.explained_variance_)) / (len(own) + count))
-    variances, axes = np.linalg.eigh(np.stack(covariances).astype(np.float64))
+    directions, shape = PCA(count, svd_solver="randomized", random_state=seed).fit(within).components_, images.shape[1:]
+    along = (within @ directions.T).astype(np.float64)
+    shared = along.T @ along / freedom.sum()
+    rest = max(float(np.square(within).sum(dtype=np.float64)) / freedom.sum() - float(np.trace(shared)), 0.0) / (size - count)
+    # The covariance that all parts share counts as much as ``count`` images of the part.
+    scatters = [along[part].T @ along[part] for part in every]
+    covariances = [(scatter + count * shared) / (free + count) for scatter, free in zip(scatters, freedom)]
+    variances, axes = np.linalg.eigh(np.stack(covariances))
     bounds = np.full((classes, PARTS), np.inf)
     for bound, each in zip(bounds, members):
-        sizes = np.cumsum([len(part) for part in each])
-        bound[: len(each) - 1] = sizes[:-1] / max(sizes[-1], 1)
+        ends = np.cumsum([len(part) for part in each])
+        bound[: len(each) - 1] = ends[:-1] / max(ends[-1], 1)
     return Mixture(
         torch.from_numpy(np.cumsum([0, *[len(each) for each in members[:-1]]])),
         torch.from_numpy(bounds.astype(np.float32)),
@@ -134,7 +142,7 @@ def _members(flat: NDArray[np.float32], labels: NDArray[np.int64], classes: int,
         while True:
             nearest = pairwise_distances_argmin(places[own], centres)
             sizes = np.bincount(nearest, minlength=len(centres))
-            if sizes.min() >= EACH // 5:
+            if sizes.min() >= FEWEST:
                 break
             centres = np.delete(centres, sizes.argmin(), axis=0)
         members.append([own[nearest == part] for part in range(len(centres))])

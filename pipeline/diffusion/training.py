@@ -17,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluation.muon import Muon
+from pipeline.compilation import compiled
 from pipeline.diffusion import augment, ema
 from pipeline.diffusion.batches import Batches, derive
 from pipeline.diffusion.conditioning import Condition
-from pipeline.diffusion.muon import Muon
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.unet import AUGMENTATIONS
-from pipeline.runtime import autocast, compiled
+from pipeline.runtime import autocast
 
 SNAPSHOT_WIDTHS = (0.05, 0.1)
 """Widths of the two averages that snapshots hold; from them any other is solved after training (EDM2, section 3.2)."""
@@ -102,7 +103,7 @@ class Training:
         for optimiser in self.optimisers:
             optimiser.found_inf = self.unusable  # type: ignore[attr-defined]
         self.generator = torch.Generator(device=self.device)
-        self.loss: Callable[..., Tensor] = compiled(denoiser.loss) if recipe.compile else denoiser.loss
+        self.loss: Callable[..., Tensor] = compiled(denoiser.loss, denoiser.network) if recipe.compile else denoiser.loss
         self._replay: Callable[[Tensor, Condition], Tensor] | None = None
         if self.device == "cuda":
             torch.backends.cudnn.benchmark = True

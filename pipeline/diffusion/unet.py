@@ -8,7 +8,7 @@ residual with adaptive normalisation (Dhariwal & Nichol 2021, arXiv:2105.05233),
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,12 @@ AUGMENTATIONS = 7
 class UNet(nn.Module):
     """F(x, c_noise, c, augmentation).
 
-    ``CLASS_TABLE`` names the parameter with one row a class, the null class last.
+    ``CLASS_TABLE`` names the parameter with one row a class, the null class last; of several fields, one field after the other.
 
     Args:
         channels: of the image, 1–4.
-        classes: number of classes; index ``classes`` is the learned null class.
+        classes: number of classes, after the last of which comes the learned null class; of several fields, of each one's values
+            (:class:`~pipeline.diffusion.conditioning.Condition`).
         widths: channels at each resolution, finest first.
         blocks: residual blocks at each resolution, in the encoder and in the decoder.
         attention: sides of the grid at which attention follows a block.
@@ -48,7 +49,7 @@ class UNet(nn.Module):
         self,
         *,
         channels: int,
-        classes: int,
+        classes: int | Sequence[int],
         size: int,
         widths: Sequence[int],
         blocks: int,
@@ -60,11 +61,12 @@ class UNet(nn.Module):
         upsample: str = "convolve",
     ) -> None:
         super().__init__()
-        self.dims, self.patch, self.blocks, self.classes = dims, patch, blocks, classes
+        self.dims, self.patch, self.blocks = dims, patch, blocks
         self.checkpointing = checkpointing
+        self.call: Callable[[nn.Module, Tensor, Tensor], Tensor] = call
         self.multiple = patch * 2 ** (len(widths) - 1)
         hidden = 4 * widths[0]
-        self.condition = Embedding(hidden, classes)
+        self.condition = Embedding(hidden, (classes,) if isinstance(classes, int) else classes)
         self.stem = conv(dims, channels * patch**dims, widths[0], 3)
         side = math.ceil(size / self.multiple) * self.multiple // patch
         attends = [side // 2**level in attention for level in range(len(widths))]
@@ -119,32 +121,53 @@ class UNet(nn.Module):
         if self.checkpointing and self.training:
             made: Tensor = checkpoint(block, x, told, use_reentrant=False)
             return made
-        made = block(x, told)
-        return made
+        return self.call(block, x, told)
+
+
+def call(block: nn.Module, x: Tensor, told: Tensor) -> Tensor:
+    """A block's output: what is compiled where the network is (:mod:`pipeline.compilation`)."""
+    made: Tensor = block(x, told)
+    return made
 
 
 class Embedding(nn.Module):
-    """Noise level, condition and augmentation to one vector ``[n, hidden]``."""
+    """Noise level, condition and augmentation to one vector ``[n, hidden]``.
+
+    A field's codes are rows of one table; a continuous value is linear between the rows of the knots on either side of it (Gorishniy et
+    al. 2022, arXiv:2203.05556, section 3.2). What the fields say is added up.
+    """
 
     frequencies: Tensor
+    first: Tensor
 
-    def __init__(self, hidden: int, classes: int) -> None:
+    def __init__(self, hidden: int, sizes: Sequence[int]) -> None:
         super().__init__()
+        rows = [size + 1 for size in sizes]
         self.register_buffer("frequencies", torch.logspace(-1, 1.5, hidden // 4), persistent=False)
+        self.register_buffer("first", torch.tensor([sum(rows[:field]) for field in range(len(rows))]), persistent=False)
         self.noise = nn.Linear(2 * (hidden // 4), hidden)
-        self.label = nn.Embedding(classes + 1, hidden)
+        self.label = nn.Embedding(sum(rows), hidden)
         self.augmentation = nn.Linear(AUGMENTATIONS, hidden, bias=False)
         self.out = nn.Linear(hidden, hidden)
-        nn.init.normal_(self.label.weight, std=0.5)
+        nn.init.normal_(self.label.weight, std=0.5 / math.sqrt(len(rows)))
         nn.init.normal_(self.augmentation.weight, std=0.5)
 
     def forward(self, c_noise: Tensor, condition: Condition, augmentation: Tensor | None) -> Tensor:
         """``[n]``, n conditions and ``[n, AUGMENTATIONS]`` to ``[n, hidden]``."""
         phase = c_noise.float()[:, None] * self.frequencies
-        value = self.noise(torch.cat([phase.cos(), phase.sin()], dim=1)) + self.label(condition.classes)
+        value = self.noise(torch.cat([phase.cos(), phase.sin()], dim=1)) + self._asked(condition)
         if augmentation is not None:
             value = value + self.augmentation(augmentation)
         return F.silu(self.out(F.silu(value)))
+
+    def _asked(self, condition: Condition) -> Tensor:
+        """``[n, hidden]``."""
+        rows = condition.codes + self.first
+        asked: Tensor = self.label(rows)
+        if condition.between is not None:
+            share = condition.between[..., None]
+            asked = asked + share * (self.label(rows + (condition.between > 0)) - asked)
+        return asked.sum(dim=1)
 
 
 class Block(nn.Module):

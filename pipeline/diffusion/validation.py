@@ -7,6 +7,7 @@ the training draws or holds is touched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,11 +65,19 @@ class Validation:
     """Two sets of as many images, and the noise that both are put under.
 
     Args:
-        train, val: images of one class each with their patients, at least one.
+        train, val: images with their patients, at least one.
         seed: which of them are looked at, and under which noise.
+        condition: what the model is asked for to make such images; the class of each by default.
     """
 
-    def __init__(self, train: Labelled, val: Labelled, seed: int) -> None:
+    def __init__(
+        self,
+        train: Labelled,
+        val: Labelled,
+        seed: int,
+        condition: Callable[[Labelled], Condition] = lambda side: Condition.of_classes(side.labels, side.classes),
+    ) -> None:
+        self.condition = condition
         rng = np.random.default_rng(seed)
         count = min(IMAGES, len(train), len(val))
         self.train, self.val = (side.take(np.sort(rng.permutation(len(side))[:count])) for side in (train, val))
@@ -109,7 +118,7 @@ class Validation:
     @torch.inference_mode()
     def _losses(self, training: Training, weights: dict[str, Tensor], side: Labelled) -> NDArray[np.float64]:
         denoiser, device = training.denoiser, training.device
-        condition = Condition.of_classes(side.labels, side.classes)
+        condition = self.condition(side)
         size = training.recipe.batch // training.recipe.accumulate
         losses = np.zeros((len(LEVELS), len(side)))
         was_training = denoiser.training

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import artifacts, ranks
 from pipeline.cohorts.key import project_key
+from pipeline.errors import InputError
 from pipeline.ingest import class_folders, notes, patients, source
 from pipeline.ingest.collect import BLOCKS, collect, read_blocks
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite
@@ -104,7 +105,9 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
     key = project_key(ctx.run)
     root, path, classes = _where(ctx, ingest)
     names = [name for name, found in source.regular_files(root) if found != path and name.startswith(below)]
-    table = _table(ingest, path, classes, names) if people or not ingest.unlabelled else None
+    table = _table(ingest, path, classes, names, people) if people or not ingest.unlabelled else None
+    if ingest.attributes and people and table is None:
+        raise InputError(f"no label table {path.name}, from which ingest.attributes are read: put it there, or leave them out")
     labels = _labels(ingest, table, classes)
     told = class_folders.unmatched(classes, names) if isinstance(labels, FolderLabels) and not ctx.config.foreign else []
     by_patient = people and (ingest.source not in ("nifti", "pictures") or (table is not None and table.names_patients()))
@@ -120,6 +123,7 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         table=table,
         burned_in=ingest.burned_in,
         mask=ingest.mask,
+        attributes=ingest.attributes if people else {},
     )
     tasks, left_out = grouped(ctx, root, names)
     folder, workers = _partial(ctx, key, which), source.workers()
@@ -127,7 +131,7 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         if ranks.count() > 1 or (folder / BLOCKS).exists():
             ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
         store = collect(folder, settings, tasks, workers, done)
-    rows, conflicts = _without_conflicts(store.rows(tasks), store.again())
+    rows, conflicts = _without_conflicts(store.rows(tasks, settings.attributes), store.again())
     # A table that serves several folders names files of the others.
     own = None if ingest.label_table is not None else table
     left_out += store.left_out(tasks) + never_read(root, own) + conflicts
@@ -169,7 +173,7 @@ def _where(ctx: Context, ingest: IngestConfig) -> tuple[Path, Path, tuple[str, .
         from pipeline.phantom import anatomy
 
         root = _write_phantom(ctx)
-        return root, root / "labels.csv", anatomy.CLASSES
+        return root, root / "labels.csv", anatomy.FINDINGS if ingest.several_findings else anatomy.CLASSES
     assert ingest.classes is not None
     if ingest.source == "dicomweb":
         from pipeline.ingest.readers import dicomweb
@@ -182,13 +186,13 @@ def _where(ctx: Context, ingest: IngestConfig) -> tuple[Path, Path, tuple[str, .
     return root, ingest.label_table.expanduser() if ingest.label_table else root / ingest.labels, ingest.classes
 
 
-def _table(ingest: IngestConfig, path: Path, classes: tuple[str, ...], names: Sequence[str]) -> Labels | None:
+def _table(ingest: IngestConfig, path: Path, classes: tuple[str, ...], names: Sequence[str], people: bool) -> Labels | None:
     """The label table; None where there is none, and labels come from elsewhere."""
     elsewhere = ingest.label_field is not None or ingest.unlabelled
     use: Use = "elsewhere" if elsewhere else "optional" if ingest.source == "pictures" else "needed"
     if use != "needed" and not path.is_file():
         return None
-    return Labels.load(path, classes, ingest.several_findings, use).matched(names)
+    return Labels.load(path, classes, ingest.several_findings, use, ingest.attributes if people else {}).matched(names)
 
 
 def _labels(ingest: IngestConfig, table: Labels | None, classes: tuple[str, ...]) -> Labels | FieldLabels | FolderLabels | OneClass:
@@ -225,6 +229,7 @@ def _write_phantom(ctx: Context) -> Path:
     # Drawing takes seconds: what an interrupted attempt left is not taken on trust.
     shutil.rmtree(folder, ignore_errors=True)
     ctx.reporter.console.print("  drawing the phantom cohort")
-    patients = anatomy.draw_patients(ingest.phantom_patients, ctx.config.seed)
-    phantom_dicom.write_cohort(folder, patients, ctx.config.seed, size=max(PHANTOM_SIDE, ingest.size), workers=source.workers())
+    several, side = ingest.several_findings, max(PHANTOM_SIDE, ingest.size)
+    patients = anatomy.draw_patients(ingest.phantom_patients, ctx.config.seed, several)
+    phantom_dicom.write_cohort(folder, patients, ctx.config.seed, size=side, workers=source.workers(), several=several)
     return folder

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cohorts.key import project_key
+from pipeline.images import ATTRIBUTE
 from pipeline.ingest.isolate import SECONDS, Answer, Failed, isolated
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, Task
@@ -25,6 +26,8 @@ from pipeline.ranks import Report, Share
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pipeline.config.ingest import AttributeKind
 
 # Bytes that are always read within SECONDS beyond the first.
 SLOWEST = 16 << 20
@@ -200,11 +203,13 @@ class Store:
             yield Answer(line, tuple(images[start:end]))
             start = end
 
-    def rows(self, tasks: Sequence[Task]) -> pd.DataFrame:
-        """One row an image: ``id``, ``patient``, ``content``, ``file``, ``findings`` (a tuple), :data:`FIELDS` and :data:`PASSING`."""
+    def rows(self, tasks: Sequence[Task], attributes: Mapping[str, AttributeKind] | None = None) -> pd.DataFrame:
+        """One row an image: ``id``, ``patient``, ``content``, ``file``, ``findings`` (a tuple), :data:`FIELDS`, :data:`PASSING`, and
+        ``attributes`` as texts and ``float32``."""
         import pandas as pd
 
-        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "content", "findings", "file", *FIELDS, *PASSING)}
+        own = {ATTRIBUTE + name: kind for name, kind in (attributes or {}).items()}
+        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "content", "findings", "file", *FIELDS, *PASSING, *own)}
         shared: dict[Any, Any] = {}  # equal values are kept once: most columns hold few different ones
         for task, line in zip(tasks, self.lines()):
             for row in line["rows"]:
@@ -212,7 +217,8 @@ class Store:
                     value = task.files[0] if name == "file" else tuple(row[name]) if name == "findings" else row[name]
                     values.append(shared.setdefault(value, value))
         # Names that are not UTF-8 cannot be held but as objects.
-        return pd.DataFrame({**columns, "file": pd.Series(columns["file"], dtype=object)})
+        numbers = {name: pd.Series(columns[name], dtype=np.float32) for name, kind in own.items() if kind == "number"}
+        return pd.DataFrame({**columns, **numbers, "file": pd.Series(columns["file"], dtype=object)})
 
     def left_out(self, tasks: Sequence[Task]) -> Left:
         """File and reason of everything that was left out."""

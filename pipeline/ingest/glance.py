@@ -39,7 +39,7 @@ def glance(ingest: IngestConfig) -> Glance:
         InputError: a path is not there, the label table cannot be read, or a class has no folder.
     """
     if ingest.source == "phantom":
-        return Glance("patient", ingest.phantom_patients, *_phantom(ingest.phantom_patients))
+        return Glance("patient", ingest.phantom_patients, *_phantom(ingest.phantom_patients, ingest.several_findings))
     if ingest.source == "medmnist":
         return _published(ingest)
     if ingest.source == "dicomweb":
@@ -64,11 +64,12 @@ def glance(ingest: IngestConfig) -> Glance:
     return Glance("patient", None, len(classes), None, images, (*notes, told))
 
 
-def _phantom(patients: int) -> tuple[int, None, int]:
+def _phantom(patients: int, several: bool) -> tuple[int, None, int]:
     """Classes, no published split, and images: on the average of a patient's visits."""
     from pipeline.phantom import anatomy
 
-    return len(anatomy.CLASSES), None, round(patients * sum((1 + more) * share for more, share in enumerate(anatomy.VISITS)))
+    images = round(patients * sum((1 + more) * share for more, share in enumerate(anatomy.VISITS)))
+    return len(anatomy.FINDINGS if several else anatomy.CLASSES), None, images
 
 
 def _published(ingest: IngestConfig) -> Glance:

@@ -90,7 +90,7 @@ def joined(train: Cohort, held: Cohort | None) -> Cohort:
 def place(
     cohort: Cohort,
     clusters: NDArray[np.int64],
-    strata: tuple[NDArray[np.int64], tuple[str, ...]],
+    strata: tuple[NDArray[Any], tuple[str, ...]],
     ingest: IngestConfig,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[Any]]:
@@ -102,7 +102,7 @@ def place(
     Args:
         cohort: of :func:`joined`.
         clusters: near-duplicates, as :func:`pipeline.ingest.split.near_duplicates` gives them.
-        strata: what the drawing is balanced by: a number for every image, and the names.
+        strata: what the drawing is balanced by: as :func:`pipeline.ingest.split.assign` takes it, and the names.
         ingest: the shares.
         rng: source of the drawing.
 

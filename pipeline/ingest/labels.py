@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 from unicodedata import normalize
 
 from pipeline.errors import InputError
+from pipeline.ingest import attributes as attribute_columns
 from pipeline.ingest import facts, matching, patients, table
+from pipeline.ingest.attributes import Value
 from pipeline.ingest.readers.reading import Quarantined
 
 if TYPE_CHECKING:
+    from pipeline.config.ingest import AttributeKind
     from pipeline.ingest.readers.header import Header
 
 # 1 present, 0 absent, -1 unknown, for each class in order; empty where the table says nothing.
 Findings = tuple[int, ...]
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
 _MARKS = {"": -1} | {f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", ".0", ",0")}
+NO_FINDING = ("no finding", "")
 Use = Literal["needed", "optional", "elsewhere"]
 CONTRADICTORY = "contradictory labels for its {column} in the label table"
 SEVERAL_PATIENTS = "several patients for its {column} in the label table"
@@ -33,6 +37,7 @@ class Entry:
         rows: how many have it.
         findings: empty where the table gives no label.
         stated: what else it says, under the names of :class:`~pipeline.ingest.readers.header.Header`'s fields, to be read as they are.
+        asked: its attributes, by the names of ``ingest.attributes``.
         why: why it cannot be used, where its rows contradict each other.
     """
 
@@ -40,6 +45,7 @@ class Entry:
     rows: int
     findings: Findings
     stated: dict[str, str] = field(repr=False)
+    asked: dict[str, Value] = field(repr=False, default_factory=dict)
     why: str = ""
 
 
@@ -66,34 +72,52 @@ class Labels:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, path: Path, classes: Sequence[str], several: bool = False, use: Use = "needed") -> Labels:
+    def load(
+        cls,
+        path: Path,
+        classes: Sequence[str],
+        several: bool = False,
+        use: Use = "needed",
+        attributes: Mapping[str, AttributeKind] | None = None,
+    ) -> Labels:
         """Read the table: the first of :data:`KEYS` that it has, and a column ``label``, or with ``several`` a column for each class.
 
-        In the column of a class 1 is present, 0 absent, -1 or nothing unknown. The columns of :data:`pipeline.ingest.facts.FACTS` are
-        read where they are there, and win over the header. ``use`` says whether labels must be there, may be there, or come from elsewhere.
+        In the column of a class 1 is present, 0 absent, -1 or nothing unknown. With ``several`` and no such columns, ``label`` names the
+        findings with bars between, as in ChestX-ray14 (Wang et al. 2017, arXiv:1705.02315). The columns of
+        :data:`pipeline.ingest.facts.FACTS` are read where they are there, and win over the header, and ``attributes`` where they are
+        asked for. ``use`` says whether labels must be there, may be there, or come from elsewhere.
 
         Raises:
             InputError: it cannot be read, can be read in several ways, lacks a column, or holds labels that are no class.
         """
-        found = table.read(path, classes if several else ())
+        kinds = attributes or {}
+        found = table.read(path, (*(classes if several else ()), *kinds))
         column = next((name for name in KEYS if name in found.columns), None)
         wanted = [table.folded(name) for name in classes] if several else ["label"]
+        if barred := several and not set(wanted) <= set(found.columns) and "label" in found.columns:
+            wanted = ["label"]
         labelled = use != "elsewhere" and set(wanted) <= set(found.columns)
         others = facts.FACTS.keys() & set(found.columns) - {column}
         if column is None or not (labelled or use == "elsewhere" or (use == "optional" and others)):
-            asked = f"a column for each class ({', '.join(classes)})" if several else "a column 'label'"
+            asked = f"a column for each class ({', '.join(classes)}), or one 'label'," if several else "a column 'label'"
             raise InputError(f"{path.name} needs {asked} and one of {', '.join(KEYS)}: name them in its first line")
         for name in {column, "patient_id"}:
             facts.refuse_shortened(found, name)
         values = [found.values(name) for name in wanted] if labelled else []
-        to_findings = _marks(path, classes) if several else _class(path, classes, values[0] if values else [], found.lines)
+        labels = values[0] if values else []
+        if barred:
+            to_findings = _barred(path, classes, labels, found.lines)
+        else:
+            to_findings = _marks(path, classes) if several else _class(path, classes, labels, found.lines)
         stated, notes = facts.stated(found, column)
+        asked_of, odd = attribute_columns.stated(found, kinds)
+        notes += odd
         entries: dict[str, Entry | str] = {}
         for number, (line, key) in enumerate(zip(found.lines, found.values(column))):
             said = tuple(column_values[number] for column_values in values)
             form = matching.posix(key) if column == "file" else matching.identifier(column, key)
             if key and form:
-                entry = Entry(line, 1, to_findings(said, line) if any(said) else (), stated[number])
+                entry = Entry(line, 1, to_findings(said, line) if any(said) else (), stated[number], asked_of[number])
                 entries[form] = _merged(entries[form], entry, column) if form in entries else entry
         without = sum(not key for key in found.values(column))
         notes += [f"{path.name}: {without} rows have no {column} and were passed over"] if without else []
@@ -223,7 +247,8 @@ def _merged(first: Entry | str, second: Entry, column: str) -> Entry:
     stated = {**second.stated, **first.stated}
     for name in first.stated.keys() & second.stated.keys() - {"patient_id"}:
         stated[name] = first.stated[name] if first.stated[name] == second.stated[name] else ""
-    return Entry(min(first.line, second.line), first.rows + second.rows, first.findings or second.findings, stated, why)
+    asked = attribute_columns.merged(first.asked, second.asked)
+    return Entry(min(first.line, second.line), first.rows + second.rows, first.findings or second.findings, stated, asked, why)
 
 
 def _unpadded(column: str, entries: dict[str, Any]) -> dict[str, str]:
@@ -244,6 +269,21 @@ def _class(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Seq
             f"ingest.classes names {', '.join(classes)}: add them there, or mend the table"
         )
     return lambda values, line: one_hot(index[normalize("NFC", values[0])], len(classes))
+
+
+def _barred(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Sequence[int]) -> Any:
+    index = {table.folded(name): number for number, name in enumerate(classes)}
+
+    def named(label: str) -> list[str]:
+        return [name for name in map(table.folded, label.split("|")) if name not in NO_FINDING]
+
+    unknown = [label for label in labels if not index.keys() >= set(named(label)) or (not named(label) and "|" in label)]
+    if unknown:
+        raise InputError(
+            f"{path.name}: {len(set(unknown))} label(s) of the column 'label' hold what is no class, on "
+            f"{_lines_with(unknown, labels, lines)}; ingest.classes names {', '.join(classes)}: write them with bars between, or No Finding"
+        )
+    return lambda values, line: tuple(int(name in set(named(values[0]))) for name in index)
 
 
 def _marks(path: Path, classes: Sequence[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ def place(
     images: Sequence[str],
     patients: Sequence[str],
     clusters: NDArray[np.int64],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     classes: Sequence[str],
     shares: Mapping[str, float],
     rng: np.random.Generator,
@@ -35,7 +36,7 @@ def place(
         images: pseudonym of every image, by its identifier or its content.
         patients: pseudonym of its patient; of the image itself where patients are unknown.
         clusters: its near-duplicates, as :func:`pipeline.ingest.split.near_duplicates` gives them.
-        labels: its class index.
+        labels: its class index, or which of several findings it has, ``bool [n, K]``.
         classes: class names.
         shares: share of each split; they sum to 1, and decide on new patients only.
         rng: source of the drawing; it decides on new patients only.

@@ -38,7 +38,8 @@ def source_digest(config: Config, run: Path) -> str:
     """
     ingest = config.ingest
     if ingest.source == "phantom":
-        return artifacts.fingerprint({"phantom_patients": ingest.phantom_patients, "seed": config.seed})
+        several = {"several": True} if ingest.several_findings else {}
+        return artifacts.fingerprint({"phantom_patients": ingest.phantom_patients, "seed": config.seed, **several})
     key = project_key(run)
     if ingest.source == "medmnist":
         path = medmnist_file(ingest)

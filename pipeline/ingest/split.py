@@ -139,7 +139,7 @@ def kept_together(rows: pd.DataFrame) -> NDArray[np.int64]:
 
 def assign(
     units: NDArray[np.int64],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     shares: Mapping[str, float],
     classes: Sequence[str],
     rng: np.random.Generator,
@@ -149,11 +149,11 @@ def assign(
     """Split of every image: at random by unit, stratified by class.
 
     A unit with images of several classes is drawn with the one that fewest units have, so that rare classes are spread most evenly, and
-    counts for all of them.
+    counts for all of them. Where an image itself can have several findings, all of them are spread evenly (:func:`_iteratively`).
 
     Args:
         units: what stays together, ``int64 [n]``, as :func:`tie` gives it.
-        labels: class indices ``int64 [n]``.
+        labels: class indices ``int64 [n]``, or which of several findings each image has, ``bool [n, K]``.
         shares: share of each split; they sum to 1.
         classes: class names.
         rng: source of the drawing.
@@ -165,7 +165,7 @@ def assign(
         InputError: a class has fewer than :data:`MIN_PATIENTS` units for each split.
     """
     present = _present(units, labels, len(classes))
-    stratum, counts = _strata(present), present.sum(axis=0)
+    counts = present.sum(axis=0)
     needed = MIN_PATIENTS * len(shares)
     if (counts < needed).any():
         lacking = ", ".join(f"class {classes[index]} has {counts[index]}" for index in np.flatnonzero(counts < needed).tolist())
@@ -174,14 +174,11 @@ def assign(
             f"add {noun}, or leave the class out"
         )
     names = np.array(list(shares))
-    chosen = np.zeros(len(stratum), names.dtype)
+    chosen = np.zeros(len(present), names.dtype)
     if fixed is not None:
         chosen[units[fixed != ""]] = fixed[fixed != ""]
-    for index in range(len(classes)):
-        members = np.flatnonzero(stratum == index)
-        taken = np.array([(chosen[members] == split).sum() for split in names])
-        free = rng.permutation(members[chosen[members] == ""])
-        chosen[free] = np.repeat(names, _apportion(len(free), list(shares.values()), taken))
+    draw = _iteratively if labels.ndim == 2 else _by_rarest
+    draw(present, chosen, shares, rng)
     for index, name in enumerate(classes):
         there = np.array([(chosen[present[:, index]] == split).sum() for split in names])
         if (short := np.maximum(MIN_PATIENTS - there, 0)).any():
@@ -192,10 +189,63 @@ def assign(
     return chosen[units]
 
 
-def _present(units: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.bool_]:
+def _by_rarest(present: NDArray[np.bool_], chosen: NDArray[np.str_], shares: Mapping[str, float], rng: np.random.Generator) -> None:
+    """As :func:`_iteratively`, of the units of each class by themselves; a unit of several counts for the one that fewest have."""
+    stratum, names = _strata(present), np.array(list(shares))
+    for index in range(present.shape[1]):
+        members = np.flatnonzero(stratum == index)
+        taken = np.array([(chosen[members] == split).sum() for split in names])
+        free = rng.permutation(members[chosen[members] == ""])
+        chosen[free] = np.repeat(names, _apportion(len(free), list(shares.values()), taken))
+
+
+def _iteratively(present: NDArray[np.bool_], chosen: NDArray[np.str_], shares: Mapping[str, float], rng: np.random.Generator) -> None:
+    """Fill in the split of the units that have none yet: iterative stratification (Sechidis et al. 2011,
+    doi:10.1007/978-3-642-23808-6_10, algorithm 1).
+
+    The finding that the fewest of them have comes first, and each unit with it goes where this finding is wanted most, of several such
+    splits where units are, and else by chance. A split that lacks :data:`MIN_PATIENTS` of the finding has precedence.
+
+    Args:
+        present: which findings the units have, ``[units, K]``.
+        chosen: split of each unit, ``[units]``, an empty string where it is to be filled in.
+    """
+    names, share = np.array(list(shares)), np.array(list(shares.values()))
+    there = np.array([present[chosen == name].sum(axis=0) for name in names]).reshape(len(names), -1)
+    units = np.array([(chosen == name).sum() for name in names])
+    lack, room = share[:, None] * present.sum(axis=0) - there, share * len(present) - units
+    free = rng.permutation(np.flatnonzero(chosen == ""))
+    while len(free):
+        left = present[free].sum(axis=0)
+        if not left.any():
+            break
+        finding = int(np.where(left > 0, left, len(present) + 1).argmin())
+        for unit in free[present[free, finding]]:
+            short = there[:, finding] < MIN_PATIENTS
+            order = np.lexsort((rng.random(len(names)), -room, -lack[:, finding], ~short))
+            _put(int(order[0]), present[unit], lack, room, there)
+            chosen[unit] = names[order[0]]
+        free = free[~present[free, finding]]
+    for unit in free:
+        place = int(np.lexsort((rng.random(len(names)), -room))[0])
+        _put(place, present[unit], lack, room, there)
+        chosen[unit] = names[place]
+
+
+def _put(split: int, findings: NDArray[np.bool_], lack: NDArray[np.float64], room: NDArray[np.float64], there: NDArray[np.int64]) -> None:
+    """Count a unit in a split."""
+    lack[split] -= findings
+    there[split] += findings
+    room[split] -= 1
+
+
+def _present(units: NDArray[np.int64], labels: NDArray[Any], classes: int) -> NDArray[np.bool_]:
     """Which classes the images of each unit have, ``[units, classes]``."""
     present = np.zeros((int(units.max()) + 1, classes), bool)
-    present[units, labels] = True
+    if labels.ndim == 2:
+        np.logical_or.at(present, units, labels)
+    else:
+        present[units, labels] = True
     return present
 
 

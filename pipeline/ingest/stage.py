@@ -17,7 +17,7 @@ from pipeline.cohorts.cohort import Cohort as Settled
 from pipeline.cohorts.key import project_key
 from pipeline.cohorts.ledger import find
 from pipeline.errors import InputError
-from pipeline.images import FINDING, ImageSet
+from pipeline.images import ATTRIBUTE, FINDING, ImageSet
 from pipeline.ingest import holdout, ledger, notes, quarantine, source, split
 from pipeline.ingest.cohort import CONFLICT, Cohort, published, scanned
 from pipeline.ingest.collect import FIELDS
@@ -69,7 +69,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "patient": patients,
         "split": splits,
         **{FINDING + name: cohort.findings[:, number] for number, name in enumerate(cohort.classes)},
-        **{name: cohort.rows[name] for name in FIELDS},
+        **{name: cohort.rows[name] for name in (*FIELDS, *(ATTRIBUTE + name for name in ingest.attributes))},
         "duplicate_group": clusters,
     }
     images.write(ctx.out, cohort.images, cohort.rows.index.to_numpy()[kept], pd.DataFrame(table)[kept].reset_index(drop=True))
@@ -149,15 +149,14 @@ def _commonest(left_out: Left) -> str:
     return quarantine.commonest(reason for _, reason in left_out)
 
 
-def strata(findings: NDArray[np.int8], classes: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """What the split is balanced by, ``int64 [n]``, and its names: of several findings the rarest that is present, or none of them."""
+def strata(findings: NDArray[np.int8], classes: Sequence[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """What the split is balanced by, and its names: the class, ``int64 [n]``; of several findings all that are present,
+    ``bool [n, K]``, without those that no image has."""
     present = findings == 1
     if (present.sum(axis=1) == 1).all():
         return np.asarray(present.argmax(axis=1), np.int64), tuple(classes)
-    rarity = np.where(present, present.sum(axis=0), len(findings) + 1)
-    stratum = np.where(present.any(axis=1), rarity.argmin(axis=1), len(classes))
-    used = np.unique(stratum)
-    return np.searchsorted(used, stratum), tuple([*classes, "none"][number] for number in used)
+    used = present.any(axis=0)
+    return present[:, used], tuple(name for name, some in zip(classes, used) if some)
 
 
 def _shares(ingest: IngestConfig) -> dict[str, float]:

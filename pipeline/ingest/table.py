@@ -20,11 +20,11 @@ from pipeline.errors import InputError
 SEPARATORS = (",", ";", "\t", "|")
 # How a column may be called, in lower case and without spaces, hyphens, underscores and full stops: a closed list.
 NAMES = {
-    "file": ("file", "filename", "filepath", "path"),
+    "file": ("file", "filename", "filepath", "path", "imageindex"),
     "sop_instance_uid": ("sopinstanceuid",),
     "series_instance_uid": ("seriesinstanceuid",),
     "patient_id": ("patientid", "participantid", "subjectid"),
-    "label": ("label",),
+    "label": ("label", "labels", "findinglabels"),
     "sex": ("sex", "patientsex", "gender"),
     "age": ("age", "patientage"),
     "site": ("site", "institution", "institutionname"),

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import keyed
-from pipeline.ingest import patients
+from pipeline.images import ATTRIBUTE
+from pipeline.ingest import attributes, patients
+from pipeline.ingest.attributes import Value
 from pipeline.ingest.deidentify import allow_list, blank, text_guard
 from pipeline.ingest.intensity import window
 from pipeline.ingest.isolate import MEMORY
@@ -26,6 +28,7 @@ from pipeline.ingest.standardize import Target, clipped, standardize, standardiz
 from pipeline.ingest.tasks import Task
 
 if TYPE_CHECKING:
+    from pipeline.config.ingest import AttributeKind
     from pipeline.ingest.labels import Findings, Labels
 
 MIN_SIDE = 16
@@ -74,6 +77,7 @@ class Settings:
         table: the label table, where there is one: it may name the patient, and more.
         burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
         mask: as in :func:`pipeline.ingest.deidentify.blank.masked`.
+        attributes: as ``ingest.attributes``.
     """
 
     root: Path
@@ -87,6 +91,7 @@ class Settings:
     table: Labels | None = None
     burned_in: text_guard.Policy = "strict"
     mask: tuple[blank.Rectangle, ...] = ()
+    attributes: Mapping[str, AttributeKind] = dataclasses.field(default_factory=dict)
 
     @property
     def memory(self) -> int:
@@ -107,11 +112,13 @@ class _Told:
     Attributes:
         line: the line of a table by UID or patient that the header leads to.
         stated: what the table says beside its findings, under names of the header's fields.
+        asked: its attributes.
     """
 
     line: int | None
     stated: dict[str, str] | Quarantined
     findings: Findings | Quarantined
+    asked: dict[str, Value]
 
 
 def work(task: Task, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -136,7 +143,18 @@ def work(task: Task, settings: Settings) -> tuple[dict[str, Any], list[NDArray[A
 
 def _ask(header: Header, task: Task, settings: Settings) -> _Told:
     line = settings.table.line(header) if settings.table is not None else None
-    return _Told(line, _stated(header, task, settings), _findings(header, task, settings))
+    return _Told(line, _stated(header, task, settings), _findings(header, task, settings), _asked(header, task, settings))
+
+
+def _asked(header: Header, task: Task, settings: Settings) -> dict[str, Value]:
+    """An image's attributes; of a volume's files, what all that say something agree on."""
+    asked = attributes.unknown(settings.attributes)
+    for name in task.files if settings.table is not None and settings.attributes else ():
+        assert settings.table is not None
+        found = settings.table.entry(name, header)
+        if found is not None and not isinstance(found, str):
+            asked = attributes.merged(asked, found.asked)
+    return asked
 
 
 def _findings(header: Header, task: Task, settings: Settings) -> Findings | Quarantined:
@@ -216,6 +234,7 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
         **kept,
         "content": content or kept["id"],
         "findings": told.findings,
+        **{ATTRIBUTE + name: value for name, value in told.asked.items()},
         "turned": reading.turned,
         "spacing_mm": spacing,
         "intensity_low": low if reading.linear else None,

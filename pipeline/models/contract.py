@@ -25,7 +25,7 @@ from pipeline.config.load import one_line, read_yaml
 from pipeline.config.section import Line, Section
 from pipeline.errors import InputError
 
-Kind = Literal["onnx", "torchscript", "export", "callable"]
+Kind = Literal["onnx", "torchscript", "export", "callable", "run"]
 Layout = Literal["NCHW", "NHWC"]
 SUFFIXES: dict[str, Kind] = {
     ".onnx": "onnx",
@@ -129,10 +129,12 @@ def kind_of(model: str) -> Kind:
         raise InputError(
             f"{path.name}: not a kind of model that is known: give .onnx, TorchScript as .pt, torch.export as .pt2, or module:callable"
         )
+    if path.is_dir():
+        return "run"
     module, colon, name = model.partition(":")
     if colon and all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         return "callable"
-    raise InputError(f"no model {path.name}: give a file (.onnx, .pt, .pt2), or a Python function as module:callable")
+    raise InputError(f"no model {path.name}: give a file (.onnx, .pt, .pt2), a Python function as module:callable, or a run's folder")
 
 
 def sidecar(model: str) -> Path:

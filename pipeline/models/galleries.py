@@ -18,14 +18,25 @@ from pipeline.models.stress import Found
 if TYPE_CHECKING:
     import pandas as pd
 
-FAILURES, SHIFTED, ANSWERS, DRAWS = FILES = ("failures.png", "shifts.png", "answers.npz", "draws.parquet")
+FAILURES, SHIFTED, ANSWERS, DRAWS, SYNTHETIC, PAIRS = FILES = (
+    "failures.png",
+    "shifts.png",
+    "answers.npz",
+    "draws.parquet",
+    "synthetic.parquet",
+    "counterfactuals.png",
+)
 SIDE = 160
 SHOWN = 8
 HARMFUL = 3
 
 
 def write(out: Path, found: Found) -> None:
-    """Write ``failures.png``, ``shifts.png``, ``answers.npz`` (probabilities, labels and conditions) and ``draws.parquet``."""
+    """Write :data:`FILES`, as far as there is something for them.
+
+    ``answers.npz`` holds probabilities, labels and conditions, ``synthetic.parquet`` a row for each synthetic case: kind, label, what the
+    judges say of it, whether it was asked, and what the model named.
+    """
     lines, captions = _failures(found)
     if lines:
         sheet(out / FAILURES, lines, SHOWN, captions)
@@ -33,6 +44,11 @@ def write(out: Path, found: Found) -> None:
         case = _images(found, [0])[0]
         sheet(out / SHIFTED, [(name, _severities(case, found.seen.seeds[0], name)) for name in found.shifts], 1 + len(SEVERITIES))
         _draws(found).to_parquet(out / DRAWS, index=False)
+    if found.made is not None:
+        found.made.cases.to_parquet(out / SYNTHETIC, index=False)
+        if found.made.pairs:
+            tiles = [(title, np.stack([_tile(image / np.float32(255)) for image in images])) for title, images in found.made.pairs]
+            sheet(out / PAIRS, tiles, SHOWN)
     conditions = list(found.answers.shifted)
     p = [found.answers.clean, *found.answers.shifted.values()]
     names = np.array(["", *(f"{name} {severity}" for name, severity in conditions)])

@@ -44,7 +44,8 @@ class Loaded:
 
 def load(model: str, kind: Kind, device: str) -> Loaded:
     """Load a model. Raises NotLoaded, or whatever the model's own code raises."""
-    return {"onnx": _onnx, "torchscript": _torchscript, "export": _exported, "callable": _callable}[kind](model, device)
+    kinds = {"onnx": _onnx, "torchscript": _torchscript, "export": _exported, "callable": _callable, "run": _of_run}
+    return kinds[kind](model, device)
 
 
 def prepared(x: Tensor, contract: Contract) -> Tensor:
@@ -182,6 +183,12 @@ def _callable(model: str, device: str) -> Loaded:
     if not callable(found):
         raise NotLoaded(f"{model} is no function: give one that takes images [n, C, H, W] and returns [n, classes]")
     return Loaded(lambda x: found(x.cpu().numpy()), {}, device)
+
+
+def _of_run(model: str, device: str) -> Loaded:
+    from pipeline.models.own_classifier import mean_probabilities
+
+    return Loaded(mean_probabilities(Path(model), device), {}, device)
 
 
 def _module(module: Any, device: str) -> Loaded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.models import power
 from pipeline.release.cards import html_template, software_version
 from pipeline.release.plots import subgroup_plot
 from pipeline.release.report import heat_table, prevalence_table, worst_drops
@@ -23,6 +24,7 @@ BADGES = {"yes": "pass", "no": "fail", "not enough data": "inconclusive"}
 def render(result: Mapping[str, Any], code: int) -> str:
     """The page of a ``stress.json`` and its exit code."""
     verdict, headline = HEADLINES[code]
+    known = power.measured(result["version"])
     calibration = {(row["shift"], row["severity"]): row for row in result.get("calibration") or []}
     return html_template("stress.html.j2").render(
         r=result,
@@ -30,11 +32,17 @@ def render(result: Mapping[str, Any], code: int) -> str:
         headline=headline,
         badges=BADGES,
         resolution=resolution(result),
+        power=known,
+        planted=power.table(known),
+        found=power.headline(known),
         heat=heat_table({**result, "corruption_reference": result.get("reference")}),
         worst=worst_drops(result),
         harm=[(row, calibration.get((row["shift"], row["severity"]), {})) for row in harmful(result)[:MOST_HARM]],
         classes=class_rows(result),
         subgroups=subgroup_plot(result.get("subgroups")),
+        marker=strongest_markers(result),
+        severities=[one for one in dig(result, "synthetic.sets") or [] if "weight" in one],
+        changed=[one for one in dig(result, "synthetic.sets") or [] if "same_patient" in one],
         prevalence=prevalence_table(result.get("prevalence")),
         version=software_version(),
     )
@@ -43,6 +51,12 @@ def render(result: Mapping[str, Any], code: int) -> str:
 def harmful(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The conditions under which silent errors were shown to grow, the most harmful first."""
     return [row for row in dig(result, "harm.conditions") or [] if row["stands"]]
+
+
+def strongest_markers(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Of each class the size of a letter that moves its probability most, those that stand first."""
+    rows = sorted(result.get("marker") or [], key=lambda row: (not row["change"]["stands"], -abs(row["change"]["value"])))
+    return list({row["class"]: row for row in reversed(rows)}.values())[::-1]
 
 
 def resolution(result: Mapping[str, Any]) -> str:

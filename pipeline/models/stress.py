@@ -35,12 +35,13 @@ from pipeline.models.check import examined
 from pipeline.models.child import Bounds, Child, Condition, ModelFailed, Victim
 from pipeline.models.contract import Contract, Declared, completed, declared, kind_of, sidecar
 from pipeline.models.draws import seed_of
+from pipeline.models.own_classifier import declared_by
 
 if TYPE_CHECKING:
     from pipeline.progress import Reporter
 
 PROGRAM = "synthcohort stress"
-VERSION = 1
+VERSION = 2
 IMAGES = {"cuda": 256, "cpu": 32}
 """Cases in a batch."""
 PIXELS = {"cuda": 1 << 28, "cpu": 1 << 26}
@@ -54,11 +55,11 @@ class Asked:
     """What is to be tested.
 
     Attributes:
-        model, against: a file or ``module:callable``; the second is what the first is compared with.
+        model, against: a file, ``module:callable`` or a run's folder; the second is what the first is compared with.
         contract, against_contract: files in which they are declared; the sidecars where they are None.
         data: folder of DICOM or pictures, or an ``.npz``.
         labels: a label table.
-        synthetic: synthetic cases: a folder, an ``.npz`` or a release.
+        synthetic: synthetic cases: a folder, an ``.npz``, a release, or a run whose model makes them.
         rules: a file of acceptance rules.
         bounds: of a model's process.
         modality: DICOM's code of the images, where neither they nor the contract say it.
@@ -111,6 +112,7 @@ class Found:
     shifts: tuple[str, ...]
     cases: Cases
     contract: Contract
+    made: synthetic.Synthetic | None = None
 
 
 def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
@@ -146,7 +148,8 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         rules = _parsed(lines, names, shifts, asked)
         test = sources.labelled(clean.rows, cases.classes, names)
         fitness = fit(_in_order(clean.answers[0][0], names, names), test)
-        seen, made = clean, None
+        seen: Pass = clean
+        made: synthetic.Synthetic | None = None
         conditions = [(name, severity) for name in shifts for severity in SEVERITIES] if fitness.answer == "yes" else []
         if conditions:
             seen = _passed(victims, cases, conditions, reporter, "shifted images")
@@ -171,10 +174,10 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     }
     result = facts | judged(answers[0], test, names)
     result |= {"compared": compared(answers[0], answers[1], test)} if len(answers) == 2 else {}
-    result |= {"synthetic": made} if made is not None else {}
+    result |= {"synthetic": made.result} if made is not None else {}
     found = to_json(result)
     write_json(out / "stress.json", found)
-    return Found(found, exit_code([one.answer for one in said]), answers[0], test, seen, shifts, cases, victims[0].contract)
+    return Found(found, exit_code([one.answer for one in said]), answers[0], test, seen, shifts, cases, victims[0].contract, made)
 
 
 def _facts(victims: Sequence[Victim], cases: Cases, test: Labelled, modality: str, shifts: Sequence[str]) -> dict[str, Any]:
@@ -204,6 +207,9 @@ def _told(models: Sequence[tuple[str, Path | None]]) -> list[tuple[Declared, str
     """What is declared of each model, and the name of the file to declare it in; a second model without one has the first's."""
     told: list[tuple[Declared, str]] = []
     for model, given in models:
+        if kind_of(model) == "run" and given is None:
+            told.append((declared_by(Path(model)), "the run"))
+            continue
         path = given if given is not None else sidecar(model)
         if given is not None and not path.is_file():
             raise InputError(f"no contract {path.name}: give the YAML file that declares what {Path(model).name} takes")

@@ -11,12 +11,19 @@ radiograph), ``y`` runs down; both are zero in the middle of the field.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 CLASSES = ("normal", "cardiomegaly", "effusion", "nodule", "pneumothorax")
 PREVALENCE = (0.60, 0.16, 0.12, 0.08, 0.04)
+FINDINGS = CLASSES[1:]
+"""What an image can have several of."""
+TOGETHER = (0.30, 0.15, 0.14, 0.08)
+"""Prevalence of each of :data:`FINDINGS` where a patient can have several; of an effusion, without cardiomegaly."""
+FAILURE = 0.45
+"""Prevalence of an effusion with cardiomegaly: findings do not come independently of each other."""
 PERSISTENCE = 0.8
 VISITS = (0.35, 0.30, 0.20, 0.15)
 
@@ -127,27 +134,35 @@ class Visit:
     """One image and the truth about it.
 
     Attributes:
-        finding: one of :data:`CLASSES`.
-        side: the patient's ``left`` or ``right``; empty where the finding has none.
-        size_mm: width of the heart (cardiomegaly), height of the fluid above the costophrenic angle (effusion), diameter
-            (nodule), width of the air at its widest (pneumothorax); 0 when normal.
-        severity: 0..1 within the range of the finding; 0 when normal.
+        sizes_mm: of each of :data:`FINDINGS` that it has, in their order: width of the heart (cardiomegaly), height of the fluid above
+            the costophrenic angle (effusion), diameter (nodule), width of the air at its widest (pneumothorax).
+        side: the patient's ``left`` or ``right``, on which all are that have a side; empty where none has.
+        severity: 0..1 within the range of each finding; 0 when normal.
         heart_ratio: the cardiothoracic ratio, heart width over inner chest width.
         location: of a nodule, lateral and downward position as fractions of the free lung.
         pose: how the exposure was taken.
         day: days since the patient's first visit.
-        report: one sentence.
+        report: a sentence for each finding.
     """
 
-    finding: str
+    sizes_mm: Mapping[str, float]
     side: str
-    size_mm: float
     severity: float
     heart_ratio: float
     location: tuple[float, float]
     pose: Pose
     day: int
     report: str
+
+    @property
+    def finding(self) -> str:
+        """The one of :data:`CLASSES` that it is of; of several findings the first."""
+        return next(iter(self.sizes_mm), CLASSES[0])
+
+    @property
+    def size_mm(self) -> float:
+        """That of :attr:`finding`; 0 when normal."""
+        return self.sizes_mm.get(self.finding, 0.0)
 
 
 @dataclass(frozen=True)
@@ -177,18 +192,18 @@ class Patient:
         return np.random.default_rng([self.seed, self.index, purpose])
 
 
-def draw_patients(count: int, seed: int) -> list[Patient]:
-    """Patients 0..count-1 of a cohort; patient k does not depend on ``count``.
+def draw_patients(count: int, seed: int, several: bool = False) -> list[Patient]:
+    """Patients 0..count-1 of a cohort; patient k does not depend on ``count``. With ``several``, an image can have more than one finding.
 
     Raises:
         ValueError: ``count`` or ``seed`` is negative.
     """
     if count < 0 or seed < 0:
         raise ValueError(f"count and seed must not be negative, got {count} and {seed}")
-    return [_draw_patient(seed, index) for index in range(count)]
+    return [_draw_patient(seed, index, several) for index in range(count)]
 
 
-def _draw_patient(seed: int, index: int) -> Patient:
+def _draw_patient(seed: int, index: int, several: bool) -> Patient:
     rng = np.random.default_rng([seed, index, 0])
     sex = "F" if rng.random() < 0.5 else "M"
     age = int(18 + 77 * rng.beta(2.2, 1.8))
@@ -204,9 +219,17 @@ def _draw_patient(seed: int, index: int) -> Patient:
         # Keeping the main finding or drawing afresh leaves every image's class distributed as PREVALENCE.
         finding = main if rng.random() < PERSISTENCE else int(rng.choice(len(CLASSES), p=PREVALENCE))
         now = float(np.clip(severity + rng.normal(0, 0.12), 0, 1))
-        visits.append(_draw_visit(rng, anatomy, CLASSES[finding], side, now, location, day))
+        findings = _draw_findings(rng) if several else CLASSES[finding : finding + 1]
+        visits.append(_draw_visit(rng, anatomy, findings, side, now, location, day))
         day += int(rng.integers(3, 400))
     return Patient(seed, index, sex, age, site, anatomy, tuple(visits))
+
+
+def _draw_findings(rng: np.random.Generator) -> tuple[str, ...]:
+    """Which of :data:`FINDINGS` one image has."""
+    there = rng.random(len(FINDINGS)) < TOGETHER
+    there[1] |= there[0] and rng.random() < (FAILURE - TOGETHER[1]) / (1 - TOGETHER[1])
+    return tuple(name for name, has in zip(FINDINGS, there) if has)
 
 
 def _draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
@@ -263,7 +286,7 @@ def _draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
 
 
 def _draw_visit(
-    rng: np.random.Generator, anatomy: Anatomy, finding: str, side: str, severity: float, location: tuple[float, float], day: int
+    rng: np.random.Generator, anatomy: Anatomy, findings: Sequence[str], side: str, severity: float, location: tuple[float, float], day: int
 ) -> Visit:
     pose = Pose(
         x=float(rng.normal(0, 3)),
@@ -275,27 +298,29 @@ def _draw_visit(
         exposure=float(rng.normal(0, 0.08)),
         contrast=float(np.exp(rng.normal(0, 0.06))),
     )
-    ratio = 0.58 + 0.12 * severity if finding == "cardiomegaly" else anatomy.heart_ratio
+    ratio = 0.58 + 0.12 * severity if "cardiomegaly" in findings else anatomy.heart_ratio
     sizes = {
-        "normal": 0.0,
         "cardiomegaly": 2 * anatomy.chest_half_width * ratio,
         "effusion": 50 + 85 * severity,
         "nodule": 25 + 10 * severity,
         "pneumothorax": 20 + 32 * severity,
     }
-    side = "" if finding in ("normal", "cardiomegaly") else side
-    severity = 0.0 if finding == "normal" else severity
-    report = _report(finding, side, sizes[finding], severity, ratio, location[1])
-    return Visit(finding, side, sizes[finding], severity, ratio, location, pose, day, report)
+    sizes = {name: size for name, size in sizes.items() if name in findings}
+    side = side if sizes.keys() - {"cardiomegaly"} else ""
+    severity = severity if sizes else 0.0
+    written = sizes or {CLASSES[0]: 0.0}
+    report = " ".join(_sentence(name, side, size, severity, ratio, location[1], len(sizes) > 1) for name, size in written.items())
+    return Visit(sizes, side, severity, ratio, location, pose, day, report)
 
 
-def _report(finding: str, side: str, size_mm: float, severity: float, ratio: float, height: float) -> str:
+def _sentence(finding: str, side: str, size_mm: float, severity: float, ratio: float, height: float, others: bool) -> str:
+    clear = "" if others else " and clear lungs"
     grade = ("mild", "moderate", "severe")[min(2, math.floor(3 * severity))]
     extent = ("small", "moderate", "large")[min(2, math.floor(3 * severity))]
     zone = ("upper", "mid", "lower")[min(2, math.floor(3 * height))]
     sentences = {
         "normal": f"Clear lungs and a heart of normal size, cardiothoracic ratio {ratio:.2f}.",
-        "cardiomegaly": f"{grade.capitalize()} cardiomegaly with a cardiothoracic ratio of {ratio:.2f} and clear lungs.",
+        "cardiomegaly": f"{grade.capitalize()} cardiomegaly with a cardiothoracic ratio of {ratio:.2f}{clear}.",
         "effusion": f"{extent.capitalize()} {side} pleural effusion rising {size_mm:.0f} mm above the costophrenic angle.",
         "nodule": f"Solitary round nodule of {size_mm:.0f} mm in the {side} {zone} zone.",
         "pneumothorax": f"{extent.capitalize()} {side} pneumothorax, up to {size_mm:.0f} mm wide, with a visible pleural line.",

@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from pipeline.phantom import identity
-from pipeline.phantom.anatomy import SITES, Patient
+from pipeline.phantom.anatomy import FINDINGS, SITES, Patient
 from pipeline.phantom.encoding import PRIVATE, Encapsulated, part10
 from pipeline.phantom.identity import INSTITUTIONS, SERIALS, STATIONS, Identity, VisitIdentity, invented_identity
 from pipeline.phantom.image import render
@@ -49,7 +49,7 @@ FEW = 200
 Row = tuple[str, ...]
 
 
-def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 96, workers: int = 1) -> int:
+def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 96, workers: int = 1, several: bool = False) -> int:
     """Write every image, ``labels.csv`` and a few broken files below ``folder``; byte-identical for the same arguments.
 
     The first image of the last patient is written without a row in ``labels.csv``; the files of :data:`BROKEN` have none
@@ -60,6 +60,7 @@ def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 9
         seed: of the invented identities and UIDs.
         size: side of the images in pixels.
         workers: processes that draw; no byte depends on it.
+        several: whether the table has a column for each finding instead of ``label``.
 
     Returns:
         Number of images that have a label.
@@ -70,7 +71,7 @@ def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 9
     if not patients:
         raise ValueError("a cohort needs at least one patient")
     folder.mkdir(parents=True, exist_ok=True)
-    write = functools.partial(_write_patient, folder, seed, size)
+    write = functools.partial(_write_patient, folder, seed, size, several)
     with contextlib.ExitStack() as stack:
         each: Iterable[list[Row]]
         if workers > 1 and len(patients) >= FEW:
@@ -84,7 +85,8 @@ def write_cohort(folder: Path, patients: list[Patient], seed: int, size: int = 9
     del rows[unlabelled]
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
+        findings = FINDINGS if several else ("label",)
+        table.writerow((*COLUMNS[:3], *findings, *COLUMNS[4:]))
         table.writerows(rows)
     _write_broken(folder, patients[0], seed, size)
     return len(rows)
@@ -98,7 +100,7 @@ def _alone() -> None:
     threadpoolctl.threadpool_limits(1)
 
 
-def _write_patient(folder: Path, seed: int, size: int, patient: Patient) -> list[Row]:
+def _write_patient(folder: Path, seed: int, size: int, several: bool, patient: Patient) -> list[Row]:
     """A patient's files; their rows of the label table."""
     person = invented_identity(patient, seed)
     rows: list[Row] = []
@@ -106,7 +108,8 @@ def _write_patient(folder: Path, seed: int, size: int, patient: Patient) -> list
         path = _path(patient, person, place)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(_image_file(patient, person, number, seed, size))
-        truth = (visit.finding, visit.side, f"{visit.size_mm:.1f}", f"{visit.severity:.3f}", visit.report)
+        findings = [str(int(name in visit.sizes_mm)) for name in FINDINGS] if several else [visit.finding]
+        truth = (*findings, visit.side, f"{visit.size_mm:.1f}", f"{visit.severity:.3f}", visit.report)
         rows.append((path.as_posix(), person.patient_id, place.image_uid, *truth))
     return rows
 

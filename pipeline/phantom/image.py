@@ -22,6 +22,8 @@ Array = NDArray[Any]
 BONE = 0.034
 NODULE = 2.0  # attenuation of a partly calcified nodule over that of soft tissue
 FINEST = 96
+PUSH = {"pneumothorax": 12.0, "effusion": 9.0}
+"""How far the most severe ones push the heart, mm; of both, the further."""
 
 
 def render(patient: Patient, visit_index: int, size: int) -> Array:
@@ -130,12 +132,12 @@ def _side(visit: Visit, left: Array) -> Array:
 
 def _mediastinal_shift(visit: Visit) -> float:
     """Pressure of air or fluid pushes the heart to the other side; positive is to the patient's left."""
-    push = {"pneumothorax": 12.0, "effusion": 9.0}.get(visit.finding, 0.0) * visit.severity**2
+    push = max((mm for name, mm in PUSH.items() if name in visit.sizes_mm), default=0.0) * visit.severity**2
     return push if visit.side == "right" else -push
 
 
 def _flattening(visit: Visit, left: Array) -> Array | float:
-    return 14 * visit.severity * _side(visit, left) if visit.finding == "pneumothorax" else 0.0
+    return 14 * visit.severity * _side(visit, left) if "pneumothorax" in visit.sizes_mm else 0.0
 
 
 def heart_chord(body: Anatomy, visit: Visit, x: Array, y: Array) -> Array:
@@ -169,13 +171,13 @@ def _lungs(chest: _Chest, visit: Visit) -> tuple[Array, Array]:
     depth *= 1 - _chord(chest.y - chest.dome, 46)
     arch = _ellipsoid(chest.x - np.float32(14 + chest.heart_shift), chest.y - body.aortic_arch, 2.0 * body.aorta, 1.45 * body.aorta)
     depth -= np.minimum(depth, 118 * chest.heart + 78 * arch)
-    if visit.finding == "effusion":
+    if "effusion" in visit.sizes_mm:
         depth *= 1 - _fluid(chest, visit)
-    if visit.finding != "pneumothorax":
+    if "pneumothorax" not in visit.sizes_mm:
         return depth, depth
     side = _side(visit, chest.left)
     height = np.clip((chest.dome - chest.y) / (body.right_dome - body.apex), 0, 1)
-    gap = np.float32(visit.size_mm) * (0.35 + 0.65 * height)
+    gap = np.float32(visit.sizes_mm["pneumothorax"]) * (0.35 + 0.65 * height)
     collapsed = _edge(chest.pleura - gap, 3)
     line = np.exp(-(((chest.pleura - gap) / 1.6) ** 2)) * _edge(depth - 30, 40)
     # The lung keeps its mass in less room, and the visceral pleura shows as a thin line at its edge.
@@ -188,7 +190,7 @@ def _fluid(chest: _Chest, visit: Visit) -> Array:
     body = chest.body
     angle = body.right_dome + body.dome_height + body.sulcus_depth
     lateral = chest.out / chest.wall
-    surface = angle - visit.size_mm * (0.62 + 0.38 * lateral * lateral)
+    surface = angle - visit.sizes_mm["effusion"] * (0.62 + 0.38 * lateral * lateral)
     return 0.97 * _chord(chest.y - surface, 26) * _side(visit, chest.left)
 
 
@@ -217,17 +219,17 @@ def _vessels(chest: _Chest, rng: np.random.Generator) -> Array:
 
 def _nodule(chest: _Chest, visit: Visit) -> Array | float:
     """Chord in mm of a solid sphere in the free lung, and nothing when there is no nodule."""
-    if visit.finding != "nodule":
+    if "nodule" not in visit.sizes_mm:
         return 0.0
     x, y = nodule_centre(chest.body, visit)
-    radius = visit.size_mm / 2
+    radius = visit.sizes_mm["nodule"] / 2
     return 2 * NODULE * radius * _ellipsoid(chest.x - np.float32(x), chest.y - np.float32(y), radius, radius)
 
 
 def nodule_centre(body: Anatomy, visit: Visit) -> tuple[float, float]:
     """Where a nodule of this visit lies, (x, y) in mm in the patient's frame: inside the lung, clear of heart and diaphragm."""
     sign = 1.0 if visit.side == "left" else -1.0
-    radius = visit.size_mm / 2
+    radius = visit.sizes_mm["nodule"] / 2
     lowest = body.right_dome - radius - 14
     y = body.apex + 34 + visit.location[1] * (lowest - body.apex - 34)
     rise = min(y - body.widest, 0.0) / (body.widest - body.apex)

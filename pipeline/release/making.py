@@ -63,8 +63,7 @@ def training(results: Results) -> str:
 
 def sampling(results: Results) -> str:
     """The sampler, its steps, where it started, and guidance, as a sentence."""
-    generate = results.config.generate
-    assert generate.per_class is not None
+    generate, several = results.config.generate, results.config.ingest.multi_label
     eta = f" with eta {number(generate.eta)}" if generate.sampler == "ddim" and generate.eta else ""
     start = "noise"
     if generate.levels[1] < HIGHEST:
@@ -76,5 +75,8 @@ def sampling(results: Results) -> str:
     guidance = f"at guidance {number(generate.guidance_scale)} away from {away}" if generate.guidance_scale != 1 else "without guidance"
     weights = f", of the weights averaged over training with a width of {generate.ema:g}" if generate.ema is not None else ""
     how = f"{counted(generate.steps, 'step')} of {SAMPLERS[generate.sampler]}{eta}{weights}, {guidance}"
-    images = counted(generate.per_class, "image")
-    return f"Each image was drawn from {start} under a seed of its own in {how}, with {images} of every class."
+    if generate.per_class is None:
+        images = f"as a plan of {counted(len(generate.plan), 'kind')} asked"
+    else:
+        images = f"with {counted(generate.per_class, 'image')} of every {'finding and of none' if several else 'class'}"
+    return f"Each image was drawn from {start} under a seed of its own in {how}, {images}."

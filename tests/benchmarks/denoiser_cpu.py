@@ -123,7 +123,14 @@ def speeds(config: Config, options: argparse.Namespace, size: Size, record: repo
     shape = (size.batch, 1, config.ingest.size, config.ingest.size)
     networks, kinds = {}, {}
     for one in variants(config, options.peers, options.compile_peers):
-        bare = Bare(one.network, shape, "cpu", compiled=torch.compile if one.compiled else None, bf16=one.bf16, layout=one.layout)
+        bare = Bare(
+            one.network,
+            shape,
+            "cpu",
+            compiled=(lambda function, network: torch.compile(function)) if one.compiled else None,
+            bf16=one.bf16,
+            layout=one.layout,
+        )
         networks[one.name] = one.network
         kinds |= {(one.name, "train"): bare.train, (one.name, "forward"): bare.forward}
     networks[LOOP] = quickstart_network(config)

@@ -36,11 +36,11 @@ from pipeline.diffusion.training import Training
 from pipeline.diffusion.validation import Validation
 from pipeline.evaluate import halves, labelled
 from pipeline.fit_recipe import Course
-from pipeline.generate import asked_for
 from pipeline.images import ImageSet
 from pipeline.ingest.split import tie
 from pipeline.shadow_training import Shadows
 from pipeline.train import describe, mean_and_spread
+from pipeline.wanted import wanted
 from privacy import shadows
 from privacy.copy_report import find_copies
 from tests.benchmarks import curves, quality, report
@@ -63,6 +63,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=None, help="length of each training (default: auto's ceiling)")
     parser.add_argument("--trainings", type=int, default=8, help="trainings to make now")
     parser.add_argument("--first", type=int, default=0, help="number of the first of them")
+    parser.add_argument("--every", type=int, default=1, help="from one number to the next: as many as there are devices at work")
     parser.add_argument("--judged", type=int, default=2, help="trainings whose images are generated and judged: the first ones")
     parser.add_argument("--per-class", type=int, default=300, help="images generated of each class")
     parser.add_argument("--classifier-images", type=int, default=60_000, help="images seen in training each judge, at the most")
@@ -91,7 +92,7 @@ class Frontier:
         self.section, self.first_look = self.config.train, fit_recipe.first_look(settled, config.train.batch)
         model = describe(self.section, self.pool, mean_and_spread(self.pool.images)[1])
         self.shadows = Shadows(self.config, self.pool, model, self.device)
-        self.asked = asked_for(self.config, len(self.pool.classes))
+        self.asked = wanted(self.config, self.shadows.conditions)
         self.everyone = dataclasses.replace(labelled(self.pool), groups=self.units)
         self.condition = Condition.of_classes(self.pool.labels, len(self.pool.classes))
         self.test = labelled(sets["test"])
@@ -116,13 +117,13 @@ class Frontier:
                 seeds = [runtime.derive_seed(self.config.seed, "noise", draw) for draw in range(DRAWS)]
                 given = training.denoiser, self.everyone.unit, self.condition
                 seen = shadows.weights_features(*given, seeds=seeds, device=self.device, batch=self.section.batch)
-                made = self.shadows.release(*self.asked) if judged else None
+                made = self.shadows.release(self.asked) if judged else None
             found = {"parted": facts["parted"]} | (self.judge(made, inside) if made is not None else {})
             yield moment * self.section.batch, found | {"kept": kept}, seen
 
     def judge(self, images: NDArray[np.uint8], inside: NDArray[np.bool_]) -> dict[str, Any]:
         """The panel, train on synthetic, and the copy search, on a training's images."""
-        rng, labels, names = np.random.default_rng(0), self.asked[0], self.pool.classes
+        rng, labels, names = np.random.default_rng(0), self.asked.findings.argmax(axis=1), self.pool.classes
         made = Labelled.of_classes(images, labels, np.arange(len(images)), len(names))
         member, sealed = self.everyone.take(inside), self.everyone.take(~inside)
         told = {"splits": 1 if self.options.tiny else 3, "ceiling": self.options.classifier_images}
@@ -172,7 +173,7 @@ def make(options: argparse.Namespace) -> None:
     record = report.Record(options.out, BENCHMARK, report.facts() | frontier.about | {"tiny": options.tiny})
     half = np.bincount(frontier.pool.labels, minlength=len(frontier.pool.classes)) // 2
     record.add({"real": frontier.worth(frontier.everyone.take(np.arange(len(frontier.pool)) % 2 == 0))})
-    for number in range(options.first, options.first + options.trainings):
+    for number in range(options.first, options.first + options.trainings * options.every, options.every):
         if time.perf_counter() - began > options.seconds:
             print(f"no time for training {number} and those after it: --first {number}", flush=True)
             return
@@ -183,7 +184,8 @@ def make(options: argparse.Namespace) -> None:
             record.add({"training": number, "images": images} | found)
             features.append(seen)
             print(f"{time.perf_counter() - began:7.1f} s  training {number}, {images:>9,} images: {found}", flush=True)
-        np.savez(options.out / f"{BENCHMARK}_{number:03d}.npz", inside=inside, features=np.stack(features))
+        made = {"inside": inside, "features": np.stack(features), "pool": quality.digest(np.asarray(frontier.pool.images))}
+        np.savez(options.out / f"{BENCHMARK}_{number:03d}.npz", **made)
 
 
 def points_of(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -192,6 +194,8 @@ def points_of(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     rows = [row for one in records for row in one["rows"]]
     if not (seen := [np.load(path) for path in sorted(folder.glob(f"{BENCHMARK}_*.npz"))]):
         raise SystemExit(f"no trainings in {folder}")
+    if len({str(one["pool"]) for one in seen}) > 1:
+        raise SystemExit(f"the trainings in {folder} are of different images, or of images in another order: attack them apart")
     inside = np.stack([one["inside"] for one in seen])
     real = [row["real"] for row in rows if "real" in row]
     final: dict[int, int] = {row["training"]: row["kept"] for row in rows if "kept" in row}  # the last row of each counts

@@ -59,17 +59,18 @@ def make(seeds: list[int], options: argparse.Namespace) -> None:
     import pandas as pd
 
     from pipeline import runtime
+    from pipeline.conditions import Conditions
     from pipeline.config import load_config
-    from pipeline.generate import asked_for
     from pipeline.images import FINDING, ImageSet
     from pipeline.phantom.anatomy import CLASSES
     from pipeline.shadow_training import Shadows
     from pipeline.train import describe, mean_and_spread
+    from pipeline.wanted import wanted
 
     settings = [f"train.images={options.images}", f"generate.per_class={options.per_class}", *options.overrides]
     config = load_config(options.config, settings)
     assert config.train is not None
-    labels, image_seeds = asked_for(config, len(CLASSES))
+    asked = wanted(config, Conditions(CLASSES))
     shadows: Shadows | None = None
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         drawn = pool.map(draw, seeds, [options.patients] * len(seeds))
@@ -80,7 +81,7 @@ def make(seeds: list[int], options: argparse.Namespace) -> None:
                 shadows = Shadows(config, cohort, describe(config.train, cohort, mean_and_spread(cohort.images)[1]), runtime.device())
             shadows.pool = cohort
             shadows.train(seed, np.ones(len(cohort), bool))
-            arrays |= {"synthetic": shadows.release(labels, image_seeds), "labels": labels}
+            arrays |= {"synthetic": shadows.release(asked), "labels": asked.findings.argmax(axis=1)}
             np.savez(options.work / f"part{seed}.npz", **arrays)
             (options.work / f"part{seed}.npz").rename(options.work / f"seed{seed}.npz")
             print(f"seed {seed} made", flush=True)

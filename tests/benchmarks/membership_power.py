@@ -30,11 +30,12 @@ from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.schedules import sampling_levels
-from pipeline.generate import asked_for, sampler_of
+from pipeline.generate import sampler_of
 from pipeline.images import ImageSet, from_unit
 from pipeline.ingest.split import tie
 from pipeline.shadow_training import Shadows
 from pipeline.train import describe, mean_and_spread
+from pipeline.wanted import wanted
 from privacy import copy_report, lira, membership, shadows
 from privacy.neighbours import Neighbourhoods
 from tests.benchmarks import quality, report
@@ -99,7 +100,7 @@ class Trainings:
         model = describe(self.config.train, self.pool, mean_and_spread(self.pool.images)[1])
         self.shadows = Shadows(self.config, self.pool, model, self.device)
         self.neighbourhoods = Neighbourhoods(self.pool.images, self.device)
-        self.asked = asked_for(self.config, classes)
+        self.asked = wanted(self.config, self.shadows.conditions)
         self.everyone = Labelled(np.asarray(self.pool.images), self.pool.findings, self.units)
         self.condition = Condition.of_classes(self.pool.labels, classes)
         say(f"{len(self.pool)} images in {self.units.max() + 1} units, {self.sizes.sum()} a training", began)
@@ -119,7 +120,7 @@ class Trainings:
                 rng = np.random.default_rng(number)
                 found = membership.attack(*given, inside, self.units, draws=4, rng=rng, device=self.device)
                 row |= {"cheap_auc": found.auc.value, "cheap_tpr": found.tpr_at_1pct_fpr.value}
-        released = self.shadows.release(*self.asked)
+        released = self.shadows.release(self.asked)
         leaks = [leak(denoiser, self.config, self.everyone, inside, released, one, self.device) for one in LEAKS]
         around = np.stack([self.neighbourhoods.features(images) for images, _ in leaks])
         seen = {view: errors.astype(np.float32) for view, errors in white.items()}

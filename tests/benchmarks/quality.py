@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline import runtime
+from pipeline.conditions import Conditions
 from pipeline.config import Config, GenerateConfig, load_config
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.mixture import Mixture
@@ -83,8 +84,9 @@ def configuration(options: argparse.Namespace, extra: Sequence[str] = ()) -> Con
 
 def load_sets(config: Config) -> dict[str, ImageSet]:
     """The four splits, through the pipeline's own ingest."""
-    # Each seed has splits of its own, and nothing of them stays.
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}/cohorts"):
+    # Each seed has splits of its own, and nothing of them stays; in other processes they are the same, which they are under one key.
+    own = {"SYNTHCOHORT_KEY": "the key of benchmarks, which keep nothing"}
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}/cohorts", **own):
         run_stages(config, Path(folder), Reporter(Path(folder) / "log.jsonl"), until="ingest")
         everyone = ImageSet.load(Path(folder) / "ingest")
         return {name: everyone.split(name) for name in SPLITS}
@@ -259,7 +261,7 @@ def train_ours(config: Config, train: ImageSet, at: Sequence[float], seed: int, 
     snapshots, rate = take_snapshots(advance, training.averaged, at, batch=batch, device=device, plan=plan, warm=warm)
     denoiser.eval().requires_grad_(False)
     facts = {"parameters": sum(p.numel() for p in denoiser.parameters()), "images_per_second": rate}
-    return Ours(denoiser, model, snapshots, facts, device, mixture_of(train, seed))
+    return Ours(denoiser, model, snapshots, facts, device, mixture_of(train, Conditions(train.classes), seed))
 
 
 def even_batch(most: int) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from evaluation.precision import bf16_pays
-from pipeline import runtime
+from pipeline import compilation, runtime
 from pipeline.config import TrainConfig, load_config
 from pipeline.diffusion.conditioning import Condition
 
@@ -150,7 +150,7 @@ class Bare:
     Args:
         network: F(x, c_noise, c).
         shape: of the batch, ``[n, C, H, W]``.
-        compiled: what compiles the network; nothing does where None.
+        compiled: what compiles a function of the network; nothing does where None.
         bf16: whether to run under autocast to bfloat16.
         layout: memory format of the network and of the batch.
     """
@@ -167,7 +167,7 @@ class Bare:
     ) -> None:
         self.network = network.to(device).to(memory_format=layout)
         self.autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=bf16)
-        self.call: Callable[..., Tensor] = compiled(self.network) if compiled else self.network
+        self.call: Callable[..., Tensor] = compiled(self.network, self.network) if compiled else self.network
         self.x = torch.randn(shape, device=device).contiguous(memory_format=layout)
         self.target = torch.randn(shape, device=device)
         self.inputs = torch.randn(shape[0], device=device), Condition.of_classes(torch.randint(CLASSES, shape[:1]), CLASSES, device)
@@ -240,7 +240,8 @@ def prepare(case: Case, device: str) -> Prepared:
     else:
         # Channels-last memory is faster compiled, and slower as it is.
         layout = torch.channels_last if case.compiled else torch.contiguous_format
-        compiled = (runtime.compiled if case.ours else torch.compile) if case.compiled else None  # ours as the pipeline does
+        how = compilation.compiled if case.ours else lambda function, network: torch.compile(function)  # ours as the pipeline does
+        compiled = how if case.compiled else None
         bare = Bare(network, shape, device, compiled=compiled, bf16=bf16, layout=layout)
         made = Prepared(facts, bare.train, bare.forward)
     reason = ""

@@ -269,9 +269,12 @@ def test_synthetic_cases_are_asked_only_where_judges_are_sure_and_are_called_hyp
     from pipeline.models import synthetic
 
     monkeypatch.setattr(synthetic, "CEILING", 640)
-    found = api.stress(model="readers:bright", data="A", synthetic="A", out="with-synthetic").result["synthetic"]
+    [found] = api.stress(model="readers:bright", data="A", synthetic="A", out="with-synthetic").result["synthetic"]["sets"]
     assert (found["images"], found["kept"]) == (CASES, 0)
     assert all("was still learning" in one["unfit"] for one in found["classes"].values())
+    table = pd.read_parquet(place / "with-synthetic" / "synthetic.parquet")
+    assert not table["kept"].any()
+    assert table[["label_fidelity", "distance"]].apply(lambda values: values.between(0, 1)).all(axis=None)
     page = (place / "with-synthetic" / "stress.html").read_text()
     assert "Synthetic cases: hypotheses" in page
     assert "was still learning" in page

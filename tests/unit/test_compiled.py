@@ -1,15 +1,20 @@
-"""What is compiled computes what the same code does uncompiled."""
+"""What is compiled computes what the same code does uncompiled, is compiled once a kind of block, and kept where nobody else writes."""
 
 from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from pipeline.compilation import FOLDER, compiled, keep_compiled
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.unet import UNet
-from pipeline.runtime import autocast, compiled
+from pipeline.runtime import autocast
 
 
 def gradients(loss, denoiser: Denoiser, inputs: tuple[Tensor, ...], device: str) -> list[Tensor]:
@@ -46,7 +51,94 @@ def test_a_compiled_gradient_with_dropout_is_the_uncompiled_one(device, batch, w
     sigma, labels = torch.rand(batch, device=device) + 0.1, Condition.of_classes(torch.randint(2, (batch,)), 2, device)
     inputs = images, noise, sigma, labels, torch.zeros(batch, 7, device=device)
     with config.patch(fallback_random=True):  # the same masks for both
-        plain, fast = (gradients(loss, denoiser, inputs, device) for loss in (denoiser.loss, compiled(denoiser.loss)))
+        plain, fast = (gradients(loss, denoiser, inputs, device) for loss in (denoiser.loss, compiled(denoiser.loss, network)))
     assert len(plain) == len(fast) > 100
     for expected, found in zip(plain, fast):
         assert (found - expected).norm() <= 0.5 * expected.norm() + 1e-4  # bfloat16, rounded at other places
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Traces and runs what is traced as it is, which takes a second where inductor takes a minute."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic=None, options=None: compile_(function, backend="eager", dynamic=dynamic))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield lambda: torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
+
+
+def given(network: UNet) -> tuple[Tensor, Tensor, Condition]:
+    x = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    return x, torch.zeros(2), Condition.of_classes(torch.tensor([0, 1]), 2)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_each_kind_of_block_is_compiled_once_however_many_there_are(traced, checkpointing):
+    settings = {"channels": 1, "classes": 2, "size": 28, "widths": (8, 16, 24, 32), "attention": (4,), "patch": 2, "dropout": 0.0}
+    counts = []
+    for blocks in (2, 4):
+        network = UNet(blocks=blocks, checkpointing=checkpointing, **settings)
+        network.head.weight.data.normal_()
+        plain, called = network.call, compiled(network, network)
+        before = traced()
+        torch.testing.assert_close(called(*given(network)), network(*given(network)))
+        assert network.call is plain
+        called(*given(network))
+        counts.append(traced() - before)
+    if checkpointing:
+        assert counts[0] == 1  # whole, since activations are computed again after the call
+    else:
+        assert 8 < counts[0] == sum(counts) < 19  # the second network's are the first's; and more than torch's own limit
+
+
+def test_a_call_that_fails_leaves_the_network_as_it_was(traced):
+    network = UNet(channels=1, classes=2, size=28, widths=(16,), blocks=1, attention=(), patch=2, dropout=0.0)
+    plain = network.call
+    with pytest.raises(RuntimeError):
+        compiled(network, network)(torch.zeros(2, 3, 28, 28), *given(network)[1:])
+    assert network.call is plain
+
+
+def kept_at(monkeypatch, home: Path) -> Path:
+    monkeypatch.delenv(FOLDER, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    keep_compiled()
+    found = Path(os.environ[FOLDER])
+    assert stat.S_IMODE(found.stat().st_mode) == 0o700
+    monkeypatch.delenv(FOLDER)
+    return found
+
+
+def test_what_is_compiled_is_kept_in_the_users_cache_and_found_again(monkeypatch, tmp_path):
+    first = kept_at(monkeypatch, tmp_path / "new")
+    assert first == tmp_path.resolve() / "new" / "synthcohort" / "compiled"
+    assert kept_at(monkeypatch, tmp_path / "new") == first
+
+
+@pytest.mark.parametrize("trap", ["others write", "others read", "parent", "link", "file", "no home"])
+def test_what_anybody_else_could_have_put_there_is_not_trusted(monkeypatch, tmp_path, trap):
+    home = tmp_path / "cache"
+    folder = home / "synthcohort" / "compiled"
+    folder.parent.mkdir(parents=True)
+    if trap in ("others write", "others read", "parent"):
+        folder.mkdir(mode=0o700)
+        (folder.parent if trap == "parent" else folder).chmod(0o755 if trap == "others read" else 0o777)
+    elif trap == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    elif trap == "file":
+        folder.write_text("")
+    else:
+        home = Path("/proc/none")
+    found = kept_at(monkeypatch, home)
+    assert found.parent != folder.parent
+    assert found != tmp_path / "elsewhere"
+    assert not list(found.iterdir())
+
+
+def test_a_folder_that_the_user_chose_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER, str(tmp_path / "mine"))
+    keep_compiled()
+    assert os.environ[FOLDER] == str(tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()

@@ -11,7 +11,7 @@ ASKED = Condition.of_classes(np.array([0, 2, 1, 2, 0]), 3)
 
 def test_nothing_asked_for_is_the_class_after_the_last():
     assert ASKED.null().classes.tolist() == [3] * 5
-    assert ASKED.only(1).classes.tolist() == [1] * 5
+    assert ASKED.only(0, 1).classes.tolist() == [1] * 5
 
 
 def test_rows_keep_their_order_however_they_are_taken():

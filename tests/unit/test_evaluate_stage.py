@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import training
-from pipeline import evaluate, stress
+from evaluation import plateau, training
+from pipeline import artifacts, evaluate, stress
 from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
+from pipeline.models.own_classifier import declared_by
 from pipeline.progress import Reporter, silent
 from pipeline.release.results import dig, interval, number
 
@@ -47,10 +49,11 @@ def run_folder(folder: Path, signal: float = 1.0, val: int = 60) -> None:
     ImageSet(images, pd.concat([part.rows for part in parts], ignore_index=True)).save(folder / "ingest")
     made = blobs(60, "made", 9, signal)
     ImageSet(made.images, made.rows.drop(columns=["patient", "split", "site"])).save(folder / "generate")
-    (folder / "ingest" / "cohort.json").write_text(json.dumps({"unit": "patient"}))
+    facts = {"unit": "patient", "size": 16, "channels": 1, "dimensions": 2, "modality": "DX"}
+    (folder / "ingest" / "cohort.json").write_text(json.dumps(facts))
 
 
-def context(folder: Path, stage: str, **settings: Any) -> Context:
+def context(folder: Path, stage: str, model: Path | None = None, **settings: Any) -> Context:
     config = Config.model_validate(
         {
             "name": "blobs",
@@ -58,7 +61,7 @@ def context(folder: Path, stage: str, **settings: Any) -> Context:
             "train": {"images": 1},
             "generate": {"per_class": 30},
             "evaluate": {"seeds": 2, "classifier_images": 4096} | settings,
-            "stress": {"images": 40},
+            "stress": {"images": 40} | ({} if model is None else {"model": str(model)}),
         }
     )
     (folder / stage).mkdir(exist_ok=True)
@@ -68,7 +71,7 @@ def context(folder: Path, stage: str, **settings: Any) -> Context:
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
     """Blobs are learned at once: plateaus are looked for within hundreds of images."""
-    with mock.patch.object(training, "CHECK", 256), mock.patch.object(training, "LEAST", 1024):
+    with mock.patch.object(training, "CHECK", 256), mock.patch.object(plateau, "LEAST", 1024):
         yield
 
 
@@ -144,6 +147,32 @@ def test_judges_that_see_nothing_yield_sentences_everywhere(tmp_path: Path) -> N
     assert said in number(dig(found, "label_fidelity.macro.value"))
     assert said in stress.run(context(tmp_path, "stress"))["unfit"]
     assert said in json.loads((tmp_path / "stress" / "stress.json").read_text())["unfit"]
+
+
+def test_a_model_of_the_users_meets_the_same_test_patients_here_the_runs_own_classifiers(
+    finished: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.models import synthetic
+
+    monkeypatch.setattr(synthetic, "CEILING", 2048)
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run, ignore=shutil.ignore_patterns("stress"))
+    artifacts.publish(run / "evaluate", {"stage": "evaluate"})
+    headline = stress.run(context(run, "stress", model=run))
+    assert headline["model"] == "all questions answered yes"
+    found = json.loads((run / "stress" / "model" / "stress.json").read_text())
+    assert (found["n"], found["patients"], found["counts"]) == (80, 40, {"left": 40, "right": 40})
+    assert found["model"]["range"] == [-1, 1]
+    assert found["clean"]["auc"]["value"] == pytest.approx(finished.evaluate["judge"]["auc"]["value"], abs=0.02)
+    assert "quantum_noise" in found["corruptions"], "the cohort's modality chooses the shifts"
+    assert found["synthetic"]["sets"][0]["images"] == 60
+    assert "Stress test of" in (run / "stress" / "model" / "stress.html").read_text()
+    assert {path.name for path in (run / "stress").iterdir()} == {"stress.json", "failures.png", "model"}, "no pictures of patients stay"
+
+
+def test_a_run_without_classifiers_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no classifiers: give the folder of a run whose evaluate stage is finished"):
+        declared_by(tmp_path)
 
 
 def test_judges_that_were_still_learning_yield_sentences_everywhere(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from trainings import SMALL, cohort, context, renamed, stopped_in_the_middle
 from evaluation.data import Labelled
 from pipeline import artifacts, fit_recipe, train
 from pipeline.api.runs import recipe_lines
+from pipeline.conditions import Conditions
 from pipeline.config import TrainConfig
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import Training
@@ -374,10 +375,10 @@ def test_a_length_is_not_chosen_on_fewer_than_two_patients(tmp_path, count):
 def test_what_is_looked_at_has_two_patients_on_both_sides():
     images = cohort()
     few, enough = with_patients_in_val(3), with_patients_in_val(4)
-    assert train._validation(few, few.split("train"), 0) is None
-    assert train._validation(enough, enough.split("train"), 0).patients == 2
+    assert train._validation(few, few.split("train"), Conditions(few.classes), 0) is None
+    assert train._validation(enough, enough.split("train"), Conditions(enough.classes), 0).patients == 2
     one = renamed(images.split("train"), patient="p")
-    assert train._validation(images, one, 0) is None
+    assert train._validation(images, one, Conditions(images.classes), 0) is None
 
 
 def test_a_fixed_length_needs_nobody_in_val(tmp_path):

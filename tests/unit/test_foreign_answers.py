@@ -7,7 +7,7 @@ import pytest
 
 from evaluation import rules as accept
 from evaluation.data import Labelled
-from evaluation.foreign import ABSTAINED, Answers, compared, fit, gaps, judged, labels_only
+from evaluation.foreign import ABSTAINED, Answers, compared, fit, gaps, judged, labels_only, marker
 from evaluation.intervals import to_json
 from evaluation.metrics import Floats, macro_auc
 from evaluation.shifts import fitting
@@ -125,6 +125,53 @@ def test_a_gaps_interval_is_that_of_two_independent_shares() -> None:
     shares = [(p.argmax(axis=1) == 1)[(labels == 1) & (sex == one)] for one in ("F", "M")]
     error = np.sqrt(sum(one.mean() * (1 - one.mean()) / len(one) for one in shares))
     assert (row["gap"].by.high - row["gap"].by.low) / 2 == pytest.approx(1.96 * error, rel=0.03)
+
+
+def moved(p: Floats, to: int, by: float, noise: float, seed: int) -> Floats:
+    """The probabilities with so much of the others' given to a class, image by image with some spread."""
+    share = np.clip(by + noise * np.random.default_rng(seed).standard_normal((len(p), 1)), -1, 1)
+    return np.where(share > 0, p + share * (np.eye(3)[to] - p), p + share * (p - 1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("letter", "patch", "stands"),
+    [
+        (0.30, 0.00, True),
+        (0.30, 0.28, True),
+        (0.30, 0.40, False),  # any bright thing does it
+        (0.03, 0.00, False),  # less than matters
+        (0.00, 0.00, False),
+    ],
+)
+def test_a_letter_is_read_where_it_moves_more_than_matters_and_than_the_same_light_without_its_shape(
+    letter: float, patch: float, stands: bool, cases: Labelled
+) -> None:
+    p = scores(cases.labels, np.random.default_rng(1), 2)
+    shifted = {("marker", 3): moved(p, 1, letter, 0.02, 2), ("patch", 3): moved(p, 1, patch, 0.02, 3)}
+    rows = {row["class"]: row for row in marker(Answers(p, shifted), cases, NAMES)}
+    assert rows["effusion"]["change"].stands is stands
+    assert not rows["normal"]["change"].stands, "what loses is not called read"
+    assert rows["effusion"]["change"].by.value == pytest.approx((shifted["marker", 3] - p)[:, 1].mean())
+    assert rows["effusion"]["patch"].value == pytest.approx((shifted["patch", 3] - p)[:, 1].mean())
+
+
+def test_models_that_a_letter_moves_by_what_is_allowed_are_rarely_said_to_read_it(cases: Labelled) -> None:
+    """At the very edge of what is allowed, on all five sizes: at most 5 % of models, with room for 40 draws."""
+    rng, found = np.random.default_rng(4), 0
+
+    def of(effusion: np.ndarray) -> Floats:
+        return np.stack([(1 - effusion) / 2, effusion, (1 - effusion) / 2], axis=1)
+
+    before = rng.uniform(0.35, 0.5, len(cases))
+    for _ in range(40):
+        shifted = {("marker", size): of(before + rng.normal(0.05, 0.08, len(cases))) for size in range(1, 6)}
+        shifted |= {("patch", size): of(before) for size in range(1, 6)}
+        found += any(row["change"].stands for row in marker(Answers(of(before), shifted), cases, NAMES))
+    assert found <= 5
+
+
+def test_without_markers_nothing_is_said_of_them(answers: Answers, cases: Labelled) -> None:
+    assert marker(answers, cases, NAMES) == []
 
 
 def test_two_models_are_paired_on_the_same_cases(answers: Answers, cases: Labelled) -> None:

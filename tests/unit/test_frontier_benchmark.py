@@ -1,5 +1,6 @@
 """The frontier benchmark, through at tiny size, and where it says that `auto` stops."""
 
+import numpy as np
 import pytest
 from trainings import cohort
 
@@ -17,8 +18,8 @@ def test_it_trains_on_halves_in_place_attacks_each_with_the_others_and_draws(tmp
     )
     monkeypatch.setattr(frontier.fit_recipe, "FEWEST", 4)
     out = ["--out", str(tmp_path)]
-    frontier.main([*WORDS, *out, "--trainings", "2", "--judged", "1"])
-    frontier.main([*WORDS, *out, "--first", "2", "--trainings", "2", "--judged", "1"])
+    for first in ("0", "1"):  # as two devices share them
+        frontier.main([*WORDS, *out, "--first", first, "--every", "2", "--trainings", "2", "--judged", "1"])
     rows = [row for one in report.load(tmp_path, frontier.BENCHMARK) for row in one["rows"] if "training" in row]
     lengths = sorted({row["images"] for row in rows})
     assert lengths[-1] == 320
@@ -33,3 +34,7 @@ def test_it_trains_on_halves_in_place_attacks_each_with_the_others_and_draws(tmp
     assert facts["trainings"] == 4
     assert all(0 <= point["membership"] <= 1 for point in points)
     assert (tmp_path / "frontier_cohort.png").stat().st_size > 10_000
+    one = dict(np.load(tmp_path / "frontier_003.npz"))
+    np.savez(tmp_path / "frontier_003.npz", **one | {"pool": "another"})
+    with pytest.raises(SystemExit, match="of different images"):
+        frontier.points_of(tmp_path)

@@ -18,9 +18,11 @@ from PIL import Image
 from release_run import audit, measure
 from stage_stubs import stubbed  # noqa: F401 (a fixture)
 
-from pipeline import api, artifacts, generate
+from pipeline import api, artifacts
+from pipeline.conditions import Conditions
 from pipeline.errors import InputError
 from pipeline.release import contents
+from pipeline.wanted import wanted
 from privacy import gate
 
 CLASSES = ("healthy", "ill")
@@ -125,8 +127,8 @@ def test_an_image_follows_from_seed_class_and_number(run: Path, tmp_path: Path, 
     seeds = [pd.read_csv(folder / "rows.csv")["seed"].tolist() for folder in (few, many, other)]
     assert seeds[0] == seeds[1][3:5]
     assert not set(seeds[0]) & set(seeds[2])
-    _, own = generate.asked_for(trainings.context(tmp_path / "x", stage="generate").config, 2)
-    assert not set(own) & set(seeds[1])
+    own = wanted(trainings.context(tmp_path / "x", stage="generate").config, Conditions(("healthy", "ill")))
+    assert not set(own.seeds) & set(seeds[1])
 
 
 def test_the_runs_own_sampling_is_used(run: Path, tmp_path: Path) -> None:

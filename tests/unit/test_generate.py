@@ -92,6 +92,28 @@ def test_the_shipped_configurations_sample_as_the_formulas(config, float32):
     assert np.abs(made.astype(int) - from_unit(images.numpy())).max() == 0
 
 
+def test_a_last_smaller_batch_is_filled_up_to_what_is_captured(monkeypatch, float32):
+    section = GenerateConfig(per_class=1, steps=4, batch=8)
+    sampling, captured = Sampling(DENOISER, MODEL, section, "cpu"), []
+
+    def capture(condition, seeds):
+        captured.append(len(seeds))
+        return sampling._sample
+
+    monkeypatch.setattr(sampling, "_captured", capture)
+    sampling.compiled = True
+    in_parts = [sampling(of(LABELS[rows]), SEEDS[rows]) for rows in (slice(0, 8), slice(8, 11), slice(11, 12))]
+    assert captured == [8]
+    assert np.abs(np.concatenate(in_parts).astype(int) - made()).max() <= 1
+
+
+@pytest.mark.parametrize(("count", "expected"), [(None, True), (100, False), (10**7, True)])
+def test_sampling_is_compiled_on_a_gpu_alone_and_for_many_images(count, expected):
+    for device in ("cuda", "cpu"):
+        sampling = Sampling(DENOISER, MODEL, GenerateConfig(per_class=1, steps=4, compile=True), device, count=count)
+        assert sampling.compiled == (expected and device == "cuda")
+
+
 def test_a_start_on_the_mixture_leads_to_images_of_its_own_at_any_number_of_steps(float32):
     """The network's answers are random here, but smooth: what differs is where the path is entered, and how finely it is followed."""
     finely = made(levels=(0.004, 20.0), steps=40)

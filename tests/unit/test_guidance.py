@@ -42,7 +42,7 @@ def test_without_guidance_the_null_branch_is_not_computed():
 
 def test_a_negative_class_takes_the_place_of_the_null_class():
     denoiser = Recorder()
-    made = guided(denoiser, ASKED, scale=2.0, negative=2)(X, 1.0)
+    made = guided(denoiser, ASKED, scale=2.0, negative=ASKED.only(0, 2))(X, 1.0)
     assert made[:, 0, 0, 0].tolist() == [2 + 2 * (1 - 2), 2]
     assert denoiser.calls == [4]
 
@@ -55,8 +55,8 @@ def test_autoguidance_leads_away_from_the_guide_under_the_same_condition():
 
 
 def test_a_negative_class_and_a_guide_exclude_each_other():
-    with pytest.raises(ValueError, match="not from both"):
-        guided(Recorder(), ASKED, scale=2.0, negative=1, guide=Recorder())
+    with pytest.raises(ValueError, match="not both"):
+        guided(Recorder(), ASKED, scale=2.0, negative=ASKED.null(), guide=Recorder())
 
 
 def test_on_gaussians_guidance_moves_and_sharpens_the_score_as_its_formula_says():
@@ -70,3 +70,30 @@ def test_on_gaussians_guidance_moves_and_sharpens_the_score_as_its_formula_says(
     x = torch.linspace(-2, 2, 50, dtype=torch.float64)[:, None]
     denoise = guided(denoiser, Condition.of_classes(torch.zeros(50), 1), scale=2.5)
     torch.testing.assert_close(denoise(x, 0.7), beyond.denoise(x, 0.7))
+
+
+def test_conditions_alone_add_their_own_weight_and_all_branches_go_in_one_batch():
+    denoiser = Recorder()
+    denoise = guided(denoiser, ASKED, scale=2.0, alone=[(3.0, ASKED.only(0, 4)), (-0.5, ASKED.only(0, 0))], interval=(0.5, 2.0))
+    expected = [5 + 2 * (c - 5) + 3 * (4 - 5) - 0.5 * (0 - 5) for c in (1, 2)]
+    assert denoise(X, 1.0)[:, 0, 0, 0].tolist() == expected
+    assert denoise(X, 3.0)[:, 0, 0, 0].tolist() == [1, 2]
+    assert denoiser.calls == [8, 2]
+
+
+def test_independent_conditions_compose_to_their_conjunction():
+    """p(x | a, b) is proportional to p(x | a) p(x | b) / p(x) where a and b are independent given x: of Gaussians it is known."""
+    prior, one, two = (Mixture((1.0,), ((mean,),), (rms,)) for mean, rms in ((0.0, 0.4), (0.1, 0.2), (0.3, 0.25)))
+    precision = 1 / 0.2**2 + 1 / 0.25**2 - 1 / 0.4**2
+    both = Mixture((1.0,), (((0.1 / 0.2**2 + 0.3 / 0.25**2) / precision,),), (precision**-0.5,))
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor, c: Condition) -> torch.Tensor:
+        level = float(sigma[0])
+        answers = torch.stack([m.denoise(x, level) for m in (one, two, prior)])
+        return answers[c.classes, torch.arange(len(x))]
+
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    asked = Condition.of_classes(torch.zeros(40), 2)
+    denoise = guided(denoiser, asked, scale=1.0, alone=[(1.0, asked.only(0, 1))])
+    # Noise couples the two, so that it holds in the limit of little of it.
+    torch.testing.assert_close(denoise(x, 1e-3), both.denoise(x, 1e-3), atol=1e-9, rtol=0)

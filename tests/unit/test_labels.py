@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels
+from pipeline.ingest.labels import Entry, FieldLabels, FolderLabels, Labels
 from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined
 
@@ -81,9 +81,32 @@ def test_several_findings_have_a_column_each(tmp_path: Path) -> None:
     path.write_text("file,normal,effusion\na,no,1\n")
     with pytest.raises(InputError, match="write 1, 0, or -1"):
         Labels.load(path, ("normal", "effusion"), several=True)
-    path.write_text("file,label\na,normal\n")
+    path.write_text("file,normal\na,1\n")
     with pytest.raises(InputError, match="a column for each class"):
         Labels.load(path, ("normal", "effusion"), several=True)
+
+
+def test_several_findings_in_one_column_are_parted_by_bars(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,label\na,Nodule|effusion\nb,No Finding\nc,nodule\nd,\n")
+    table = Labels.load(path, ("effusion", "nodule"), several=True)
+    assert [table.find(name, Header()) for name in "abc"] == [(1, 1), (0, 0), (0, 1)]
+    assert isinstance(table.find("d", Header()), Quarantined)
+    path.write_text("file,label\na,Nodule|Jane Roe\n")
+    with pytest.raises(InputError, match=r"1 label\(s\) of the column 'label' hold what is no class, on line\(s\) 2") as caught:
+        Labels.load(path, ("effusion", "nodule"), several=True)
+    assert "Roe" not in str(caught.value)
+
+
+def test_rows_that_differ_on_an_attribute_say_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,label,severity,side\na,x,0.5,left\na,x,,right\nb,x,1,\nb,x,2,left\n")
+    table = Labels.load(path, ("x",), attributes={"severity": "number", "side": ("left", "right")})
+    found = [table.entry(name, Header()) for name in "ab"]
+    assert [entry.asked for entry in found if isinstance(entry, Entry)] == [
+        {"severity": 0.5, "side": ""},
+        {"severity": None, "side": "left"},
+    ]
 
 
 def test_paths_out_of_the_folder_are_named(tmp_path: Path) -> None:

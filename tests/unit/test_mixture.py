@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline.diffusion.mixture import COMPONENTS, EACH, PARTS, VALUES, Mixture, few, fit
+from pipeline.diffusion.mixture import COMPONENTS, EACH, FEWEST, PARTS, VALUES, Mixture, few, fit
 from pipeline.diffusion.noise import StepNoise
 from pipeline.diffusion.samplers import dpmpp_2m
 from pipeline.diffusion.schedules import sampling_levels
@@ -40,9 +40,9 @@ def test_noisy_points_have_the_covariance_of_their_class_and_of_the_noise():
     mixture = fit(images, labels, 2, seed=0)
     flat = images.reshape(350, -1).astype(np.float64)
     within = flat - np.stack([flat[labels == c].mean(axis=0) for c in range(2)])[labels]
-    shared = within.T @ within / 349
+    shared = within.T @ within / 348  # two means were fitted
     own = within[labels == 0]
-    expected = (own.T @ own + (SIZE - 1) * shared) / (len(own) + SIZE - 1)
+    expected = (own.T @ own + (SIZE - 1) * shared) / (len(own) - 1 + SIZE - 1)
     assert np.trace(expected) > 1.3 * np.trace(shared)
     for sigma in (0.0, 0.5, 8.0):
         np.testing.assert_allclose(covariance(mixture, sigma), expected + sigma**2 * np.eye(SIZE), atol=1e-3 * np.trace(expected))
@@ -65,7 +65,29 @@ def test_a_class_without_an_image_has_the_mean_of_all():
     flat = (images.reshape(50, -1) - mixture.means[labels * 2].flatten(1).numpy()).astype(np.float64)
     label = torch.ones(SIZE, dtype=torch.int64)
     matrix = (mixture.noisy(torch.eye(SIZE).reshape(SIZE, *SHAPE), label, 0.0) - mixture.means[label]).flatten(1).double().numpy()
-    np.testing.assert_allclose(matrix.T @ matrix, flat.T @ flat / 49, atol=1e-3 * np.trace(flat.T @ flat / 49))
+    np.testing.assert_allclose(matrix.T @ matrix, flat.T @ flat / 48, atol=1e-3 * np.trace(flat.T @ flat / 48))
+
+
+def test_a_mean_is_made_of_twenty_images_at_the_least_and_otherwise_of_all_that_there_are():
+    images, labels = drawn(200)
+    labels[:5], labels[5] = 2, 3
+    mixture = fit(images, labels, 4, seed=0)
+    for c, count in ((2, 5), (3, 1)):
+        own = count / FEWEST
+        expected = own * images[labels == c].mean(axis=0) + (1 - own) * images.mean(axis=0)
+        np.testing.assert_allclose(mixture.means[c].numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(mixture.means[0].numpy(), images[labels == 0].mean(axis=0), atol=1e-4)
+
+
+def test_variances_are_unbiased_over_many_small_sets_whose_second_class_lacks_images():
+    """Sets of 30 and 10 images of two classes of one distribution, of unit variance."""
+    labels, found = np.repeat([0, 1], [30, 10]), []
+    for seed in range(200):
+        images = np.random.default_rng(seed).normal(size=(40, *SHAPE)).astype(np.float32)
+        found.append(np.trace(covariance(fit(images, labels, 2, seed=0), 0.0)) / SIZE)
+    error = np.std(found, ddof=1) / math.sqrt(len(found))
+    assert abs(np.mean(found) - 1) < 3 * error
+    assert 3 * error < 1 / 60  # what a division by n loses is one in 30
 
 
 def test_a_sampler_that_starts_there_ends_where_one_from_far_above_does():
@@ -109,7 +131,7 @@ def test_a_class_is_parted_where_its_images_are_and_no_part_is_made_of_a_few():
     sizes = np.diff([0, *(600 * mixture.bounds[0, : len(mixture.means) - 1].double().numpy()).round(), 600])
     assert 2 <= len(mixture.means) <= min(PARTS, 600 // EACH)
     assert sizes.sum() == 600
-    assert sizes.min() >= EACH // 5
+    assert sizes.min() >= FEWEST
     means = mixture.means.flatten(1).mean(dim=1).numpy()
     assert means.max() < 50  # the five are no part of their own
     apart = np.minimum(np.abs(means), np.abs(means - 10))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.phantom.anatomy import CLASSES, PREVALENCE, SITES, Detector, Patient, Visit, draw_patients
+from pipeline.phantom.anatomy import CLASSES, FINDINGS, PREVALENCE, SITES, Detector, Patient, Visit, draw_patients
 from pipeline.phantom.detector import SOFT, expose
 from pipeline.phantom.image import NODULE, attenuation_map, heart_chord, nodule_centre, phantom_arrays, render
 
@@ -23,7 +23,7 @@ def visits_with(patients: list[Patient], finding: str, count: int) -> list[tuple
 
 def healthy(visit: Visit, patient: Patient) -> Visit:
     """The same exposure of the same person without the finding."""
-    return dataclasses.replace(visit, finding="normal", side="", severity=0.0, size_mm=0.0, heart_ratio=patient.anatomy.heart_ratio)
+    return dataclasses.replace(visit, sizes_mm={}, side="", severity=0.0, heart_ratio=patient.anatomy.heart_ratio)
 
 
 def added_by_finding(patient: Patient, number: int, size: int = 160) -> NDArray[np.float32]:
@@ -136,7 +136,7 @@ def test_a_worse_finding_covers_more(patients: list[Patient]) -> None:
         for severity, size_mm in ((0.1, 25.0), (0.9, 50.0)) if finding == "pneumothorax" else ((0.1, 58.0), (0.9, 126.0)):
             area = 0.0
             for patient, number in visits_with(patients, finding, 8):
-                visit = dataclasses.replace(patient.visits[number], severity=severity, size_mm=size_mm)
+                visit = dataclasses.replace(patient.visits[number], severity=severity, sizes_mm={finding: size_mm})
                 worse = dataclasses.replace(patient, visits=(visit,))
                 area += float((np.abs(added_by_finding(worse, 0)) > 0.2).mean())
             covered.append(area)
@@ -192,3 +192,21 @@ def test_bad_arguments_are_refused(patients: list[Patient]) -> None:
         render(patients[0], 0, 4)
     with pytest.raises(IndexError):
         render(patients[0], 9, 32)
+
+
+def test_several_findings_come_together_and_each_is_in_the_report_and_the_pixels() -> None:
+    patients = draw_patients(1200, 7, several=True)
+    assert draw_patients(5, 7, several=True) == patients[:5]
+    there = np.array([[name in visit.sizes_mm for name in FINDINGS] for patient in patients for visit in patient.visits])
+    error = 4 * np.sqrt(0.25 / len(there))
+    assert np.abs(there.mean(axis=0) - [0.30, 0.15 + 0.30 * 0.30, 0.14, 0.08]).max() < error
+    assert there[there[:, 0], 1].mean() - there[~there[:, 0], 1].mean() > 0.2
+    assert (there.sum(axis=1) > 1).mean() > 0.15
+    for patient in patients[:300]:
+        for number, visit in enumerate(patient.visits):
+            assert all(name in visit.report.lower() for name in visit.sizes_mm)
+            assert ("Clear lungs" in visit.report) == (not visit.sizes_mm)
+            if {"effusion", "nodule"} <= visit.sizes_mm.keys():
+                alone = dataclasses.replace(visit, sizes_mm={"nodule": visit.sizes_mm["nodule"]})
+                with_both, with_one = (attenuation_map(patient, one, 64) for one in (visit, alone))
+                assert (with_both - with_one).max() > 0.3, number

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline import artifacts, generate, shadows, train
 from pipeline.api.runs import shadow_cost
+from pipeline.conditions import Conditions
 from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.diffusion.conditioning import Condition
@@ -21,6 +22,7 @@ from pipeline.progress import Console, Reporter
 from pipeline.shadow_training import Shadows
 from pipeline.show import show
 from pipeline.stages import flow
+from pipeline.wanted import wanted
 from privacy.shadows import LEVELS
 
 SMALL = {"images": 160, "batch": 16, "widths": [16, 32], "blocks": 1, "attention": [], "augment": 0.2, "dropout": 0.1}
@@ -172,8 +174,9 @@ def test_a_shadow_is_the_training_that_a_run_on_its_images_would_be(run, tmp_pat
     denoiser.load_state_dict(fresh.averaged())
     trainings = Shadows(config, pool, model, "cpu")
     trainings.train(0, inside[0])
-    labels, seeds = generate.asked_for(config, 2)
-    trainings.release(labels, seeds)
+    conditions = Conditions.of_model(model)
+    asked = wanted(config, conditions)
+    trainings.release(asked)
     again = trainings.train(1, inside[1])
     for name, value in denoiser.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
@@ -182,10 +185,12 @@ def test_a_shadow_is_the_training_that_a_run_on_its_images_would_be(run, tmp_pat
         generate.use_average(denoiser, model, config.generate.ema, snapshots)
     mixture = None
     if generate.starts_on_mixture(config.generate):
-        mixture = train.mixture_of(alone, train.runtime.derive_seed(train.runtime.derive_seed(seed, "training"), "mixture") % 2**32)
+        mixture = train.mixture_of(
+            alone, conditions, train.runtime.derive_seed(train.runtime.derive_seed(seed, "training"), "mixture") % 2**32
+        )
     sampling = generate.Sampling(denoiser.eval(), model, config.generate, "cpu", None, mixture)
-    expected = [sampling(Condition.of_classes(labels[rows], 2), seeds[rows]) for rows in (slice(8), slice(8, 16))]
-    assert np.array_equal(trainings.release(labels, seeds), np.concatenate(expected))
+    expected = [sampling(conditions.of(asked.take(rows)), asked.seeds[rows]) for rows in (slice(8), slice(8, 16))]
+    assert np.array_equal(trainings.release(asked), np.concatenate(expected))
 
 
 def test_draws_keep_twins_together_and_do_not_know_the_split(run):

@@ -109,6 +109,15 @@ def test_a_marker_is_a_letter_in_an_upper_corner() -> None:
     assert set((lit[:, :, :70].flatten(1).any(dim=1)).tolist()) == {True, False}, "and two sides"
 
 
+def test_a_patch_stands_where_the_marker_does_with_about_as_much_light() -> None:
+    x = torch.zeros((40, 1, 140, 140))
+    letter, patch = (shift(x, name, 5, draw_for(name, x))[:, 0] for name in ("marker", "patch"))
+    light = patch.sum(dim=(1, 2)) / letter.sum(dim=(1, 2))
+    assert 0.4 < float(light.min()) <= float(light.max()) < 2
+    sides = [image[:, :, :70].flatten(1).sum(dim=1) > image[:, :, 70:].flatten(1).sum(dim=1) for image in (letter, patch)]
+    assert torch.equal(*sides)
+
+
 def test_motion_ghosts_repeat_the_image_at_their_distance() -> None:
     x = torch.zeros((1, 1, 100, 100))
     x[0, 0, 50, 50] = 1

@@ -181,3 +181,39 @@ def test_patients_with_images_of_both_classes_count_for_both() -> None:
     for label in (0, 1):
         assert all((splits[labels == label] == name).sum() >= MIN_PATIENTS for name in shares)
     assert (splits[::2] == splits[1::2]).all()
+
+
+def test_several_findings_are_spread_as_iterative_stratification_spreads_them() -> None:
+    """Every finding, to a unit or two of its share, where drawing by the rarest one alone leaves the common ones to chance."""
+    rng = np.random.default_rng(3)
+    findings = rng.random((1200, 6)) < [0.4, 0.3, 0.2, 0.1, 0.05, 0.02]
+    findings[:, 1] |= findings[:, 0] & (rng.random(1200) < 0.5)
+    shares = {"train": 0.4, "audit": 0.3, "val": 0.15, "test": 0.15}
+    splits = assign(np.arange(1200), findings, shares, tuple("abcdef"), np.random.default_rng(0))
+    for name, share in shares.items():
+        assert abs((splits == name).sum() - share * 1200) <= 3
+        off = findings[splits == name].sum(axis=0) - share * findings.sum(axis=0)
+        assert np.abs(off).max() <= 2, (name, off)
+    again = assign(np.arange(1200), findings, shares, tuple("abcdef"), np.random.default_rng(0))
+    other = assign(np.arange(1200), findings, shares, tuple("abcdef"), np.random.default_rng(1))
+    assert (again == splits).all()
+    assert (other != splits).mean() > 0.3
+
+
+def test_several_findings_go_by_patient_and_earlier_ones_stay() -> None:
+    rng = np.random.default_rng(4)
+    units = np.repeat(np.arange(150), rng.integers(1, 4, 150))
+    findings = rng.random((len(units), 3)) < [0.4, 0.2, 0.1]
+    shares = {"train": 0.4, "audit": 0.3, "val": 0.15, "test": 0.15}
+    fixed = np.where(units < 30, "train", "")
+    splits = assign(units, findings, shares, ("a", "b", "c"), rng, fixed=fixed)
+    assert (splits[units < 30] == "train").all()
+    for unit in range(150):
+        assert len(set(splits[units == unit])) == 1
+    for place, name in enumerate("abc"):
+        assert all(len(set(units[(splits == split) & findings[:, place]])) >= MIN_PATIENTS for split in shares), name
+    people = {name: len(set(units[splits == name])) for name in shares}
+    assert abs(people["train"] - 60) <= 3
+    findings[np.isin(units, np.flatnonzero(np.bincount(units, findings[:, 2]) > 0)[5:]), 2] = False
+    with pytest.raises(InputError, match="class c has 5"):
+        assign(units, findings, shares, ("a", "b", "c"), rng)

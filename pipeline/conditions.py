@@ -1,0 +1,181 @@
+"""What a model can be asked for, by name: a class or several findings, and attributes; from there to the codes of a `Condition`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.diffusion.conditioning import Condition
+from pipeline.errors import InputError
+
+KNOTS = 9
+"""Places between which a continuous attribute is taken as linear, at most: the octiles of the training images."""
+LEAST_PATIENTS = 11
+"""Patients of the training set who have a value, at the least, for a model to know of it; of fewer, it would tell who they are."""
+
+
+class Described(Protocol):
+    """Images with what a model can be asked for to make such ones."""
+
+    @property
+    def findings(self) -> NDArray[np.int8]:
+        """``int8 [n, K]``: 1 present, 0 absent, -1 unknown."""
+
+    @property
+    def asked(self) -> Mapping[str, NDArray[Any]]:
+        """Attributes by name: numbers ``[n]``, NaN for unknown, or texts, an empty one for unknown."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Something that is asked for beside findings: one of some ``values``, or a number, linear between ``knots`` in rising order."""
+
+    name: str
+    values: tuple[str, ...] = ()
+    knots: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of values or knots; as a code, it asks for nothing."""
+        return len(self.values) or len(self.knots)
+
+    @classmethod
+    def learned(cls, name: str, column: NDArray[Any], patients: NDArray[Any]) -> Attribute:
+        """What training images ``[n]`` have of it. Raises InputError where it has no value in enough patients."""
+        if column.dtype.kind == "f":
+            known = np.asarray(column[~np.isnan(column)], np.float64)
+            knots = np.unique(np.quantile(known, np.linspace(0, 1, KNOTS))) if len(known) else known
+            found = cls(name, knots=tuple(float(f"{knot:.6g}") for knot in knots))
+        else:
+            counts = {value: len(np.unique(patients[column == value])) for value in np.unique(column) if value}
+            found = cls(name, tuple(str(value) for value, count in counts.items() if count >= LEAST_PATIENTS))
+        if found.size < 2:
+            raise InputError(f"train.attributes: {name} has no two values that {LEAST_PATIENTS} training patients have: leave it out")
+        return found
+
+    def codes(self, column: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Code of each value, and how far it lies on the way to the next, both ``[n]``; a number beyond the knots is taken as the last."""
+        if self.values:
+            places = {value: code for code, value in enumerate(self.values)}
+            return np.array([places.get(str(value), self.size) for value in column], np.int64), np.zeros(len(column), np.float32)
+        knots, value = np.array(self.knots), np.asarray(column, np.float64)
+        known = ~np.isnan(value)
+        place = np.interp(np.where(known, value, knots[0]), knots, np.arange(self.size))
+        code = np.where(known, np.floor(place), self.size)
+        return code.astype(np.int64), np.where(known, place - np.floor(place), 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Findings that training images had together, 1 or 0 for each, and the share of the images that had them."""
+
+    findings: tuple[int, ...]
+    share: float
+
+    @classmethod
+    def learned(cls, findings: NDArray[np.int8], patients: NDArray[Any]) -> tuple[Combination, ...]:
+        """Those of enough patients, the commonest first; images with an unknown finding tell of none."""
+        known = findings[(findings >= 0).all(axis=1)]
+        rows, member, count = np.unique(known, axis=0, return_inverse=True, return_counts=True)
+        whose = patients[(findings >= 0).all(axis=1)]
+        enough = [len(np.unique(whose[member.ravel() == place])) >= LEAST_PATIENTS for place in range(len(rows))]
+        found = [cls(tuple(row), round(number / len(known), 6)) for row, number, many in zip(rows.tolist(), count.tolist(), enough) if many]
+        return tuple(sorted(found, key=lambda one: -one.share))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a model can be asked for.
+
+    Attributes:
+        classes: names of the findings, in the order of their columns.
+        several: whether an image can have several of them, or none; otherwise each has the one that is its class.
+        attributes: in the order of their fields.
+        combinations: of several findings, those that training images showed.
+    """
+
+    classes: tuple[str, ...]
+    several: bool = False
+    attributes: tuple[Attribute, ...] = ()
+    combinations: tuple[Combination, ...] = ()
+
+    @classmethod
+    def learned(
+        cls, images: Described, classes: Sequence[str], patients: NDArray[Any], *, several: bool, names: Sequence[str]
+    ) -> Conditions:
+        """What training images show, ``names`` being the attributes that the model is told of.
+
+        Raises:
+            InputError: the images have no such attribute, or too little of it.
+        """
+        known = images.asked
+        if strange := [name for name in names if name not in known]:
+            raise InputError(f"train.attributes: the images have no {strange[0]}, but {', '.join(known) or 'none'}: see ingest.attributes")
+        attributes = tuple(Attribute.learned(name, known[name], patients) for name in names)
+        return cls(tuple(classes), several, attributes, Combination.learned(images.findings, patients) if several else ())
+
+    @classmethod
+    def of_model(cls, model: Mapping[str, Any]) -> Conditions:
+        """Those of a ``model.json``."""
+        told = model.get("conditions", {})
+        attributes = tuple(
+            Attribute(str(one["name"]), tuple(map(str, one["values"])), tuple(map(float, one["knots"])))
+            for one in told.get("attributes", ())
+        )
+        combinations = tuple(Combination(tuple(map(int, one["findings"])), float(one["share"])) for one in told.get("combinations", ()))
+        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations)
+
+    def to_model(self) -> dict[str, Any]:
+        """For ``model.json``, beside ``classes``."""
+        told = {"attributes": [asdict(one) for one in self.attributes], "combinations": [asdict(one) for one in self.combinations]}
+        return {"several": self.several, **told}
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many values each field has."""
+        first = (2,) * len(self.classes) if self.several else (len(self.classes),)
+        return (*first, *(one.size for one in self.attributes))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all fields; the class, where an image has one, goes without."""
+        return (*(self.classes if self.several else ()), *(one.name for one in self.attributes))
+
+    def field(self, name: str) -> int:
+        """Place of a finding's or an attribute's field; of a class's, where each image has one, that of all."""
+        if name in self.classes:
+            return self.classes.index(name) if self.several else 0
+        return len(self.sizes) - len(self.attributes) + [one.name for one in self.attributes].index(name)
+
+    def of(self, images: Described) -> Condition:
+        """The condition of images. Raises InputError where one has several findings, or none, and the model knows one class an image."""
+        return self.condition(images.findings, images.asked)
+
+    def condition(self, findings: NDArray[np.int8], asked: Mapping[str, NDArray[Any]]) -> Condition:
+        """As :meth:`of`, from the findings ``[n, K]`` and attributes by name; what is not there is unknown."""
+        columns = list(np.where(findings < 0, 2, findings).astype(np.int64).T) if self.several else [self._class(findings)]
+        between = [np.zeros(len(findings), np.float32) for _ in columns]
+        for one in self.attributes:
+            code, share = one.codes(asked[one.name]) if one.name in asked else (np.full(len(findings), one.size), between[0])
+            columns.append(code)
+            between.append(share)
+        continuous = any(one.knots for one in self.attributes)
+        return Condition(
+            torch.from_numpy(np.stack(columns, axis=1).astype(np.int64)),
+            self.sizes,
+            len(self.classes) if self.several else 0,
+            torch.from_numpy(np.stack(between, axis=1).astype(np.float32)) if continuous else None,
+        )
+
+    def _class(self, findings: NDArray[np.int8]) -> NDArray[np.int64]:
+        present = findings == 1
+        if (findings == -1).all(axis=1).any():  # nothing asked for
+            return np.where(present.any(axis=1), present.argmax(axis=1), len(self.classes)).astype(np.int64)
+        if not (present.sum(axis=1) == 1).all():
+            raise InputError("some images have several findings, or none: this needs a cohort with one class an image")
+        return np.asarray(present.argmax(axis=1), np.int64)

@@ -1,0 +1,63 @@
+"""Attributes of a label table that a model may be told of: numbers, and texts out of a closed list, so that nothing else comes in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InputError
+from pipeline.ingest.table import Table, folded
+
+if TYPE_CHECKING:
+    from pipeline.config.ingest import AttributeKind
+
+Value = str | float | None
+"""A text or a number; an empty text or None where it is unknown."""
+
+
+def stated(found: Table, kinds: Mapping[str, AttributeKind]) -> tuple[list[dict[str, Value]], list[str]]:
+    """The attributes of every row, and how many values are none.
+
+    Raises:
+        InputError: the table lacks a column.
+    """
+    if missing := [name for name in kinds if folded(name) not in found.columns]:
+        raise InputError(f"{found.name} has no column {missing[0]!r}, which ingest.attributes names: add it, or leave it out there")
+    told: list[dict[str, Value]] = [{} for _ in found.rows]
+    notes = []
+    for name, kind in kinds.items():
+        odd = 0
+        for row, text in zip(told, found.values(folded(name))):
+            row[name] = value = _value(text, kind)
+            odd += bool(text) and value in (None, "")
+        notes += [f"{found.name}: {odd} values of its column {name!r} are not as ingest.attributes says, and are unknown"] if odd else []
+    return told, notes
+
+
+def unknown(kinds: Mapping[str, AttributeKind]) -> dict[str, Value]:
+    """What is said of an image that the table does not know."""
+    return {name: None if kind == "number" else "" for name, kind in kinds.items()}
+
+
+def merged(one: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:
+    """Two rows of one image: what one says counts where the other says nothing, and nothing where they differ."""
+    return {name: _agreed(value, other[name]) for name, value in one.items()}
+
+
+def _agreed(one: Value, other: Value) -> Value:
+    if one == other or other in (None, ""):
+        return one
+    if one in (None, ""):
+        return other
+    return "" if isinstance(one, str) else None
+
+
+def _value(text: str, kind: AttributeKind) -> Value:
+    if kind != "number":
+        return next((value for value in kind if folded(value) == folded(text)), "")
+    try:
+        number = float(text.replace(",", "."))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,43 @@
+"""A run's test patients as cases for a model of the user's: pictures in class folders with a label table, for as long as they are asked."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.images import ImageSet
+from pipeline.models.contract import kind_of, sidecar
+
+COLUMNS = ("sex", "site", "view", "acquisition")
+
+
+def write(images: ImageSet, folder: Path) -> Path:
+    """Write ``<class>/<number>.png`` and ``labels.csv`` into a new private folder, which is patient data; 16 bits become 8."""
+    folder.mkdir(mode=0o700, parents=True)
+    known = [name for name in COLUMNS if name in images.rows]
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "label", "patient_id", *known])
+        for number, label in enumerate(images.labels.tolist()):
+            image = np.asarray(images.images[number])
+            pixels = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+            place = folder / str(label) / f"{number:06d}.png"
+            place.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(place, compress_level=1)
+            row = images.rows.iloc[number]
+            values = ["" if row[name] is None or row[name] != row[name] else str(row[name]) for name in known]
+            table.writerow(
+                [f"{label}/{place.name}", images.classes[label], str(row["patient"] if "patient" in row else row["id"]), *values]
+            )
+    return folder
+
+
+def files(model: str, contract: Path | None) -> list[Path]:
+    """What the content of a model is: its file, or the module of a callable where it is a file here, and its contract."""
+    kind = kind_of(model)
+    own = Path(model).expanduser() if kind != "callable" else Path(*model.partition(":")[0].split(".")).with_suffix(".py")
+    beside = contract if contract is not None else sidecar(model)
+    return [path for path in (own, beside.expanduser()) if path.is_file()]

@@ -1,0 +1,61 @@
+"""What the stress test would have found: its own power as measured on victims with planted defects, with version and conditions.
+
+``data_cards/stress_power.json`` is what ``python -m tests.benchmarks.stress_power`` writes as ``power`` of its results; until it has been
+measured for a version of the test, the page says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+FILE = "stress_power.json"
+DEFECTS = {
+    "marker": "a site's letter as a shortcut, on {dose:.0%} of the findings in training",
+    "sex": "findings of women called normal, {dose:.0%} of them in training",
+    "nodules": "small nodules never seen, the smaller {dose:.0%} of all",
+    "naive": "no letter ever seen in training",
+    "sound": "sound: what is found of these is a false alarm",
+}
+
+
+def measured(version: int) -> Mapping[str, Any]:
+    """:func:`valid` of the table that travels with the package."""
+    path = resources.files("data_cards") / FILE
+    return valid(path.read_text(encoding="utf-8") if path.is_file() else None, version)
+
+
+def valid(text: str | None, version: int) -> Mapping[str, Any]:
+    """The measured table of a JSON text, or ``{"missing": sentence}`` where there is none for this version of the test.
+
+    Returns:
+        ``version``; ``conditions``, a sentence; ``rows``: ``defect``, ``dose``, ``n`` and shares with their intervals, ``by shifts``,
+        ``synthetic`` and ``both`` among them; ``ranking``: by which victims, the rank correlation of AUC on synthetic and on real cases.
+    """
+    if text is None:
+        return {"missing": "Which planted defects this test would have found has not been measured yet."}
+    found = json.loads(text)
+    if found["version"] != version:
+        return {"missing": f"Which planted defects this test finds was measured for its version {found['version']}, and not for {version}."}
+    return dict(found)
+
+
+def table(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The rows, each with what was planted in words; sound victims last."""
+    rows = sorted(found.get("rows") or [], key=lambda row: row["defect"] == "sound")
+    return [(DEFECTS[row["defect"]].format(dose=row["dose"]), row) for row in rows]
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """How many classifiers with planted defects, and how many sound ones, the test found; empty where it was not measured."""
+    parts = []
+    for title, of in (("with planted defects", set(DEFECTS) - {"sound", "naive"}), ("that are sound", {"sound"})):
+        rows = [row for row in found.get("rows") or [] if row["defect"] in of]
+        by = {key: sum(round(row[key]["value"] * row["n"]) for row in rows if key in row) for key in ("by shifts", "synthetic")}
+        ways = f"{by['by shifts']} by real shifts" + (
+            f" and {by['synthetic']} by synthetic cases" if "synthetic" in (rows or [{}])[0] else ""
+        )
+        parts.append(f"of {sum(row['n'] for row in rows)} classifiers {title} {ways}")
+    return f"It found, {'; '.join(parts)}." if found.get("rows") else ""

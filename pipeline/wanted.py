@@ -1,0 +1,181 @@
+"""Which images are to be made: findings that are asked for, denied or left open, attributes, and a seed for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import runtime
+from pipeline.conditions import Attribute, Conditions
+from pipeline.config import Asked, Config
+from pipeline.diffusion.conditioning import PRESENT, Condition
+from pipeline.errors import InputError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """n images to be made, each a function of its row alone.
+
+    Attributes:
+        findings: ``int8 [n, K]``: 1 asked for, 0 asked to be absent, -1 left open.
+        seeds: one an image.
+        negated: findings that guidance leads away from, ``bool [n, K]``; where an image can have several, they are asked to be absent too.
+        asked: attributes by name, as :class:`pipeline.conditions.Described` has them; what is not there is left open.
+        unseen: whether no training image, or too few to know of, had such findings together, ``bool [n]``: an extrapolation.
+    """
+
+    findings: NDArray[np.int8]
+    seeds: list[int]
+    negated: NDArray[np.bool_]
+    asked: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    unseen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+
+    @classmethod
+    def of_findings(cls, findings: NDArray[np.int8], seeds: list[int]) -> Wanted:
+        """Images of these findings ``[n, K]`` and nothing else."""
+        return cls(findings, seeds, np.zeros(findings.shape, bool), {}, np.zeros(len(findings), bool))
+
+    @classmethod
+    def of_classes(cls, labels: NDArray[np.int64], classes: int, seeds: list[int]) -> Wanted:
+        """Images of one class each, by its index ``[n]``."""
+        return cls.of_findings((labels[:, None] == np.arange(classes)).astype(np.int8), seeds)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def take(self, rows: slice) -> Wanted:
+        """Some of them."""
+        asked = {name: column[rows] for name, column in self.asked.items()}
+        return Wanted(self.findings[rows], self.seeds[rows], self.negated[rows], asked, self.unseen[rows])
+
+    def away(self, conditions: Conditions) -> Condition | None:
+        """What guidance leads each of them away from: the negated findings, and nothing else; None where none is negated."""
+        if not self.negated.any():
+            return None
+        return conditions.condition(np.where(self.negated, PRESENT, -1).astype(np.int8), {})
+
+
+def wanted(config: Config, conditions: Conditions) -> Wanted:
+    """The images that a run makes: ``generate.plan``, or ``generate.per_class`` of every class or finding (:func:`balanced`).
+
+    Raises:
+        InputError: as :func:`planned`.
+    """
+    section = config.generate
+    if section.plan:
+        count = sum(entry.count for entry in section.plan)
+        return planned(section.plan, conditions, _seeds(config.seed, count), "generate.plan")
+    assert section.per_class is not None
+    findings = balanced(conditions, section.per_class)
+    return Wanted.of_findings(findings, _seeds(config.seed, len(findings)))
+
+
+def balanced(conditions: Conditions, each: int) -> NDArray[np.int8]:
+    """Findings ``int8 [n, K]`` of a balanced set: ``each`` images of every class, or of every finding and of none, rare ones first.
+
+    Of several findings, the rarest of the training set comes first, in the combinations that it was seen in and in their proportions, and
+    every further one adds what is still lacking of it: a common one has more than ``each`` where it mostly comes with rarer ones.
+    Combinations take turns, so that any leading part of the set is balanced too.
+    """
+    if not conditions.several:
+        return np.tile(np.eye(len(conditions.classes), dtype=np.int8), (each, 1))
+    seen = np.array([one.findings for one in conditions.combinations], np.int8).reshape(-1, len(conditions.classes))
+    share = np.array([one.share for one in conditions.combinations])
+    counts = np.zeros(len(seen), np.int64)
+    for finding in np.argsort(share @ (seen == 1), kind="stable"):
+        has = seen[:, finding] == 1
+        if has.any():
+            counts[has] += _in_proportion(max(0, each - int(counts[has].sum())), share[has])
+    none = ~(seen == 1).any(axis=1)
+    if none.any():
+        counts[none] += _in_proportion(each, share[none])
+    turn = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+    return np.repeat(seen, counts, axis=0)[np.argsort(turn, kind="stable")]
+
+
+def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], where: str) -> Wanted:
+    """The images of a plan, one entry after the other.
+
+    Raises:
+        InputError: an entry asks for what the model does not know, or for findings that it never saw together without saying so.
+    """
+    findings, negated, unseen = [], [], []
+    for entry in plan:
+        row, away = _findings(entry, conditions, where)
+        new = conditions.several and not any(_agrees(row, one.findings) for one in conditions.combinations)
+        if new and not entry.extrapolate:
+            raise InputError(
+                f"{where}: {_named(entry)}: no such combination was seen in enough training patients: leave something open, or add "
+                "extrapolate to have it none the less, marked as such"
+            )
+        findings.append(row)
+        negated.append(away)
+        unseen.append(new)
+    counts = [entry.count for entry in plan]
+    asked = {one.name: np.repeat(_attribute(one, plan, where), counts) for one in conditions.attributes}
+    strange = [name for entry in plan for name in entry.attributes if name not in asked]
+    if strange:
+        raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, but {', '.join(asked) or 'none'}")
+    return Wanted(np.repeat(findings, counts, axis=0), seeds, np.repeat(negated, counts, axis=0), asked, np.repeat(unseen, counts))
+
+
+def _findings(entry: Asked, conditions: Conditions, where: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    names = conditions.classes
+    if strange := [name for name in (*entry.findings, *entry.without) if name not in names]:
+        raise InputError(f"{where}: the model knows no finding {strange[0]!r}: use {', '.join(names)}")
+    has, away = np.isin(names, entry.findings), np.isin(names, entry.without)
+    if conditions.several:
+        return np.where(has, 1, np.where(away, 0, -1)).astype(np.int8), away
+    if has.sum() != 1 or away.sum() > 1:
+        raise InputError(f"{where}: {_named(entry)}: this model was trained on one class an image: ask for one, and lead away from one")
+    return has.astype(np.int8), away
+
+
+def _attribute(one: Attribute, plan: Sequence[Asked], where: str) -> NDArray[Any]:
+    """What each entry asks of an attribute, ``[entries]``."""
+    column: list[Any] = []
+    for entry in plan:
+        value = entry.attributes.get(one.name)
+        if one.values and value not in (None, *one.values):
+            raise InputError(f"{where}: the model knows no {one.name} {value!r}: use {', '.join(one.values)}")
+        column.append(_number(one, value, where) if one.knots else value or "")
+    return np.array(column, np.float32) if one.knots else np.array(column, dtype=str)
+
+
+def _number(one: Attribute, value: str | None, where: str) -> float:
+    """A continuous attribute, within what training images had; NaN where nothing is asked."""
+    if value is None:
+        return math.nan
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not one.knots[0] <= number <= one.knots[-1]:
+        raise InputError(f"{where}: {one.name} is a number from {one.knots[0]:g} to {one.knots[-1]:g}, as training images had it")
+    return number
+
+
+def _agrees(row: NDArray[np.int8], seen: Sequence[int]) -> bool:
+    """Whether a seen combination has all that a row asks for."""
+    return all(asked in (-1, there) for asked, there in zip(row.tolist(), seen))
+
+
+def _named(entry: Asked) -> str:
+    return " + ".join([*entry.findings, *(f"no {name}" for name in entry.without)]) or "nothing asked for"
+
+
+def _in_proportion(total: int, share: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Whole numbers that sum to ``total``, by largest remainders."""
+    exact = total * share / share.sum()
+    whole: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    whole[np.argsort(whole - exact, kind="stable")[: total - int(whole.sum())]] += 1
+    return whole
+
+
+def _seeds(seed: int, count: int) -> list[int]:
+    return [runtime.derive_seed(seed, "image", number) for number in range(count)]

@@ -1,0 +1,209 @@
+"""Does `train.images: auto` come as near to real as any fixed length that copies nobody? Whole runs of one cohort, beside each other.
+
+For each seed (a split, weights and noise of its own) the whole journey with `auto`, to the gate's verdict; then the same cohort trained for
+half, once, twice and four times as many images as `auto` kept, with what else it chose and the configuration's own decay, to the copy
+search. All of a seed's runs are judged by one panel, on the same halvings. Points that lie in --out are not measured again.
+
+    python -m tests.benchmarks.auto_runs --config breastmnist --set ingest.path=FOLDER --out results
+    python -m tests.benchmarks.auto_runs --config dicom_folder --set ingest.source=phantom --set ingest.phantom_patients=300 --name "300"
+    python -m tests.benchmarks.auto_runs --out results --table
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from evaluation.intervals import to_json
+from evaluation.panel import panel
+from evaluation.plain_features import plain_features
+from pipeline import fit_recipe, runtime
+from pipeline.artifacts import read_object
+from pipeline.config import Config, load_config
+from pipeline.evaluate import labelled
+from pipeline.images import ImageSet
+from pipeline.progress import Reporter
+from pipeline.stages import run_stages
+from tests.benchmarks import report
+
+BENCHMARK = "auto_runs"
+AUTO = "auto"
+LENGTHS = (AUTO, "0.5", "1", "2", "4")
+FITTED = ("train.images=auto", "train.decay=0", "train.widths=auto", "train.dropout=auto", "train.augment=auto")
+TINY = (
+    "train.batch=16",
+    "train.blocks=1",
+    "train.attention=[]",
+    "train.compile=false",
+    "generate.per_class=40",
+    "generate.steps=4",
+    "generate.guidance_scale=1",
+    "audit.planted=20",
+    "evaluate.seeds=2",
+    "evaluate.classifier_images=640",
+    "anyway=true",
+)
+Row = dict[str, Any]
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="dicom_folder", help="the cohort: a shipped configuration, or a file")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--name", help="the cohort's name in the table (default: the configuration's)")
+    parser.add_argument("--seeds", default="0,1,2", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--lengths", default=LENGTHS, type=lambda text: text.split(","), help="auto, and multiples of what it kept")
+    parser.add_argument("--splits", type=int, default=5, help="halvings of the panel")
+    parser.add_argument("--classifier-images", type=int, default=100_000, help="images seen in training each judge, at the most")
+    parser.add_argument("--seconds", type=float, default=500, help="start no run after so many seconds")
+    parser.add_argument("--runs", type=Path, default=Path("runs/auto_runs"), help="where the runs lie, which a second call goes on with")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--table", action="store_true", help="only print what the records in --out say")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see on a CPU that everything runs")
+    options = parser.parse_args(arguments)
+    options.name = options.name or options.config
+    return options
+
+
+def settings_of(options: argparse.Namespace, seed: int, length: str, auto: Row | None) -> Config:
+    """The configuration of one run; those of a fixed length need the row of ``auto``."""
+    given = [*options.overrides, *(TINY if options.tiny else ()), f"seed={seed}"]
+    if length == AUTO:
+        return load_config(options.config, [*given, *FITTED])
+    assert auto is not None
+    fitted = dict(auto["fitted"]) | {"images": max(1, round(float(length) * auto["images"]))}
+    return load_config(options.config, [*given, *(f"train.{key}={value}" for key, value in fitted.items())])
+
+
+def measure(options: argparse.Namespace, seed: int, length: str, auto: Row | None) -> Row:
+    """One run, and what came of it."""
+    folder = options.runs / f"{options.name}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = settings_of(options, seed, length, auto)
+    torch._dynamo.reset()  # type: ignore[no-untyped-call]  # runs of one process would come to its limit of recompilations
+    began = time.perf_counter()
+    # Attempts count by cohort: a seed is a split of its own.
+    home, repeats = str(folder.with_name(folder.name + ".cohorts")), 20 if options.tiny else fit_recipe.REPEATS
+    with mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=home), mock.patch.object(fit_recipe, "REPEATS", repeats):
+        run_stages(config, folder, Reporter(folder / "log.jsonl"), until=None if length == AUTO else "audit", redo=True)
+    seconds = time.perf_counter() - began
+    recipe, copies = read_object(folder / "train" / fit_recipe.FILE), read_object(folder / "audit" / "audit.json")["copies"]
+    everyone, made = ImageSet.load(folder / "ingest"), ImageSet.load(folder / "generate")
+    panelled = panel(
+        labelled(everyone.split("audit")),
+        labelled(made),
+        made.classes,
+        spaces={"plain": plain_features},
+        splits=options.splits,
+        ceiling=options.classifier_images,
+        rng=np.random.default_rng(0),
+        device=runtime.device(),
+    )
+    row: Row = {"cohort": options.name, "seed": seed, "length": length, "images": recipe["chosen"]["images"], "seconds": seconds}
+    row |= {"train": len(everyone.split("train")), "copies": copies["flagged"], "of": len(made)}
+    row |= {key: to_json(panelled.get(key)) for key in ("synthetic", "floor", "difference", "unfit")}
+    if length == AUTO:
+        gate = read_object(folder / "release" / "gate.json")
+        row |= {"fitted": {key: value for key, value in recipe["fitted"].items() if key != "images"}, "why": recipe["chosen"]["why"]}
+        row |= {"verdict": gate["verdict"], "reasons": gate["images"]["reasons"]}
+    return row
+
+
+def make(options: argparse.Namespace) -> None:
+    """Measure what is not there yet, seed by seed."""
+    began = time.perf_counter()
+    done = {(row["seed"], row["length"]): row for row in rows_of(options.out) if row["cohort"] == options.name}
+    record = report.Record(options.out, BENCHMARK, report.facts() | {"tiny": options.tiny})
+    for seed in options.seeds:
+        for length in options.lengths:
+            if (seed, length) in done:
+                continue
+            if time.perf_counter() - began > options.seconds:
+                print(f"no time for seed {seed}, {length}, and what follows: the same command goes on there", flush=True)
+                return
+            row = done[seed, length] = measure(options, seed, length, done.get((seed, AUTO)))
+            record.add(row)
+            print(f"{time.perf_counter() - began:7.1f} s  {told(row)}", flush=True)
+
+
+def told(row: Row) -> str:
+    """A row in a line."""
+    length = row["length"] if row["length"] == AUTO else f"× {row['length']}"
+    apart = "no panel" if row["difference"] is None else f"{row['difference']['value']:+.3f} above the floor"
+    verdict = f", {row['verdict']}" if "verdict" in row else ""
+    return f"{row['cohort']}, seed {row['seed']}, {length}: {row['images']:,} images, {row['copies']} copies, {apart}{verdict}"
+
+
+def rows_of(folder: Path) -> list[Row]:
+    """All points that were measured."""
+    return [row for one in report.load(folder, BENCHMARK) for row in one["rows"]]
+
+
+def points_of(rows: Sequence[Row]) -> list[Row]:
+    """By cohort and length: what each seed ended with, and the panel's mean distance above its floor."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        groups[row["cohort"], row["length"]].append(row)
+    points = []
+    for (cohort, length), group in groups.items():
+        apart = [row["difference"]["value"] for row in group if row["difference"] is not None]
+        point: Row = {"cohort": cohort, "length": length, "seeds": len(group), "images": [row["images"] for row in group]}
+        point |= {"copies": [row["copies"] for row in group], "above_floor": float(np.mean(apart)) if apart else None}
+        point |= {"spread": float(np.std(apart, ddof=1)) if len(apart) > 1 else None}
+        points.append(point | {"verdicts": [row["verdict"] for row in group if "verdict" in row]})
+    return sorted(points, key=lambda point: (point["cohort"], point["length"] != AUTO, point["length"]))
+
+
+def findings(rows: Sequence[Row]) -> list[str]:
+    """Of each cohort: how `auto` compares with the nearest fixed length that copied nobody in any seed, on the seeds that both have."""
+    said = []
+    for cohort in sorted({row["cohort"] for row in rows}):
+        by_length: dict[str, dict[int, float]] = defaultdict(dict)
+        copied = {row["length"] for row in rows if row["cohort"] == cohort and row["copies"]}
+        for row in rows:
+            if row["cohort"] == cohort and row["difference"] is not None:
+                by_length[row["length"]][row["seed"]] = row["difference"]["value"]
+        auto = by_length.pop(AUTO, {})
+        apart = {}
+        for length, at in by_length.items():
+            both = sorted(set(at) & set(auto))
+            if both and length not in copied:
+                apart[length] = [auto[seed] - at[seed] for seed in both]
+        clean = "no copy flagged in any seed" if AUTO not in copied else "COPIES FLAGGED"
+        if not apart:
+            said.append(f"{cohort}: auto: {clean}; no fixed length without a copy to compare it with")
+            continue
+        nearest = max(apart, key=lambda length: np.mean(apart[length]))
+        differences = apart[nearest]
+        error = f" (standard error {np.std(differences, ddof=1) / len(differences) ** 0.5:.3f})" if len(differences) > 1 else ""
+        said.append(f"{cohort}: auto: {clean}; farther from the floor than × {nearest} by {np.mean(differences):+.3f}{error}")
+    return said
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure unless told not to, then print all that is there."""
+    options = parse(arguments)
+    if not options.table:
+        runtime.limit_threads()
+        make(options)
+    if not (rows := rows_of(options.out)):
+        raise SystemExit(f"no records of {BENCHMARK} in {options.out}")
+    for one in report.load(options.out, BENCHMARK):
+        print(f"{one['facts']['date']}, {one['facts']['hardware']}: {one['facts']['command']}")
+    keys = ("cohort", "length", "seeds", "images", "copies", "verdicts", "above_floor", "spread")
+    print(report.markdown(keys, [[point[key] for key in keys] for point in points_of(rows)]))
+    print("\n".join(findings(rows)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

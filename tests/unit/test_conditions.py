@@ -1,0 +1,103 @@
+"""Names to codes: classes, several findings, attributes; what is unknown, rare, or beyond what training images showed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.data import Labelled
+from pipeline.conditions import Attribute, Conditions
+from pipeline.diffusion.conditioning import Condition
+from pipeline.diffusion.unet import UNet
+from pipeline.errors import InputError
+
+SIDE = Attribute("side", ("left", "right"))
+SEVERITY = Attribute("severity", knots=(0.0, 0.5, 2.0))
+CHEST = Conditions(("effusion", "nodule"), True, (SIDE, SEVERITY))
+
+
+def images(findings, **asked):
+    findings = np.array(findings, np.int8)
+    return Labelled(np.zeros((len(findings), 1, 8, 8), np.uint8), findings, np.arange(len(findings)), asked=asked)
+
+
+def test_present_absent_and_unknown_are_three_codes_and_attributes_follow():
+    severity = np.array([0.25, 1.25, np.nan, 9.0], np.float32)
+    condition = CHEST.of(images([[1, 0], [-1, 1], [0, 0], [1, 1]], side=np.array(["left", "", "right", "elsewhere"]), severity=severity))
+    assert condition.sizes == (2, 2, 2, 3)
+    assert condition.codes.tolist() == [[1, 0, 0, 0], [2, 1, 2, 1], [0, 0, 1, 3], [1, 1, 2, 2]]
+    torch.testing.assert_close(condition.between[:, 3], torch.tensor([0.5, 0.5, 0.0, 0.0]))
+    assert condition.null().codes.tolist() == [[2, 2, 2, 3]] * 4
+    assert condition.only(CHEST.field("severity")).codes.tolist() == [[2, 2, 2, 0], [2, 2, 2, 1], [2, 2, 2, 3], [2, 2, 2, 2]]
+    assert condition.only(CHEST.field("nodule"), 1).codes.tolist() == [[2, 1, 2, 3]] * 4
+
+
+def test_one_class_an_image_is_one_field_and_more_than_a_class_is_refused():
+    one = Conditions(("normal", "effusion"))
+    condition = one.of(images([[0, 1], [1, 0]]))
+    expected = Condition.of_classes(np.array([1, 0]), 2)
+    assert (condition.codes.tolist(), condition.sizes, condition.between) == (expected.codes.tolist(), expected.sizes, None)
+    with pytest.raises(InputError, match="several findings, or none"):
+        one.of(images([[1, 1]]))
+
+
+def test_what_a_model_knows_survives_its_description():
+    assert Conditions.of_model(json.loads(json.dumps({"classes": ["effusion", "nodule"], "conditions": CHEST.to_model()}))) == CHEST
+    assert Conditions.of_model({"classes": ["a", "b"]}) == Conditions(("a", "b"))
+
+
+def test_values_of_few_patients_are_not_learned_and_knots_are_octiles():
+    patients = np.arange(60) // 2
+    side = np.array(["left"] * 25 + ["right"] * 24 + ["both"] * 10 + [""])
+    assert Attribute.learned("side", side, patients).values == ("left", "right")
+    knots = Attribute.learned("severity", np.linspace(0, 1, 60, dtype=np.float32), patients).knots
+    np.testing.assert_allclose(knots, np.linspace(0, 1, 9), atol=1e-5)
+    with pytest.raises(InputError, match="side has no two values that 11 training patients have"):
+        Attribute.learned("side", np.array(["left"] * 60), patients)
+    with pytest.raises(InputError, match="the images have no view, but side"):
+        Conditions.learned(images([[1, 0]], side=np.array(["left"])), ("a", "b"), np.arange(1), several=True, names=["view"])
+
+
+def test_a_continuous_value_is_linear_between_its_knots_and_flat_beyond_them():
+    torch.manual_seed(0)
+    network = UNet(channels=1, classes=CHEST.sizes, size=8, widths=(16,), blocks=1, attention=(), patch=1, dropout=0.0)
+    severity = np.array([0.0, 0.5, 0.125, 2.0, 7.0, -3.0], np.float32)
+    condition = CHEST.condition(np.ones((6, 2), np.int8), {"severity": severity})
+    asked = network.condition._asked(condition)
+    torch.testing.assert_close(asked[2], 0.75 * asked[0] + 0.25 * asked[1])
+    torch.testing.assert_close(asked[3:], asked[[3, 3, 0]])
+    rows = network.condition.label.weight
+    # effusion present, nodule present, side unknown, severity at its first knot: one row of each field's part of the table
+    torch.testing.assert_close(asked[0], rows[1] + rows[4] + rows[8] + rows[9])
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.2])
+def test_fields_are_dropped_together_and_each_on_its_own(probability):
+    many = CHEST.condition(np.ones((40_000, 2), np.int8), {"severity": np.full(40_000, 0.3), "side": np.full(40_000, "left")})
+    codes = many.dropped(probability, torch.Generator().manual_seed(0)).codes
+    gone = codes == torch.tensor(many.sizes)
+    alone = gone.float().mean(dim=0)
+    # Together with probability p; otherwise each with the row's own rate, whose mean is p.
+    assert alone.tolist() == pytest.approx([1 - (1 - probability) ** 2] * 4, abs=0.01)
+    counts = torch.bincount(gone.sum(dim=1), minlength=5) / len(gone)
+    assert (counts[1:4] > 0.02).all() == (probability > 0)
+    assert float(counts[4]) >= probability
+    assert not (many.codes == torch.tensor(many.sizes)).any()
+
+
+def test_a_rare_finding_is_evened_out_and_images_with_none_are_their_own_stratum():
+    findings = np.array([[1, 0], [1, 1], [1, 0], [0, 0], [-1, -1]], np.int8)
+    assert CHEST.condition(findings, {}).strata.tolist() == [0, 1, 0, 2, 2]
+
+
+def test_what_one_field_asks_for_is_kept_in_every_way_of_taking_rows():
+    condition = CHEST.condition(np.array([[1, 0], [0, 1], [1, 1]], np.int8), {"severity": np.array([0.25, 1.0, 2.0])})
+    held = condition.clone()
+    held.copy_(condition.null())
+    assert held.between.sum() == 0
+    assert condition.take(torch.tensor([2, 0])).codes[:, 0].tolist() == [1, 1]
+    joined = condition.joined(condition.null(), condition)
+    assert len(joined) == 9
+    torch.testing.assert_close(joined.between[6:], condition.between)
+    assert [len(part) for part in condition.chunk(2)] == [2, 1]

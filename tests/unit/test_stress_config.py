@@ -1,0 +1,90 @@
+"""A model of the user's in a configuration: what goes with it, and that its content counts and its place does not."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.given import digests, locations
+from pipeline.stages import BY_NAME, identity
+
+
+def config(**stress: object) -> Config:
+    sections = {"ingest": {"source": "phantom"}, "train": {"images": 1}, "generate": {"per_class": 1}}
+    return Config.model_validate({"name": "c", "stress": stress} | sections)
+
+
+def asked(run: Path, **stress: object) -> object:
+    return digests(config(**stress), run)["stress"]
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "m.onnx").write_bytes(b"one")
+        (tmp_path / name / "m.yaml").write_text("classes: [x, y]\n")
+    (tmp_path / "reader.py").write_text("def one(x): return x\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("stress", "said"),
+    [
+        ({"rules": "r.yaml"}, "stress.rules belongs to a model of yours: give stress.model"),
+        ({"memory": 4.0}, "stress.memory belongs to a model of yours"),
+        ({"model": "m.onnx", "against_contract": "c.yaml"}, "stress.against_contract belongs to a second model"),
+    ],
+)
+def test_settings_that_go_with_a_model_need_one(stress: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(**stress)
+
+
+def test_a_models_content_and_contract_count_and_its_place_does_not(models: Path) -> None:
+    before = asked(models, model="a/m.onnx")
+    assert asked(models, model="b/m.onnx") == before
+    (models / "b" / "m.yaml").write_text("classes: [y, x]\n")
+    assert asked(models, model="b/m.onnx") != before
+    (models / "a" / "m.onnx").write_bytes(b"two")
+    assert asked(models, model="a/m.onnx") != before
+
+
+def test_a_function_counts_by_its_module_and_its_name(models: Path) -> None:
+    before = asked(models, model="reader:one")
+    assert asked(models, model="reader:two") != before
+    (models / "reader.py").write_text("def one(x): return -x\n")
+    assert asked(models, model="reader:one") != before
+
+
+def test_rules_and_a_second_model_count(models: Path) -> None:
+    (models / "rules.yaml").write_text("- auc >= 0.5\n")
+    before = asked(models, model="a/m.onnx")
+    assert asked(models, model="a/m.onnx", rules="rules.yaml") != before
+    assert asked(models, model="a/m.onnx", against="b/m.onnx") != before
+
+
+def test_what_is_not_there_is_said_before_any_work(models: Path) -> None:
+    for stress, said in (
+        ({"model": "absent.onnx"}, "no model absent.onnx"),
+        ({"model": "a/m.onnx", "rules": "absent.yaml"}, "stress.rules: there is no file absent.yaml"),
+        ({"model": "a/m.onnx", "contract": "absent.yaml"}, "stress.contract: there is no file absent.yaml"),
+    ):
+        with pytest.raises(InputError, match=said):
+            digests(config(**stress), models)
+
+
+def test_without_a_model_the_stages_identity_is_what_it_was(models: Path) -> None:
+    records = {name: {"digest": name} for name in BY_NAME["stress"].needs}
+    plain = identity(BY_NAME["stress"], config(), {}, records)
+    assert plain["config"] == {"images": 400}
+    with_model = identity(BY_NAME["stress"], config(model="a/m.onnx"), digests(config(model="a/m.onnx"), models), records)
+    assert with_model["config"] == plain["config"], "paths stay out of it"
+    assert with_model["inputs"] != plain["inputs"]
+
+
+def test_a_run_may_not_write_where_its_model_lies(models: Path) -> None:
+    assert locations(config(model="a/m.onnx"))["stress.model"] == Path("a/m.onnx")
+    assert "stress.model" not in locations(config(model="reader:one"))

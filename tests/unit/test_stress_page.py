@@ -1,0 +1,44 @@
+"""What the page of a stress test says of the test's own power, and of markers."""
+
+import json
+
+from pipeline.models import page, power
+
+SHARE = {"value": 0.75, "low": 0.5, "high": 0.9, "n": 4}
+
+
+def measured(version: int) -> str:
+    rows = [
+        {"defect": "sound", "dose": 0.0, "n": 12, "by shifts": SHARE},
+        {"defect": "marker", "dose": 0.85, "n": 4, "by shifts": SHARE},
+    ]
+    return json.dumps({"version": version, "conditions": "4 networks.", "rows": rows})
+
+
+def test_power_that_was_not_measured_is_said_not_to_be() -> None:
+    assert "has not been measured yet" in power.valid(None, 2)["missing"]
+    assert "measured for its version 1, and not for 2" in power.valid(measured(1), 2)["missing"]
+    assert power.table(power.valid(None, 2)) == []
+
+
+def test_measured_power_is_told_by_what_was_planted_with_the_sound_ones_last() -> None:
+    found = power.valid(measured(2), 2)
+    [planted, sound] = power.table(found)
+    assert planted == ("a site's letter as a shortcut, on 85% of the findings in training", found["rows"][1])
+    assert "false alarm" in sound[0]
+
+
+def test_the_headline_counts_victims_and_false_alarms() -> None:
+    said = power.headline(power.valid(measured(2), 2))
+    assert said == "It found, of 4 classifiers with planted defects 3 by real shifts; of 12 classifiers that are sound 9 by real shifts."
+    assert power.headline(power.valid(None, 2)) == ""
+
+
+def test_of_each_class_the_letter_is_told_that_stands_or_moves_it_most() -> None:
+    def row(name: str, severity: int, value: float, stands: bool) -> dict[str, object]:
+        return {"class": name, "severity": severity, "change": {"value": value, "stands": stands}}
+
+    rows = [row("a", 1, 0.01, False), row("a", 5, 0.3, False), row("b", 2, 0.2, True), row("b", 3, 0.4, False), row("a", 3, -0.1, False)]
+    found = page.strongest_markers({"marker": rows})
+    assert [(one["class"], one["severity"]) for one in found] == [("b", 2), ("a", 5)]
+    assert page.strongest_markers({}) == []

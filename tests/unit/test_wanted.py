@@ -1,0 +1,111 @@
+"""What is to be made: balanced by combination, or as a plan says; what was never seen together is made only where somebody asks for it."""
+
+import numpy as np
+import pytest
+
+from pipeline.conditions import Attribute, Combination, Conditions
+from pipeline.config import Asked, Config
+from pipeline.errors import InputError
+from pipeline.wanted import balanced, planned, wanted
+
+SEEN = (((0, 0, 0), 0.5), ((1, 0, 0), 0.2), ((1, 1, 0), 0.2), ((0, 1, 0), 0.06), ((0, 1, 1), 0.04))
+CHEST = Conditions(
+    ("effusion", "cardiomegaly", "nodule"),
+    True,
+    (Attribute("sex", ("F", "M")), Attribute("severity", knots=(0.0, 0.5, 1.0))),
+    tuple(Combination(*one) for one in SEEN),
+)
+ONE = Conditions(("normal", "effusion"))
+
+
+def plan(*entries, conditions=CHEST):
+    asked = [Asked.model_validate(entry) for entry in entries]
+    return planned(asked, conditions, list(range(sum(one.count for one in asked))), "generate.plan")
+
+
+def config(**generate):
+    ingest = {"source": "phantom", "several_findings": True}
+    return Config.model_validate({"name": "t", "ingest": ingest, "train": {"images": 1}, "generate": generate})
+
+
+def test_every_class_as_often_and_in_turns():
+    assert balanced(ONE, 3).argmax(axis=1).tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_several_findings_are_balanced_in_seen_combinations_rare_ones_first():
+    made = balanced(CHEST, 40)
+    counts = {row: int((made == row).all(axis=1).sum()) for row, _ in SEEN}
+    assert sum(counts.values()) == len(made), "no combination that was never seen"
+    # nodule, the rarest, needs all its images with cardiomegaly, which has enough by them; effusion comes alone and with it, as seen.
+    assert counts == {(0, 0, 0): 40, (1, 0, 0): 20, (1, 1, 0): 20, (0, 1, 0): 0, (0, 1, 1): 40}
+    assert made.sum(axis=0).tolist() == [40, 60, 40]
+    half = made[: len(made) // 2]
+    for row, count in counts.items():
+        assert abs((half == row).all(axis=1).sum() - count / 2) <= 1, row
+
+
+def test_a_plan_asks_denies_and_leaves_open():
+    found = plan(
+        {"findings": ["effusion"], "without": ["nodule"], "attributes": {"sex": "F", "severity": 0.8}, "count": 2},
+        {"attributes": {"severity": "0.25"}, "count": 1},
+    )
+    assert found.findings.tolist() == [[1, -1, 0]] * 2 + [[-1, -1, -1]]
+    assert found.negated.tolist() == [[False, False, True]] * 2 + [[False] * 3]
+    assert found.asked["sex"].tolist() == ["F", "F", ""]
+    np.testing.assert_allclose(found.asked["severity"], [0.8, 0.8, 0.25])
+    away = found.away(CHEST)
+    assert away is not None
+    # led away from the nodule alone; where nothing is denied, from nothing asked for
+    assert away.codes.tolist() == [[2, 2, 1, 2, 3]] * 2 + [[2, 2, 2, 2, 3]]
+    assert not found.unseen.any()
+
+
+def test_of_one_class_an_image_the_class_is_asked_for_and_another_led_away_from():
+    found = plan({"findings": ["effusion"], "without": ["normal"], "count": 1}, {"findings": ["normal"], "count": 1}, conditions=ONE)
+    assert found.findings.tolist() == [[0, 1], [1, 0]]
+    assert found.away(ONE).codes.tolist() == [[0], [2]]
+    with pytest.raises(InputError, match="effusion \\+ normal: this model was trained on one class an image"):
+        plan({"findings": ["effusion", "normal"], "count": 1}, conditions=ONE)
+
+
+def test_what_was_never_seen_together_is_made_only_when_asked_and_is_marked():
+    entry = {"findings": ["effusion", "nodule"], "count": 2}
+    with pytest.raises(InputError, match="effusion \\+ nodule: no such combination was seen in enough training patients"):
+        plan(entry)
+    assert plan(entry | {"extrapolate": True}, {"findings": ["nodule"], "count": 1}).unseen.tolist() == [True, True, False]
+    with pytest.raises(InputError, match="nodule \\+ no cardiomegaly"):
+        plan({"findings": ["nodule"], "without": ["cardiomegaly"], "count": 1})
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({"findings": ["mass"]}, "no finding 'mass': use effusion, cardiomegaly, nodule"),
+        ({"attributes": {"sex": "X"}}, "no sex 'X': use F, M"),
+        ({"attributes": {"severity": 3}}, "severity is a number from 0 to 1"),
+        ({"attributes": {"severity": "much"}}, "severity is a number from 0 to 1"),
+        ({"attributes": {"age": "old"}}, "no attribute 'age', but sex, severity"),
+    ],
+)
+def test_what_the_model_does_not_know_is_one_line(entry, why):
+    with pytest.raises(InputError, match=why) as caught:
+        plan(entry | {"count": 1})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_combination_of_few_patients_tells_of_nobody():
+    findings = np.repeat(np.array([[0, 0], [1, 0], [1, 1], [-1, 1]], np.int8), [40, 20, 12, 50], axis=0)
+    patients = np.concatenate([np.arange(40), np.arange(20), np.arange(12) // 2, np.arange(50)])
+    assert Combination.learned(findings, patients) == (Combination((0, 0), 0.555556), Combination((1, 0), 0.277778))
+
+
+def test_a_plan_takes_the_place_of_per_class():
+    asked = {"findings": ["nodule"], "count": 3}
+    found = wanted(config(plan=[asked]), CHEST)
+    assert (len(found), len(set(found.seeds))) == (3, 3)
+    assert found.seeds == wanted(config(per_class=2), CHEST).seeds[:3]
+    assert config(plan=[asked]).generate.images(3, True) == 3
+    with pytest.raises(ValueError, match="exclude each other"):
+        config(plan=[asked], per_class=1)
+    with pytest.raises(ValueError, match="asked for and denied at once"):
+        config(plan=[asked | {"without": ["nodule"]}])
