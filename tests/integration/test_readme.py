@@ -110,6 +110,15 @@ def lines_with(words: str) -> list[str]:
     return fence.splitlines()
 
 
+def python_lines() -> list[ast.stmt]:
+    """The statements of the one fence of Python, with those that it guards as a script has to."""
+    (code,) = fences("python")
+    *first, guarded = ast.parse(code).body
+    assert isinstance(guarded, ast.If)
+    assert ast.unparse(guarded.test) == "__name__ == '__main__'"
+    return [*first, *guarded.body]
+
+
 def shrink(path: Path) -> None:
     """Change a configuration to :data:`QUICK`."""
     found = yaml.safe_load(path.read_text())
@@ -156,6 +165,16 @@ def test_a_classifier_and_a_table_take_one_command_to_their_answers(tmp_path: Pa
     assert (folder / "runs" / "stress-chest" / "stress.html").is_file()
 
 
+def test_pythons_lines_work_as_a_script(tmp_path: Path, shell: dict[str, str]) -> None:
+    """To the end of ingest, whose workers import the script."""
+    exported(tmp_path / "scans", 40)
+    (tmp_path / "mine.py").write_text(fences("python")[0])
+    done = typed(f"{sys.executable} mine.py", tmp_path, shell)
+    assert done.returncode == 1
+    assert "NotEnough" in done.stderr.splitlines()[-1]
+    assert "300 sealed patients are needed" in done.stderr
+
+
 @pytest.mark.slow
 def test_folders_from_elsewhere_take_one_command_to_their_verdict(tmp_path: Path, shell: dict[str, str]) -> None:
     foreign.sets(tmp_path)
@@ -185,9 +204,8 @@ def test_a_prepared_cohort_passes_in_two_commands_and_from_python(
     (folder / "scans.yaml").unlink()
     monkeypatch.setenv("SYNTHCOHORT_WORKERS", "1")
     monkeypatch.chdir(folder)
-    (code,) = fences("python")
     known: dict[str, Any] = {}
-    for statement in ast.parse(code).body:
+    for statement in python_lines():
         exec(compile(ast.Module([statement], []), "README.md", "exec"), known)
         if "synthcohort.init" in ast.unparse(statement):
             shrink(folder / "scans.yaml")
