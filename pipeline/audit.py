@@ -99,7 +99,8 @@ def run(ctx: Context) -> dict[str, Any]:
     standing = count_attempt(ctx)  # before anybody can read what came of it
     write_json(ctx.out / "audit.json", report | dataclasses.asdict(standing))
     nearest = nearest_pairs(found)
-    write_json(ctx.out / PAIRS, pair_rows(found, nearest, synthetic.rows["id"], everyone.split("train").rows["id"]))
+    pairs = pair_rows(found, nearest, synthetic.rows["id"], everyone.split("train").rows["id"])
+    write_json(ctx.out / PAIRS, {"pairs": pairs})
     pair_sheet(images, train.images, found, nearest, ctx.out / "pairs.png")
     return summary(audit_figures(report))
 

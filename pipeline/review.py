@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import runtime
-from pipeline.artifacts import damage, read_json
+from pipeline.artifacts import damage, read_object
 from pipeline.audit import PAIRS
 from pipeline.context import Context
 from pipeline.errors import InputError
@@ -80,7 +80,8 @@ def run(ctx: Context) -> dict[str, Any]:
 
 
 def _rows(ctx: Context, stage: str, name: str) -> Sequence[Mapping[str, Any]]:
-    rows = read_json(ctx.folder(stage) / name)
+    """The list in a stage's file, which is named as the file is."""
+    rows = read_object(ctx.folder(stage) / name).get(name.removesuffix(".json"))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(damage(stage, name))
     return rows

@@ -57,7 +57,7 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
     if "unfit" in judge:
         result["unfit"] = judge["unfit"]
         write_json(ctx.out / "stress.json", result)
-        write_json(ctx.out / FAILURES, [])
+        write_json(ctx.out / FAILURES, {"failures": []})
         return summary(stress_figures(result))
     judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device())
     with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
@@ -85,7 +85,7 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
     }
     found = to_json(result)
     write_json(ctx.out / "stress.json", found)
-    write_json(ctx.out / FAILURES, failures(splits["test"], p.mean(axis=0)))
+    write_json(ctx.out / FAILURES, {"failures": failures(splits["test"], p.mean(axis=0))})
     return summary(stress_figures(found))
 
 

@@ -160,7 +160,10 @@ def _start(work: Work[Any], memory: int, killed: Counter[int]) -> _Worker:
             return _Worker(work, memory, killed)
         except (EOFError, OSError):
             time.sleep(PAUSE * 2**attempt)
-    raise InputError(f"a process that reads files ended {TRIES} times before its first: free some memory, or set SYNTHCOHORT_WORKERS=1")
+    raise InputError(
+        f"a process that reads files ended {TRIES} times before its first: calls in a script belong under if __name__ == '__main__': "
+        "(such processes import it); otherwise free some memory, or set SYNTHCOHORT_WORKERS=1"
+    )
 
 
 @dataclass

@@ -87,7 +87,7 @@ def distance_curve(audit: Mapping[str, Any]) -> Curve | None:
     width = across[-1] - across[0]
     lines = tuple(
         (
-            f"to the nearest {name} image",
+            f"nearest {name} image",
             tone,
             tuple(((edge - across[0]) / width, share / up[-1]) for k, share in enumerate(side) for edge in edges[k : k + 2]),
         )

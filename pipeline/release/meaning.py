@@ -71,7 +71,7 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
     if gate.get("unit") == "image":
         found.append("Anything about patients: the source does not say whose its images are, so each image counts for itself.")
     found.append(
-        "That an image shows its finding, or looks real to a radiologist: fidelity and utility are measured below, and judge nothing."
+        "That an image shows its finding, or looks real to a radiologist: fidelity and utility are measured here, and judge nothing."
     )
     return found
 

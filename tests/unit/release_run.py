@@ -229,9 +229,10 @@ def make_context(
         },
         "train": {"model.json": {"parameters": 2_400_000, "images": 60_000}},
         "generate": {},
-        "audit": {"audit.json": audit(verdict)},
+        "audit": {"audit.json": audit(verdict), "pairs.json": {"pairs": []}},
         "evaluate": {"evaluation.json": EVALUATION},
-        "stress": {"stress.json": STRESS},
+        "stress": {"stress.json": STRESS, "failures.json": {"failures": []}},
+        "review": {},
     }
     records: dict[str, dict[str, Any]] = {}
     for name, files in content.items():
@@ -251,7 +252,8 @@ def make_context(
     out = run / "release"
     folders.open_stage(out, identity(planned(settings)["release"], settings, {}, records), resumable=False, private=False)
     reporter = Reporter(run / "log.jsonl", Console(quiet=True))
-    return Context(settings, run, out, False, reporter, records)
+    needed = {name: records[name] for name in planned(settings)["release"].needs}
+    return Context(settings, run, out, False, reporter, needed)
 
 
 def planned(settings: Config) -> dict[str, Stage]:

@@ -74,7 +74,7 @@ def test_without_yes_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.Monk
     before = files(run)
     found = api.purge(run)
     assert files(run) == before
-    assert list(found.removed) == ["ingest", "train", "generate", "audit", "evaluate", "stress", ".sources.json"]
+    assert list(found.removed) == ["ingest", "train", "generate", "audit", "evaluate", "stress", "review", ".sources.json"]
     assert found.removed["ingest"] == sum(path.stat().st_size for path in (run / "ingest").iterdir())
     assert list(found.kept) == ["release"]
 

@@ -342,8 +342,8 @@ def test_distances_and_losses_are_drawn_in_a_reports_own_notation() -> None:
     page = render_report(found, {})
     check_page(page, found.gate, {})
     for words in (
-        "to the nearest training image",
-        "to the nearest sealed image",
+        ">nearest training image<",
+        ">nearest sealed image<",
         "The dashed line is the distance below",
         "by level of noise",
     ):

@@ -43,7 +43,7 @@ def made_run(folder: Path, channels: int = 1) -> Context:
     train = real.split("train").rows["id"].tolist()
     rows = [{"synthetic": f"made{i}", "training": train[-i], "distance": 0.1 + i, "p": 0.01, "flagged": i == 1} for i in range(3)]
     wrong = [{"image": "real3", "class": "right", "called": "left", "probability": 0.93}]
-    for stage, file, value in (("audit", PAIRS, rows), ("stress", FAILURES, wrong)):
+    for stage, file, value in (("audit", PAIRS, {"pairs": rows}), ("stress", FAILURES, {"failures": wrong})):
         (folder / stage).mkdir()
         artifacts.write_json(folder / stage / file, value)
     (folder / "review").mkdir()
@@ -118,7 +118,8 @@ def test_a_set_that_no_classifier_judged_has_no_failures(tmp_path: Path) -> None
 @pytest.mark.parametrize(("stage", "file"), [("audit", PAIRS), ("stress", FAILURES)])
 def test_a_damaged_result_is_named(tmp_path: Path, stage: str, file: str) -> None:
     ctx = made_run(tmp_path)
-    for damaged in ('{"a": 1}', "[1]", json.dumps([{"synthetic": "gone", "image": "gone"}])):
+    gone = [{"synthetic": "gone", "image": "gone"}]
+    for damaged in ('{"a": 1}', "[1]", '{"pairs": [1], "failures": [1]}', json.dumps({"pairs": gone, "failures": gone})):
         (tmp_path / stage / file).write_text(damaged)
         with pytest.raises(InputError, match=f"{stage}/{file}"):
             review.run(ctx)
