@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import runtime
+from pipeline.conditions import Conditions
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import Denoise, guided
 from pipeline.diffusion.inversion import counterfactual
@@ -56,6 +57,7 @@ class OwnGenerator:
         lowest, highest = model.section.guidance_interval
         self.scale, self.interval = model.section.guidance_scale, (lowest * self.denoiser.sigma_data, highest * self.denoiser.sigma_data)
         self.classes, self.device, self.batch = model.classes, device, batch
+        self.conditions = Conditions.of_model(facts)
         self.channels, self.side = int(facts["shape"][0]), int(facts["shape"][1])
 
     def images(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:
@@ -98,14 +100,16 @@ class OwnGenerator:
         lowest, highest = self.interval if away is None else (0.0, float("inf"))
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            def of(one: int) -> Condition:
-                return Condition.of_classes(np.full(len(x), one), len(self.classes), self.device)
-
-            return guided(self.denoiser, of(label), scale=scale, interval=(lowest, highest), negative=None if away is None else of(away))(
-                x, sigma
-            )
+            negative = None if away is None else self._condition(away, len(x))
+            bound = guided(self.denoiser, self._condition(label, len(x)), scale=scale, interval=(lowest, highest), negative=negative)
+            return bound(x, sigma)
 
         return denoise
+
+    def _condition(self, label: int, count: int) -> Condition:
+        """As many times one class, or of several findings this one alone; no attribute is asked for."""
+        findings = (np.arange(len(self.classes)) == label).astype(np.int8)
+        return self.conditions.condition(np.tile(findings, (count, 1)), {}).to(self.device)
 
     def _sampled(self, denoise: Denoise, seeds: Sequence[int]) -> NDArray[np.uint8]:
         levels, parts = self._levels(RANGE[1]), []

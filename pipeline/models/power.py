@@ -46,3 +46,16 @@ def table(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The rows, each with what was planted in words; sound victims last."""
     rows = sorted(found.get("rows") or [], key=lambda row: row["defect"] == "sound")
     return [(DEFECTS[row["defect"]].format(dose=row["dose"]), row) for row in rows]
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """How many classifiers with planted defects, and how many sound ones, the test found; empty where it was not measured."""
+    parts = []
+    for title, of in (("with planted defects", set(DEFECTS) - {"sound", "naive"}), ("that are sound", {"sound"})):
+        rows = [row for row in found.get("rows") or [] if row["defect"] in of]
+        by = {key: sum(round(row[key]["value"] * row["n"]) for row in rows if key in row) for key in ("by shifts", "synthetic")}
+        ways = f"{by['by shifts']} by real shifts" + (
+            f" and {by['synthetic']} by synthetic cases" if "synthetic" in (rows or [{}])[0] else ""
+        )
+        parts.append(f"of {sum(row['n'] for row in rows)} classifiers {title} {ways}")
+    return f"It found, {'; '.join(parts)}." if found.get("rows") else ""

@@ -96,12 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.run is not None:
         real = Labelled.of_classes(test.images * 2 - 1, test.labels, test.patients, 2)
         kept = kept_cases(options.run, real, options.side, options.each, options.ceiling, device)
-        rows = [row | found_of(one.classifier.predict(kept.images), kept) for row, one in zip(rows, trained)]
-        result |= {"synthetic": {"made": kept.made, "kept": len(kept.labels)}, "ranking": ranking(rows)}
-        print(
-            f"synthetic: {len(kept.labels)} of {kept.made} kept; rank correlation",
-            *(f"{k} {_shown(v)}" for k, v in result["ranking"].items()),
-        )
+        result["synthetic"] = {"made": kept.made, "kept": len(kept.labels)}
+        print(f"synthetic: {len(kept.labels)} of {kept.made} kept")
+        if len(kept.labels):
+            rows = [row | found_of(one.classifier.predict(kept.images), kept) for row, one in zip(rows, trained)]
+            result["ranking"] = ranking(rows)
+            print("rank correlation", *(f"{key} {_shown(value)}" for key, value in result["ranking"].items()))
     result |= {"victims": rows, "table": table(rows)}
     for line in result["table"]:
         shares = (f"{key} {_shown(line[key])}" for key in line if key not in ("defect", "dose", "n"))

@@ -59,9 +59,21 @@ def stress_result() -> dict[str, Any]:
         "compared": [
             {"shift": n, "severity": s, "auc": measure(0.9), "against": measure(0.88), "gain": change(0.02)} for n, s, _ in conditions
         ],
+        "version": 2,
+        "marker": [
+            {"class": name, "severity": s, "change": change(0.03 * s, 0.02, s > 2), "patch": measure(0.01)}
+            for name in CLASSES
+            for s in range(1, 6)
+        ],
         "synthetic": {
-            "note": "A synthetic case shows where to look, and proves nothing.",
-            "classes": {CLASSES[1]: {"images": 200, "kept": 120, "sensitivity": measure(0.7)}},
+            **{"note": "A synthetic case shows where to look, and proves nothing.", "left_out": {"blank": 2}},
+            "real_at_that_size": dict.fromkeys(CLASSES, measure(0.83)),
+            "sets": [
+                made("every class alike"),
+                *(made(f"normal to tension pneumothorax, {weight:g}", weight=weight) for weight in (0.25, 0.75)),
+                made("normal given tension pneumothorax", changed=measure(0.9), same_patient=measure(0.95), among=210, few=False),
+                made("tension pneumothorax given normal", changed=measure(0.8), same_patient=measure(0.9), among=150, few=True),
+            ],
         },
         "subgroups": {"acquisition": {"portable bedside unit": {"auc": measure(0.9)}, "upright": {"auc": measure(0.95)}}},
         "gaps": [
@@ -71,3 +83,10 @@ def stress_result() -> dict[str, Any]:
         "prevalence": {name: [{"factor": f, "prevalence": 0.05 * f, "ppv": measure(0.3, 0.1)} for f in (0.1, 1, 2.0)] for name in CLASSES},
         "time": {"seconds": 12.3, "model": 4.5, "images": 8820},
     }
+
+
+def made(name: str, **facts: Any) -> dict[str, Any]:
+    """What the model did on synthetic cases of one kind."""
+    classes = {one: {"images": 64, "kept": 40, "sensitivity": measure(0.7)} for one in CLASSES}
+    low = {"kept": 9, "right": measure(0.5, 0.2)}
+    return {"name": name, "images": 128, "kept": 80, "right": measure(0.7), "distance": 0.6, "low_density": low, "classes": classes} | facts

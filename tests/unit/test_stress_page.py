@@ -28,6 +28,12 @@ def test_measured_power_is_told_by_what_was_planted_with_the_sound_ones_last() -
     assert "false alarm" in sound[0]
 
 
+def test_the_headline_counts_victims_and_false_alarms() -> None:
+    said = power.headline(power.valid(measured(2), 2))
+    assert said == "It found, of 4 classifiers with planted defects 3 by real shifts; of 12 classifiers that are sound 9 by real shifts."
+    assert power.headline(power.valid(None, 2)) == ""
+
+
 def test_of_each_class_the_letter_is_told_that_stands_or_moves_it_most() -> None:
     def row(name: str, severity: int, value: float, stands: bool) -> dict[str, object]:
         return {"class": name, "severity": severity, "change": {"value": value, "stands": stands}}
