@@ -150,9 +150,8 @@ def _visit(visit: Visit, finding: str, anatomy: Anatomy, pose: Pose, own: Sequen
     heart, width = (size, 2 * anatomy.chest_half_width * size) if finding == "cardiomegaly" else (anatomy.heart_ratio, size)
     side = visit.side if finding in SIDED else ""
     place = (own[1], own[2]) if len(own) == 3 else visit.location
-    return dataclasses.replace(
-        visit, finding=finding, side=side, size_mm=width, severity=max(severity, 0.0), heart_ratio=heart, location=place, pose=pose
-    )
+    sizes = {} if finding == "normal" else {finding: width}
+    return dataclasses.replace(visit, sizes_mm=sizes, side=side, severity=max(severity, 0.0), heart_ratio=heart, location=place, pose=pose)
 
 
 def leftover(drawn: Floats, image: Floats) -> Floats:

@@ -36,8 +36,8 @@ def test_gain_and_offset_of_the_display_leave_nothing():
 @pytest.mark.slow
 def test_an_effusion_is_found_on_its_side_at_its_height_from_one_that_is_smaller():
     one = start("effusion")
-    smaller = dataclasses.replace(one.visit, severity=0.2, size_mm=67.0)
-    taller = dataclasses.replace(one.visit, severity=0.7, size_mm=109.5)
+    smaller = dataclasses.replace(one.visit, severity=0.2, sizes_mm={"effusion": 67.0})
+    taller = dataclasses.replace(one.visit, severity=0.7, sizes_mm={"effusion": 109.5})
     z, error = Fit(dataclasses.replace(one, visit=smaller), "effusion").solve(landmarks.displayed(one.patient, taller, 32), 10)
     _, found = Fit(one, "effusion").phantom(z)
     assert found.side == one.visit.side
