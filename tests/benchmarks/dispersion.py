@@ -28,6 +28,7 @@ from torch import Tensor
 
 from evaluation.data import to_unit
 from pipeline import runtime
+from pipeline.conditions import Conditions
 from pipeline.config import Config, GenerateConfig
 from pipeline.diffusion import schedules
 from pipeline.diffusion.conditioning import Condition
@@ -163,7 +164,7 @@ def trained(config: Config, variant: dict[str, float], sets: dict[str, ImageSet]
     seconds = time.perf_counter() - began
     snapshots = [Snapshot(width, seconds, section.length, training.averaged(width)) for width in sorted(training.averages)]
     denoiser.eval().requires_grad_(False)
-    return Ours(denoiser, model, snapshots, {"seconds": seconds}, device, mixture_of(cohort, seed))
+    return Ours(denoiser, model, snapshots, {"seconds": seconds}, device, mixture_of(cohort, Conditions(cohort.classes), seed))
 
 
 def measure(options: argparse.Namespace, record: report.Record, sets: dict[str, ImageSet], judge: Judge, device: str) -> None:

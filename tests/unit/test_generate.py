@@ -96,7 +96,7 @@ def test_a_last_smaller_batch_is_filled_up_to_what_is_captured(monkeypatch, floa
     section = GenerateConfig(per_class=1, steps=4, batch=8)
     sampling, captured = Sampling(DENOISER, MODEL, section, "cpu"), []
 
-    def capture(condition, seeds):
+    def capture(condition, seeds, away):
         captured.append(len(seeds))
         return sampling._sample
 
