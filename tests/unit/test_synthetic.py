@@ -11,7 +11,7 @@ import trainings
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation import plateau, training
+from evaluation import training
 from pipeline.models import cases as sources
 from pipeline.models import of_run, own_generator, synthetic
 from pipeline.models.synthetic import Synthetic
