@@ -94,7 +94,7 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
     if gate:
         _print(console, "the verdict", lambda: _verdict(gate))
     verdict = str(dig(gate, "images.verdict"))
-    for line in NEXT.get(verdict, ("The run is not finished: the same synthcohort run command goes on where it stopped.",)):
+    for line in NEXT.get(verdict, ("The run is not finished: the same command, without --until, goes on where it stopped.",)):
         if audited and not (run / line.partition(":")[0]).exists():
             continue
         console.print(f"  → {line}", highlight=False)

@@ -52,3 +52,17 @@ def unmatched(classes: Sequence[str], names: Sequence[str]) -> list[str]:
             f"folders are named"
         )
     return [f"no class fits {named(strange)}: their files are left out"] if strange else []
+
+
+def contradicted(classes: Sequence[str], files: Sequence[str], findings: Sequence[Sequence[int]]) -> list[str]:
+    """A sentence on the images that lie in the folder of one class while their label, which wins, says another.
+
+    Args:
+        classes: their names.
+        files: relative POSIX paths.
+        findings: of each file, 1 present, 0 absent, -1 unknown, for each class.
+    """
+    columns = {normalize("NFC", name): number for number, name in enumerate(classes)}
+    folders = [matching.readable(PurePosixPath(file).parts[0]) for file in files]
+    against = sum(folder in columns and found[columns[folder]] == 0 for folder, found in zip(folders, findings))
+    return [f"images in the folder of another class than the label table says: {against}; the table was believed"] if against else []

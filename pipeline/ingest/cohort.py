@@ -139,6 +139,7 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
     counts, mixed = notes.mixed(rows)
     facts = {"source": {"kind": ingest.source}, "modality": modalities[0] if len(modalities) == 1 else modalities, "mixed": counts}
     told += [*([] if by_patient or not people else [notes.BY_IMAGE]), *_table_notes(path.name, own, store.matched()), *mixed]
+    told += class_folders.contradicted(classes, list(rows["file"]), list(rows["findings"])) if isinstance(labels, Labels) else []
     told += patients.notes(rows) if by_patient else []
     return Cohort(store.images(), rows, sorted(left_out), classes, "patient" if by_patient else "image", facts, told)
 

@@ -49,3 +49,11 @@ def test_an_ingest_says_so_before_it_reads_a_picture(tmp_path):
     with pytest.raises(InputError, match="is called so"):
         ingest(root, tmp_path / "run", classes=("a", "c"))
     assert not (tmp_path / "run" / "ingest").exists()
+
+
+def test_images_whose_folder_and_label_name_different_classes_are_counted():
+    files = ["a/1.png", "a/2.png", "b/3.png", "4.png", "c/a/5.png"]
+    labels = [(1, 0), (0, 1), (0, 1), (0, 1), (0, 1)]
+    (said,) = class_folders.contradicted(["a", "b"], files, labels)
+    assert "another class than the label table says: 1;" in said, "only a/2.png: beside folders, and below others, no class is named"
+    assert class_folders.contradicted(["a", "b"], ["a/1.png"], [(-1, 1)]) == [], "unknown contradicts nothing"
