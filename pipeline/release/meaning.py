@@ -29,6 +29,14 @@ WEIGHTS = {
 }
 
 
+def weights_meaning(gate: Mapping[str, Any]) -> str | None:
+    """What the verdict on the weights means; of those whose images failed, nothing more is said than of the images."""
+    verdict = str(dig(gate, "weights.verdict"))
+    if verdict == "pass" and dig(gate, "images.verdict") == "fail":
+        return "No attack found anything in the model's weights, but the images that they make fail: they stay with the patients' data."
+    return WEIGHTS.get(verdict)
+
+
 def checked(gate: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A check of the images; empty where there is none."""
     found: Mapping[str, Any] = next((c for c in gate.get("checks") or [] if c["name"] == name and c["subject"] == "images"), {})
