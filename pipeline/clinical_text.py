@@ -42,11 +42,12 @@ def vocabulary(reports: Sequence[str], patients: Sequence[str]) -> tuple[str, ..
     whose: dict[str, set[str]] = {}
     written, named = set[str](), set[str]()
     for report, patient in zip(reports, patients, strict=True):
+        cased = report != report.lower()  # without a capital anywhere, small letters do not tell a word from a name
         for word, begins, after_title in _words(report):
             small = word.lower()
             if after_title or (word != small and not begins):
                 named.add(small)
-            if word == small:
+            if word == small and cased:
                 written.add(small)
             whose.setdefault(small, set()).add(patient)
     named |= whose.keys() - written
