@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.release.results import counted, dig, number
 from privacy import kinds
+from privacy.judgements import DRAWN
 
 HEADLINES = {
     "pass": "These images may leave",
@@ -76,6 +77,8 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
                 f"finds fewest of “{kinds.name(kind)}”, {hits:,} of {planted:,}."
             )
         found.append("What other images of a training patient than those trained on, or images of relatives, would show.")
+    if checked(gate, "holdout").get("drawn") == DRAWN[1]:
+        found.append("That the generator saw the named images alone, and that the holdout was drawn at random: both were declared.")
     if gate.get("unit") == "image":
         found.append("Anything about patients: the source does not say whose its images are, so each image counts for itself.")
     found.append(
