@@ -21,7 +21,11 @@ LEAST_PATIENTS = 11
 """Patients in whose reports a word of the cohort's own is, at the least."""
 # What stands before a person's name or a place's.
 BEFORE_NAMES = frozenset(
-    ["dr", "mr", "mrs", "ms", "miss", "prof", "professor", "doctor", "by", "from", "at", "signed", "sister", "nurse", "patient", "name"]
+    [
+        *("dr", "mr", "mrs", "ms", "miss", "prof", "professor", "doctor", "sister", "nurse", "patient", "name"),
+        *("by", "from", "at", "signed", "discussed", "dictated", "informed", "notified", "phoned", "telephoned"),
+        *("radiologist", "consultant", "registrar", "reporter"),
+    ]
 )
 NAMES = 2
 """Words that a person's name may have."""

@@ -33,6 +33,7 @@ def test_frequent_words_enter_and_rare_ones_do_not():
         "SMALL EFFUSION IN JANE ROE.",
         "Small effusion. Roe. Jane.",
         "small effusion, patient jane roe, seen.",
+        "Small effusion. Discussed with roe. Dictated: jane roe.",
     ],
 )
 def test_names_that_many_reports_have_stay_out(report):
