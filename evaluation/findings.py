@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from evaluation.data import Labelled
 from evaluation.intervals import Interval, interval
 from evaluation.metrics import Estimate, Floats, auc_estimate, half_correlated
+from evaluation.utility import LEAST_PATIENTS
 
 RESAMPLES = 200
 """Draws of patients for the interval of an average precision."""
@@ -107,11 +108,22 @@ def prevalence(finding: NDArray[np.int8]) -> float:
     return float((finding[known] == 1).mean()) if known.any() else float("nan")
 
 
-def together(findings: NDArray[np.int8]) -> Floats:
-    """How often findings come together, ``[K, K]``: row i, column j the share of images with i that have j too; NaN where nobody knows."""
+def together(findings: NDArray[np.int8], patients: NDArray[Any] | None = None) -> Floats:
+    """How often findings come together, ``[K, K]``: row i, column j the share of images with i that have j too; NaN where nobody knows.
+
+    Of real images ``patients [n]`` are whose each is: what fewer than LEAST_PATIENTS have, but not nobody, is NaN too, since it would
+    describe them, and so is the row of a finding that so few have.
+    """
     present, known = (findings == 1).astype(np.float64), (findings >= 0).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((present.T @ present) / (present.T @ known))
+        shares = np.asarray((present.T @ present) / (present.T @ known))
+    if patients is not None:
+        people, person = np.unique(patients, return_inverse=True)
+        for first, second in np.ndindex(shares.shape):
+            have = np.bincount(person.ravel(), present[:, first] * present[:, second], len(people)) > 0
+            if 0 < have.sum() < LEAST_PATIENTS:
+                shares[first if first == second else (first, second)] = np.nan
+    return shares
 
 
 def rogan_gladen(called: Interval, sensitivity: float, specificity: float) -> Interval:

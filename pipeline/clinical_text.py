@@ -21,7 +21,11 @@ LEAST_PATIENTS = 11
 """Patients in whose reports a word of the cohort's own is, at the least."""
 # What stands before a person's name or a place's.
 BEFORE_NAMES = frozenset(
-    ["dr", "mr", "mrs", "ms", "miss", "prof", "professor", "doctor", "by", "from", "at", "signed", "sister", "nurse", "patient", "name"]
+    [
+        *("dr", "mr", "mrs", "ms", "miss", "prof", "professor", "doctor", "sister", "nurse", "patient", "name"),
+        *("by", "from", "at", "signed", "discussed", "dictated", "informed", "notified", "phoned", "telephoned"),
+        *("radiologist", "consultant", "registrar", "reporter"),
+    ]
 )
 NAMES = 2
 """Words that a person's name may have."""
@@ -42,11 +46,12 @@ def vocabulary(reports: Sequence[str], patients: Sequence[str]) -> tuple[str, ..
     whose: dict[str, set[str]] = {}
     written, named = set[str](), set[str]()
     for report, patient in zip(reports, patients, strict=True):
+        cased = report != report.lower()  # without a capital anywhere, small letters do not tell a word from a name
         for word, begins, after_title in _words(report):
             small = word.lower()
             if after_title or (word != small and not begins):
                 named.add(small)
-            if word == small:
+            if word == small and cased:
                 written.add(small)
             whose.setdefault(small, set()).add(patient)
     named |= whose.keys() - written

@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 
 TEXT = "text"
 KNOTS = 9
-"""Places between which a continuous attribute is taken as linear, at most: the octiles of the training images."""
+"""Places between which a continuous attribute is taken as linear, at most: the octiles of the training images, without the extremes."""
 LEAST_PATIENTS = 11
 """Patients of the training set who have a value, at the least, for a model to know of it; of fewer, it would tell who they are."""
 
@@ -50,8 +50,8 @@ class Attribute:
     def learned(cls, name: str, column: NDArray[Any], patients: NDArray[Any]) -> Attribute:
         """What training images ``[n]`` have of it. Raises InputError where it has no value in enough patients."""
         if column.dtype.kind == "f":
-            known = np.asarray(column[~np.isnan(column)], np.float64)
-            knots = np.unique(np.quantile(known, np.linspace(0, 1, KNOTS))) if len(known) else known
+            known = ~np.isnan(column)
+            knots = _octiles(np.asarray(column[known], np.float64), patients[known])
             found = cls(name, knots=tuple(float(f"{knot:.6g}") for knot in knots))
         else:
             counts = {value: len(np.unique(patients[column == value])) for value in np.unique(column) if value}
@@ -70,6 +70,18 @@ class Attribute:
         place = np.interp(np.where(known, value, knots[0]), knots, np.arange(self.size))
         code = np.where(known, np.floor(place), self.size)
         return code.astype(np.int64), np.where(known, place - np.floor(place), 0).astype(np.float32)
+
+
+def _octiles(values: NDArray[np.float64], patients: NDArray[Any]) -> NDArray[np.float64]:
+    """The octiles of values, none of them beyond what :data:`LEAST_PATIENTS` reach: the lowest and the highest value are one patient's."""
+    people, person = np.unique(patients, return_inverse=True)
+    if len(people) < LEAST_PATIENTS:
+        return np.zeros(0)
+    lowest, highest = np.full(len(people), np.inf), np.full(len(people), -np.inf)
+    np.minimum.at(lowest, person.ravel(), values)
+    np.maximum.at(highest, person.ravel(), values)
+    low, high = np.sort(lowest)[LEAST_PATIENTS - 1], np.sort(highest)[-LEAST_PATIENTS]
+    return np.unique(np.quantile(values, np.linspace(0, 1, KNOTS)).clip(low, high)) if low < high else np.zeros(0)
 
 
 def _read(texts: NDArray[Any] | None, patients: NDArray[Any]) -> tuple[tuple[str, ...], int]:

@@ -53,7 +53,10 @@ def run(ctx: Context) -> dict[str, Any]:
         "findings": {
             # A real-trained judge on synthetic images: does it see what was asked for, and miss what was asked to be absent?
             "label_fidelity": findings.judged(seen, synthetic, names, rng),
-            "together": {name: findings.together(side.findings).tolist() for name, side in (("real", real), ("synthetic", synthetic))},
+            "together": {
+                "real": findings.together(real.findings, real.groups).tolist(),
+                "synthetic": findings.together(synthetic.findings).tolist(),
+            },
         },
         "utility": {"unfit": still[CONTROL]} if CONTROL in still else _utility(scored, still, test, names, rng),
         "training": {"arms": {arm: course(trained) for arm, trained in arms.items()}},

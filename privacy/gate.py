@@ -248,6 +248,8 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
     power, membership = by_name["power", "images"], by_name["membership_images", "images"]
     open_ = [f"membership from the images ({membership['verdict']})"] if membership["verdict"] != "pass" else []
     open_ += ["what other images of a training patient show"]
+    if by_name["holdout", "images"].get("drawn") == DRAWN[1]:
+        open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
     others = (power["others"] or {}) if power["n"] else {}
     found = [f"{kinds.name(kind)} ({hits:,} of {planted:,} found)" for kind, (hits, planted) in others.items()]
     open_ += [f"copies changed otherwise: {', '.join(found)}"] if found else []

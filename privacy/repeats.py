@@ -26,7 +26,7 @@ SHARED = 4
 SAME = 0.98
 """Correlation of what remains from which two images are one."""
 FLAT = 1.0
-"""Standard deviation, of 255 grey levels, below which an image is constant."""
+"""Standard deviation of every channel, of 255 levels, below which an image is constant."""
 BLOCK = 2048
 
 
@@ -66,7 +66,8 @@ def find_repeats(images: NDArray[np.uint8], reference: NDArray[np.uint8], device
     if not len(images):
         return Repeats(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, bool))
     blocks = range(0, len(images), BLOCK)
-    spreads = [part.reshape(len(part), -1).std(axis=1) for part in (images[start : start + BLOCK] for start in blocks)]
+    # Each channel by itself: one colour all over shows as little as one grey.
+    spreads = [part.reshape(*part.shape[:2], -1).std(axis=2).max(axis=1) for part in (images[start : start + BLOCK] for start in blocks)]
     constant = np.concatenate(spreads) < FLAT
     small = torch.cat([_small(images[start : start + BLOCK], device) for start in blocks])
     shared = _shared(_small(np.asarray(reference[:: -(-len(reference) // 1000)]), device))

@@ -18,6 +18,7 @@ from pipeline.cohorts import folder
 from pipeline.cohorts.cohort import SPLITS, Attempt, Cohort
 from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
+from pipeline.release.contents import JUDGED_FILES
 from privacy import limits
 
 if TYPE_CHECKING:
@@ -133,6 +134,11 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None) 
         raise InputError("ingest/rows.parquet or cohort.json is damaged: remove the ingest folder of this run to make it anew")
     # What is declared of a holdout draws nothing.
     drawn = ctx.config.model_dump(mode="json", include=REDRAWN, exclude={"audit": {"holdout_random"}})
+    if ctx.config.foreign:
+        # Its images do not follow from the seed, nor from who calibrates the search: another of either draws the power again.
+        read = ctx.records["ingest"].get("files", {})
+        real = {name: digest for name, digest in read.items() if JUDGED_FILES["images"].fullmatch(name)}
+        drawn |= {"seed": ctx.config.seed, "real": real}
     generated = artifacts.fingerprint({"generated": str(ctx.records["generate"]["digest"]), "settings": drawn})
     with find(ctx.run, *assigned) as found:
         if ctx.config.foreign:

@@ -203,6 +203,9 @@ def _refuse(header: Header, task: Task, settings: Settings, told: dict[str, _Tol
 def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:
     header, stated = reading.header, told.stated
     assert isinstance(stated, dict)
+    # Before the pixels are blanked, cropped and standardised in place: whose an image is does not hang on what is asked for, or a mask
+    # would make the cohort another one, with other splits and no attempts.
+    content = None if settings.dicom else _content(reading.pixels, settings.key)
     # Before anything else looks at the pixels; rectangles are shares of the whole picture, as stored, so the crop comes after them.
     if settings.mask:
         mask = [Turn.named(reading.turned).rectangle(one) for one in settings.mask]
@@ -216,8 +219,6 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
         raise Unusable(BLANK)
     if (why := text_guard.refuse_pixels(reading.pixels, settings.burned_in)) is not None:
         raise Unusable(why)
-    # Before the pixels are standardised in place: what an image shows does not hang on the size that is asked for.
-    content = None if settings.dicom else _content(reading.pixels, settings.key)
     said: dict[str, Any] = {**stated}  # the label table wins over the header
     joined = dataclasses.replace(header, **said) if said else header
     kept = {**vars(allow_list.keep(joined, settings.key)), **_passing(header, stated, settings)}

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.release.results import counted, dig, number
 from privacy import kinds
+from privacy.judgements import DRAWN
 
 HEADLINES = {
     "pass": "These images may leave",
@@ -27,6 +28,14 @@ WEIGHTS = {
     "fail": "The model's weights failed: they stay with the patients' data.",
     "inconclusive": "The model's weights are not cleared: they stay with the patients' data.",
 }
+
+
+def weights_meaning(gate: Mapping[str, Any]) -> str | None:
+    """What the verdict on the weights means; of those whose images failed, nothing more is said than of the images."""
+    verdict = str(dig(gate, "weights.verdict"))
+    if verdict == "pass" and dig(gate, "images.verdict") == "fail":
+        return "No attack found anything in the model's weights, but the images that they make fail: they stay with the patients' data."
+    return WEIGHTS.get(verdict)
 
 
 def checked(gate: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -68,6 +77,8 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
                 f"finds fewest of “{kinds.name(kind)}”, {hits:,} of {planted:,}."
             )
         found.append("What other images of a training patient than those trained on, or images of relatives, would show.")
+    if checked(gate, "holdout").get("drawn") == DRAWN[1]:
+        found.append("That the generator saw the named images alone, and that the holdout was drawn at random: both were declared.")
     if gate.get("unit") == "image":
         found.append("Anything about patients: the source does not say whose its images are, so each image counts for itself.")
     found.append(

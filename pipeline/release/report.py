@@ -38,7 +38,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         verdict=verdict,
         headline=meaning.HEADLINES.get(verdict, "No verdict"),
         consequence=meaning.CONSEQUENCES.get(verdict, meaning.CONSEQUENCES["inconclusive"]),
-        weights=None if results.config.foreign else meaning.WEIGHTS.get(str(dig(results.gate, "weights.verdict"))),
+        weights=None if results.config.foreign else meaning.weights_meaning(results.gate),
         certified=meaning.certified(results.gate),
         not_certified=meaning.not_certified(results.gate),
         signed=meaning.signed(results.gate, results.audit.get("n")),

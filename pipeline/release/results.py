@@ -76,6 +76,7 @@ class Results:
             "train": {"start_from"},
             "generate": {"autoguidance", "import_from"},
             "evaluate": {"imagenet"},
+            "stress": {"model", "against", "contract", "against_contract", "rules"},
             "release": {"sign"},
         }
         return self.config.model_dump(mode="json", exclude=local)

@@ -44,6 +44,23 @@ def test_drawing_the_power_again_is_another_attempt_and_declaring_something_is_n
     assert ledger.count_attempt(ctx).attempt == 2
 
 
+def test_a_foreign_set_is_tried_again_under_another_seed_and_with_other_real_images(tmp_path: Path, cohorts: Path) -> None:
+    """Its images follow from neither, so that their digest tells of no second draw of the planted copies, or of who calibrates."""
+    ctx = make_context(tmp_path / "run")
+    facts = artifacts.read_object(tmp_path / "run" / "ingest" / "cohort.json")
+    artifacts.write_json(tmp_path / "run" / "ingest" / "cohort.json", facts | {"foreign": True})
+    ctx.config.__dict__["generate"] = ctx.config.generate.model_copy(update={"import_from": tmp_path})
+    ctx.config.__dict__["train"] = None
+    assert [ledger.count_attempt(ctx).attempt for _ in range(2)] == [1, 1]
+    ctx.config.__dict__["seed"] = 1
+    assert [ledger.count_attempt(ctx).attempt for _ in range(2)] == [2, 2]
+    ctx.records["ingest"]["files"]["rows.parquet"] = "2" * 64
+    assert ledger.count_attempt(ctx).attempt == 3, "another holdout, or other shares of it"
+    ctx.records["ingest"]["files"]["cohort.json"] = "2" * 64
+    ctx.config.__dict__["audit"] = ctx.config.audit.model_copy(update={"holdout_random": True})
+    assert ledger.count_attempt(ctx).attempt == 3, "what is said of them draws nothing"
+
+
 def test_the_recall_of_a_set_that_an_earlier_version_passed_is_what_its_gate_asked_for(tmp_path: Path, cohorts: Path) -> None:
     ctx = make_context(tmp_path / "run")
     ledger.count_attempt(ctx, "pass")

@@ -52,6 +52,7 @@ def earlier(ingested: tuple[Path, pd.Series], tmp_path: Path, monkeypatch: pytes
         {"scaling": {"DX": "percentile"}},
         {"modality": "CR"},
         {"burned_in": "search"},
+        {"mask": ((0, 0, 1, 0.1),)},
     ],
     ids=str,
 )

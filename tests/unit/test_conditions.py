@@ -47,16 +47,27 @@ def test_what_a_model_knows_survives_its_description():
     assert Conditions.of_model({"classes": ["a", "b"]}) == Conditions(("a", "b"))
 
 
-def test_values_of_few_patients_are_not_learned_and_knots_are_octiles():
+def test_values_of_few_patients_are_not_learned_and_knots_are_octiles_without_the_extremes():
     patients = np.arange(60) // 2
     side = np.array(["left"] * 25 + ["right"] * 24 + ["both"] * 10 + [""])
     assert Attribute.learned("side", side, patients).values == ("left", "right")
-    knots = Attribute.learned("severity", np.linspace(0, 1, 60, dtype=np.float32), patients).knots
-    np.testing.assert_allclose(knots, np.linspace(0, 1, 9), atol=1e-5)
+    numbers = np.linspace(0, 1, 2000, dtype=np.float32)
+    knots = Attribute.learned("severity", numbers, np.arange(2000) // 2).knots
+    np.testing.assert_allclose(knots, [numbers[20], *np.linspace(0, 1, 9)[1:-1], numbers[-21]], atol=1e-5)
     with pytest.raises(InputError, match="side has no two values that 11 training patients have"):
         Attribute.learned("side", np.array(["left"] * 60), patients)
     with pytest.raises(InputError, match="the images have no view, but side"):
         Conditions.learned(images([[1, 0]], side=np.array(["left"])), ("a", "b"), np.arange(1), several=True, names=["view"])
+
+
+def test_no_number_of_fewer_than_eleven_patients_is_learned():
+    """The oldest, the tallest, the heaviest: a model's description would single them out."""
+    ages = np.array([*np.linspace(40, 60, 30), *[104.0] * 25, 3.0, 4.0], np.float32)
+    patients = np.array([*range(30), *[30] * 25, 31, 32])
+    knots = Attribute.learned("years", ages, patients).knots
+    assert 40 <= knots[0] < knots[-1] <= 60
+    with pytest.raises(InputError, match="years has no two values that 11 training patients have"):
+        Attribute.learned("years", ages[:40], np.arange(40) % 10)
 
 
 def test_a_continuous_value_is_linear_between_its_knots_and_flat_beyond_them():

@@ -66,6 +66,18 @@ def test_how_often_findings_come_together_counts_what_is_known():
     np.testing.assert_allclose(findings.together(marks), [[1, 0.5], [0.5, 1]])
 
 
+def test_what_few_patients_have_together_is_not_told_of_real_images():
+    """Twenty images of one patient are still that patient's: what they show beside the rare finding is theirs alone."""
+    marks = np.zeros((100, 3), np.int8)
+    marks[:60, 0] = marks[40:90, 1] = marks[:15, 2] = 1
+    patients = np.where(np.arange(100) < 15, 0, np.arange(100))
+    told = findings.together(marks, patients)
+    np.testing.assert_allclose(told, [[1, 20 / 60, np.nan], [20 / 50, 1, 0], [np.nan] * 3])
+    assert not np.isnan(findings.together(marks)).any()
+    marks[40:51, 1] = 0
+    assert np.isnan(findings.together(marks, patients)[0, 1])
+
+
 def test_a_judges_errors_are_taken_out_of_a_share():
     """Rogan and Gladen: of 30 % with the finding, a judge of sensitivity .9 and specificity .8 calls .3 · .9 + .7 · .2 = 41 %."""
     found = findings.rogan_gladen(Interval(0.41, 0.36, 0.46, 400), 0.9, 0.8)

@@ -21,6 +21,7 @@ from stage_stubs import stubbed  # noqa: F401 (a fixture)
 from pipeline import api, artifacts
 from pipeline.conditions import Conditions
 from pipeline.errors import InputError
+from pipeline.further import find_model
 from pipeline.release import contents
 from pipeline.wanted import wanted
 from privacy import gate
@@ -41,15 +42,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def judged(run: Path, folder: Path, auc: float = 0.512) -> Path:
-    """The run beside a verdict on its weights."""
+def judged(run: Path, folder: Path, auc: float = 0.512, images: str = "pass") -> Path:
+    """The run beside a verdict on its weights, and on its images."""
     copy = folder / "run"
     copy.mkdir()
     (copy / "train").symlink_to(run / "train")
     (copy / "generate").symlink_to(run / "generate")
     part = {"auc": measure(auc, n=1200), "tpr_at_1pct_fpr": measure(0.011, 0.008), "worst": {"name": "ill", "auc": measure(0.53)}}
     shadows = {"trainings": 8, "members": 1100, "non_members": 550, "weights": part, "images": part, "control": {"auc": measure(0.5)}}
-    checks = gate.checks(audit("pass", 2000) | {"shadows": shadows})
+    checks = gate.checks(audit(images, 2000) | {"shadows": shadows})
     files = json.loads((run / "train" / "record.json").read_text())["files"]
     digests = {name: "0" * 64 for name in contents.DIGEST_KEYS} | {"weights": contents.judged_digest("00c0ffee", "weights", files)}
     facts = {"checks": checks, "replication": False, "release": "00c0ffee", "software": "1.0", "digests": digests, "attempt": 1}
@@ -115,6 +116,16 @@ def test_a_verdict_clears_the_weights_that_it_judged_and_no_others(run: Path, tm
         value["weights"]["reasons"] = []
     path.write_bytes(contents.json_bytes(value))
     assert not api.generate(copy, {"ill": 1}, out=tmp_path / "more").cleared
+
+
+def test_weights_that_made_copies_are_not_cleared_by_an_attack_that_finds_nothing(run: Path, tmp_path: Path) -> None:
+    """A mean over all patients hides the three whom the copy search found: more images, and the weights themselves, stay."""
+    copy = judged(run, tmp_path, images="fail")
+    assert json.loads((copy / "release" / "gate.json").read_text())["weights"]["verdict"] == "pass"
+    made = api.generate(copy, {"ill": 1}, out=tmp_path / "more")
+    assert not made.cleared
+    assert not list((tmp_path / "more").rglob("*.dcm"))
+    assert find_model(copy).verdict == "fail", "by which a purge keeps weights or does not"
 
 
 def test_an_image_follows_from_seed_class_and_number(run: Path, tmp_path: Path, float32: None) -> None:

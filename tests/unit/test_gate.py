@@ -278,7 +278,10 @@ def test_sides_that_differ_by_themselves_leave_the_weights_undecided(report):
 
 
 def test_a_foreign_set_passes_with_a_holdout_that_was_declared_random_and_is_one(report):
-    assert decide(foreign(report, DRAWN[1]))["verdict"] == "pass"
+    declared = decide(foreign(report, DRAWN[1]))
+    assert declared["verdict"] == "pass"
+    assert "both of which were declared" in declared["images"]["reasons"][0], "what a verdict stands on is said with it"
+    assert "declared" not in decide(report)["images"]["reasons"][0]
     undeclared = decide(foreign(report, DRAWN[2]))
     assert undeclared["verdict"] == "inconclusive"
     assert undeclared["images"]["reasons"][0].startswith("Inconclusive: nothing was found")

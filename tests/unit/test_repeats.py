@@ -86,3 +86,12 @@ def test_sets_that_are_drawn_as_real_images_were_are_seldom_beyond_them():
     for _ in range(draws):
         beyond += beyond_real(drawn(800), drawn(300).count, 300) > 0
     assert beyond / draws < 0.05
+
+
+def test_an_image_of_one_colour_shows_nothing(phantoms):
+    """As much as one of one grey: its channels differ from each other, and no pixel from another."""
+    colours = np.random.default_rng(0).integers(0, 255, (4, 3, 1, 1), np.uint8) * np.ones((1, 1, 32, 32), np.uint8)
+    made = np.concatenate([np.repeat(phantoms[:4], 3, axis=1), colours])
+    found = find_repeats(made, np.repeat(phantoms[60:], 3, axis=1), "cpu")
+    assert found.constant.tolist() == [False] * 4 + [True] * 4
+    assert found.count == 3

@@ -136,9 +136,20 @@ def test_local_paths_of_the_source_are_not_published(tmp_path: Path) -> None:
     secret = config().model_copy(
         update={"ingest": config().ingest.model_copy(update={"path": Path("/srv/mueller_anna"), "labels": "mueller.csv"})}
     )
+    models = {name: f"/srv/mueller_anna/{name}" for name in ("model", "against")}
+    files = {name: Path(f"/srv/mueller_anna/{name}.yaml") for name in ("contract", "against_contract", "rules")}
+    secret = secret.model_copy(update={"stress": config().stress.model_copy(update=models | files)})
     found = results("pass")
     page = render_report(Results(**{**vars(found), "config": secret}), {})
     assert "mueller" not in page
+
+
+def test_weights_whose_images_fail_are_never_said_to_be_shareable() -> None:
+    found = results("fail")
+    gate = {**found.gate, "weights": {**found.gate["weights"], "verdict": "pass"}}
+    page = render_report(Results(**{**vars(found), "gate": gate}), {})
+    assert "may be shared" not in page
+    assert "the images that they make fail" in page
 
 
 def test_plots_span_their_intervals_and_reference() -> None:
