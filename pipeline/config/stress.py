@@ -35,7 +35,9 @@ class StressConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> StressConfig:
-        if self.model is None and (others := sorted(self.model_fields_set - {"model", "images"})):
+        fields = type(self).model_fields
+        others = sorted(name for name in fields.keys() - {"model", "images"} if getattr(self, name) != fields[name].default)
+        if self.model is None and others:
             raise ValueError(f"stress.{others[0]} belongs to a model of yours: give stress.model")
         if self.against is None and self.against_contract is not None:
             raise ValueError("stress.against_contract belongs to a second model: give stress.against")

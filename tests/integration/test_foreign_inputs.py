@@ -330,7 +330,7 @@ def test_commands_named_like_stages_say_in_one_line_what_they_take(tmp_path, wor
 
 def test_until_a_stage_that_a_foreign_run_does_not_have(given, tmp_path):
     a, b, c = given
-    with pytest.raises(InputError, match="--until train: no stage of this configuration, which has ingest, .*, audit, review, release"):
+    with pytest.raises(InputError, match=r"--until train: no stage of this configuration, which .*, review, release"):
         api.run(foreign_config("audit", a, b, c, None), out=tmp_path / "run", until="train")
 
 
