@@ -216,7 +216,7 @@ def test_nothing_local_is_in_the_report(tmp_path: Path) -> None:
 def test_images_that_repeat_more_than_was_judged_are_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = synthetic_images()
     again = ImageSet(np.repeat(made.images[:1], len(made), axis=0), made.rows)
-    monkeypatch.setattr(release_run, "synthetic_images", lambda channels=1, seed=0: again)
+    monkeypatch.setattr(release_run, "synthetic_images", lambda channels=1, seed=0, several=False: again)
     with pytest.raises(InputError, match=r"cohort\.npz holds 9 images that repeat another one"):
         stage.run(make_context(tmp_path / "run"))
 
