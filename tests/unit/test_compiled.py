@@ -73,6 +73,7 @@ def given(network: UNet) -> tuple[Tensor, Tensor, Condition]:
     return x, torch.zeros(2), Condition.of_classes(torch.tensor([0, 1]), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_each_kind_of_block_is_compiled_once_however_many_there_are(traced, checkpointing):
     settings = {"channels": 1, "classes": 2, "size": 28, "widths": (8, 16, 24, 32), "attention": (4,), "patch": 2, "dropout": 0.0}

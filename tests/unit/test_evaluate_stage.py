@@ -149,6 +149,7 @@ def test_judges_that_see_nothing_yield_sentences_everywhere(tmp_path: Path) -> N
     assert said in json.loads((tmp_path / "stress" / "stress.json").read_text())["unfit"]
 
 
+@pytest.mark.slow
 def test_a_model_of_the_users_meets_the_same_test_patients_here_the_runs_own_classifiers(
     finished: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

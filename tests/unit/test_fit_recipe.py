@@ -276,6 +276,7 @@ def remembered_otherwise(path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cohort": {"images": 15, "distinct": 1000, "classes": 2}}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_text("{}"), remembered_otherwise])
 def test_a_recipe_that_is_not_the_checkpoints_starts_over_and_ends_the_same(brief, tmp_path, monkeypatch, harm):
     straight, stopped = auto(tmp_path / "a"), auto(tmp_path / "b")
@@ -381,6 +382,7 @@ def test_what_is_looked_at_has_two_patients_on_both_sides():
     assert train._validation(images, one, Conditions(images.classes), 0) is None
 
 
+@pytest.mark.slow
 def test_a_fixed_length_needs_nobody_in_val(tmp_path):
     ctx = context(tmp_path, with_patients_in_val(3))
     train.run(ctx)
@@ -388,6 +390,7 @@ def test_a_fixed_length_needs_nobody_in_val(tmp_path):
     assert written(ctx)["curve"] == []
 
 
+@pytest.mark.slow
 def test_plan_and_show_say_what_is_left_to_the_cohort_and_then_what_was_settled(brief, tmp_path):
     ctx = auto(tmp_path)
     before = recipe_lines(ctx.config, out=tmp_path)
