@@ -63,13 +63,9 @@ def average_precision(scores: Floats, positives: NDArray[np.bool_]) -> float:
         scores: ``[n]``, higher means more positive.
         positives: ``[n]``.
     """
-    if not positives.any():
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    last_of_tie = np.r_[np.diff(scores[order]) != 0, True]
-    found = np.cumsum(positives[order])[last_of_tie]
-    precision = found / (np.flatnonzero(last_of_tie) + 1)
-    return float((np.diff(found, prepend=0) * precision).sum() / positives.sum())
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(positives, scores)) if positives.any() else float("nan")
 
 
 def precision_interval(probabilities: Floats, images: Labelled, finding: int, rng: np.random.Generator) -> Interval:

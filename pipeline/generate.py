@@ -37,8 +37,9 @@ from pipeline.warm_start import TAKE, began_from, trained_on, weights_file
 
 Replay = Callable[[Condition, Tensor, Condition | None], Tensor]
 WORTH = 4e8
-"""Pixels times steps from which sampling is compiled: some twenty seconds without it on one H100, of which it saves half, for ten that it
-takes. What is asked for decides, never a clock or the ranks, since the last bits of an image hang on it."""
+"""Pixels times steps from which sampling is compiled. An estimate that nobody measured: some twenty seconds without it on one H100, of
+which it may save half, for about ten that compiling takes. What is asked for decides, never a clock or the ranks: the last bits of an image
+hang on it."""
 
 
 def run(ctx: Context) -> dict[str, Any]:

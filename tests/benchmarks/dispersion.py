@@ -242,10 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
         judge = Judge(sets, labels, options.seed, protocol, device)
         record = report.Record(options.out, BENCHMARK, report.facts() | {"generated": options.count, "tiny": options.tiny})
         measure(options, record, sets, judge, device)
-    rows = [row for one in report.load(options.out, BENCHMARK) for row in one["rows"]]
-    if not rows:
-        raise SystemExit(f"no records of {BENCHMARK} in {options.out}")
-    print(table(rows), flush=True)
+    print(table(report.rows(options.out, BENCHMARK)), flush=True)
 
 
 if __name__ == "__main__":

@@ -304,10 +304,7 @@ def main(arguments: list[str] | None = None) -> None:
         for row in rows_of(options):
             record.add(row)
         print(f"all of it took {time.perf_counter() - began:.0f} s")
-    rows = [row for one in report.load(options.out, BENCHMARK) for row in one["rows"]]
-    if not rows:
-        raise SystemExit(f"no records of {BENCHMARK} in {options.out}")
-    print(table(rows), flush=True)
+    print(table(report.rows(options.out, BENCHMARK)), flush=True)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,14 @@ def load(folder: Path, benchmark: str) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: str(record["facts"]["date"]))
 
 
+def rows(folder: Path, benchmark: str) -> list[dict[str, Any]]:
+    """The rows of all these records. Raises SystemExit where there are none."""
+    found = [row for one in load(folder, benchmark) for row in one["rows"]]
+    if not found:
+        raise SystemExit(f"no records of {benchmark} in {folder}: run it without --table, or name the folder that it wrote to")
+    return found
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table; floats to three significant digits or as whole numbers."""
     lines = [header, ["---"] * len(header), *([shown(cell) for cell in row] for row in rows)]
