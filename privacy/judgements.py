@@ -169,7 +169,8 @@ def _copy_counts(x: Numbers) -> bool:
     counts = all(_count(x[key]) for key in ("flagged", "images", "leading_run", "exposed")) and _unit(x["unit"])
     levels = x["run_threshold"] == FALSE_ALARMS["leading_run"] and x["exposed_threshold"] == limits.MAX_EXPOSED
     shares = all(_share(x[key]) for key in ("run_p", "recall", "threshold", "confidence"))
-    before = x["earlier_recall"] is None or _share(x["earlier_recall"])
+    recall, number = x["earlier_recall"], x["earlier_attempt"]
+    before = (recall is None and number is None) or (_share(recall) and (number is None or (_count(number) and number > 0)))
     if not (counts and levels and shares and before and _ordered(x)):
         return False
     return bool(max(x["flagged"], x["n"]) <= x["images"] and 0 < x["threshold"] <= limits.MAX_COPY_RATE)
@@ -264,7 +265,7 @@ KINDS = (
         _copies,
         (
             *("flagged", "images", "leading_run", "run_p", "run_threshold", "unit", "exposed", "exposed_threshold"),
-            *("recall", "earlier_recall", "confidence"),
+            *("recall", "earlier_recall", "earlier_attempt", "confidence"),
         ),
     ),
     Kind(

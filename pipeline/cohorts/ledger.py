@@ -105,14 +105,17 @@ class Standing:
 
     Attributes:
         attempt: its number, from 1; None for a replication, which is none.
-        earlier_recall: the lowest recall that the copy search had, at least, on a set of the cohort that passed before; None without one.
+        earlier_recall: the lowest recall that the copy search had, at least, on another set of the cohort that has passed; None without
+            one. Which of them was judged first does not matter: all of them are out.
+        earlier_attempt: the highest number of those sets; None without one.
     """
 
     attempt: int | None
-    earlier_recall: float | None
+    earlier_recall: float | None = None
+    earlier_attempt: int | None = None
 
 
-def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None) -> Standing:
+def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None, *, since: Standing | None = None) -> Standing:
     """Which attempt on its cohort the generated set is.
 
     A set counts when it is judged, before anybody can see the result, and once under the same settings of the attacks: trying until it
@@ -123,12 +126,14 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None) 
         ctx: of a stage that needs ingest and generate.
         verdict: pass, fail or inconclusive, where it is known.
         recall: of the copy search on it, its lower bound, where the verdict is pass.
+        since: where the set stood when the verdict was reached, which is not settled where it stands elsewhere now: another set of the
+            cohort has passed in the meantime.
 
     Raises:
         InputError: the ingest is damaged, or contradicts the cohort.
     """
     if ctx.config.ingest.replication:
-        return Standing(None, None)
+        return Standing(None)
     assigned = _assigned(ctx.folder("ingest"), foreign=ctx.config.foreign)
     if assigned is None:
         raise InputError("ingest/rows.parquet or cohort.json is damaged: remove the ingest folder of this run to make it anew")
@@ -146,11 +151,13 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None) 
         else:
             _check(found.cohort, *assigned)
             cohort = found.cohort.with_splits(*assigned)
-        cohort, number = cohort.attempted(generated, verdict, recall)
+        cohort, number = cohort.attempted(generated)
+        released = cohort.released(besides=generated)
         # An earlier version noted no recall: what its gate asked for is what is known.
-        recalls = [limits.MIN_RECALL if one.recall is None else one.recall for one in cohort.released_before(generated)]
-        found.save(cohort)
-    return Standing(number, min(recalls, default=None))
+        recalls = [limits.MIN_RECALL if one.recall is None else one.recall for one in released.values()]
+        standing = Standing(number, min(recalls, default=None), max(released, default=None))
+        found.save(cohort.attempted(generated, verdict, recall)[0] if since in (None, standing) else cohort)
+    return standing
 
 
 def _check(cohort: Cohort, patients: Splits, images: Splits) -> None:

@@ -291,7 +291,8 @@ def _against_run(release: _Release, run: Path) -> Iterator[str]:
             yield f"the {subject} of the run's stage {stage} are not those that were judged"
     copies = release.check("copies")
     measured, attempt = read_json(run / "audit" / "audit.json"), gate["attempt"] or 1
-    found = privacy_gate.checks(measured, copies["threshold"], attempt=attempt, earlier_recall=copies["earlier_recall"])
+    earlier = {name: copies[name] for name in ("earlier_recall", "earlier_attempt")}
+    found = privacy_gate.checks(measured, copies["threshold"], attempt=attempt, **earlier)
     if found != gate["checks"]:
         yield "gate.json has other checks than follow from the audit of the run"
     source = ImageSet.load(run / "ingest")
