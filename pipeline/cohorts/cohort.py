@@ -45,7 +45,8 @@ class Cohort:
 
     Attributes:
         patients: split of every patient's pseudonym; empty where patients are unknown.
-        images: split of every image's pseudonym. A patient whose id is written or read in another way is found again by its images.
+        images: split of every image's pseudonyms, by its identifier and by its values. A patient whose id is written or read in another
+            way is found again by its images, and an image in another kind of file by its values.
         attempts: the sets that were judged, in their order.
         seen: pseudonyms of patients, or of images, that a foreign generator saw: their splits are not settled by that.
     """
@@ -73,6 +74,15 @@ class Cohort:
     def with_splits(self, patients: Mapping[str, str], images: Mapping[str, str]) -> Cohort:
         """With further assignments; what is settled stays as it is."""
         return dataclasses.replace(self, patients={**patients, **self.patients}, images={**images, **self.images})
+
+    def called(self, other_names: Mapping[str, str]) -> Cohort:
+        """With images that are settled under another name settled by their own too.
+
+        Args:
+            other_names: of images, by their names.
+        """
+        also = {name: self.images[other] for name, other in other_names.items() if other in self.images}
+        return dataclasses.replace(self, images=_joined(self.images, also))
 
     def contradicts(self, patients: Mapping[str, str], images: Mapping[str, str]) -> bool:
         """Whether any of these assignments differs from what is settled."""

@@ -1,8 +1,8 @@
 """The ledger of cohorts: which one a run's is, what is settled of it, and how often it was judged.
 
-A run's cohort is found by its patients and images: one pseudonym in common is enough, and a run that has some in common with several joins
-them. What is settled changes in one rename while the folder is held, so that runs of one cohort may work side by side, and one that is
-killed leaves the old state or the new one.
+A run's cohort is found by its patients and images, and these by identifier and by their values: one pseudonym in common is enough, and a
+run that has some in common with several joins them. What is settled changes in one rename while the folder is held, so that runs of one
+cohort may work side by side, and one that is killed leaves the old state or the new one.
 """
 
 from __future__ import annotations
@@ -179,18 +179,20 @@ def _assigned(ingest: Path, *, foreign: bool = False) -> tuple[Splits, Splits] |
     try:
         import pyarrow.parquet
 
-        rows = pyarrow.parquet.read_table(ingest / "rows.parquet", columns=["id", "patient", "split"]).to_pydict()
-        identified = facts["source"]["kind"] not in BY_CONTENT
+        table = pyarrow.parquet.ParquetFile(ingest / "rows.parquet")
+        # An earlier version kept no pseudonyms of pixels.
+        by_pixels = [name for name in ("pixels",) if name in table.schema_arrow.names]
+        rows = table.read(["id", "patient", "split", *by_pixels]).to_pydict()
+        names = ["id", *by_pixels] if facts["source"]["kind"] not in BY_CONTENT else by_pixels
     except (OSError, ValueError, KeyError, TypeError):
         return None
     wanted = [place for place, split in enumerate(rows["split"]) if not foreign or split == "train"]
-    patients, images = ({rows[column][place]: rows["split"][place] for place in wanted} for column in ("patient", "id"))
+    patients = {rows["patient"][place]: rows["split"][place] for place in wanted}
+    images = {rows[name][place]: rows["split"][place] for name in names for place in wanted}
     # An earlier version made other pseudonyms of patients, and of images without an identifier.
     if "key_mark" not in facts:
-        return ({}, images) if identified else None
-    if facts.get("unit") != "patient":
-        return {}, patients
-    return patients, images if identified else {}
+        return ({}, images) if images else None
+    return (patients, images) if facts.get("unit") == "patient" else ({}, patients | images)
 
 
 def _load(path: Path, key: bytes) -> Cohort:

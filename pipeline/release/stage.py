@@ -95,10 +95,14 @@ def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> di
 
 def _decided(ctx: Context, standing: Standing) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The gate's checks of the audit and what it decides, where the set stands among those of its cohort."""
-    earlier = {"earlier_recall": standing.earlier_recall, "earlier_attempt": standing.earlier_attempt}
     try:
-        audit = read_json(ctx.folder("audit") / "audit.json")
-        checks = gate.checks(audit, ctx.config.release.max_copy_rate, attempt=standing.attempt or 1, **earlier)
+        checks = gate.checks(
+            read_json(ctx.folder("audit") / "audit.json"),
+            ctx.config.release.max_copy_rate,
+            attempt=standing.attempt or 1,
+            earlier_recall=standing.earlier_recall,
+            earlier_attempt=standing.earlier_attempt,
+        )
         return checks, gate.decide(checks, attempt=standing.attempt, replication=ctx.config.ingest.replication)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
