@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from evaluation.data import Labelled
-from pipeline import runtime
+from pipeline import runtime, warm_start
 from pipeline.artifacts import read_object, write_json
 from pipeline.cohorts.ledger import count_attempt
 from pipeline.conditions import Conditions
@@ -86,6 +86,7 @@ def run(ctx: Context) -> dict[str, Any]:
         pixels=images.shape[-1],
         unit=unit_of(ctx.folder("ingest")),
         drawn=drawn,
+        started=warm_start.trained_beside(ctx.folder("train")) if "train" in ctx.records else judgements.STARTED[0],
         n_train=len(train.images),
         n_audit=len(audited.images),
         holdout_units=len(np.unique(audited.groups)),

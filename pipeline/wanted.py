@@ -28,7 +28,7 @@ class Wanted:
         negated: findings that guidance leads away from, ``bool [n, K]``; where an image can have several, they are asked to be absent too.
         asked: attributes by name, as :class:`pipeline.conditions.Described` has them; what is not there is left open.
         without_text: a text that guidance leads away from, ``[n]``; an empty one for none.
-        unseen: whether no training image, or too few to know of, had such findings together, ``bool [n]``: an extrapolation.
+        unseen: whether no training image, or too few to know of, had this together, ``bool [n]``: an extrapolation.
     """
 
     findings: NDArray[np.int8]
@@ -109,20 +109,8 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
     """The images of a plan, one entry after the other.
 
     Raises:
-        InputError: an entry asks for what the model does not know, or for findings that it never saw together without saying so.
+        InputError: an entry asks for what the model does not know, or for what it never saw together without saying so.
     """
-    findings, negated, unseen = [], [], []
-    for entry in plan:
-        row, denied = _findings(entry, conditions, where)
-        new = conditions.several and not any(_agrees(row, one.findings) for one in conditions.combinations)
-        if new and not entry.extrapolate:
-            raise InputError(
-                f"{where}: {_named(entry)}: no such combination was seen in enough training patients: leave something open, or add "
-                "extrapolate to have it none the less, marked as such"
-            )
-        findings.append(row)
-        negated.append(denied)
-        unseen.append(new)
     counts = [entry.count for entry in plan]
     texts = [_text(entry.text, conditions, where) for entry in plan]
     away = [_text(entry.without_text, conditions, where) for entry in plan]
@@ -131,6 +119,18 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
     strange = [name for entry in plan for name in entry.attributes if name not in asked]
     if strange:
         raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, but {', '.join(asked) or 'none'}")
+    findings, negated, unseen = [], [], []
+    for entry in plan:
+        row, denied = _findings(entry, conditions, where)
+        new = not conditions.seen(row.tolist(), entry.attributes)
+        if new and not entry.extrapolate:
+            raise InputError(
+                f"{where}: {_named(entry)}: no such combination was seen in enough training patients: leave something open, or add "
+                "extrapolate to have it none the less, marked as such"
+            )
+        findings.append(row)
+        negated.append(denied)
+        unseen.append(new)
     has, led, left, extrapolated = (np.repeat(np.array(table), counts, axis=0) for table in (findings, negated, away, unseen))
     return Wanted(has, seeds, led, asked, left, extrapolated)
 
@@ -186,13 +186,9 @@ def _number(one: Attribute, value: str | None, where: str) -> float:
     return number
 
 
-def _agrees(row: NDArray[np.int8], seen: Sequence[int]) -> bool:
-    """Whether a seen combination has all that a row asks for."""
-    return all(asked in (-1, there) for asked, there in zip(row.tolist(), seen))
-
-
 def _named(entry: Asked) -> str:
-    return " + ".join([*entry.findings, *(f"no {name}" for name in entry.without)]) or "no finding asked for"
+    asked = [*entry.findings, *(f"no {name}" for name in entry.without), *(f"{name} {value}" for name, value in entry.attributes.items())]
+    return " + ".join(asked) or "no finding asked for"
 
 
 def _in_proportion(total: int, share: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from types import MappingProxyType
 from typing import Any
 
 from privacy import bounds, kinds, limits
-from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, SUBJECTS, judged, label
+from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, STARTED, SUBJECTS, judged, label
 
 REPLICATION = "The run is a replication: its splits are its own and not the cohort's, so that it counts as no attempt and is not released."
 MADE_BY = "The images fail, and they are made from these weights alone: what the images give away, so do the weights."
+BEGAN = "The training began from weights that were trained on other patients, whom no check looked for."
 Earlier = tuple[float | None, int | None]
 """Of the cohort's earlier releases, the lowest recall that the search had in one, and the highest number of their attempts."""
 LAST_PLACE = Decimal("0.0001")
@@ -53,6 +55,7 @@ def checks(
     """
     n, unit, sure = audit["n"], audit["unit"], limits.confidence(attempt)
     held, sides = n["holdout_units"], {"train": n["train"], "audit": n["audit"], "unit": unit, "drawn": audit["drawn"]}
+    sides["started"] = audit.get("started", STARTED[0])  # an earlier version did not ask
     power = _power(audit["power"], audit["pixels"], sure)
     bias = {**_whole(audit.get("split_bias")), "threshold": limits.MAX_SPLIT_BIAS, "confidence": sure}
     foreign = audit["drawn"] != DRAWN[0]
@@ -180,7 +183,8 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
 
     Weights fail where their images do. An image is a function of the weights and of noise, so that whatever finds a patient in the images
     is an attack on the weights too, and one that the checks of the weights do not run: an AUC over all members stays at guessing where a
-    few are copied. It adds no false alarm to those of :data:`limits.FALSE_ALARM`, since such a set has failed already.
+    few are copied. It adds no false alarm to those of :data:`limits.FALSE_ALARM`, since such a set has failed already. Weights whose
+    training began from weights of other patients are inconclusive at best: no attack looked for those patients.
 
     Args:
         found: as :func:`checks` makes them, every kind once and in its order; numbers may have been through JSON.
@@ -212,7 +216,9 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
     ours = by_name["holdout", "images"].get("drawn") == DRAWN[0]
     spared = {("membership_images", "images")} | ({("split_bias", "images")} if ours else set())
     images, unit = _verdict("images", tables["images"], spared, replication), units.pop()
-    weights = _verdict("weights", tables["weights"], spared, replication, [MADE_BY] * (images["verdict"] == "fail"))
+    of_others = by_name["holdout", "images"].get("started") == STARTED[1]
+    further = {"fail": [MADE_BY] * (images["verdict"] == "fail"), "inconclusive": [BEGAN] * of_others}
+    weights = _verdict("weights", tables["weights"], spared, replication, further)
     images["reasons"] = [_says(images["verdict"], unit, by_name), *images["reasons"]]
     needed = _needed(by_name, limits.confidence(attempt or 1))
     verdicts = {"verdict": images["verdict"], "unit": unit, "images": images, "weights": weights}
@@ -252,17 +258,20 @@ def _same(check: Mapping[str, Any], made: Mapping[str, float]) -> bool:
 
 
 def _verdict(
-    subject: str, table: list[dict[str, Any]], spared: set[tuple[str, str]], replication: bool, failed: Sequence[str] = ()
+    subject: str,
+    table: list[dict[str, Any]],
+    spared: set[tuple[str, str]],
+    replication: bool,
+    further: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Verdict and reasons of a subject; ``failed`` is why it fails whatever its own checks say."""
-    by_verdict: dict[str, list[str]] = {verdict: [] for verdict in ("fail", "inconclusive", "pass")}
+    """Verdict and reasons of a subject; ``further`` ones, by verdict, are not its own checks'."""
+    by_verdict = {verdict: list(further.get(verdict, ())) for verdict in ("fail", "inconclusive", "pass")}
     for check in table:
         settled = check["verdict"] in ("pass", "fail")
         if settled or (check["name"], subject) not in spared:
             by_verdict[check["verdict"] if settled else "inconclusive"].append(check["reason"])
     if subject == "weights" and all(check["verdict"] == NOT_JUDGED for check in table):
         return {"verdict": NOT_JUDGED, "reasons": by_verdict["inconclusive"]}
-    by_verdict["fail"] += failed
     if replication:
         by_verdict["fail" if by_verdict["fail"] else "inconclusive"].append(REPLICATION)
     return next({"verdict": verdict, "reasons": reasons} for verdict, reasons in by_verdict.items() if reasons or verdict == "pass")
@@ -277,6 +286,8 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
     open_ += ["what other images of a training patient show"]
     if by_name["holdout", "images"].get("drawn") == DRAWN[1]:
         open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
+    if (started := by_name["holdout", "images"].get("started")) in STARTED[1:]:
+        open_ += [f"copies of whom the weights from which the training began were trained on ({started})"]
     others = (power["others"] or {}) if power["n"] else {}
     found = [f"{kinds.name(kind)} ({hits:,} of {planted:,} found)" for kind, (hits, planted) in others.items()]
     open_ += [f"copies changed otherwise: {', '.join(found)}"] if found else []

@@ -9,7 +9,7 @@ from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.stages import check_settings
 from privacy import bounds, gate, limits
-from privacy.judgements import DRAWN
+from privacy.judgements import DRAWN, STARTED
 
 
 @pytest.fixture
@@ -283,6 +283,24 @@ def test_an_attack_without_an_interval_is_not_judged(report):
     report["membership"]["auc"] = interval(0.7, None, None)
     assert find(report, "membership_weights", "weights")["verdict"] == "not judged"
     assert decide(report)["weights"]["verdict"] == "inconclusive"
+
+
+# Warm starts.
+
+
+def test_weights_that_began_from_those_of_other_patients_never_pass_and_the_images_say_so(report):
+    """Nobody looks for those patients: they are in no split of this cohort."""
+    report["shadows"] = shadows()
+    assert "training began" not in decide(report | {"started": STARTED[0]})["images"]["reasons"][0]
+    other = decide(report | {"started": STARTED[1]})
+    assert other["weights"] == {"verdict": "inconclusive", "reasons": [gate.BEGAN]}
+    assert other["verdict"] == "pass"
+    assert "the training began were trained on (on other patients)" in other["images"]["reasons"][0]
+    declared = decide(report | {"started": STARTED[2]})
+    assert declared["weights"]["verdict"] == "pass", "published weights, on somebody's word"
+    assert "(on others, as declared)" in declared["images"]["reasons"][0]
+    with pytest.raises(ValueError, match="holdout"):
+        gate.checks(report | {"started": "on Jane Roe"})
 
 
 # The control.
