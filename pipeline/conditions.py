@@ -168,7 +168,7 @@ def _codes(table: NDArray[Any]) -> NDArray[np.int64]:
 
 def _levels(findings: NDArray[np.int8], several: bool) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int8]]]:
     """Rows, and their findings: all of them, each that is present by itself where an image can have several, and any."""
-    whole: NDArray[np.bool_] = (findings >= 0).all(axis=1)
+    whole = np.asarray((findings >= 0).all(axis=1), np.bool_)
     yield whole, findings
     for k in range(findings.shape[1] if several else 0):
         yield findings[:, k] == 1, np.where(np.arange(findings.shape[1]) == k, findings, np.int8(-1))
