@@ -87,7 +87,7 @@ def summarise(
         drawn: how it was decided who is sealed, one of :data:`privacy.judgements.DRAWN`.
         started: on whom else the model was trained, one of :data:`privacy.judgements.STARTED`.
         bias: of :func:`split_bias`, where no attack on weights has measured it.
-        further: what other attacks found, by name: ``shadows``, ``one_run``, ``attributes``.
+        further: what other attacks found, by name: ``shadows``, ``one_run``, ``attributes``, ``prompts``.
     """
     n, flagged = len(found.flagged), int(found.flagged.sum())
     constants = found.repeats.constant
