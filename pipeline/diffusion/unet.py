@@ -135,7 +135,7 @@ class UNet(nn.Module):
 
 def call(block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """A block's output: what is compiled where the network is (:mod:`pipeline.compilation`)."""
-    made: Tensor = block(x, told)
+    made: Tensor = block(x, told, read)
     return made
 
 
