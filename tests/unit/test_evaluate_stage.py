@@ -71,7 +71,12 @@ def context(folder: Path, stage: str, model: Path | None = None, **settings: Any
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
     """Blobs are learned at once: plateaus are looked for within hundreds of images."""
-    with mock.patch.object(training, "CHECK", 256), mock.patch.object(plateau, "LEAST", 1024):
+    with (
+        mock.patch.object(training, "CHECK", 256),
+        mock.patch.object(plateau, "LEAST", 1024),
+        mock.patch.object(plateau, "PATIENCE", 0.33),
+        mock.patch.object(plateau, "GAIN", (0.1, 0.02)),
+    ):
         yield
 
 
