@@ -127,6 +127,7 @@ class UNet(nn.Module):
         return crop(shuffle(self.head(F.silu(self.norm(x))), self.patch), sides)
 
     def _through(self, block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None) -> Tensor:
+        read = None if block.reading is None else read
         if self.checkpointing and self.training:
             made: Tensor = checkpoint(block, x, told, read, use_reentrant=False)
             return made
@@ -135,7 +136,7 @@ class UNet(nn.Module):
 
 def call(block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """A block's output: what is compiled where the network is (:mod:`pipeline.compilation`)."""
-    made: Tensor = block(x, told)
+    made: Tensor = block(x, told, read)
     return made
 
 
