@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.clinical_text import LISTED
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
+from pipeline.together import Together
 
-TEXT = "text"
+TEXT, WITHOUT_TEXT = "text", "without_text"
 KNOTS = 9
 """Places between which a continuous attribute is taken as linear, at most: the octiles of the training images, without the extremes."""
 LEAST_PATIENTS = 11
@@ -116,77 +117,6 @@ class Combination:
 
 
 @dataclass(frozen=True)
-class Together:
-    """What enough training patients had together: findings, 1 or 0 or -1 for any, and a value of each listed attribute, empty for any."""
-
-    findings: tuple[int, ...]
-    values: tuple[str, ...]
-
-    def has(self, findings: Sequence[int], values: Sequence[str]) -> bool:
-        """Whether that is all that is asked for, where -1 and an empty text ask for nothing."""
-        pairs = (*zip(findings, self.findings), *zip(values, self.values))
-        return all(asked in (-1, "", there) for asked, there in pairs)
-
-    @classmethod
-    def learned(
-        cls, findings: NDArray[np.int8], columns: Sequence[NDArray[Any]], patients: NDArray[Any], several: bool
-    ) -> tuple[Together, ...]:
-        """Values of some of the attributes with all findings, with one that is present, or with any, the most that enough patients had
-        together: nothing that is part of another."""
-        found: list[Together] = []
-        held: set[tuple[tuple[int, ...], tuple[str, ...]]] = set()
-        people = _codes(patients)
-        levels = [(rows, has[rows], _codes(has[rows])) for rows, has in _levels(findings, several)] if columns else []
-        told = [_codes(column) for column in columns]
-        for size in range(len(columns), 0, -1):
-            for chosen in itertools.combinations(range(len(columns)), size):
-                known = np.all([columns[place] != "" for place in chosen], axis=0)
-                for rows, has, cell in levels:
-                    some = known[rows]
-                    keys = np.stack([cell, *(told[place][rows] for place in chosen), people[rows]])[:, some]
-                    for first in _common(keys):
-                        row = np.flatnonzero(rows)[some][first]
-                        values = tuple(str(column[row]) if place in chosen else "" for place, column in enumerate(columns))
-                        one = cls(tuple(has[some][first].tolist()), values)
-                        if (one.findings, one.values) not in held:
-                            found.append(one)
-                            held.update(one._parts())
-        return tuple(found)
-
-    def _parts(self) -> Iterator[tuple[tuple[int, ...], tuple[str, ...]]]:
-        """What has been seen with it, as :meth:`learned` looks for it."""
-        anything = (-1,) * len(self.findings)
-        single = [tuple(1 if place == k else -1 for place in range(len(anything))) for k, one in enumerate(self.findings) if one == 1]
-        for values in itertools.product(*({value, ""} for value in self.values)):
-            yield from ((has, values) for has in (self.findings, *single, anything))
-
-
-def _codes(table: NDArray[Any]) -> NDArray[np.int64]:
-    """Number of the distinct value, or row, that each entry is, ``[n]``."""
-    return np.asarray(np.unique(table, axis=0, return_inverse=True)[1].ravel(), np.int64)
-
-
-def _levels(findings: NDArray[np.int8], several: bool) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int8]]]:
-    """Rows, and their findings: all of them, each that is present by itself where an image can have several, and any."""
-    whole = np.asarray((findings >= 0).all(axis=1), np.bool_)
-    yield whole, findings
-    for k in range(findings.shape[1] if several else 0):
-        yield findings[:, k] == 1, np.where(np.arange(findings.shape[1]) == k, findings, np.int8(-1))
-    yield np.ones(len(findings), bool), np.full_like(findings, -1)
-
-
-def _common(keys: NDArray[np.int64]) -> list[int]:
-    """Of cells that enough people have, the first column each: ``keys`` are those of the cells, the people last, ``[k, n]``."""
-    if not keys.shape[1]:
-        return []
-    sizes = keys.max(axis=1) + 1
-    cells = _codes(np.ravel_multi_index(tuple(keys[:-1]), tuple(sizes[:-1])))
-    pairs = np.unique(cells * sizes[-1] + keys[-1]) // sizes[-1]
-    first = np.unique(cells, return_index=True)[1]
-    return [int(first[cell]) for cell in np.flatnonzero(np.bincount(pairs) >= LEAST_PATIENTS)]
-
-
-@dataclass(frozen=True)
 class Conditions:
     """What a model can be asked for.
 
@@ -198,6 +128,8 @@ class Conditions:
         together: what was seen of findings with values of attributes that have a list of them; empty where there are none.
         vocabulary: words of the texts that it reads; none where it reads no text.
         longest: words of a text, at the most.
+        further: words that no training patient's text, or too few to know of, had, and that it is told of by their features alone.
+        features: numbers in which a language model tells each word; 0 where the model has learned its own.
     """
 
     classes: tuple[str, ...]
@@ -206,13 +138,24 @@ class Conditions:
     combinations: tuple[Combination, ...] = ()
     vocabulary: tuple[str, ...] = ()
     longest: int = 0
+    further: tuple[str, ...] = ()
+    features: int = 0
     together: tuple[Together, ...] = ()
 
     @classmethod
     def learned(
-        cls, images: Described, classes: Sequence[str], patients: NDArray[Any], *, several: bool, names: Sequence[str], text: bool = False
+        cls,
+        images: Described,
+        classes: Sequence[str],
+        patients: NDArray[Any],
+        *,
+        several: bool,
+        names: Sequence[str],
+        text: bool = False,
+        features: int = 0,
     ) -> Conditions:
-        """What training images show, ``names`` being the attributes that the model is told of, ``text`` whether it reads their texts.
+        """What training images show, ``names`` being the attributes that the model is told of, ``text`` whether it reads their texts, and
+        ``features`` the numbers in which their words are told.
 
         Raises:
             InputError: the images have no such attribute, or too little of it, or no text.
@@ -222,10 +165,14 @@ class Conditions:
             raise InputError(f"train.attributes: the images have no {strange[0]}, but {', '.join(known) or 'none'}: see ingest.attributes")
         attributes = tuple(Attribute.learned(name, known[name], patients) for name in names)
         combinations = Combination.learned(images.findings, patients) if several else ()
-        read = _read(images.asked.get(TEXT), patients) if text else ((), 0)
         listed = [np.where(np.isin(known[one.name], one.values), known[one.name], "") for one in attributes if one.values]
-        together = Together.learned(images.findings, listed, patients, several)
-        return cls(tuple(classes), several, attributes, combinations, *read, together)
+        together = Together.learned(images.findings, listed, patients, LEAST_PATIENTS, several=several)
+        found = cls(tuple(classes), several, attributes, combinations, together=together)
+        if not text:
+            return found
+        words, longest = _read(images.asked.get(TEXT), patients)
+        further = tuple(word for word in LISTED if word not in words) if features else ()
+        return replace(found, vocabulary=words, longest=longest, further=further, features=features)
 
     @classmethod
     def of_model(cls, model: Mapping[str, Any]) -> Conditions:
@@ -236,14 +183,26 @@ class Conditions:
             for one in told.get("attributes", ())
         )
         combinations = tuple(Combination(tuple(map(int, one["findings"])), float(one["share"])) for one in told.get("combinations", ()))
-        read = tuple(map(str, told.get("vocabulary", ()))), int(told.get("longest", 0))
         together = tuple(Together(tuple(map(int, one["findings"])), tuple(map(str, one["values"]))) for one in told.get("together", ()))
+        words, further = (tuple(map(str, told.get(name, ()))) for name in ("vocabulary", "further"))
+        read = words, int(told.get("longest", 0)), further, int(told.get("features", 0))
         return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read, together)
 
     def to_model(self) -> dict[str, Any]:
         """For ``model.json``, beside ``classes``."""
         told = {name: [asdict(one) for one in getattr(self, name)] for name in ("attributes", "combinations", "together")}
-        return {"several": self.several, **told, "vocabulary": list(self.vocabulary), "longest": self.longest}
+        read = {"vocabulary": list(self.vocabulary), "longest": self.longest, "further": list(self.further), "features": self.features}
+        return {"several": self.several, **told, **read}
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that a text can be made of, in the order of their places."""
+        return (*self.vocabulary, *self.further)
+
+    @property
+    def met(self) -> Conditions:
+        """The same without :attr:`further`: in these a model is trained, so that a word of few patients' texts is never read."""
+        return replace(self, further=())
 
     def seen(self, findings: Sequence[int], values: Mapping[str, str]) -> bool:
         """Whether enough training patients had this together.
@@ -301,7 +260,7 @@ class Conditions:
     def _words(self, texts: NDArray[Any] | None, count: int) -> Tensor:
         """Words by their places in the vocabulary, from 1, ``int64 [count, longest]``; 0 where there is none."""
         table = np.zeros((count, self.longest), np.int64)
-        places = {word: place for place, word in enumerate(self.vocabulary, 1)}
+        places = {word: place for place, word in enumerate(self.words, 1)}
         for row, text in zip(table, () if texts is None else texts):
             known = [places[word] for word in str(text).split() if word in places][: self.longest]
             row[: len(known)] = known

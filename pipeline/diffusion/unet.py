@@ -41,6 +41,7 @@ class UNet(nn.Module):
         dims: 2 for images, 3 for volumes.
         checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, a third more work.
         vocabulary: words of a text that the network reads by cross-attention at its coarsest grid; 0 where it reads none.
+        features: numbers in which each word is told, where that is not learned (:class:`~pipeline.diffusion.text.TextEncoder`).
         upsample: how the decoder doubles the grid: ``convolve`` (see :class:`Double`), or ``shuffle`` (see :class:`Expand`), which costs
             little, where the former is a quarter of a small network's work.
     """
@@ -62,6 +63,7 @@ class UNet(nn.Module):
         checkpointing: bool = False,
         upsample: str = "convolve",
         vocabulary: int = 0,
+        features: int = 0,
     ) -> None:
         super().__init__()
         self.dims, self.patch, self.blocks = dims, patch, blocks
@@ -74,7 +76,7 @@ class UNet(nn.Module):
         side = math.ceil(size / self.multiple) * self.multiple // patch
         attends = [side // 2**level in attention for level in range(len(widths))]
         reads = [bool(vocabulary) and level == len(widths) - 1 for level in range(len(widths))]
-        self.text = TextEncoder(vocabulary, hidden) if vocabulary else None
+        self.text = TextEncoder(vocabulary, hidden, features) if vocabulary else None
         dropouts = [dropout if level or len(widths) == 1 else 0.0 for level in range(len(widths))]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
@@ -127,6 +129,7 @@ class UNet(nn.Module):
         return crop(shuffle(self.head(F.silu(self.norm(x))), self.patch), sides)
 
     def _through(self, block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None) -> Tensor:
+        read = None if block.reading is None else read
         if self.checkpointing and self.training:
             made: Tensor = checkpoint(block, x, told, read, use_reentrant=False)
             return made
@@ -135,7 +138,7 @@ class UNet(nn.Module):
 
 def call(block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """A block's output: what is compiled where the network is (:mod:`pipeline.compilation`)."""
-    made: Tensor = block(x, told)
+    made: Tensor = block(x, told, read)
     return made
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import artifacts, images
+from pipeline import artifacts, images, word_features
 from pipeline.cohorts.cohort import Cohort as Settled
 from pipeline.cohorts.key import project_key
 from pipeline.cohorts.ledger import find
@@ -75,6 +75,8 @@ def run(ctx: Context) -> dict[str, Any]:
     }
     images.write(ctx.out, cohort.images, cohort.rows.index.to_numpy()[kept], pd.DataFrame(table)[kept].reset_index(drop=True))
     cleaned = ImageSet.load(ctx.out)
+    if ingest.text_encoder is not None:
+        word_features.save(ctx.out, ingest.text_encoder.expanduser(), cleaned.rows[f"{ATTRIBUTE}text"])
     quarantine.write(ctx.out, left_out)
     _write_facts(ctx, cohort, cleaned, patients, clusters, left_out)
     # The PACS's files hold identities, and nothing reads them again.

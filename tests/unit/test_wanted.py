@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.conditions import Attribute, Combination, Conditions, Together
+from pipeline.conditions import Attribute, Combination, Conditions
 from pipeline.config import Asked, Config
 from pipeline.errors import InputError
+from pipeline.together import Together
 from pipeline.wanted import balanced, planned, wanted
 
 SEEN = (((0, 0, 0), 0.5), ((1, 0, 0), 0.2), ((1, 1, 0), 0.2), ((0, 1, 0), 0.06), ((0, 1, 1), 0.04))
@@ -166,5 +167,20 @@ def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
     for text, why in (("small zebra", "no word 'zebra'"), ("small small small left", "4 words, and training reports had 3")):
         with pytest.raises(InputError, match=why):
             plan({"text": text, "count": 1}, conditions=reading)
+    with pytest.raises(InputError, match=r"the text '\?!' holds no word: write what a report would say"):
+        plan({"text": "?!", "count": 1}, conditions=reading)
     with pytest.raises(InputError, match=r"reads no text: it was trained without train\.text"):
         plan({"text": "small", "count": 1})
+
+
+def test_a_word_that_only_its_features_tell_is_extrapolated_to_when_asked_and_marked():
+    told = Conditions(("effusion",), True, (), (Combination((1,), 1.0),), ("effusion", "small"), 3, ("hernia",), 8)
+    entry = {"findings": ["effusion"], "text": "small hernia", "count": 1}
+    with pytest.raises(InputError, match="the word 'hernia' was not seen in enough training patients: leave it out, or add extrapolate"):
+        plan(entry, conditions=told)
+    found = plan(entry | {"extrapolate": True}, {"findings": ["effusion"], "without_text": "small", "count": 1}, conditions=told)
+    assert told.of(found).text.tolist() == [[2, 3, 0], [0, 0, 0]]
+    columns = found.columns
+    assert columns["unseen"].tolist() == [True, False]
+    assert columns["attribute_text"].tolist() == ["small hernia", ""]
+    assert columns["attribute_without_text"].tolist() == ["", "small"]
