@@ -287,7 +287,7 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
     if by_name["holdout", "images"].get("drawn") == DRAWN[1]:
         open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
     if (started := by_name["holdout", "images"].get("started")) in STARTED[1:]:
-        open_ += [f"copies of whom the weights from which the training began were trained on ({started})"]
+        open_ += [f"copies of those on whom the weights that the training began from had been trained ({started})"]
     others = (power["others"] or {}) if power["n"] else {}
     found = [f"{kinds.name(kind)} ({hits:,} of {planted:,} found)" for kind, (hits, planted) in others.items()]
     open_ += [f"copies changed otherwise: {', '.join(found)}"] if found else []
