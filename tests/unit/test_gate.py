@@ -9,7 +9,7 @@ from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.stages import check_settings
 from privacy import bounds, gate, limits
-from privacy.judgements import DRAWN
+from privacy.judgements import DRAWN, STARTED
 
 
 @pytest.fixture
@@ -253,16 +253,54 @@ def test_guesses_that_find_nothing_certify_nothing(report):
     assert find(report, "membership_images")["verdict"] == "not judged"
 
 
+@pytest.mark.parametrize("attacked", [False, True])
+@pytest.mark.parametrize("change", [{"copies": {"flagged": 3}}, {"copies": {"run_p": 0.001, "leading_run": 17}}])
+def test_weights_fail_with_the_images_that_they_make(report, attacked, change):
+    """Whether the attacks on the weights would have cleared them, or were too weak to: a mean over all patients hides three copied ones."""
+    report = changed(report | ({"shadows": shadows()} if attacked else {}), change)
+    assert find(report, "membership_weights", "weights")["verdict"] == ("pass" if attacked else "inconclusive")
+    weights = decide(report)["weights"]
+    assert weights == {"verdict": "fail", "reasons": [gate.MADE_BY]}
+    report["membership"]["auc"] = interval(0.7, 0.66, 0.74)
+    assert len(decide(report)["weights"]["reasons"]) == 2, "and by what the attacks on them found"
+
+
+def test_weights_whose_images_are_undecided_stand_by_their_own_checks(report):
+    report["shadows"] = shadows()
+    report["n"]["synthetic"] = 800
+    verdict = decide(report)
+    assert (verdict["images"]["verdict"], verdict["weights"]["verdict"]) == ("inconclusive", "pass")
+
+
 def test_weights_that_are_not_there_are_not_judged(report):
     del report["membership"], report["split_bias"]
     assert decide(report)["weights"]["verdict"] == "not judged"
     assert decide(report)["verdict"] == "pass"
+    assert decide(changed(report, {"copies": {"flagged": 3}}))["weights"]["verdict"] == "not judged", "there is nothing to keep"
 
 
 def test_an_attack_without_an_interval_is_not_judged(report):
     report["membership"]["auc"] = interval(0.7, None, None)
     assert find(report, "membership_weights", "weights")["verdict"] == "not judged"
     assert decide(report)["weights"]["verdict"] == "inconclusive"
+
+
+# Warm starts.
+
+
+def test_weights_that_began_from_those_of_other_patients_never_pass_and_the_images_say_so(report):
+    """Nobody looks for those patients: they are in no split of this cohort."""
+    report["shadows"] = shadows()
+    assert "training began" not in decide(report | {"started": STARTED[0]})["images"]["reasons"][0]
+    other = decide(report | {"started": STARTED[1]})
+    assert other["weights"] == {"verdict": "inconclusive", "reasons": [gate.BEGAN]}
+    assert other["verdict"] == "pass"
+    assert "the training began were trained on (on other patients)" in other["images"]["reasons"][0]
+    declared = decide(report | {"started": STARTED[2]})
+    assert declared["weights"]["verdict"] == "pass", "published weights, on somebody's word"
+    assert "(on others, as declared)" in declared["images"]["reasons"][0]
+    with pytest.raises(ValueError, match="holdout"):
+        gate.checks(report | {"started": "on Jane Roe"})
 
 
 # The control.
