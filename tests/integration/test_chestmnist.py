@@ -15,7 +15,7 @@ from tests.benchmarks import chestmnist_phantoms
 
 pytestmark = pytest.mark.slow
 
-PATIENTS = 1300
+PATIENTS = 1400
 TEXT = """
 name: chest
 ingest: {{source: medmnist, dataset: chestmnist, path: {data}, size: 28, audit_share: 0.4}}
@@ -30,7 +30,7 @@ release: {{title: Fourteen findings, licence: CC0-1.0}}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, command: Any) -> Path:
     folder = tmp_path_factory.mktemp("chest")
-    chestmnist_phantoms.write(folder / "data", PATIENTS, most=1)
+    chestmnist_phantoms.write(folder / "data", PATIENTS, seed=3, most=1)
     (folder / "chest.yaml").write_text(TEXT.format(data=folder / "data"))
     process = command("run", folder / "chest.yaml", "--out", folder / "run")
     assert process.returncode == 0, process.stdout + process.stderr
