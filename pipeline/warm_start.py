@@ -81,8 +81,8 @@ def start(denoiser: Denoiser, start_from: Path, conditions: Conditions, renamed:
     if wrong:
         theirs = ", ".join(before.classes) or "none"
         raise InputError(f"train.start_classes: no class {', '.join(wrong)}; this run has {', '.join(classes)}, the earlier one {theirs}")
-    told, theirs = dict(denoiser.named_buffers()).get(FEATURES), earlier.get(FEATURES)
-    if told is not None and theirs is not None and not told_alike(told.cpu(), theirs, before.words, conditions.words):
+    told, told_before = dict(denoiser.named_buffers()).get(FEATURES), earlier.get(FEATURES)
+    if told is not None and told_before is not None and not told_alike(told.cpu(), told_before, before.words, conditions.words):
         fits = {name: value for name, value in fits.items() if name != READER}
     asked, words, new, taken = _named(earlier, table), earlier.get(WORDS), tuple(classes), 0
     with torch.no_grad():
