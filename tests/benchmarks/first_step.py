@@ -38,7 +38,7 @@ def child(name: str, size: int, way: str, seconds: float, tiny: bool) -> dict[st
 
     runtime.limit_threads()
     device = runtime.device()
-    overrides = [GIVEN, "train.widths=auto", *(TINY if tiny else ()), f"train.compile={str(way != 'eager').lower()}"]
+    overrides = ["ingest.path=none", GIVEN, "train.widths=auto", *(TINY if tiny else ()), f"train.compile={str(way != 'eager').lower()}"]
     section = load_config(name, overrides).train
     assert section is not None
     widths = (128, 256) if size <= 32 else (64, 128, 256)
@@ -47,7 +47,7 @@ def child(name: str, size: int, way: str, seconds: float, tiny: bool) -> dict[st
     network = UNet(channels=1, classes=speed_cases.CLASSES, size=size, widths=chosen, dropout=0.2, **layout)
     if way == "whole":
         del network.call  # what names no call for its blocks is compiled whole
-        network._through = lambda block, x, told: block(x, told)  # type: ignore[method-assign]
+        network._through = lambda block, x, told, read: block(x, told, read)  # type: ignore[method-assign]
     training = speed_cases.real_training(network, section, (section.batch, 1, size, size), device)
     began = time.perf_counter()
     training(1)

@@ -164,6 +164,20 @@ def test_a_network_reads_words_by_their_order_and_not_what_lies_behind_them():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
+def test_whatever_a_network_has_learns_from_a_text(checkpointing):
+    """Cross-attention by the blocks too, not only what the text says as a whole."""
+    torch.manual_seed(0)
+    shape = {"channels": 1, "classes": (2, 2), "size": 8, "widths": (16, 16), "blocks": 1, "attention": (), "patch": 1, "dropout": 0.0}
+    network = UNet(**shape, vocabulary=4, checkpointing=checkpointing).train()
+    for parameter in network.parameters():
+        if parameter.abs().sum() == 0:
+            torch.nn.init.normal_(parameter, std=0.1)
+    asked = READING.condition(np.array([[1, 0]], np.int8), {"text": np.array(["small left effusion"])})
+    network(torch.randn(1, 1, 8, 8), torch.zeros(1), asked).square().sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == ["condition.augmentation.weight"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_places_attend_to_words_and_not_only_to_what_sums_them_up(checkpointing):
     torch.manual_seed(0)
     layout = {"channels": 1, "classes": (2, 2), "size": 8, "widths": (16, 16), "blocks": 1, "attention": (), "patch": 1, "dropout": 0.0}
