@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,23 @@ def test_each_kind_of_block_is_compiled_once_however_many_there_are(traced, chec
         assert counts[0] == 1  # whole, since activations are computed again after the call
     else:
         assert 8 < counts[0] == sum(counts) < 19  # the second network's are the first's; and more than torch's own limit
+
+
+@pytest.mark.slow
+def test_compiled_blocks_read_a_text_as_the_others_do(traced):
+    network = UNet(channels=1, classes=2, size=28, widths=(8, 16), blocks=1, attention=(), patch=2, dropout=0.0, vocabulary=5)
+    for weight in network.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    network.text.summary = lambda words, there: torch.zeros(len(words), words.shape[-1])
+    x, sigma, condition = given(network)
+    made = []
+    for words in ([[1, 2, 0], [3, 0, 0]], [[4, 2, 0], [3, 0, 0]]):
+        asked = replace(condition, text=torch.tensor(words))
+        made.append(compiled(network, network)(x, sigma, asked))
+        torch.testing.assert_close(made[-1], network(x, sigma, asked))
+    assert (made[0][0] - made[1][0]).abs().max() > 1e-3
+    torch.testing.assert_close(made[0][1], made[1][1])
 
 
 def test_a_call_that_fails_leaves_the_network_as_it_was(traced):
