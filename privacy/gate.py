@@ -255,9 +255,7 @@ def _uncertified(power: Mapping[str, Any]) -> dict[str, list[str]]:
     return {share: named for share, named in shares.items() if named}
 
 
-def _says(
-    verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str, Any]], others: Mapping[str, Sequence[str]]
-) -> str:
+def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str, Any]], others: Mapping[str, Sequence[str]]) -> str:
     """The verdict on the images in one sentence, with everything that it does not certify; of the kinds of copies their number."""
     if verdict == "fail":
         return f"Fail: the images give away training {unit}s, or must be taken to."
@@ -267,7 +265,8 @@ def _says(
     if by_name["holdout", "images"].get("drawn") == DRAWN[1]:
         open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
     found = [f"{share[0].lower()}{share[1:]} in {len(named)}" for share, named in others.items()]
-    open_ += [f"copies changed in other ways, named below: of those planted the search finds {', '.join(found)} of these ways"] if found else []
+    if found:
+        open_ += [f"copies changed in other ways, named below: of those planted the search finds {', '.join(found)} of these ways"]
     said = (
         f"Pass: no sign of any copied {unit} was found, by a search that finds planted copies of every required kind"
         if verdict == "pass"
