@@ -59,6 +59,16 @@ def take_words(table: Tensor, before: Tensor, known: Sequence[str], words: Seque
     return int(bool(shared))
 
 
+def told_alike(table: Tensor, before: Tensor, known: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether the features of words that both models are told of are the same language model's, and so mean the same to what reads them."""
+    if table.shape[1:] != before.shape[1:] or len(before) != len(known) + 1:
+        return False
+    places = {word: place for place, word in enumerate(known, 1)}
+    shared = [(place, places[word]) for place, word in enumerate(words, 1) if word in places]
+    mine, theirs = zip(*shared) if shared else ((), ())
+    return torch.allclose(table[list(mine)], before[list(theirs)], atol=1e-4)
+
+
 def _values(conditions: Conditions) -> list[list[tuple[str, Value]]]:
     """What the rows of each field stand for, without its last: a finding present or absent, or an attribute's value or knot."""
     names = conditions.classes

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from pipeline.diffusion.objectives import Denoiser
 
 WEIGHTS = "model.safetensors"
-WORDS = "network.text.words.weight"
 DECLARED = "declared, not verified: "
+WORDS, FEATURES, READER = (f"network.text.words.{name}" for name in ("weight", "features", "map.weight"))
+"""Words as they are learned, or what is told of them and how that is read."""
 SAME = "trained on patients of this run's train split alone"
 TAKE = "take a run of the same cohort under the same key, whose splits are this run's"
 
@@ -59,7 +60,7 @@ def start(denoiser: Denoiser, start_from: Path, conditions: Conditions, renamed:
     """
     import torch
 
-    from pipeline.condition_table import carried, take_words
+    from pipeline.condition_table import carried, take_words, told_alike
     from pipeline.conditions import Conditions
 
     path = weights_file(start_from)
@@ -82,6 +83,9 @@ def start(denoiser: Denoiser, start_from: Path, conditions: Conditions, renamed:
     if wrong:
         theirs = ", ".join(before.classes) or "none"
         raise InputError(f"train.start_classes: no class {', '.join(wrong)}; this run has {', '.join(classes)}, the earlier one {theirs}")
+    told, told_before = dict(denoiser.named_buffers()).get(FEATURES), earlier.get(FEATURES)
+    if told is not None and told_before is not None and not told_alike(told.cpu(), told_before, before.words, conditions.words):
+        fits = {name: value for name, value in fits.items() if name != READER}
     asked, words, new, taken = _named(earlier, table), earlier.get(WORDS), tuple(classes), 0
     with torch.no_grad():
         for name, value in fits.items():

@@ -68,9 +68,9 @@ def _code(path: Path) -> list[str]:
 
 
 def compute(folder: Path, words: Sequence[str]) -> NDArray[np.float32]:
-    """Features of words, ``float32 [n, d]``, of mean 0 over the words and of variance 1 over all.
+    """Features of words, ``float32 [n, d]``, in a measure in which the listed terms have mean 0 and variance 1, whatever else is asked.
 
-    Their common mean is taken off (Mu & Viswanath 2018, arXiv:1702.01417): it is most of what language models say of a single word.
+    Their mean is taken off (Mu & Viswanath 2018, arXiv:1702.01417): it is most of what language models say of a single word.
 
     Raises:
         InputError: as :func:`check`, or the folder is no model of texts.
@@ -83,15 +83,16 @@ def compute(folder: Path, words: Sequence[str]) -> NDArray[np.float32]:
         model = SentenceTransformer(
             str(folder), device="cpu", trust_remote_code=False, local_files_only=True, model_kwargs={"use_safetensors": True}
         )
-        found = np.asarray(model.encode(list(words), show_progress_bar=False, convert_to_numpy=True), np.float64)
+        found = np.asarray(model.encode([*LISTED, *words], show_progress_bar=False, convert_to_numpy=True), np.float64)
     except Exception as error:  # what a folder of somebody else's raises may be anything
         raise InputError(f"{SETTING} {folder.name}: it cannot be read as a model of texts: {GIVE}") from error
-    if found.ndim != 2 or len(found) != len(words) or not 0 < found.shape[1] <= MOST or not np.isfinite(found).all():
+    if found.ndim != 2 or len(found) != len(LISTED) + len(words) or not 0 < found.shape[1] <= MOST or not np.isfinite(found).all():
         raise InputError(f"{SETTING} {folder.name}: it does not give each word finite numbers, {MOST} at the most: {GIVE}")
-    centred = found - found.mean(axis=0)
-    if np.abs(centred).max() <= 1e-6 * np.abs(found).max():
+    centred = found - found[: len(LISTED)].mean(axis=0)
+    spread = centred[: len(LISTED)].std()
+    if spread <= 1e-6 * np.abs(found).max():
         raise InputError(f"{SETTING} {folder.name}: it tells no word from another: {GIVE}")
-    return np.asarray(centred / centred.std(), np.float32)
+    return np.asarray(centred[len(LISTED) :] / spread, np.float32)
 
 
 def save(out: Path, folder: Path, texts: Iterable[str]) -> int:

@@ -193,8 +193,8 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
 
     Returns:
         ``verdict`` (that of the images, which is what a release holds), ``unit``, ``images`` and ``weights`` (``verdict`` and ``reasons``:
-        of the images first what the verdict says and what it does not certify, then one for each check that decides), ``needed`` (what
-        would settle an inconclusive verdict) and ``gate_version``.
+        of the images first what the verdict says and what it does not certify, then one for each check that decides, and last, unless they
+        fail, every kind of copy that is not certified), ``needed`` (what would settle an inconclusive verdict) and ``gate_version``.
 
     Raises:
         ValueError: a check is missing, strange or twice there, its verdict or reason does not follow from its numbers, or its bounds have
@@ -219,7 +219,10 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
     of_others = by_name["holdout", "images"].get("started") == STARTED[1]
     further = {"fail": [MADE_BY] * (images["verdict"] == "fail"), "inconclusive": [BEGAN] * of_others}
     weights = _verdict("weights", tables["weights"], spared, replication, further)
-    images["reasons"] = [_says(images["verdict"], unit, by_name), *images["reasons"]]
+    others = _uncertified(by_name["power", "images"]) if images["verdict"] != "fail" else {}
+    listed = [f"{share}: {', '.join(named)}." for share, named in others.items()]
+    images["reasons"] = [_says(images["verdict"], unit, by_name, others), *images["reasons"]]
+    images["reasons"] += [f"Copies changed in other ways, and how many of those planted were found. {' '.join(listed)}"] if listed else []
     needed = _needed(by_name, limits.confidence(attempt or 1))
     verdicts = {"verdict": images["verdict"], "unit": unit, "images": images, "weights": weights}
     return {**verdicts, "needed": needed, "gate_version": limits.GATE_VERSION}
@@ -277,20 +280,31 @@ def _verdict(
     return next({"verdict": verdict, "reasons": reasons} for verdict, reasons in by_verdict.items() if reasons or verdict == "pass")
 
 
-def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """The verdict on the images in one sentence, with everything that it does not certify."""
+def _uncertified(power: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The kinds of planted copies that no verdict rests on, the worst found first, by the share of them that the search finds."""
+    others = (power["others"] or {}) if power["n"] else {}
+    half, enough = "Less than half", f"{limits.MIN_RECALL:.0%} or more"
+    shares: dict[str, list[str]] = {half: [], "Half or more": [], enough: []}
+    for kind, (hits, planted) in sorted(others.items(), key=lambda item: item[1][0] / item[1][1]):
+        share = half if 2 * hits < planted else enough if hits >= limits.MIN_RECALL * planted else "Half or more"
+        shares[share].append(f"{kinds.name(kind)} ({hits:,} of {planted:,})")
+    return {share: named for share, named in shares.items() if named}
+
+
+def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str, Any]], others: Mapping[str, Sequence[str]]) -> str:
+    """The verdict on the images in one sentence, with everything that it does not certify; of the kinds of copies their number."""
     if verdict == "fail":
         return f"Fail: the images give away training {unit}s, or must be taken to."
-    power, membership = by_name["power", "images"], by_name["membership_images", "images"]
+    membership = by_name["membership_images", "images"]
     open_ = [f"membership from the images ({membership['verdict']})"] if membership["verdict"] != "pass" else []
     open_ += ["what other images of a training patient show"]
     if by_name["holdout", "images"].get("drawn") == DRAWN[1]:
         open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
     if (started := by_name["holdout", "images"].get("started")) in STARTED[1:]:
         open_ += [f"copies of those on whom the weights that the training began from had been trained ({started})"]
-    others = (power["others"] or {}) if power["n"] else {}
-    found = [f"{kinds.name(kind)} ({hits:,} of {planted:,} found)" for kind, (hits, planted) in others.items()]
-    open_ += [f"copies changed otherwise: {', '.join(found)}"] if found else []
+    found = [f"{share[0].lower()}{share[1:]} in {len(named)}" for share, named in others.items()]
+    if found:
+        open_ += [f"copies changed in other ways, named below: of those planted the search finds {', '.join(found)} of these ways"]
     said = (
         f"Pass: no sign of any copied {unit} was found, by a search that finds planted copies of every required kind"
         if verdict == "pass"

@@ -54,14 +54,25 @@ def test_the_first_sentence_says_the_verdict_and_what_it_does_not_certify(report
     assert first.startswith("Pass: ")
     certified, _, rest = first.partition("; not certified: ")
     assert "membership from the images (not judged)" in rest
-    assert "JPEG of quality 15 (3 of 100 found)" in rest
-    assert "made anew from noise 0.25 (40 of 100 found)" in rest
+    assert "less than half in 2 of these ways" in rest
     assert "blur" not in rest
     assert "every required kind" in certified
     report["n"]["holdout_units"] = 200
     assert decide(report)["images"]["reasons"][0].startswith("Inconclusive: nothing was found")
     report["copies"]["flagged"] = 2
     assert decide(report)["images"]["reasons"][0].startswith("Fail: ")
+
+
+def test_the_last_reason_names_every_kind_that_is_not_certified_the_worst_found_first(report):
+    report["power"] += [row("gamma", 80), row("crop", 79), row("elastic", 50), row("splice", 49)]
+    first, *_, last = decide(report)["images"]["reasons"]
+    assert first.endswith("finds less than half in 3, half or more in 2, 80% or more in 1 of these ways.")
+    assert last.partition(". ")[2] == (
+        "Less than half: JPEG of quality 15 (3 of 100), made anew from noise 0.25 (40 of 100), half of another (49 of 100). "
+        "Half or more: warped (50 of 100), cropped (79 of 100). 80% or more: other gamma (80 of 100)."
+    )
+    report["copies"]["flagged"] = 2
+    assert "other gamma" not in " ".join(decide(report)["images"]["reasons"]), "a fail certifies nothing"
 
 
 def test_what_is_not_required_changes_no_verdict_however_badly_it_does(report):
@@ -95,7 +106,7 @@ def test_a_required_kind_that_was_not_planted_is_no_power(report):
 
 def test_a_kind_without_a_planted_copy_was_not_measured(report):
     report["power"] += [row("splice", 0, planted=0)]
-    assert "splice" not in decide(report)["images"]["reasons"][0]
+    assert "half of another" not in " ".join(decide(report)["images"]["reasons"])
     report["power"][2] = row("shift", 0, planted=0)
     assert find(report, "power")["verdict"] == "not judged"
     assert find(report, "copies")["high"] == 1, "nothing found says nothing"

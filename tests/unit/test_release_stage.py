@@ -19,7 +19,7 @@ import pydicom
 import pytest
 import release_run
 from PIL import Image
-from release_run import CLASSES, LENIENT, audit, finished, make_context, measure, released, synthetic_images
+from release_run import CLASSES, COMMON, LENIENT, RARE, audit, finished, make_context, measure, released, synthetic_images
 
 from pipeline.artifacts import file_digest
 from pipeline.cohorts.ledger import count_attempt
@@ -270,7 +270,8 @@ def test_several_findings_are_released_in_medmnists_layout_and_verified(tmp_path
     ctx = finished(make_context(tmp_path / "run", several=True))
     made = synthetic_images(several=True)
     rows = pd.read_csv(ctx.out / "rows.csv")
-    assert list(rows.columns) == ["id", *(f"finding_{name}" for name in CLASSES), "seed", "guidance", "file"]
+    asked = ["attribute_side", "attribute_severity", "attribute_text", "unseen"]
+    assert list(rows.columns) == ["id", *(f"finding_{name}" for name in CLASSES), *asked, "seed", "guidance", "file"]
     np.testing.assert_array_equal(rows[[f"finding_{name}" for name in CLASSES]].to_numpy(), made.findings)
     np.testing.assert_array_equal(pd.read_parquet(ctx.out / "rows.parquet")[list(rows.columns[1:6])].to_numpy(), made.findings)
     with np.load(ctx.out / "cohort.npz", allow_pickle=False) as arrays:
@@ -285,7 +286,19 @@ def test_several_findings_are_released_in_medmnists_layout_and_verified(tmp_path
     label = str(pydicom.dcmread(ctx.out / "dicom" / f"{rows['id'][0]}.dcm").ImageComments)
     assert all((name in label) == (made.findings[0, k] == 1) for k, name in enumerate(CLASSES))
     assert verify(ctx.out) == []
+    types = {field["name"]: field["dataType"] for field in json.loads((ctx.out / "croissant.json").read_text())["recordSet"][1]["field"]}
+    assert [types[name] for name in asked] == ["sc:Text", "sc:Float", "sc:Text", "sc:Integer"]
     lines = (ctx.out / "rows.csv").read_text().splitlines()
     edited = next(line for line in lines if ",0," in line)
     (ctx.out / "rows.csv").write_text("\n".join(lines).replace(edited, edited.replace(",0,", ",1,", 1)) + "\n")
     assert verify(ctx.out)
+
+
+def test_rows_say_what_was_asked_for_but_repeat_no_report_of_few_patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "LEAST_PATIENTS", 5)
+    ctx = finished(make_context(tmp_path / "run", several=True))
+    made, rows = synthetic_images(several=True).rows, pd.read_parquet(ctx.out / "rows.parquet")
+    for name in ("attribute_side", "attribute_severity", "unseen"):
+        np.testing.assert_array_equal(rows[name], made[name])
+    assert set(rows["attribute_text"]) == {COMMON, "", "no such report"}
+    np.testing.assert_array_equal(rows["attribute_text"] == "", made["attribute_text"] == RARE)

@@ -56,7 +56,7 @@ def test_features_are_stored_by_word_and_read_in_any_order(folder, tmp_path):
     told = word_features.of(tmp_path, WORDS)
     assert told.shape == (4, 4)
     assert not told[0].any(), "of no word"
-    every = word_features.of(tmp_path, sorted({*LISTED, "sternotomy"}))[1:]
+    every = word_features.of(tmp_path, LISTED)[1:]
     torch.testing.assert_close(every.mean(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
     assert float(every.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(word_features.of(tmp_path, WORDS[::-1])[1:], told[1:].flip(0))
