@@ -1,7 +1,7 @@
 """Prompts aimed at one patient: does a report that was trained on, word by word, draw the patient that it is of?
 
-Images are made of reports that one patient alone has, of training patients and of sealed ones, and each is compared with that patient's own
-image and with those of other patients who have the same findings. A report tells of its image, so that its own is nearer for sealed
+Images are made of reports, of training patients and of sealed ones, and each is compared with that patient's own image and with those of
+other patients who have the same findings. A report tells of its image, so that its own is nearer for sealed
 patients too: they are the control, and what training patients have beyond them was learned by heart (as in :mod:`privacy.attributes`).
 Patients are paired, one of training with one of the sealed who has the same findings; the test flips the signs of the pairs' differences.
 """
@@ -29,29 +29,28 @@ FLIPS = 9999
 
 
 def aimed(train: Labelled, audit: Labelled, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Pairs of rows ``[p, 2]``, one of each side, whose reports (``asked["text"]``) are each one patient's alone of both sides, and whose
-    findings are equal; every patient once, :data:`MOST` pairs at the most. None, ``[0, 2]``, where there are fewer than :data:`LEAST`."""
-    texts = [{str(text) for text in side.asked[TEXT]} for side in (train, audit)]
-    rows = [_own_words(side, others, rng) for side, others in ((train, texts[1]), (audit, texts[0]))]
+    """Pairs of rows ``[p, 2]``, one of each side with a report (``asked["text"]``), whose findings are equal; every patient once.
+
+    There are :data:`MOST` at the most, those whose reports fewest patients of both sides have: what many have is aimed at nobody. None,
+    ``[0, 2]``, where there are fewer than :data:`LEAST`.
+    """
+    sides = (train, audit)
+    whose: dict[str, set[tuple[int, Any]]] = {}
+    for number, side in enumerate(sides):
+        for text, patient in zip(side.asked[TEXT].tolist(), side.groups.tolist()):
+            whose.setdefault(text, set()).add((number, patient))
+    shared = [np.array([len(whose[text]) if text else 0 for text in side.asked[TEXT].tolist()], np.int64) for side in sides]
     by_findings: list[dict[tuple[int, ...], list[int]]] = [{}, {}]
-    for side, places, found in zip((train, audit), rows, by_findings):
-        for row in places.tolist():
+    for side, many, found in zip(sides, shared, by_findings):
+        rows = rng.permutation(np.flatnonzero(many > 0))
+        rows = rows[np.argsort(many[rows], kind="stable")]
+        for row in rows[np.sort(np.unique(side.groups[rows], return_index=True)[1])].tolist():
             found.setdefault(tuple(side.findings[row].tolist()), []).append(row)
     pairs = [pair for has, ours in by_findings[0].items() for pair in zip(ours, by_findings[1].get(has, ()))]
     if len(pairs) < LEAST:
         return np.zeros((0, 2), np.int64)
-    return np.array(pairs, np.int64)[rng.permutation(len(pairs))[:MOST]]
-
-
-def _own_words(side: Labelled, others: set[str], rng: np.random.Generator) -> NDArray[np.int64]:
-    """One row of every patient, in random order, whose text is no other patient's, nor one of ``others``."""
-    whose: dict[str, set[Any]] = {}
-    texts = [str(text) for text in side.asked[TEXT]]
-    for text, patient in zip(texts, side.groups.tolist()):
-        whose.setdefault(text, set()).add(patient)
-    own = [row for row, text in enumerate(texts) if text and len(whose[text]) == 1 and text not in others]
-    rows = rng.permutation(np.array(own, np.int64))
-    return rows[np.sort(np.unique(side.groups[rows], return_index=True)[1])]
+    pairs.sort(key=lambda pair: shared[0][pair[0]] + shared[1][pair[1]])
+    return np.array(pairs[:MOST], np.int64)
 
 
 def judge(

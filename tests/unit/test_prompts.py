@@ -72,14 +72,17 @@ def test_the_ranks_are_a_count_over_other_patients_of_the_same_findings(sides):
     np.testing.assert_allclose(prompts._rank(train, rows, made), expected, atol=0.01)
 
 
-def test_a_report_that_several_patients_have_is_aimed_at_nobody(sides):
+def test_reports_that_fewest_patients_have_come_first_and_every_patient_once(sides, monkeypatch):
     (train, _), (audit, _) = sides
     rng = np.random.default_rng(1)
     pairs = prompts.aimed(train, audit, rng)
     assert (train.findings[pairs[:, 0]] == audit.findings[pairs[:, 1]]).all()
     for one, rows in zip((train, audit), pairs.T):
-        assert len(set(one.groups[rows])) == len(rows), "every patient once"
-    common, _ = side(240, 0, ["clear lungs"] * 120 + [""] * 60 + [f"own {k // 2}" for k in range(60)])
-    assert {str(common.asked["text"][row]) for row in prompts.aimed(common, audit, rng)[:, 0]} <= {f"own {k}" for k in range(30)}
-    same, _ = side(240, 1, common.asked["text"].tolist())
-    assert len(prompts.aimed(common, same, rng)) == 0, "a report that both sides have is of nobody alone"
+        assert len(set(one.groups[rows])) == len(rows)
+    common, _ = side(240, 0, ["clear lungs"] * 120 + [""] * 60 + [f"own {k}" for k in range(60)])
+    texts = common.asked["text"][prompts.aimed(common, audit, rng)[:, 0]].tolist()
+    assert set(texts[:20]) <= {f"own {k}" for k in range(60)}
+    assert set(texts[-20:]) == {"clear lungs"}, "of whom nothing else is left"
+    monkeypatch.setattr(prompts, "MOST", 22)
+    assert "clear lungs" not in common.asked["text"][prompts.aimed(common, audit, rng)[:, 0]]
+    assert len(prompts.aimed(common.take(np.arange(120, 180)), audit, rng)) == 0, "no report at all"
