@@ -48,14 +48,17 @@ def test_a_model_that_knows_its_patients_is_told_from_one_that_draws_what_report
     assert by_heart["p"] == 1 / (1 + prompts.FLIPS)
 
 
-def test_the_permutation_test_errs_as_often_as_it_says():
-    rng, small = np.random.default_rng(3), 0
+def test_test_and_interval_err_as_often_as_they_say():
+    rng, small, missed = np.random.default_rng(3), 0, 0
     for seed in range(40):
         (train, _), (audit, _) = side(90, 2 * seed), side(90, 2 * seed + 1)
         pairs = prompts.aimed(train, audit, rng)
         noise = tuple(rng.integers(0, 256, (len(pairs), 1, 16, 16), np.uint8) for _ in range(2))
-        small += prompts.judge(train, audit, pairs, noise, rng)["p"] <= 0.1
+        found = prompts.judge(train, audit, pairs, noise, rng)
+        small += found["p"] <= 0.1
+        missed += not found["difference"]["low"] <= 0 <= found["difference"]["high"]
     assert small <= 10, "4 of 40 on average, more than 10 in 1 of 600"
+    assert missed <= 7, "2 of 40 on average, more than 7 in 1 of 1 000"
 
 
 def test_the_ranks_are_a_count_over_other_patients_of_the_same_findings(sides):
