@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from pipeline.clinical_text import LISTED
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
+from pipeline.together import Together
 
 TEXT, WITHOUT_TEXT = "text", "without_text"
 KNOTS = 9
@@ -117,77 +117,6 @@ class Combination:
 
 
 @dataclass(frozen=True)
-class Together:
-    """What enough training patients had together: findings, 1 or 0 or -1 for any, and a value of each listed attribute, empty for any."""
-
-    findings: tuple[int, ...]
-    values: tuple[str, ...]
-
-    def has(self, findings: Sequence[int], values: Sequence[str]) -> bool:
-        """Whether that is all that is asked for, where -1 and an empty text ask for nothing."""
-        pairs = (*zip(findings, self.findings), *zip(values, self.values))
-        return all(asked in (-1, "", there) for asked, there in pairs)
-
-    @classmethod
-    def learned(
-        cls, findings: NDArray[np.int8], columns: Sequence[NDArray[Any]], patients: NDArray[Any], several: bool
-    ) -> tuple[Together, ...]:
-        """Values of some of the attributes with all findings, with one that is present, or with any, the most that enough patients had
-        together: nothing that is part of another."""
-        found: list[Together] = []
-        held: set[tuple[tuple[int, ...], tuple[str, ...]]] = set()
-        people = _codes(patients)
-        levels = [(rows, has[rows], _codes(has[rows])) for rows, has in _levels(findings, several)] if columns else []
-        told = [_codes(column) for column in columns]
-        for size in range(len(columns), 0, -1):
-            for chosen in itertools.combinations(range(len(columns)), size):
-                known = np.all([columns[place] != "" for place in chosen], axis=0)
-                for rows, has, cell in levels:
-                    some = known[rows]
-                    keys = np.stack([cell, *(told[place][rows] for place in chosen), people[rows]])[:, some]
-                    for first in _common(keys):
-                        row = np.flatnonzero(rows)[some][first]
-                        values = tuple(str(column[row]) if place in chosen else "" for place, column in enumerate(columns))
-                        one = cls(tuple(has[some][first].tolist()), values)
-                        if (one.findings, one.values) not in held:
-                            found.append(one)
-                            held.update(one._parts())
-        return tuple(found)
-
-    def _parts(self) -> Iterator[tuple[tuple[int, ...], tuple[str, ...]]]:
-        """What has been seen with it, as :meth:`learned` looks for it."""
-        anything = (-1,) * len(self.findings)
-        single = [tuple(1 if place == k else -1 for place in range(len(anything))) for k, one in enumerate(self.findings) if one == 1]
-        for values in itertools.product(*({value, ""} for value in self.values)):
-            yield from ((has, values) for has in (self.findings, *single, anything))
-
-
-def _codes(table: NDArray[Any]) -> NDArray[np.int64]:
-    """Number of the distinct value, or row, that each entry is, ``[n]``."""
-    return np.asarray(np.unique(table, axis=0, return_inverse=True)[1].ravel(), np.int64)
-
-
-def _levels(findings: NDArray[np.int8], several: bool) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int8]]]:
-    """Rows, and their findings: all of them, each that is present by itself where an image can have several, and any."""
-    whole = np.asarray((findings >= 0).all(axis=1), np.bool_)
-    yield whole, findings
-    for k in range(findings.shape[1] if several else 0):
-        yield findings[:, k] == 1, np.where(np.arange(findings.shape[1]) == k, findings, np.int8(-1))
-    yield np.ones(len(findings), bool), np.full_like(findings, -1)
-
-
-def _common(keys: NDArray[np.int64]) -> list[int]:
-    """Of cells that enough people have, the first column each: ``keys`` are those of the cells, the people last, ``[k, n]``."""
-    if not keys.shape[1]:
-        return []
-    sizes = keys.max(axis=1) + 1
-    cells = _codes(np.ravel_multi_index(tuple(keys[:-1]), tuple(sizes[:-1])))
-    pairs = np.unique(cells * sizes[-1] + keys[-1]) // sizes[-1]
-    first = np.unique(cells, return_index=True)[1]
-    return [int(first[cell]) for cell in np.flatnonzero(np.bincount(pairs) >= LEAST_PATIENTS)]
-
-
-@dataclass(frozen=True)
 class Conditions:
     """What a model can be asked for.
 
@@ -237,10 +166,13 @@ class Conditions:
         attributes = tuple(Attribute.learned(name, known[name], patients) for name in names)
         combinations = Combination.learned(images.findings, patients) if several else ()
         listed = [np.where(np.isin(known[one.name], one.values), known[one.name], "") for one in attributes if one.values]
-        together = Together.learned(images.findings, listed, patients, several)
-        words, longest = _read(images.asked.get(TEXT), patients) if text else ((), 0)
-        further = tuple(word for word in LISTED if word not in words) if text and features else ()
-        return cls(tuple(classes), several, attributes, combinations, words, longest, further, features if text else 0, together)
+        together = Together.learned(images.findings, listed, patients, LEAST_PATIENTS, several=several)
+        found = cls(tuple(classes), several, attributes, combinations, together=together)
+        if not text:
+            return found
+        words, longest = _read(images.asked.get(TEXT), patients)
+        further = tuple(word for word in LISTED if word not in words) if features else ()
+        return replace(found, vocabulary=words, longest=longest, further=further, features=features)
 
     @classmethod
     def of_model(cls, model: Mapping[str, Any]) -> Conditions:
@@ -251,9 +183,9 @@ class Conditions:
             for one in told.get("attributes", ())
         )
         combinations = tuple(Combination(tuple(map(int, one["findings"])), float(one["share"])) for one in told.get("combinations", ()))
+        together = tuple(Together(tuple(map(int, one["findings"])), tuple(map(str, one["values"]))) for one in told.get("together", ()))
         words, further = (tuple(map(str, told.get(name, ()))) for name in ("vocabulary", "further"))
         read = words, int(told.get("longest", 0)), further, int(told.get("features", 0))
-        together = tuple(Together(tuple(map(int, one["findings"])), tuple(map(str, one["values"]))) for one in told.get("together", ()))
         return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read, together)
 
     def to_model(self) -> dict[str, Any]:

@@ -301,7 +301,7 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
     if by_name["holdout", "images"].get("drawn") == DRAWN[1]:
         open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
     if (started := by_name["holdout", "images"].get("started")) in STARTED[1:]:
-        open_ += [f"copies of whom the weights from which the training began were trained on ({started})"]
+        open_ += [f"copies of those on whom the weights that the training began from had been trained ({started})"]
     found = [f"{share[0].lower()}{share[1:]} in {len(named)}" for share, named in others.items()]
     if found:
         open_ += [f"copies changed in other ways, named below: of those planted the search finds {', '.join(found)} of these ways"]

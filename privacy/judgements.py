@@ -15,7 +15,7 @@ NUMBERS = ("value", "low", "high", "n", "threshold")
 NOT_JUDGED = "not judged"
 DRAWN = ("by this program", "at random, as declared", "unknown")
 """How it was decided who is sealed: a control is a random sample of the same source, or it is none."""
-STARTED = ("on nobody else", "on other patients", "on others, as declared")
+STARTED = ("nobody else", "other patients", "others, as declared")
 """On whom the model was trained beside the training patients, in weights that its own began from."""
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}( [0-9]{1,4}(\.[0-9]{1,4})?)?")
 LABELS = 100

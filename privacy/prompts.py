@@ -1,22 +1,22 @@
 """Prompts aimed at one patient: does a report that was trained on, word by word, draw the patient that it is of?
 
-Images are made of reports that one patient alone has, of training patients and of sealed ones, and each is compared with that patient's own
-image and with those of other patients who have the same findings. A report tells of its image, so that its own is nearer for sealed
+Images are made of reports, of training patients and of sealed ones, and each is compared with that patient's own image and with those of
+other patients who have the same findings. A report tells of its image, so that its own is nearer for sealed
 patients too: they are the control, and what training patients have beyond them was learned by heart (as in :mod:`privacy.attributes`).
 Patients are paired, one of training with one of the sealed who has the same findings; the test flips the signs of the pairs' differences.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled
-from evaluation.intervals import share_interval
+from evaluation.intervals import Interval, share_interval
 from evaluation.metrics import share_estimate
-from privacy.attributes import difference
 from privacy.nearest import thumbnails
 
 TEXT = "text"
@@ -29,29 +29,28 @@ FLIPS = 9999
 
 
 def aimed(train: Labelled, audit: Labelled, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Pairs of rows ``[p, 2]``, one of each side, whose reports (``asked["text"]``) are each one patient's alone of both sides, and whose
-    findings are equal; every patient once, :data:`MOST` pairs at the most. None, ``[0, 2]``, where there are fewer than :data:`LEAST`."""
-    texts = [{str(text) for text in side.asked[TEXT]} for side in (train, audit)]
-    rows = [_own_words(side, others, rng) for side, others in ((train, texts[1]), (audit, texts[0]))]
+    """Pairs of rows ``[p, 2]``, one of each side with a report (``asked["text"]``), whose findings are equal; every patient once.
+
+    There are :data:`MOST` at the most, those whose reports fewest patients of both sides have: what many have is aimed at nobody. None,
+    ``[0, 2]``, where there are fewer than :data:`LEAST`.
+    """
+    sides = (train, audit)
+    whose: dict[str, set[tuple[int, Any]]] = {}
+    for number, side in enumerate(sides):
+        for text, patient in zip(side.asked[TEXT].tolist(), side.groups.tolist()):
+            whose.setdefault(text, set()).add((number, patient))
+    shared = [np.array([len(whose[text]) if text else 0 for text in side.asked[TEXT].tolist()], np.int64) for side in sides]
     by_findings: list[dict[tuple[int, ...], list[int]]] = [{}, {}]
-    for side, places, found in zip((train, audit), rows, by_findings):
-        for row in places.tolist():
+    for side, many, found in zip(sides, shared, by_findings):
+        rows = rng.permutation(np.flatnonzero(many > 0))
+        rows = rows[np.argsort(many[rows], kind="stable")]
+        for row in rows[np.sort(np.unique(side.groups[rows], return_index=True)[1])].tolist():
             found.setdefault(tuple(side.findings[row].tolist()), []).append(row)
     pairs = [pair for has, ours in by_findings[0].items() for pair in zip(ours, by_findings[1].get(has, ()))]
     if len(pairs) < LEAST:
         return np.zeros((0, 2), np.int64)
-    return np.array(pairs, np.int64)[rng.permutation(len(pairs))[:MOST]]
-
-
-def _own_words(side: Labelled, others: set[str], rng: np.random.Generator) -> NDArray[np.int64]:
-    """One row of every patient, in random order, whose text is no other patient's, nor one of ``others``."""
-    whose: dict[str, set[Any]] = {}
-    texts = [str(text) for text in side.asked[TEXT]]
-    for text, patient in zip(texts, side.groups.tolist()):
-        whose.setdefault(text, set()).add(patient)
-    own = [row for row, text in enumerate(texts) if text and len(whose[text]) == 1 and text not in others]
-    rows = rng.permutation(np.array(own, np.int64))
-    return rows[np.sort(np.unique(side.groups[rows], return_index=True)[1])]
+    pairs.sort(key=lambda pair: shared[0][pair[0]] + shared[1][pair[1]])
+    return np.array(pairs[:MOST], np.int64)
 
 
 def judge(
@@ -67,8 +66,8 @@ def judge(
 
     Returns:
         ``pairs``; ``train`` and ``audit``, the mean probabilities that the image is nearer to the patient's own than to another's of the
-        same findings (0.5 is chance), with intervals by patient; ``difference``; and ``p``, of the permutation test that it is not
-        above 0. Empty where no pair has others of the same findings on both sides.
+        same findings (0.5 is chance), with intervals by patient; ``difference``, within the pairs; and ``p``, of the permutation test
+        that it is not above 0. Empty where no pair has others of the same findings on both sides.
     """
     ranks = np.stack([_rank(side, pairs[:, k], made[k]) for k, side in enumerate((train, audit))])
     kept = ~np.isnan(ranks).any(axis=0)
@@ -81,7 +80,16 @@ def judge(
     signs = rng.choice([-1.0, 1.0], (FLIPS, len(apart)))
     p = (1 + int((signs @ apart >= apart.sum() - 1e-9).sum())) / (1 + FLIPS)
     measured = {name: share.to_dict() for name, share in shares.items()}
-    return {"pairs": len(apart), **measured, "difference": difference(shares["train"], shares["audit"]).to_dict(), "p": p}
+    return {"pairs": len(apart), **measured, "difference": _mean(apart).to_dict(), "p": p}
+
+
+def _mean(apart: NDArray[np.float64]) -> Interval:
+    """Mean of differences with Student's interval: of ranks, it holds from :data:`LEAST` pairs on."""
+    from scipy.special import stdtrit
+
+    value, n = float(apart.mean()), len(apart)
+    reach = float(stdtrit(n - 1, 0.975) * apart.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    return Interval(value, max(-1.0, value - reach), min(1.0, value + reach), n)
 
 
 def _rank(side: Labelled, rows: NDArray[np.int64], made: NDArray[Any]) -> NDArray[np.float64]:

@@ -97,7 +97,8 @@ class IngestConfig(Section):
     ``{severity: number, side: [left, right]}``. Anything else in them is unknown."""
     report: Annotated[str, Field(min_length=1, max_length=LONGEST)] | None = None
     """A further column of ``labels`` with free text, such as ``report``, that a model can be told of (``train.text``). It is kept in the
-    words of a closed clinical vocabulary alone: no name, number, date or rare word is stored."""
+    words of a closed clinical vocabulary alone: no name, number, date or rare word is stored. Words of the cohort are among them only where
+    a column ``patient_id`` says how many patients have each."""
     text_encoder: Location | None = None
     """The folder of a sentence-transformers or Hugging Face model of texts on this disk (needs the extra ``text``), with its weights as
     safetensors. Its features of each word of the vocabulary, computed once and frozen, take the place of those that are learned, so that a

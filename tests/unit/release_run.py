@@ -71,6 +71,7 @@ def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[s
         },
         "split_bias": measure(0.502),
         "one_run": {name: {"pairs": 500, "guesses": 100, "correct": 52, "epsilon_low": 0.0} for name in ("images", "weights")},
+        "prompts": {"pairs": 150, **{name: measure(0.7, 0.05) for name in ("train", "audit")}, "difference": measure(0.01), "p": 0.4},
         "attributes": {"sex": {"values": 2, **{name: measure(0.6) for name in ("train", "audit")}, "difference": measure(0.01)}},
         "copies": {
             "flagged": flagged,

@@ -48,14 +48,17 @@ def test_a_model_that_knows_its_patients_is_told_from_one_that_draws_what_report
     assert by_heart["p"] == 1 / (1 + prompts.FLIPS)
 
 
-def test_the_permutation_test_errs_as_often_as_it_says():
-    rng, small = np.random.default_rng(3), 0
+def test_test_and_interval_err_as_often_as_they_say():
+    rng, small, missed = np.random.default_rng(3), 0, 0
     for seed in range(40):
         (train, _), (audit, _) = side(90, 2 * seed), side(90, 2 * seed + 1)
         pairs = prompts.aimed(train, audit, rng)
         noise = tuple(rng.integers(0, 256, (len(pairs), 1, 16, 16), np.uint8) for _ in range(2))
-        small += prompts.judge(train, audit, pairs, noise, rng)["p"] <= 0.1
+        found = prompts.judge(train, audit, pairs, noise, rng)
+        small += found["p"] <= 0.1
+        missed += not found["difference"]["low"] <= 0 <= found["difference"]["high"]
     assert small <= 10, "4 of 40 on average, more than 10 in 1 of 600"
+    assert missed <= 7, "2 of 40 on average, more than 7 in 1 of 1 000"
 
 
 def test_the_ranks_are_a_count_over_other_patients_of_the_same_findings(sides):
@@ -72,14 +75,17 @@ def test_the_ranks_are_a_count_over_other_patients_of_the_same_findings(sides):
     np.testing.assert_allclose(prompts._rank(train, rows, made), expected, atol=0.01)
 
 
-def test_a_report_that_several_patients_have_is_aimed_at_nobody(sides):
+def test_reports_that_fewest_patients_have_come_first_and_every_patient_once(sides, monkeypatch):
     (train, _), (audit, _) = sides
     rng = np.random.default_rng(1)
     pairs = prompts.aimed(train, audit, rng)
     assert (train.findings[pairs[:, 0]] == audit.findings[pairs[:, 1]]).all()
     for one, rows in zip((train, audit), pairs.T):
-        assert len(set(one.groups[rows])) == len(rows), "every patient once"
-    common, _ = side(240, 0, ["clear lungs"] * 120 + [""] * 60 + [f"own {k // 2}" for k in range(60)])
-    assert {str(common.asked["text"][row]) for row in prompts.aimed(common, audit, rng)[:, 0]} <= {f"own {k}" for k in range(30)}
-    same, _ = side(240, 1, common.asked["text"].tolist())
-    assert len(prompts.aimed(common, same, rng)) == 0, "a report that both sides have is of nobody alone"
+        assert len(set(one.groups[rows])) == len(rows)
+    common, _ = side(240, 0, ["clear lungs"] * 120 + [""] * 60 + [f"own {k}" for k in range(60)])
+    texts = common.asked["text"][prompts.aimed(common, audit, rng)[:, 0]].tolist()
+    assert set(texts[:20]) <= {f"own {k}" for k in range(60)}
+    assert set(texts[-20:]) == {"clear lungs"}, "of whom nothing else is left"
+    monkeypatch.setattr(prompts, "MOST", 22)
+    assert "clear lungs" not in common.asked["text"][prompts.aimed(common, audit, rng)[:, 0]]
+    assert len(prompts.aimed(common.take(np.arange(120, 180)), audit, rng)) == 0, "no report at all"

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.conditions import Attribute, Combination, Conditions, Together
+from pipeline.conditions import Attribute, Combination, Conditions
 from pipeline.config import Asked, Config
 from pipeline.errors import InputError
+from pipeline.together import Together
 from pipeline.wanted import balanced, planned, wanted
 
 SEEN = (((0, 0, 0), 0.5), ((1, 0, 0), 0.2), ((1, 1, 0), 0.2), ((0, 1, 0), 0.06), ((0, 1, 1), 0.04))
