@@ -32,7 +32,7 @@ class Asked(Section):
     count: Annotated[int, Field(ge=1, le=1_000_000), unit("images")]
     """How many."""
     extrapolate: bool = False
-    """Make them even where training images never had such findings together; they are marked."""
+    """Make them even where training images never had such findings together, or reports such a word; they are marked."""
 
     @model_validator(mode="after")
     def _not_both(self) -> Asked:
