@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -116,6 +117,77 @@ class Combination:
 
 
 @dataclass(frozen=True)
+class Together:
+    """What enough training patients had together: findings, 1 or 0 or -1 for any, and a value of each listed attribute, empty for any."""
+
+    findings: tuple[int, ...]
+    values: tuple[str, ...]
+
+    def has(self, findings: Sequence[int], values: Sequence[str]) -> bool:
+        """Whether that is all that is asked for, where -1 and an empty text ask for nothing."""
+        pairs = (*zip(findings, self.findings), *zip(values, self.values))
+        return all(asked in (-1, "", there) for asked, there in pairs)
+
+    @classmethod
+    def learned(
+        cls, findings: NDArray[np.int8], columns: Sequence[NDArray[Any]], patients: NDArray[Any], several: bool
+    ) -> tuple[Together, ...]:
+        """Values of some of the attributes with all findings, with one that is present, or with any, the most that enough patients had
+        together: nothing that is part of another."""
+        found: list[Together] = []
+        held: set[tuple[tuple[int, ...], tuple[str, ...]]] = set()
+        people = _codes(patients)
+        levels = [(rows, has[rows], _codes(has[rows])) for rows, has in _levels(findings, several)] if columns else []
+        told = [_codes(column) for column in columns]
+        for size in range(len(columns), 0, -1):
+            for chosen in itertools.combinations(range(len(columns)), size):
+                known = np.all([columns[place] != "" for place in chosen], axis=0)
+                for rows, has, cell in levels:
+                    some = known[rows]
+                    keys = np.stack([cell, *(told[place][rows] for place in chosen), people[rows]])[:, some]
+                    for first in _common(keys):
+                        row = np.flatnonzero(rows)[some][first]
+                        values = tuple(str(column[row]) if place in chosen else "" for place, column in enumerate(columns))
+                        one = cls(tuple(has[some][first].tolist()), values)
+                        if (one.findings, one.values) not in held:
+                            found.append(one)
+                            held.update(one._parts())
+        return tuple(found)
+
+    def _parts(self) -> Iterator[tuple[tuple[int, ...], tuple[str, ...]]]:
+        """What has been seen with it, as :meth:`learned` looks for it."""
+        anything = (-1,) * len(self.findings)
+        single = [tuple(1 if place == k else -1 for place in range(len(anything))) for k, one in enumerate(self.findings) if one == 1]
+        for values in itertools.product(*({value, ""} for value in self.values)):
+            yield from ((has, values) for has in (self.findings, *single, anything))
+
+
+def _codes(table: NDArray[Any]) -> NDArray[np.int64]:
+    """Number of the distinct value, or row, that each entry is, ``[n]``."""
+    return np.asarray(np.unique(table, axis=0, return_inverse=True)[1].ravel(), np.int64)
+
+
+def _levels(findings: NDArray[np.int8], several: bool) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int8]]]:
+    """Rows, and their findings: all of them, each that is present by itself where an image can have several, and any."""
+    whole = np.asarray((findings >= 0).all(axis=1), np.bool_)
+    yield whole, findings
+    for k in range(findings.shape[1] if several else 0):
+        yield findings[:, k] == 1, np.where(np.arange(findings.shape[1]) == k, findings, np.int8(-1))
+    yield np.ones(len(findings), bool), np.full_like(findings, -1)
+
+
+def _common(keys: NDArray[np.int64]) -> list[int]:
+    """Of cells that enough people have, the first column each: ``keys`` are those of the cells, the people last, ``[k, n]``."""
+    if not keys.shape[1]:
+        return []
+    sizes = keys.max(axis=1) + 1
+    cells = _codes(np.ravel_multi_index(tuple(keys[:-1]), tuple(sizes[:-1])))
+    pairs = np.unique(cells * sizes[-1] + keys[-1]) // sizes[-1]
+    first = np.unique(cells, return_index=True)[1]
+    return [int(first[cell]) for cell in np.flatnonzero(np.bincount(pairs) >= LEAST_PATIENTS)]
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What a model can be asked for.
 
@@ -124,6 +196,7 @@ class Conditions:
         several: whether an image can have several of them, or none; otherwise each has the one that is its class.
         attributes: in the order of their fields.
         combinations: of several findings, those that training images showed.
+        together: what was seen of findings with values of attributes that have a list of them; empty where there are none.
         vocabulary: words of the texts that it reads; none where it reads no text.
         longest: words of a text, at the most.
         further: words that no training patient's text, or too few to know of, had, and that it is told of by their features alone.
@@ -138,6 +211,7 @@ class Conditions:
     longest: int = 0
     further: tuple[str, ...] = ()
     features: int = 0
+    together: tuple[Together, ...] = ()
 
     @classmethod
     def learned(
@@ -162,11 +236,11 @@ class Conditions:
             raise InputError(f"train.attributes: the images have no {strange[0]}, but {', '.join(known) or 'none'}: see ingest.attributes")
         attributes = tuple(Attribute.learned(name, known[name], patients) for name in names)
         combinations = Combination.learned(images.findings, patients) if several else ()
-        if not text:
-            return cls(tuple(classes), several, attributes, combinations)
-        words, longest = _read(images.asked.get(TEXT), patients)
-        further = tuple(word for word in LISTED if word not in words) if features else ()
-        return cls(tuple(classes), several, attributes, combinations, words, longest, further, features)
+        listed = [np.where(np.isin(known[one.name], one.values), known[one.name], "") for one in attributes if one.values]
+        together = Together.learned(images.findings, listed, patients, several)
+        words, longest = _read(images.asked.get(TEXT), patients) if text else ((), 0)
+        further = tuple(word for word in LISTED if word not in words) if text and features else ()
+        return cls(tuple(classes), several, attributes, combinations, words, longest, further, features if text else 0, together)
 
     @classmethod
     def of_model(cls, model: Mapping[str, Any]) -> Conditions:
@@ -179,11 +253,12 @@ class Conditions:
         combinations = tuple(Combination(tuple(map(int, one["findings"])), float(one["share"])) for one in told.get("combinations", ()))
         words, further = (tuple(map(str, told.get(name, ()))) for name in ("vocabulary", "further"))
         read = words, int(told.get("longest", 0)), further, int(told.get("features", 0))
-        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read)
+        together = tuple(Together(tuple(map(int, one["findings"])), tuple(map(str, one["values"]))) for one in told.get("together", ()))
+        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read, together)
 
     def to_model(self) -> dict[str, Any]:
         """For ``model.json``, beside ``classes``."""
-        told = {"attributes": [asdict(one) for one in self.attributes], "combinations": [asdict(one) for one in self.combinations]}
+        told = {name: [asdict(one) for one in getattr(self, name)] for name in ("attributes", "combinations", "together")}
         read = {"vocabulary": list(self.vocabulary), "longest": self.longest, "further": list(self.further), "features": self.features}
         return {"several": self.several, **told, **read}
 
@@ -196,6 +271,18 @@ class Conditions:
     def met(self) -> Conditions:
         """The same without :attr:`further`: in these a model is trained, so that a word of few patients' texts is never read."""
         return replace(self, further=())
+
+    def seen(self, findings: Sequence[int], values: Mapping[str, str]) -> bool:
+        """Whether enough training patients had this together.
+
+        Args:
+            findings: 1, 0, or -1 for what is left open, in the order of the classes.
+            values: of attributes, by name; of numbers, and of what a model of an earlier version was not told, nothing is known.
+        """
+        if self.several and not any(Together(one.findings, ()).has(findings, ()) for one in self.combinations):
+            return False
+        asked = [values.get(one.name, "") for one in self.attributes if one.values]
+        return not (self.together and any(asked)) or any(one.has(findings, asked) for one in self.together)
 
     @property
     def sizes(self) -> tuple[int, ...]:

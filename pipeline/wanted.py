@@ -29,7 +29,7 @@ class Wanted:
         negated: findings that guidance leads away from, ``bool [n, K]``; where an image can have several, they are asked to be absent too.
         asked: attributes by name, as :class:`pipeline.conditions.Described` has them; what is not there is left open.
         without_text: a text that guidance leads away from, ``[n]``; an empty one for none.
-        unseen: whether no training image, or too few to know of, had such findings together, or a word of such a text, ``bool [n]``: an
+        unseen: whether no training image, or too few to know of, had this together, or a word of such a text, ``bool [n]``: an
             extrapolation.
     """
 
@@ -117,14 +117,20 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
     """The images of a plan, one entry after the other.
 
     Raises:
-        InputError: an entry asks for what the model does not know, or for findings that it never saw together without saying so.
+        InputError: an entry asks for what the model does not know, or for what it never saw together without saying so.
     """
-    findings, negated, unseen = [], [], []
     texts = [_text(entry.text, conditions, where) for entry in plan]
     away = [_text(entry.without_text, conditions, where) for entry in plan]
+    counts = [entry.count for entry in plan]
+    asked = {one.name: np.repeat(_attribute(one, plan, where), counts) for one in conditions.attributes}
+    asked |= {TEXT: np.repeat(texts, counts)} if conditions.vocabulary else {}
+    strange = [name for entry in plan for name in entry.attributes if name not in asked]
+    if strange:
+        raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, but {', '.join(asked) or 'none'}")
+    findings, negated, unseen = [], [], []
     for entry, words in zip(plan, map(str.split, texts)):
         row, denied = _findings(entry, conditions, where)
-        new = conditions.several and not any(_agrees(row, one.findings) for one in conditions.combinations)
+        new = not conditions.seen(row.tolist(), entry.attributes)
         rare = [word for word in words if word not in conditions.vocabulary]
         if (new or rare) and not entry.extrapolate:
             what = f"the word {rare[0]!r} was not" if rare else f"{_named(entry)}: no such combination was"
@@ -135,12 +141,6 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
         findings.append(row)
         negated.append(denied)
         unseen.append(new or bool(rare))
-    counts = [entry.count for entry in plan]
-    asked = {one.name: np.repeat(_attribute(one, plan, where), counts) for one in conditions.attributes}
-    asked |= {TEXT: np.repeat(texts, counts)} if conditions.vocabulary else {}
-    strange = [name for entry in plan for name in entry.attributes if name not in asked]
-    if strange:
-        raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, but {', '.join(asked) or 'none'}")
     has, led, left, extrapolated = (np.repeat(np.array(table), counts, axis=0) for table in (findings, negated, away, unseen))
     return Wanted(has, seeds, led, asked, left, extrapolated)
 
@@ -199,13 +199,9 @@ def _number(one: Attribute, value: str | None, where: str) -> float:
     return number
 
 
-def _agrees(row: NDArray[np.int8], seen: Sequence[int]) -> bool:
-    """Whether a seen combination has all that a row asks for."""
-    return all(asked in (-1, there) for asked, there in zip(row.tolist(), seen))
-
-
 def _named(entry: Asked) -> str:
-    return " + ".join([*entry.findings, *(f"no {name}" for name in entry.without)]) or "no finding asked for"
+    asked = [*entry.findings, *(f"no {name}" for name in entry.without), *(f"{name} {value}" for name, value in entry.attributes.items())]
+    return " + ".join(asked) or "no finding asked for"
 
 
 def _in_proportion(total: int, share: NDArray[np.float64]) -> NDArray[np.int64]:

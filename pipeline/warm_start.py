@@ -13,6 +13,7 @@ from pipeline.artifacts import RECORD, Checked, damage, key_mark, load_record, r
 from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
 from pipeline.release.results import dig
+from privacy.judgements import STARTED
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.diffusion.objectives import Denoiser
 
 WEIGHTS = "model.safetensors"
+DECLARED = "declared, not verified: "
 WORDS, FEATURES, READER = (f"network.text.words.{name}" for name in ("weight", "features", "map.weight"))
 """Words as they are learned, or what is told of them and how that is read."""
 SAME = "trained on patients of this run's train split alone"
@@ -133,7 +135,7 @@ def check_patients(section: TrainConfig, run: Path, ingest: Path, record: Mappin
                 f"{name} {path.name}: weights without their run do not show on whom they were trained: give the run's train folder, or "
                 "say in train.start_trained_on on what published weights were trained, which the release states as your word"
             )
-        return f"declared, not verified: {section.start_trained_on}"
+        return f"{DECLARED}{section.start_trained_on}"
     if section.start_trained_on is not None:
         raise InputError(f"train.start_trained_on is for weights without a run, and {name} has its run: leave it out")
     trained = trained_on(earlier, name, path)
@@ -169,6 +171,12 @@ def began_from(folder: Path) -> str | None:
     described = folder / "model.json"
     patients = dig(read_object(described), "warm_start.patients") if described.is_file() else None
     return None if patients in (None, SAME) else str(patients)
+
+
+def trained_beside(folder: Path) -> str:
+    """On whom a train folder's model was trained beside its train split, one of :data:`privacy.judgements.STARTED`."""
+    others = began_from(folder)
+    return STARTED[0] if others is None else STARTED[2 if others.startswith(DECLARED) else 1]
 
 
 def _compare(name: str, other: Path, mine: Path, mark: str) -> str:

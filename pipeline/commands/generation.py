@@ -38,7 +38,10 @@ def generate(
     made = api.generate(run, _counts(class_ or []), plan=plan, out=out, seed=seed, console=console)
     console.print(f"{made.images:,} images in {escape(str(made.folder))}")
     if made.cleared:
-        console.print("The weights passed the gate: the images may be shared. They are synthetic, and not for diagnosis.")
+        console.print(
+            "The weights passed the gate: the images may be shared, as the weights may. No copy was looked for among them. They are "
+            "synthetic, and not for diagnosis."
+        )
     else:
         console.print(
             "[bold red]UNAUDITED PATIENT DATA[/]: the weights are not cleared, and nobody has judged these images. To have more of them "

@@ -8,7 +8,7 @@ residual with adaptive normalisation (Dhariwal & Nichol 2021, arXiv:2105.05233),
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,6 @@ class UNet(nn.Module):
         super().__init__()
         self.dims, self.patch, self.blocks = dims, patch, blocks
         self.checkpointing = checkpointing
-        self.call: Callable[..., Tensor] = call
         self.multiple = patch * 2 ** (len(widths) - 1)
         hidden = 4 * widths[0]
         self.condition = Embedding(hidden, (classes,) if isinstance(classes, int) else classes)
@@ -130,16 +129,9 @@ class UNet(nn.Module):
 
     def _through(self, block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None) -> Tensor:
         read = None if block.reading is None else read
-        if self.checkpointing and self.training:
-            made: Tensor = checkpoint(block, x, told, read, use_reentrant=False)
-            return made
-        return self.call(block, x, told, read)
-
-
-def call(block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """A block's output: what is compiled where the network is (:mod:`pipeline.compilation`)."""
-    made: Tensor = block(x, told, read)
-    return made
+        again = self.checkpointing and self.training
+        made: Tensor = checkpoint(block, x, told, read, use_reentrant=False) if again else block(x, told, read)
+        return made
 
 
 class Embedding(nn.Module):

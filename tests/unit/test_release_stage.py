@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,13 @@ from PIL import Image
 from release_run import CLASSES, COMMON, LENIENT, RARE, audit, finished, make_context, measure, released, synthetic_images
 
 from pipeline.artifacts import file_digest
+from pipeline.cohorts.ledger import count_attempt
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.release import contents, stage
 from pipeline.release.verify import verify
 from pipeline.stages import Context
-from privacy import limits
+from privacy import gate, limits
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +235,22 @@ def test_a_second_release_of_a_cohort_is_judged_with_the_first(tmp_path: Path) -
     copies = [next(check for check in gate["checks"] if check["name"] == "copies") for gate in gates]
     assert [gate["attempt"] for gate in gates] == [1, 2]
     assert [check["earlier_recall"] for check in copies] == [None, copies[0]["recall"]]
+    assert [check["earlier_attempt"] for check in copies] == [None, 1]
     assert [check["confidence"] for check in copies] == [limits.confidence(1), limits.confidence(2)]
+
+
+def test_a_set_is_judged_again_where_another_of_its_cohort_passes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx, other, checks = make_context(tmp_path / "run"), make_context(tmp_path / "other"), gate.checks
+    other.records["generate"]["digest"] = "1" * 64
+
+    def beside(*given: Any, **named: Any) -> Any:
+        count_attempt(other, "pass", 0.87)
+        return checks(*given, **named)
+
+    monkeypatch.setattr(gate, "checks", beside)
+    stage.run(ctx)
+    copies = next(check for check in json.loads((ctx.out / "gate.json").read_text())["checks"] if check["name"] == "copies")
+    assert (copies["earlier_recall"], copies["earlier_attempt"]) == (0.87, 2)
 
 
 def test_shadow_trainings_clear_weights_and_stand_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
