@@ -74,7 +74,8 @@ def survey(path: Path, setting: str, kinds: Sequence[Kind] = IMAGES) -> Survey:
     if not found:
         *formats, last = [name for kind, formats in _NAMES.items() if kind in kinds for name in formats]
         raise InputError(
-            f"{path}: no {', '.join(formats)} or {last} image among {len(some)} files looked at: convert them, or give other images as {setting}"
+            f"{path}: no {', '.join(formats)} or {last} image among {len(some)} files looked at: convert them, or give other images "
+            f"as {setting}"
         )
     kind = Counter(one["kind"] for one in found).most_common(1)[0][0]
     side, colour = max(one["side"] for one in found), any(one["colour"] for one in found)
