@@ -54,5 +54,5 @@ def command():
 @pytest.fixture
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """No bfloat16 on any machine: it turns differences in the last bit of a float32 into visible ones."""
-    for module in ("pipeline.runtime", "evaluation.classifiers", "evaluation.muon"):
+    for module in ("pipeline.runtime", "pipeline.diffusion.muon"):
         monkeypatch.setattr(f"{module}.bf16_pays", lambda where: False)
