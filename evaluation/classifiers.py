@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from evaluation.precision import bf16_pays
 
 Kind = Literal["small", "resnet18"]
 Result = TypeVar("Result")
+BATCH = 256
+"""Images that a classifier is asked together on a CPU."""
+PIXELS = 1 << 25
+"""And on a GPU, which takes as long to be told of few as of many."""
 
 
 class Network(nn.Module):
@@ -117,8 +122,8 @@ class Classifier:
     device: str
     several: bool = False
 
-    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Class probabilities ``[n, K]`` of images ``[n, C, H, W]`` in -1..1; of several findings, each one's own."""
+    def predict(self, images: NDArray[np.float32] | Tensor) -> NDArray[np.float64]:
+        """Class probabilities ``[n, K]`` of images ``[n, C, H, W]`` in -1..1, of any device; of several findings, each one's own."""
         logits = self._apply(self.network, images).double()
         return (logits.sigmoid() if self.several else logits.softmax(dim=1)).numpy()
 
@@ -126,13 +131,16 @@ class Classifier:
         """Pooled features ``[n, D]`` of images ``[n, C, H, W]`` in -1..1."""
         return self._apply(self.network.features, images).numpy()
 
-    def _apply(self, function: Callable[[Tensor], Tensor], images: NDArray[np.float32]) -> Tensor:
-        def one(start: int) -> Tensor:
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + 256]))
-            with torch.inference_mode(), fast(self.device):
-                return function(batch.to(self.device).contiguous(memory_format=torch.channels_last))
+    def _apply(self, function: Callable[[Tensor], Tensor], images: NDArray[np.float32] | Tensor) -> Tensor:
+        size = BATCH if self.device == "cpu" else max(1, PIXELS // math.prod(images.shape[1:]))
 
-        parts = one_a_core([functools.partial(one, start) for start in range(0, len(images), 256)], self.device)
+        def one(start: int) -> Tensor:
+            batch = images[start : start + size]
+            with torch.inference_mode(), fast(self.device):
+                x = torch.from_numpy(np.ascontiguousarray(batch)) if isinstance(batch, np.ndarray) else batch
+                return function(x.to(self.device).contiguous(memory_format=torch.channels_last))
+
+        parts = one_a_core([functools.partial(one, start) for start in range(0, len(images), size)], self.device)
         return torch.cat(parts).cpu()
 
 

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics import Floats
 
+Try = TypeVar("Try")
 GALLERY = 200
 """Patients among whom one's own must come first, at the least, for it to mean that the patient stayed the same."""
 
 
-def least_change(named: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The first try at which an image shows what it should, ``[n]``; -1 where it does at none.
+def least_change(
+    tries: Sequence[Try],
+    make: Callable[[NDArray[np.int64], Try], NDArray[np.uint8]],
+    shows: Callable[[NDArray[np.int64], NDArray[np.uint8]], NDArray[np.bool_]],
+    count: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Every image by the first try at which it shows what it should; what shows it is not tried again.
 
     Args:
-        named: whether it does, ``[tries, n]``, from the least change on.
+        tries: from the least change on.
+        make: the images of these rows by a try, ``uint8 [rows, C, H, W]``.
+        shows: whether each of them does, ``[rows]``.
+        count: images.
+
+    Returns:
+        The images ``[count, C, H, W]``, those that show it at no try by the first one; and the number of the try ``[count]``, or -1.
     """
-    return np.where(named.any(axis=0), named.argmax(axis=0), -1).astype(np.int64)
+    left, first = np.arange(count), np.full(count, -1)
+    made = make(left, tries[0])
+    images = made.copy()
+    for number, one in enumerate(tries):
+        made = made if not number else make(left, one)
+        done = shows(left, made)
+        images[left[done]], first[left[done]] = made[done], number
+        left = left[~done]
+        if not len(left):
+            break
+    return images, first
 
 
 def own_patient_first(

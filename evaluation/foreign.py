@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled
-from evaluation.intervals import Change, changes, difference, holm, interval, p_value, share_interval
+from evaluation.intervals import Change, Interval, changes, difference, holm, interval, p_value, share_interval
 from evaluation.judges import LEAST_AUC
 from evaluation.metrics import (
     Estimate,
@@ -27,7 +27,7 @@ from evaluation.metrics import (
     recall_estimate,
     share_estimate,
 )
-from evaluation.stress import changed_prevalence, clean, drops, estimates, subgroups
+from evaluation.stress import Measures, changed_prevalence, clean, drops, estimates, subgroups
 from evaluation.utility import LEAST_PATIENTS, parts
 
 Answer = Literal["yes", "no", "not enough data"]
@@ -83,8 +83,12 @@ def fit(p: Floats, test: Labelled) -> Fit:
         return Fit("not enough data", "all cases are of one class")
     if min(sizes) < LEAST_PATIENTS:
         return Fit("not enough data", f"a class has {min(sizes)} patients, and fewer than {LEAST_PATIENTS} say nothing of it")
-    found = interval(macro_auc_estimate(p, test.labels, test.groups))
-    told = f"AUC {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) on clean images"
+    return worth(interval(macro_auc_estimate(p, test.labels, test.groups)), "clean images")
+
+
+def worth(found: Interval, where: str) -> Fit:
+    """Whether an AUC is that of a model worth a stress test."""
+    told = f"AUC {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) on {where}"
     if found.value >= LEAST_AUC and found.low > 0.5:
         return Fit("yes", told)
     if found.high >= LEAST_AUC:
@@ -257,16 +261,14 @@ def calibration(answers: Answers, test: Labelled) -> list[dict[str, Any]]:
     ]
 
 
-def compared(one: Answers, other: Answers, test: Labelled) -> list[dict[str, Any]]:
-    """Two models on the same cases: ``auc`` of each and the first's ``gain``, as they are and under every condition, tested together."""
+def compared(one: Answers, other: Answers, test: Labelled, measures: Measures = estimates) -> list[dict[str, Any]]:
+    """Two models on the same cases: ``auc`` of each and the first's ``gain``, as they are and under every condition, tested together.
+
+    Args:
+        measures: of probabilities and cases, ``auc`` among them.
+    """
     keys: list[Condition | None] = [None, *one.shifted]
-    pairs = {
-        key: (
-            macro_auc_estimate(one.at(key), test.labels, test.groups),
-            macro_auc_estimate(other.at(key), test.labels, test.groups),
-        )
-        for key in keys
-    }
+    pairs = {key: (measures(one.at(key), test)["auc"], measures(other.at(key), test)["auc"]) for key in keys}
     gains = changes(pairs)
     return [
         {

@@ -117,9 +117,11 @@ def parsed(text: str, names: Sequence[str], shifts: Sequence[str], *, against: b
     return Rule(" ".join(text.split()), measure, paired, label, found["sign"] == ">=", float(found["value"]), condition, part)
 
 
-def answered(rules: Sequence[Rule], model: Answers, test: Labelled, names: Sequence[str], against: Answers | None = None) -> list[Answered]:
-    """Answer every rule on the test cases."""
-    return [_answered(rule, model, test, tuple(names), against, len(rules)) for rule in rules]
+def answered(
+    rules: Sequence[Rule], model: Answers, test: Labelled, names: Sequence[str], against: Answers | None = None, count: int | None = None
+) -> list[Answered]:
+    """Answer every rule on the test cases; ``count`` is how many are read together, where these are not all."""
+    return [_answered(rule, model, test, tuple(names), against, count or len(rules)) for rule in rules]
 
 
 def unanswered(rules: Sequence[Rule], answer: Answer, why: str) -> list[Answered]:

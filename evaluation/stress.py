@@ -21,6 +21,8 @@ from evaluation.metrics import Estimate, Floats, balanced_accuracy_estimate, mac
 from evaluation.utility import LEAST_PATIENTS, parts
 
 Predictor = Callable[[NDArray[np.float32]], Floats]
+Measures = Callable[[Floats, Labelled], Mapping[str, Estimate]]
+"""Of probabilities and cases."""
 PREVALENCE_FACTORS = (0.1, 1.0, 3.0)
 WORST = 5
 """Conditions that are named as the worst, at the most."""
@@ -42,21 +44,24 @@ def balanced_subset(labels: NDArray[np.int64], size: int, rng: np.random.Generat
     return np.sort(np.argsort(turn, kind="stable")[:size])
 
 
-def corruption_table(predict: Predictor, test: Labelled, rng: np.random.Generator, *, max_images: int = 400) -> dict[str, Any]:
+def corruption_table(
+    predict: Predictor, test: Labelled, rng: np.random.Generator, *, max_images: int = 400, measures: Measures | None = None
+) -> dict[str, Any]:
     """Every corruption at severities 1 to 5, on the same images, compared with those images uncorrupted.
 
-    Macro AUC and balanced accuracy do not hang on the mix of classes, so at most ``max_images`` are taken, rare classes first. Drops are
-    paired by patient, and those of one measure are tested together over the whole table (Holm).
+    Macro AUC and balanced accuracy do not hang on the mix of classes, so at most ``max_images`` are taken, rare classes, or combinations of
+    findings, first. Drops are paired by patient, and those of one measure are tested together over the whole table (Holm). ``measures`` are
+    :func:`estimates` by default, or others with ``auc`` among them.
 
     Returns:
         ``n``, ``reference`` (the same images, clean), ``corruptions`` (name -> five rows with ``auc``, ``balanced_accuracy``, ``auc_drop``
         and ``balanced_accuracy_drop``), ``mean_drop`` (the mean over all rows), ``shown`` (how many drops of AUC stand), and ``worst``: the
         five largest drops of AUC among those that stand, largest first; none where none does.
     """
-    subset = test.take(balanced_subset(test.labels, max_images, rng))
-    reference = estimates(predict(subset.unit), subset)
+    subset, measured = test.take(balanced_subset(test.strata, max_images, rng)), measures or estimates
+    reference = measured(predict(subset.unit), subset)
     found = {
-        (name, severity): estimates(predict(corrupt(subset.unit, name, severity, rng)), subset)
+        (name, severity): measured(predict(corrupt(subset.unit, name, severity, rng)), subset)
         for name in CORRUPTIONS
         for severity in range(1, 6)
     }

@@ -177,8 +177,12 @@ def save_judges(path: Path, judges: Sequence[Classifier]) -> None:
     tensors.write({f"{number}.{name}": value for number, state in enumerate(states) for name, value in state.items()}, path)
 
 
-def load_judges(path: Path, kind: Kind, device: str) -> list[Classifier]:
-    """The classifiers of one kind that :func:`save_judges` wrote. Raises InputError where the file is missing or damaged."""
+def load_judges(path: Path, kind: Kind, device: str, several: bool = False) -> list[Classifier]:
+    """The classifiers of one kind that :func:`save_judges` wrote, of one class an image or of ``several`` findings.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
     import torch
 
     by_judge: dict[str, dict[str, Any]] = {}
@@ -193,7 +197,7 @@ def load_judges(path: Path, kind: Kind, device: str) -> list[Classifier]:
             network.load_state_dict(state)
         except (StopIteration, KeyError, RuntimeError) as error:
             raise InputError(damage(path.parent.name, path.name)) from error
-        found.append(Classifier(network.eval().to(device).to(memory_format=torch.channels_last), kind, device))
+        found.append(Classifier(network.eval().to(device).to(memory_format=torch.channels_last), kind, device, several))
     if not found:
         raise InputError(damage(path.parent.name, path.name))
     return found

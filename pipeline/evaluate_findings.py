@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from evaluation import findings
 from evaluation.arms import CONTROL, course
 from evaluation.data import Labelled
 from evaluation.fidelity import PER_CLASS_MIN, fidelity, standardised_features
-from evaluation.intervals import changes, interval, to_json
+from evaluation.intervals import Interval, changes, interval, to_json
 from evaluation.judges import unfit
 from evaluation.panel import panel
 from evaluation.plain_features import plain_features
@@ -49,7 +50,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "seeds": seeds,
         "ceiling": config.classifier_images,
         "fidelity": _fidelity(ctx, names, learn, choose, audit, synthetic, seeds, rng, device),
-        "judge": {"network": config.classifier, "trained_on": CONTROL} | judge,
+        "judge": {"network": config.classifier, "trained_on": CONTROL} | _fitness(judge, still.get(CONTROL)),
         "findings": {
             # A real-trained judge on synthetic images: does it see what was asked for, and miss what was asked to be absent?
             "label_fidelity": findings.judged(seen, synthetic, names, rng),
@@ -126,6 +127,18 @@ def _fidelity(
         own = fidelity(sides[0], sides[1], encoders, ("all",), rng=rng)
         found["per_class"][name] = {key: value for key, value in own.items() if key != "per_class"}
     return found
+
+
+def _fitness(judge: dict[str, Any], unfinished: str | None) -> dict[str, Any]:
+    """What a judge scores, with why nothing that it says counts (``unfit``), of all findings or of one, where it is so."""
+    whole = judge["auc"] if "auc" in judge else Interval(math.nan, math.nan, math.nan, 0)
+    reason = unfinished or unfit(whole)
+    of = {name: facts | _reason(reason or unfit(facts["auc"])) for name, facts in judge["per_class"].items()}
+    return judge | {"per_class": of} | _reason(reason)
+
+
+def _reason(text: str | None) -> dict[str, str]:
+    return {} if text is None else {"unfit": text}
 
 
 def _utility(

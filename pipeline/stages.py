@@ -137,10 +137,9 @@ def flow(config: Config) -> tuple[Stage, ...]:
     """The stages of a configuration. Who needs one that is left out needs what that one needs.
 
     ``shadows`` is there where trainings are asked for. A foreign set has no ``train``, and ``evaluate`` and ``stress`` only where it leaves
-    them labels and patients of their own. The stress test takes one class an image.
+    them labels and patients of their own.
     """
     absent = ({"train"} if config.foreign else set()) | (set() if config.judged_by_classifiers else {"evaluate", "stress"})
-    absent |= {"stress"} if config.ingest.multi_label else set()
     absent |= set() if config.shadows.trainings else {"shadows"}
     found: list[Stage] = []
     for stage in STAGES:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation import stress
+from evaluation import foreign_findings, stress
 from evaluation.classifiers import Kind
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.intervals import to_json
@@ -59,7 +59,8 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
         write_json(ctx.out / "stress.json", result)
         write_json(ctx.out / FAILURES, {"failures": []})
         return summary(stress_figures(result))
-    judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device())
+    several = ctx.config.ingest.multi_label
+    judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device(), several)
     with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
         done = itertools.count(1)
 
@@ -69,44 +70,48 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
             return found
 
         p = predict(test.unit)
-        table = stress.corruption_table(predict, test, rng, max_images=ctx.config.stress.images)
+        measures = foreign_findings.estimates if several else stress.estimates
+        table = stress.corruption_table(predict, test, rng, max_images=ctx.config.stress.images, measures=measures)
     blind = {name: facts["unfit"] for name, facts in judge["per_class"].items() if "unfit" in facts}
+    said_of = foreign_findings if several else stress
+    prevalence = foreign_findings.prevalence if several else stress.changed_prevalence
     result |= {
         "unfit_classes": blind,
-        "clean": stress.clean(p, test, names),
+        "clean": said_of.clean(p, test, names),
         "corruptions": table["corruptions"],
         "corruption_images": table["n"],
         "corruption_reference": table["reference"],
         "mean_drop": table["mean_drop"],
         "shown": table["shown"],
         "worst": table["worst"],
-        "subgroups": stress.subgroups(p, test),
-        "prevalence": {name: steps for name, steps in stress.changed_prevalence(p, test, names).items() if name not in blind},
+        "subgroups": said_of.subgroups(p, test),
+        "prevalence": {name: steps for name, steps in prevalence(p, test, names).items() if name not in blind},
     }
     found = to_json(result)
     write_json(ctx.out / "stress.json", found)
-    write_json(ctx.out / FAILURES, {"failures": failures(splits["test"], p.mean(axis=0))})
+    write_json(ctx.out / FAILURES, {"failures": failures(splits["test"], p.mean(axis=0), several)})
     return summary(stress_figures(found))
 
 
 def _of_the_user(ctx: Context, test: ImageSet, made: ImageSet) -> str:
-    """The user's model on the test patients and on the run's synthetic images; the worst answer to its rules."""
+    """The user's model on the test patients, and where an image has one class on the run's synthetic images; the worst answer to its
+    rules."""
     from pipeline.models import of_split
     from pipeline.models.child import Bounds
     from pipeline.models.stress import Asked
     from pipeline.models.whole import tested
 
-    section, out = ctx.config.stress, ctx.out / "model"
+    section, several, out = ctx.config.stress, ctx.config.ingest.multi_label, ctx.out / "model"
     assert section.model is not None
     modality = read_object(ctx.folder("ingest") / "cohort.json").get("modality")
     with tempfile.TemporaryDirectory(prefix="cases-", dir=ctx.out) as place:
         asked = Asked(
             model=section.model,
-            data=of_split.write(test, Path(place) / "data"),
+            data=of_split.write(test, Path(place) / "data", several),
             against=section.against,
             contract=section.contract,
             against_contract=section.against_contract,
-            synthetic=of_split.write(made, Path(place) / "synthetic"),
+            synthetic=None if several else of_split.write(made, Path(place) / "synthetic"),
             rules=section.rules,
             bounds=Bounds(int(section.memory * (1 << 30)), section.seconds),
             modality=modality if modality in KNOWN else None,
@@ -116,12 +121,14 @@ def _of_the_user(ctx: Context, test: ImageSet, made: ImageSet) -> str:
     return MODEL_ANSWERS[found.code]
 
 
-def failures(test: ImageSet, p: Floats, count: int = 8) -> list[dict[str, Any]]:
-    """The test images of every class that were called something else with the most confidence.
+def failures(test: ImageSet, p: Floats, several: bool = False, count: int = 8) -> list[dict[str, Any]]:
+    """The test images of every class that were called something else with the most confidence; of several findings, those with one that
+    were said to be without it.
 
     Args:
         test: the images.
         p: the classifiers' mean probabilities, ``[n, classes]``.
+        several: whether an image can have several of the classes.
         count: of each class, at the most.
 
     Returns:
@@ -130,8 +137,9 @@ def failures(test: ImageSet, p: Floats, count: int = 8) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     predicted, ids = p.argmax(axis=1), test.rows["id"].to_numpy()
     for k, name in enumerate(test.classes):
-        wrong = np.flatnonzero((test.labels == k) & (predicted != k))
-        for row in wrong[np.argsort(-p[wrong].max(axis=1))][:count]:
-            called = test.classes[predicted[row]]
-            found.append({"image": str(ids[row]), "class": name, "called": called, "probability": round(float(p[row].max()), 4)})
+        missed, sure = (p[:, k] < 0.5, 1 - p[:, k]) if several else (predicted != k, p.max(axis=1))
+        wrong = np.flatnonzero((test.findings[:, k] == 1) & missed)
+        for row in wrong[np.argsort(-sure[wrong])][:count]:
+            called = f"no {name}" if several else test.classes[predicted[row]]
+            found.append({"image": str(ids[row]), "class": name, "called": called, "probability": round(float(sure[row]), 4)})
     return found

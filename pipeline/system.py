@@ -8,8 +8,11 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Iterator, Sequence
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +58,15 @@ def private_files(run: Path) -> Iterator[None]:
 
 def worker_processes(preload: Sequence[str] = ()) -> Any:
     """The context of worker processes: forked from a small server that has imported ``preload``, so that they are cheap to start, and no
-    thread, lock or secret of this process goes with them.
+    thread, lock or secret of this process goes with them. What they run lies in modules: the program that started this process is not
+    run again in each, which may take longer than all that they do, and more memory.
 
     Neither the server nor a worker hears the terminal's Ctrl-C, from its first instruction on, or writes to its standard error: whoever
     started them ends them, and says why.
     """
     from multiprocessing import forkserver, resource_tracker
 
-    context = multiprocessing.get_context("forkserver")
+    context = _Workers()
     context.set_forkserver_preload([*preload])
     with _unheard():
         resource_tracker.ensure_running()  # which the server would start, unblocking the signal
@@ -72,6 +76,20 @@ def worker_processes(preload: Sequence[str] = ()) -> Any:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+class _Worker(ForkServerProcess):
+    def start(self) -> None:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")  # of which there is nothing to import
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = program
+
+
+class _Workers(ForkServerContext):
+    Process = _Worker
 
 
 @contextlib.contextmanager

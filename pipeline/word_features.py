@@ -43,9 +43,9 @@ def check(folder: Path) -> None:
         raise InputError(f"{name}: no such folder: {GIVE}")
     if importlib.util.find_spec("sentence_transformers") is None:
         raise InputError(f"{SETTING} needs the extra: pip install 'synthcohort[text]'")
-    files = [path for path in folder.rglob("*") if path.is_file()]
     if not any((folder / one).is_file() for one in ("modules.json", "config.json")):
         raise InputError(f"{name}: it holds neither modules.json nor config.json: {GIVE}")
+    files = [path for path in folder.rglob("*") if path.is_file()]
     safe = {path.parent for path in files if path.suffix == ".safetensors"}
     if not safe or any(path.suffix in PICKLED and path.parent not in safe for path in files):
         raise InputError(f"{name}: it holds no weights as safetensors, or some as pickles alone, which are not read: {GIVE}")

@@ -58,7 +58,8 @@ def stress(
             evaluation trained. It runs in a process of its own.
         data: labelled cases: a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
         against: a second model, compared on the same cases.
-        labels: a label table; by default ``labels.csv`` in ``data``, or folders named by class.
+        labels: a label table; by default ``labels.csv`` in ``data``, or folders named by class. With a column for each of the model's
+            classes, or labels with bars between, an image can have several of them, or none.
         synthetic: synthetic cases of the same classes (a folder with class folders or ``labels.csv``, an ``.npz``, a release): those
             whose label judges are sure of are asked too, and failures on them are called hypotheses. A run's folder makes them: every
             class as often, severities between two, and real images of ``data`` with another finding.

@@ -160,10 +160,7 @@ def _start(work: Work[Any], memory: int, killed: Counter[int]) -> _Worker:
             return _Worker(work, memory, killed)
         except (EOFError, OSError):
             time.sleep(PAUSE * 2**attempt)
-    raise InputError(
-        f"a process that reads files ended {TRIES} times before its first: calls in a script belong under if __name__ == '__main__': "
-        "(such processes import it); otherwise free some memory, or set SYNTHCOHORT_WORKERS=1"
-    )
+    raise InputError(f"a process that reads files ended {TRIES} times before its first: free some memory, or set SYNTHCOHORT_WORKERS=1")
 
 
 @dataclass
@@ -275,8 +272,7 @@ def _failed(kind: Kind, **facts: Any) -> Failed:
 def _context(work: Work[Any]) -> Any:
     """Processes that have imported what the work needs."""
     function = work.func if isinstance(work, functools.partial) else work
-    # The entry point too: every worker imports the program that started this process again.
-    ours = sorted(name for name in sys.modules if name.startswith(("pipeline.ingest.", "pipeline.commands.main")))
+    ours = sorted(name for name in sys.modules if name.startswith("pipeline.ingest."))
     return worker_processes([__name__, function.__module__, *ours, *LATER])
 
 

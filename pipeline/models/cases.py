@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,15 @@ from pipeline.errors import InputError
 from pipeline.ingest import source
 from pipeline.ingest.collect import task_seconds
 from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.labels import FolderLabels, Labels, class_names
+from pipeline.ingest.labels import NO_FINDING, FolderLabels, Labels, Use, class_names
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.survey import survey
+from pipeline.ingest.table import folded, read
 from pipeline.ingest.tasks import Task
 from pipeline.ingest.unpacking import unpacked
 from pipeline.ingest.work import Settings, work
 
+Part = TypeVar("Part")
 ATTRIBUTES = ("site", "sex", "age_band", "acquisition", "view")
 UNPACKED = "unpacked"
 """Folder of a stress test for the images of archives while it lasts."""
@@ -57,12 +60,14 @@ class Cases:
         tasks: the files.
         classes: names of the labels, in the order of the rows' findings.
         left_out: counts by reason, of the files read last.
+        several: whether an image can have several of them, or none, and some may be unknown.
     """
 
     settings: Settings
     tasks: tuple[Task, ...]
     classes: tuple[str, ...]
     left_out: Counter[str]
+    several: bool = False
 
     def read(self, numbers: Sequence[int] | None = None) -> Iterator[Case]:
         """The cases of all files, or of those with these numbers, in that order; what cannot be used is counted in ``left_out``."""
@@ -82,8 +87,10 @@ class Cases:
                 continue
             self.left_out.update(answer.value["left_out"])
             for image, row in zip(answer.arrays, answer.value["rows"]):
-                if row["findings"].count(1) != 1 or -1 in row["findings"]:
+                if not self.several and (row["findings"].count(1) != 1 or -1 in row["findings"]):
                     self.left_out["several findings, none, or an unknown one: one class an image is needed"] += 1
+                elif set(row["findings"]) == {-1}:
+                    self.left_out["no finding is known of it"] += 1
                 elif row["id"] in seen:
                     self.left_out["the same image as an earlier file's"] += 1
                 else:
@@ -97,12 +104,12 @@ class Cases:
         if not found:
             [(why, _)] = self.left_out.most_common(1) or [("the folder holds no image", 0)]
             raise InputError(f"--data: none of {len(places)} files looked at can be used ({why})")
-        turns: Counter[int] = Counter()
+        turns: Counter[tuple[int, ...]] = Counter()
         ranked = []
         for case in found:
-            label = case.row["findings"].index(1)
-            ranked.append((turns[label], label))
-            turns[label] += 1
+            findings = tuple(-mark for mark in case.row["findings"])  # of one class an image, in the order of the classes
+            ranked.append((turns[findings], findings))
+            turns[findings] += 1
         order = sorted(range(len(found)), key=lambda number: ranked[number])
         return [found[number] for number in order[:SAMPLE]]
 
@@ -131,11 +138,13 @@ def opened(
     if labels is not None and not table.is_file():
         raise InputError(f"no label table {table.name}: give the CSV as --labels")
     files = [name for name, path in source.regular_files(root) if path != table and (kind != "release" or name.startswith("images/"))]
-    classes = class_names(table) if table.is_file() and _labelled(table) else ()
+    several = table.is_file() and _several(table, names)
+    classes = tuple(names) if several else class_names(table) if table.is_file() and _labelled(table) else ()
     if not classes and kind == "dicom":
         raise InputError(f"{option} holds DICOM and no labels.csv: give a CSV with sop_instance_uid (or file) and label as --labels")
     folders = tuple(sorted({parts[0] for name in files if len(parts := PurePosixPath(name).parts) > 1}))
-    known = Labels.load(table, classes or folders, use="needed" if classes else "optional").matched(files) if table.is_file() else None
+    use: Use = "needed" if classes else "optional"
+    known = Labels.load(table, classes or folders, several, use).matched(files) if table.is_file() else None
     if not classes and len(folders) < 2:
         raise InputError(
             "--data has no labels: sort the images into a folder for each class, or give a CSV with file and label as --labels"
@@ -155,15 +164,13 @@ def opened(
     told = classes or folders
     if kind == "pictures" and data.is_file():
         told = tuple(names[int(name)] if name.isdecimal() and int(name) < len(names) else name for name in folders)
-    return Cases(settings, tuple(Task((name,)) for name in files), told, Counter())
+    return Cases(settings, tuple(Task((name,)) for name in files), told, Counter(), several)
 
 
 def labelled(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], names: Sequence[str]) -> Labelled:
     """The cases without their pixels; ``names`` are the classes in the order of the model's outputs."""
-    places = [names.index(name) for name in classes]
     findings = np.zeros((len(rows), len(names)), np.int8)
-    for row, line in zip(rows, findings):
-        line[places[row["findings"].index(1)]] = 1
+    findings[:, [names.index(name) for name in classes]] = [row["findings"] for row in rows]
     attributes = {name: np.array([str(row[name] or "") for row in rows]) for name in ATTRIBUTES}
     return labels_only(findings, np.array([row["patient"] for row in rows]), attributes)
 
@@ -182,10 +189,26 @@ def batched(cases: Iterator[Case], images: int, size: int) -> Iterator[list[Case
         yield held
 
 
-def _labelled(table: Path) -> bool:
-    from pipeline.ingest.table import read
+def ahead(parts: Iterator[Part]) -> Iterator[Part]:
+    """The same, each made by a thread while whoever asks is busy with the one before; no more than one waits."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, parts, None)
+        while (found := waiting.result()) is not None:
+            waiting = pool.submit(next, parts, None)
+            yield found
 
+
+def _labelled(table: Path) -> bool:
     return "label" in read(table, ()).columns
+
+
+def _several(table: Path, names: Sequence[str]) -> bool:
+    """Whether a table has a column for each class, or labels with bars between: an image can have several of them, or none."""
+    found = read(table, names)
+    if "label" not in found.columns:
+        return bool(names) and {folded(name) for name in names} <= set(found.columns)
+    labels = {folded(part) for value in found.values("label") for part in value.split("|")}
+    return bool(names) and any("|" in value for value in found.values("label")) and labels <= {*map(folded, names), *NO_FINDING}
 
 
 def _reader(kind: str, root: Path, modality: str | None) -> Any:

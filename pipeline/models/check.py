@@ -42,12 +42,12 @@ class Examined:
     notes: tuple[str, ...] = ()
 
 
-def examined(child: Child, contract: Contract, images: Sequence[NDArray[Any]], labels: NDArray[np.int64], where: str) -> Examined:
+def examined(child: Child, contract: Contract, images: Sequence[NDArray[Any]], labels: NDArray[np.int64] | None, where: str) -> Examined:
     """Ask the model for a few images of the cases.
 
     Args:
         images: of as many classes as there are; those beyond :data:`CHECKED` are asked only where the order of the classes is in doubt.
-        labels: indices into ``contract.classes``, ``[n]``.
+        labels: indices into ``contract.classes``, ``[n]``; None where an image can have several, whose order nothing is guessed of.
         where: the file in which a contract is declared.
     """
     first = images[:CHECKED]
@@ -65,8 +65,8 @@ def examined(child: Child, contract: Contract, images: Sequence[NDArray[Any]], l
     wrong += _of_output(raw, contract, where)
     if np.abs(again - raw[:1]).max() > REPEATS * max(1.0, float(np.abs(raw).max())):
         wrong.append("an image's outputs hang on the others in its batch, or on chance: export the model in evaluation mode, model.eval()")
-    order = other_order(raw, labels[:CHECKED], len(contract.classes))
-    if order is None or wrong:
+    order = None if labels is None else other_order(raw, labels[:CHECKED], len(contract.classes))
+    if labels is None or order is None or wrong:
         return Examined(contract, tuple(wrong))
     try:
         more = [child.raw(images[start : start + CHECKED], contract)[1] for start in range(CHECKED, len(images), CHECKED)]

@@ -34,8 +34,8 @@ HARMFUL = 3
 def write(out: Path, found: Found) -> None:
     """Write :data:`FILES`, as far as there is something for them.
 
-    ``answers.npz`` holds probabilities, labels and conditions, ``synthetic.parquet`` a row for each synthetic case: kind, label, what the
-    judges say of it, whether it was asked, and what the model named.
+    ``answers.npz`` holds probabilities, labels (of several findings ``[n, K]``: 1, 0, -1) and conditions, ``synthetic.parquet`` a row for
+    each synthetic case: kind, label, what the judges say of it, whether it was asked, and what the model named.
     """
     lines, captions = _failures(found)
     if lines:
@@ -52,7 +52,12 @@ def write(out: Path, found: Found) -> None:
     conditions = list(found.answers.shifted)
     p = [found.answers.clean, *found.answers.shifted.values()]
     names = np.array(["", *(f"{name} {severity}" for name, severity in conditions)])
-    np.savez(out / ANSWERS, probabilities=np.stack(p).astype(np.float32), labels=found.test.labels, conditions=names)
+    np.savez(
+        out / ANSWERS,
+        probabilities=np.stack(p).astype(np.float32),
+        labels=found.test.findings if found.cases.several else found.test.labels,
+        conditions=names,
+    )
 
 
 def sheet(path: Path, lines: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, captions: Sequence[Sequence[str]] = ()) -> None:
@@ -97,28 +102,48 @@ def _draws(found: Found) -> pd.DataFrame:
 
 def _failures(found: Found) -> tuple[list[tuple[str, NDArray[np.uint8]]], list[list[str]]]:
     """Of every class the most confident errors on images as they are; and of the most harmful shifts those that they added."""
-    labels, names, p = found.test.labels, found.contract.classes, found.answers.clean
-    right = p.argmax(axis=1) == labels
-    wanted: list[tuple[str, NDArray[np.int64], NDArray[np.float64], tuple[str, int] | None]] = [
-        (name, _surest(p, (labels == k) & ~right), p, None) for k, name in enumerate(names)
-    ]
+    of = _of_findings if found.cases.several else _of_classes
     harmful = [row for row in found.result.get("harm", {}).get("conditions", []) if row["stands"]][:HARMFUL]
-    for row in harmful:
-        key = (row["shift"], row["severity"])
-        q = found.answers.shifted[key]
-        wanted.append((f"{key[0]} {key[1]}", _surest(q, right & (q.argmax(axis=1) != labels)), q, key))
+    conditions = [None, *((row["shift"], row["severity"]) for row in harmful)]
     lines, captions = [], []
-    for title, rows, q, condition in wanted:
-        if len(rows):
-            shown = [_tile(_under(case, found.seen.seeds[row], condition)) for row, case in zip(rows, _images(found, rows))]
-            lines.append((title, np.stack(shown)))
-            captions.append([f"{names[labels[row]]} as {names[q[row].argmax()]} {q[row].max():.2f}" for row in rows])
+    for condition in conditions:
+        for title, rows, texts in of(found, condition):
+            if len(rows):
+                shown = [_tile(_under(case, found.seen.seeds[row], condition)) for row, case in zip(rows, _images(found, rows))]
+                lines.append((title, np.stack(shown)))
+                captions.append(texts)
     return lines, captions
 
 
-def _surest(p: NDArray[np.float64], wrong: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _of_classes(found: Found, condition: tuple[str, int] | None) -> list[tuple[str, NDArray[np.int64], list[str]]]:
+    labels, names, p = found.test.labels, found.contract.classes, found.answers.at(condition)
+    wrong = p.argmax(axis=1) != labels
+    of = {name: wrong & (labels == k) for k, name in enumerate(names)}
+    if condition is not None:
+        of = {f"{condition[0]} {condition[1]}": wrong & (found.answers.clean.argmax(axis=1) == labels)}
+    chosen = {title: _surest(p.max(axis=1), rows) for title, rows in of.items()}
+    return [
+        (title, rows, [f"{names[labels[row]]} as {names[p[row].argmax()]} {p[row].max():.2f}" for row in rows])
+        for title, rows in chosen.items()
+    ]
+
+
+def _of_findings(found: Found, condition: tuple[str, int] | None) -> list[tuple[str, NDArray[np.int64], list[str]]]:
+    lines = []
+    for k, name in enumerate(found.contract.classes):
+        marks, p = found.test.findings[:, k], found.answers.at(condition)[:, k]
+        wrong = (marks >= 0) & ((p >= 0.5) != (marks == 1))
+        if condition is not None:
+            wrong &= (found.answers.clean[:, k] >= 0.5) == (marks == 1)
+        rows = _surest(np.abs(p - 0.5), wrong)
+        title = name if condition is None else f"{name}, {condition[0]} {condition[1]}"
+        lines.append((title, rows, [f"{'with' if marks[row] else 'without'} it, said {p[row]:.2f}" for row in rows]))
+    return lines
+
+
+def _surest(confidence: NDArray[np.float64], wrong: NDArray[np.bool_]) -> NDArray[np.int64]:
     rows = np.flatnonzero(wrong)
-    return rows[np.argsort(-p[rows].max(axis=1), kind="stable")][:SHOWN]
+    return rows[np.argsort(-confidence[rows], kind="stable")][:SHOWN]
 
 
 def _images(found: Found, rows: Sequence[int] | NDArray[np.int64]) -> list[Case]:

@@ -101,11 +101,13 @@ class OfRun:
         rows = self._patients(self.labels[one])
         if not len(rows):
             return []
-        wanted = np.full(len(rows), self.labels[other])
-        tried = np.stack([self.maker.counterfactuals(to_unit(self.sized[rows]), one, other, *each) for each in TRIES])
-        named = np.stack([judgement(judges, to_unit(as_judges_see(images)), wanted, self.names).sure for images in tried])
-        first = least_change(named)
-        made = tried[first.clip(0), np.arange(len(rows))]
+        wanted, before = np.full(len(rows), self.labels[other]), to_unit(self.sized[rows])
+        made, first = least_change(
+            TRIES,
+            lambda left, each: self.maker.counterfactuals(before[left], one, other, *each),
+            lambda left, images: judgement(judges, to_unit(as_judges_see(images)), wanted[left], self.names).sure,
+            len(rows),
+        )
         groups = self.test.groups
         same = own_patient_first(to_unit(made), groups[rows], to_unit(self.sized), groups)
         title = f"{self.maker.classes[one]} given {self.maker.classes[other]}"

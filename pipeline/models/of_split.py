@@ -14,24 +14,27 @@ from pipeline.models.contract import kind_of, sidecar
 COLUMNS = ("sex", "site", "view", "acquisition")
 
 
-def write(images: ImageSet, folder: Path) -> Path:
-    """Write ``<class>/<number>.png`` and ``labels.csv`` into a new private folder, which is patient data; 16 bits become 8."""
+def write(images: ImageSet, folder: Path, several: bool = False) -> Path:
+    """Write ``<class>/<number>.png`` and ``labels.csv`` into a new private folder, which is patient data; 16 bits become 8.
+
+    Where an image can have ``several`` of the classes, the table has a column for each, and the pictures lie in one folder.
+    """
     folder.mkdir(mode=0o700, parents=True)
     known = [name for name in COLUMNS if name in images.rows]
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["file", "label", "patient_id", *known])
-        for number, label in enumerate(images.labels.tolist()):
+        table.writerow(["file", *(images.classes if several else ["label"]), "patient_id", *known])
+        for number, marks in enumerate(images.findings.tolist()):
+            label = "" if several else images.classes[marks.index(1)]
+            into = "images" if several else str(marks.index(1))
             image = np.asarray(images.images[number])
             pixels = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
-            place = folder / str(label) / f"{number:06d}.png"
+            place = folder / into / f"{number:06d}.png"
             place.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(place, compress_level=1)
             row = images.rows.iloc[number]
             values = ["" if row[name] is None or row[name] != row[name] else str(row[name]) for name in known]
-            table.writerow(
-                [f"{label}/{place.name}", images.classes[label], str(row["patient"] if "patient" in row else row["id"]), *values]
-            )
+            table.writerow([f"{into}/{place.name}", *(marks if several else [label]), str(row.get("patient", row["id"])), *values])
     return folder
 
 

@@ -40,6 +40,7 @@ def declared_by(run: Path) -> Declared:
         fit="pad",
         classes=tuple(found["classes"]),
         output="probabilities",
+        exclusive=not found.get("several", False),
         modality=cohort["modality"] if _known(cohort["modality"]) else None,
     )
 
@@ -50,10 +51,11 @@ def mean_probabilities(run: Path, device: str) -> Any:
 
     from pipeline.evaluate import JUDGES, load_judges
 
-    judge = read_object(run / "evaluate" / "evaluation.json").get("judge")
+    found = read_object(run / "evaluate" / "evaluation.json")
+    judge = found.get("judge")
     if not isinstance(judge, dict) or judge.get("network") not in get_args(Kind):
         raise InputError(damage("evaluate", "evaluation.json"))
-    judges = load_judges(run / "evaluate" / JUDGES, judge["network"], device)
+    judges = load_judges(run / "evaluate" / JUDGES, judge["network"], device, several=bool(found.get("several")))
 
     def call(x: Tensor) -> Any:
         return np.mean([one.predict(x.cpu().numpy()) for one in judges], axis=0)

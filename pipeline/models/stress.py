@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation import foreign, foreign_findings
 from evaluation import rules as accept
 from evaluation.data import Labelled
-from evaluation.foreign import Answers, Fit, compared, fit, judged
+from evaluation.foreign import Answers, Fit
 from evaluation.intervals import to_json
 from evaluation.shifts import KNOWN, SEVERITIES, SHIFTS, fitting
+from evaluation.stress import estimates
 from pipeline import runtime
 from pipeline.artifacts import write_json
 from pipeline.cohorts.key import project_key
@@ -129,6 +131,9 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     key = project_key(out)
     modality = told[0][0].modality or asked.modality
     cases = sources.opened(asked.data, asked.labels, key, out / sources.UNPACKED / "data", told[0][0].classes, modality)
+    if cases.several and asked.synthetic is not None:
+        raise InputError("--synthetic takes cases of one class an image, and --data has several findings an image: leave it out")
+    said_of, measures = (foreign_findings, foreign_findings.estimates) if cases.several else (foreign, estimates)
     sample = cases.sample()
     with contextlib.ExitStack() as stack:
         victims = [
@@ -147,7 +152,7 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
             reporter.note(note)
         rules = _parsed(lines, names, shifts, asked)
         test = sources.labelled(clean.rows, cases.classes, names)
-        fitness = fit(_in_order(clean.answers[0][0], names, names), test)
+        fitness = said_of.fit(_in_order(clean.answers[0][0], names, names), test)
         seen: Pass = clean
         made: synthetic.Synthetic | None = None
         conditions = [(name, severity) for name in shifts for severity in SEVERITIES] if fitness.answer == "yes" else []
@@ -164,7 +169,7 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         )
         for victim, before, after in zip(victims, clean.answers, seen.answers)
     ]
-    said = _answers(rules, fitness, answers, test, names)
+    said = _answers(rules, fitness, answers, test, names, cases.several)
     facts = _facts(victims, cases, test, modality, shifts) | {
         "left_out": clean.left_out,
         "notes": notes,
@@ -172,8 +177,8 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         "answers": [dataclasses.asdict(one) | {"measured": one.measured} for one in said],
         "time": {"seconds": seen.seconds[0], "model": seen.seconds[1], "images": len(test) * max(1, len(conditions))},
     }
-    result = facts | judged(answers[0], test, names)
-    result |= {"compared": compared(answers[0], answers[1], test)} if len(answers) == 2 else {}
+    result = facts | said_of.judged(answers[0], test, names)
+    result |= {"compared": foreign.compared(answers[0], answers[1], test, measures)} if len(answers) == 2 else {}
     result |= {"synthetic": made.result} if made is not None else {}
     found = to_json(result)
     write_json(out / "stress.json", found)
@@ -193,7 +198,7 @@ def _facts(victims: Sequence[Victim], cases: Cases, test: Labelled, modality: st
         "unit": "patient" if cases.settings.patients else "image",
         "n": len(test),
         "patients": len(np.unique(test.groups)),
-        "counts": {name: int((test.labels == k).sum()) for k, name in enumerate(contract.classes)},
+        "counts": {name: int((test.findings[:, k] == 1).sum()) for k, name in enumerate(contract.classes)},
         "shifts": {name: _described(name) for name in shifts},
     }
 
@@ -264,7 +269,14 @@ def _accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Se
     contract, wrong = completed(told, facts, images, where)
     if contract is None:
         raise InputError(f"{child.name}: {'; '.join(wrong)}")
-    labels = np.array([contract.classes.index(cases.classes[case.row["findings"].index(1)]) for case in sample])
+    if cases.several and contract.exclusive:
+        raise InputError(
+            f"{child.name}: the cases have several findings an image, and its outputs are taken for exclusive: declare exclusive: false in "
+            f"{where} where each has a sigmoid of its own"
+        )
+    labels = None
+    if not cases.several:
+        labels = np.array([contract.classes.index(cases.classes[case.row["findings"].index(1)]) for case in sample])
     found = examined(child, contract, [case.image for case in sample], labels, where)
     if found.wrong:
         raise InputError(f"{child.name}: {'; '.join(found.wrong)}")
@@ -280,8 +292,9 @@ def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condit
     answers: list[list[NDArray[np.float64]]] = [[] for _ in victims]
     spent, began = 0.0, time.monotonic()
     with reporter.progress(what, len(cases.tasks)) as done:
-        for batch in sources.batched(cases.read(), IMAGES[runtime.device()], PIXELS[runtime.device()]):
-            images, own = [case.image for case in batch], [seed_of(case.image) for case in batch]
+        batches = sources.batched(cases.read(), IMAGES[runtime.device()], PIXELS[runtime.device()])
+        for batch, own in sources.ahead((batch, [seed_of(case.image) for case in batch]) for batch in batches):
+            images = [case.image for case in batch]
             for victim, into in zip(victims, answers):
                 try:
                     found, took = victim.child.ask(images, own, conditions, victim.contract)
@@ -306,13 +319,14 @@ def _in_order(p: NDArray[np.float64], mine: Sequence[str], wanted: Sequence[str]
 
 
 def _answers(
-    rules: Sequence[accept.Rule], fitness: Fit, answers: Sequence[Answers], test: Labelled, names: Sequence[str]
+    rules: Sequence[accept.Rule], fitness: Fit, answers: Sequence[Answers], test: Labelled, names: Sequence[str], several: bool
 ) -> list[accept.Answered]:
     """The answers to all rules, the first of which is always that the model is fit."""
     nothing = accept.unanswered([dataclasses.replace(_FIT, text=FIT_RULE)], fitness.answer, fitness.why)
     here = [rule for rule in rules if answers[0].shifted or rule.condition is None]
     against = answers[1] if len(answers) == 2 else None
-    said = {one.rule: one for one in accept.answered(here, answers[0], test, names, against)}
+    answered = foreign_findings.answered if several else accept.answered
+    said = {one.rule: one for one in answered(here, answers[0], test, names, against)}
     others = accept.unanswered([rule for rule in rules if rule not in here], fitness.answer, f"shifts were not tried: {fitness.why}")
     said |= {one.rule: one for one in others}
     return nothing + [said[rule.text] for rule in rules]

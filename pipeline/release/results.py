@@ -196,8 +196,6 @@ def limitations(results: Results) -> list[str]:
     if not config.judged_by_classifiers:
         why = "the images have no labels" if config.ingest.unlabelled else "the holdout spares no patients for it"
         found.append(f"Fidelity, utility and robustness were not measured: {why}.")
-    if config.ingest.multi_label:
-        found.append("Robustness was not measured: the stress test takes images of one class each.")
     if (results.gate.get("unit") or results.audit.get("unit")) == "image":
         found.append("The source has no patient identifiers: splits, figures and the verdict are by image, not by patient.")
     if isinstance(patients := dig(results.model, "warm_start.patients"), str):

@@ -83,10 +83,14 @@ def changed(maker: OwnGenerator, judges: Judges, test: Labelled, way: tuple[int,
     rows = np.flatnonzero(test.labels == one)
     rows = rows[np.unique(test.groups[rows], return_index=True)[1]][:each]
     wanted = np.full(len(rows), other)
-    tried = np.stack([maker.counterfactuals(test.unit[rows], one, other, *each) for each in TRIES])
-    first = least_change(np.stack([judgement(judges, to_unit(as_judges_see(x)), wanted, tuple(names)).sure for x in tried]))
+    images, first = least_change(
+        TRIES,
+        lambda left, each: maker.counterfactuals(test.unit[rows[left]], one, other, *each),
+        lambda left, made: judgement(judges, to_unit(as_judges_see(made)), wanted[left], tuple(names)).sure,
+        len(rows),
+    )
     return {
-        "images": tried[first.clip(0), np.arange(len(rows))],
+        "images": images,
         "rows": rows,
         "wanted": wanted,
         "first": first,

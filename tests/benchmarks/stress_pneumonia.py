@@ -31,7 +31,7 @@ from pipeline import api
 
 CLASSES = ("normal", "pneumonia")
 SIDE = 64
-BATCH = 128
+BATCH = 256
 Split = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--medmnist", type=Path, required=True, help="pneumoniamnist.npz")
     parser.add_argument("--seeds", type=int, default=3, help="pairs of trainings")
-    parser.add_argument("--epochs", type=int, default=30, help="of the foreign network")
+    parser.add_argument("--epochs", type=int, default=20, help="of the foreign network")
     parser.add_argument("--kind", choices=("small", "resnet18"), default="resnet18", help="of our judge")
     parser.add_argument("--ceiling", type=int, default=400_000, help="images in training ours, at the most")
     parser.add_argument("--few", type=int, help="only so many images of every split, to see that it runs")
@@ -93,7 +93,7 @@ def foreign(learn: Split, choose: Split, seed: int, epochs: int, device: str) ->
 
     torch.manual_seed(seed)
     network = resnet18(num_classes=len(CLASSES)).to(device)
-    optimiser = torch.optim.AdamW(network.parameters(), 5e-4, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
     images, labels = _inputs(learn[0]).to(device), torch.from_numpy(learn[1]).to(device)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(labels) // BATCH))
     best, kept = -1.0, copy.deepcopy(network.state_dict())
@@ -107,7 +107,9 @@ def foreign(learn: Split, choose: Split, seed: int, epochs: int, device: str) ->
             rate.step()
         network.eval()
         with torch.inference_mode():
-            scores = torch.cat([network(part)[:, 1] - network(part)[:, 0] for part in _inputs(choose[0]).to(device).split(512)])
+            scores = torch.cat(
+                [network(part) @ torch.tensor([-1.0, 1.0], device=device) for part in _inputs(choose[0]).to(device).split(512)]
+            )
         if (area := auc(scores.double().cpu().numpy(), choose[1] == 1)) > best:
             best, kept = area, copy.deepcopy(network.state_dict())
     network.load_state_dict(kept)

@@ -19,18 +19,21 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evaluation.classifiers import Classifier
 from evaluation.data import Labelled
 from evaluation.foreign import Answers, fit, judged
 from evaluation.intervals import share_interval
@@ -39,10 +42,13 @@ from evaluation.shifts import SEVERITIES, Draw, fitting, shift
 from evaluation.training import Task, train
 from pipeline.models.draws import draw, seed_of
 from pipeline.models.stress import VERSION
-from pipeline.phantom.anatomy import draw_patients
+from pipeline.phantom.anatomy import Patient, draw_patients
 from pipeline.phantom.image import render
+from pipeline.system import end_with_parent, usable_cores, worker_processes
 from tests.benchmarks.stress_synthetic import found_of, kept_cases, ranking
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 CLASSES = ("normal", "abnormal")
 DOSES = {"marker": (0.7, 0.85, 1.0), "sex": (0.3, 0.6, 0.9), "nodules": (0.4, 0.7, 1.0)}
 """Share of the findings with a letter (and of the others without); of women's findings called normal; of nodules, the smallest ones, left
@@ -61,6 +67,13 @@ class Phantoms:
     patients: NDArray[np.int64]
     sex: NDArray[np.str_]
     nodule: NDArray[np.float64]
+
+    @functools.cached_property
+    def lettered(self) -> NDArray[np.float32]:
+        """The images with a letter of each of :data:`SIZES`, at the place that each image has for it."""
+        x = torch.from_numpy(self.images)
+        drawn: Draw = draw("marker", [seed_of(image) for image in self.images], x)
+        return np.stack([shift(x, "marker", severity, drawn).numpy() for severity in SIZES])
 
 
 @dataclass(frozen=True)
@@ -89,9 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     learn, test = phantoms(options.patients, 1, options.side), phantoms(options.test_patients, 2, options.side)
     victims = planned(options.seeds, options.doses)
     trained = train([task(victim, learn) for victim in victims], kind="small", ceiling=options.ceiling, device=device)
-    answers = asked([one.classifier.predict for one in trained], test.images, device)
+    answers = asked([one.classifier for one in trained], test.images, device)
     cases = Labelled.of_classes(np.zeros((len(test.labels), 1, 1, 1), np.uint8), test.labels, test.patients, 2, {"sex": test.sex})
-    rows = [row_of(victim, one, cases, test.nodule) for victim, one in zip(victims, answers)]
+    rows = on_all_cores(functools.partial(_row, cases, test.nodule), list(zip(victims, answers)))
     result: dict[str, Any] = {"options": {key: value for key, value in vars(options).items() if key not in ("out", "run")}}
     if options.run is not None:
         real = Labelled.of_classes(test.images * 2 - 1, test.labels, test.patients, 2)
@@ -126,7 +139,7 @@ def conditions(options: argparse.Namespace, victims: int) -> str:
 def phantoms(count: int, seed: int, side: int) -> Phantoms:
     """All images of a cohort's patients."""
     visits = [(patient, number) for patient in draw_patients(count, seed) for number in range(len(patient.visits))]
-    images = np.stack([render(patient, number, side) for patient, number in visits])[:, None].astype(np.float32)
+    images = np.stack(on_all_cores(functools.partial(_rendered, side), visits))[:, None]
     found = [patient.visits[number] for patient, number in visits]
     return Phantoms(
         images,
@@ -152,8 +165,8 @@ def task(victim: Victim, learn: Phantoms) -> Task:
     if victim.defect != "naive":
         dose = victim.dose if victim.defect == "marker" else 0.5
         marked = rng.random(len(labels)) < np.where(labels == 1, dose, 1 - dose)
-        images = images.copy()
-        images[marked] = _marked(images[marked], rng)
+        images, size = images.copy(), rng.choice(SIZES, int(marked.sum()))
+        images[marked] = learn.lettered[size - SIZES[0], np.flatnonzero(marked)]
     if victim.defect == "sex":
         labels[(learn.sex == "F") & (labels == 1) & (rng.random(len(labels)) < victim.dose)] = 0
     elif victim.defect == "nodules":
@@ -164,14 +177,14 @@ def task(victim: Victim, learn: Phantoms) -> Task:
     return Task(unit[~held & keep], labels[~held & keep], 2, int(rng.integers(2**31)), choose)
 
 
-def asked(models: Sequence[Any], images: NDArray[np.float32], device: str) -> list[Answers]:
+def asked(models: Sequence[Classifier], images: NDArray[np.float32], device: str) -> list[Answers]:
     """Every model's probabilities for the images as they are and under every shift of radiographs; each is shifted once for all models."""
     seeds = [seed_of(image) for image in images]
     x = torch.from_numpy(images).to(device)
 
     def said(shifted: torch.Tensor) -> list[Floats]:
-        unit = (shifted * 2 - 1).cpu().numpy()
-        return [model(unit) for model in models]
+        unit = (shifted * 2 - 1).contiguous(memory_format=torch.channels_last)
+        return [model.predict(unit) for model in models]
 
     clean = said(x)
     found: list[dict[tuple[str, int], Floats]] = [{} for _ in models]
@@ -205,6 +218,10 @@ def row_of(victim: Victim, answers: Answers, cases: Labelled, nodule: NDArray[np
     }
 
 
+def _row(cases: Labelled, nodule: NDArray[np.float64], one: tuple[Victim, Answers]) -> dict[str, Any]:
+    return row_of(*one, cases, nodule)
+
+
 def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """By defect and dose: how many victims, and the share of them that are fit, and of which each question says that it is found."""
     found = []
@@ -220,11 +237,14 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _marked(images: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    x, size = torch.from_numpy(images), rng.choice(SIZES, len(images))
-    drawn: Draw = draw("marker", [seed_of(image) for image in images], x)
-    found = np.stack([shift(x, "marker", severity, drawn).numpy() for severity in SIZES])
-    return np.asarray(found[size - SIZES[0], np.arange(len(images))])
+def on_all_cores(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """``function`` of every item, in their order."""
+    with ProcessPoolExecutor(usable_cores(), worker_processes([__name__]), end_with_parent) as pool:
+        return list(pool.map(function, items, chunksize=max(1, len(items) // (8 * usable_cores()))))
+
+
+def _rendered(side: int, visit: tuple[Patient, int]) -> NDArray[np.float32]:
+    return render(*visit, side).astype(np.float32)
 
 
 def _shown(share: dict[str, Any]) -> str:
@@ -234,4 +254,6 @@ def _shown(share: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    from tests.benchmarks import stress_power  # by its own name, since processes look for functions there
+
+    stress_power.main()

@@ -5,9 +5,20 @@ import numpy as np
 from evaluation.counterfactuals import least_change, own_patient_first
 
 
-def test_the_least_change_that_shows_the_finding_is_taken() -> None:
-    named = np.array([[False, False, True, False], [True, False, True, False], [True, False, False, True]])
-    np.testing.assert_array_equal(least_change(named), [1, -1, 0, 2])
+def test_the_least_change_that_shows_the_finding_is_taken_and_nothing_is_tried_beyond_it() -> None:
+    shown_at = np.array([1, 9, 0, 2])
+    asked: list[tuple[list[int], int]] = []
+
+    def make(rows: np.ndarray, depth: int) -> np.ndarray:
+        asked.append((rows.tolist(), depth))
+        return np.repeat(10 * rows + depth, 4).reshape(-1, 1, 2, 2).astype(np.uint8)
+
+    images, first = least_change((0, 1, 2), make, lambda rows, made: (made[:, 0, 0, 0] % 10) >= shown_at[rows], 4)
+    np.testing.assert_array_equal(first, [1, -1, 0, 2])
+    np.testing.assert_array_equal(images[:, 0, 0, 0], [1, 10, 20, 32])
+    assert asked == [([0, 1, 2, 3], 0), ([0, 1, 3], 1), ([1, 3], 2)]
+    assert least_change((0, 1, 2), make, lambda rows, made: rows >= 0, 4)[1].tolist() == [0] * 4
+    assert asked[-1] == ([0, 1, 2, 3], 0)
 
 
 def test_the_own_patient_comes_first_whatever_brightness_and_contrast() -> None:

@@ -147,6 +147,24 @@ def test_workers_do_not_hear_the_terminal():
     process.join()
 
 
+def test_a_script_is_not_run_again_in_its_workers(tmp_path):
+    (tmp_path / "script.py").write_text(
+        """
+with open("runs", "a") as file:
+    file.write("x")
+from isolated_work import work
+from pipeline.ingest.isolate import isolated
+print([answer.value["square"] for answer in isolated(work, [f"square:{n}" for n in range(70)], workers=2)][-1])
+"""
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'unit'}"}
+    done = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120, check=False
+    )
+    assert done.stdout == f"{69**2}\n", done.stderr
+    assert (tmp_path / "runs").read_text() == "x"
+
+
 def _blocked(pipe):
     pipe.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()))
 
