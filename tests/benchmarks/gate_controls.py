@@ -13,6 +13,9 @@ What a run adds to this (DICOM, ingest) and what is left out here (copies made a
 
     python -m tests.benchmarks.gate_controls --seeds 100 --jobs 12 --out results
     python -m tests.benchmarks.gate_controls --seeds 2 --patients 300 --images 2000 --per-class 12 --planted 20 --out results    (a CPU)
+
+With ``--auto`` recipes are those that users get: widths, dropout and augmentation are fitted to the first seed's cohort, one network being
+trained again and again, and each training ends where its losses on training and on unseen patients part, ``--images`` at the most.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.shadow_training import Shadows
 
 SHARES = {"train": 0.45, "learn": 0.06, "others": 0.18, "audit": 0.31}
 """Parts of a cohort, by patient, about as the quickstart's: *learn* and *others* are its val and test."""
@@ -58,7 +64,7 @@ def make(seeds: list[int], options: argparse.Namespace) -> None:
     import numpy as np
     import pandas as pd
 
-    from pipeline import runtime
+    from pipeline import fit_recipe, runtime
     from pipeline.conditions import Conditions
     from pipeline.config import load_config
     from pipeline.images import FINDING, ImageSet
@@ -67,8 +73,9 @@ def make(seeds: list[int], options: argparse.Namespace) -> None:
     from pipeline.train import describe, mean_and_spread
     from pipeline.wanted import wanted
 
-    settings = [f"train.images={options.images}", f"generate.per_class={options.per_class}", *options.overrides]
-    config = load_config(options.config, settings)
+    fitted = [f"train.{name}=auto" for name in ("images", "widths", "dropout", "augment")]
+    length = fitted if options.auto else [f"train.images={options.images}"]
+    config = load_config(options.config, [*length, f"generate.per_class={options.per_class}", *options.overrides])
     assert config.train is not None
     asked = wanted(config, Conditions(CLASSES))
     shadows: Shadows | None = None
@@ -78,13 +85,54 @@ def make(seeds: list[int], options: argparse.Namespace) -> None:
             rows = pd.DataFrame({FINDING + name: (arrays["train_labels"] == k).astype(np.int8) for k, name in enumerate(CLASSES)})
             cohort = ImageSet(arrays["train"], rows)
             if shadows is None:
+                recipe = fit_recipe.fit(config.train, cohort, runtime.device())
+                recipe["fitted"] |= {"images": min(recipe["fitted"]["images"], options.images)} if options.auto else {}
+                config = config.model_copy(update={"train": fit_recipe.settled(config.train, recipe)})
+                print(f"recipe {recipe['fitted']}", flush=True)
+                assert config.train is not None
                 shadows = Shadows(config, cohort, describe(config.train, cohort, mean_and_spread(cohort.images)[1]), runtime.device())
             shadows.pool = cohort
-            shadows.train(seed, np.ones(len(cohort), bool))
+            if options.auto:
+                seen = train_until_parted(shadows, seed, arrays, fit_recipe.first_look(recipe, config.train.batch))
+                print(f"seed {seed} trained on {seen:,} images", flush=True)
+            else:
+                shadows.train(seed, np.ones(len(cohort), bool))
             arrays |= {"synthetic": shadows.release(asked), "labels": asked.findings.argmax(axis=1)}
             np.savez(options.work / f"part{seed}.npz", **arrays)
             (options.work / f"part{seed}.npz").rename(options.work / f"seed{seed}.npz")
             print(f"seed {seed} made", flush=True)
+
+
+def train_until_parted(shadows: Shadows, seed: int, arrays: dict[str, Any], first: int) -> int:
+    """A training as ``train.images: auto`` ends it, its losses looked at on the first third of the patients of *others*, about as many as
+    are in *learn*; the images seen.
+
+    Args:
+        shadows: its pool is the seed's training images; its denoiser gets the averaged weights that are kept.
+        seed: of the training.
+        arrays: of :func:`draw`.
+        first: steps before the losses are looked at for the first time.
+    """
+    import numpy as np
+
+    from evaluation.data import Labelled
+    from pipeline.diffusion.validation import Validation
+    from pipeline.fit_recipe import Course
+
+    train, others = (
+        Labelled.of_classes(arrays[name], arrays[f"{name}_labels"], arrays[f"{name}_patients"], shadows.pool.findings.shape[1])
+        for name in ("train", "others")
+    )
+    people = np.unique(others.groups)
+    chosen = others.take(np.isin(others.groups, people[: max(2, len(people) // 3)]))
+    training = shadows.begin(seed, np.ones(len(train), bool))
+    course = Course(Validation(train, chosen, seed, shadows.conditions.of), training.recipe.batch, first, training.recipe.steps)
+    while not course.over:
+        training.run(until=course.moments[len(course.looked)])
+        course.look(training)
+    training.denoiser.load_state_dict(course.kept)
+    training.denoiser.eval()
+    return course.steps * training.recipe.batch
 
 
 def judge(seed: int, options: argparse.Namespace, out: Path) -> None:
@@ -208,6 +256,7 @@ def main() -> None:
     parser.add_argument("--config", default="quickstart")
     parser.add_argument("--patients", type=int, default=2200)
     parser.add_argument("--images", type=int, default=60_000, help="training images seen")
+    parser.add_argument("--auto", action="store_true", help="recipes that are fitted to the cohort")
     parser.add_argument("--per-class", type=int, default=240)
     parser.add_argument("--planted", type=int, default=100)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))

@@ -1,9 +1,17 @@
 """The controls of the whole gate are what they are called."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from trainings import SMALL
 
 from evaluation.data import Labelled
+from pipeline import fit_recipe
+from pipeline.config import Config
+from pipeline.config.train import TrainConfig
+from pipeline.images import ImageSet, finding_columns
+from pipeline.shadow_training import Shadows
+from pipeline.train import describe
 from tests.benchmarks import gate_controls
 
 
@@ -46,3 +54,20 @@ def test_the_table_counts_verdicts_and_what_they_rest_on():
     assert honest.split()[:4] == ["honest", "1", "0", "1"]
     assert mixup.split()[:4] == ["mixup", "0", "2", "0"]
     assert mixup.endswith("1 / 1 / 1")
+
+
+@pytest.mark.parametrize(("apart", "images"), [(0.0, 64), (1e9, 320)])
+def test_a_training_ends_where_its_losses_part_and_at_the_ceiling_at_the_latest(monkeypatch, apart, images):
+    rng, labels = np.random.default_rng(0), np.arange(60) % 2
+    arrays = {}
+    for name, low in (("train", 0), ("others", 60)):
+        arrays |= {name: rng.integers(0, 256, (60, 1, 16, 16), np.uint8), f"{name}_labels": labels, f"{name}_patients": np.arange(60) + low}
+    rows = pd.DataFrame({"id": [str(n) for n in range(60)], **finding_columns(labels, ("a", "b"))})
+    pool = ImageSet(arrays["train"], rows)
+    train = TrainConfig.model_validate(SMALL | {"widths": [16]})
+    config = Config.model_validate(
+        {"name": "t", "ingest": {"source": "phantom"}, "train": train.model_dump(), "generate": {"per_class": 1}}
+    )
+    shadows = Shadows(config, pool, describe(train, pool, 0.5), "cpu")
+    monkeypatch.setattr(fit_recipe, "APART", apart)
+    assert gate_controls.train_until_parted(shadows, 3, arrays, first=4) == images
