@@ -1,6 +1,8 @@
 # `make quickstart` and `make test` need only Python >= 3.11 (PYTHON=python3.12 chooses one) and make.
 PYTHON ?= python3
 BIN = .venv/bin
+# Images of Python set it, for layers that nothing runs in: here every worker would compile all that it imports, half of a short test's time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-all lint clean
 

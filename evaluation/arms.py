@@ -109,8 +109,9 @@ def train_arms(
             how.weights,
             None if how.before is None else (how.before, int(PRETRAINING * ceiling)),
             how.augment,
+            arm,
         )
-        for how in recipes
+        for arm, how in zip(arms, recipes)
         for number in numbers
     ]
     trained = iter(train(tasks, kind=kind, ceiling=ceiling, device=device, together=True, progress=progress))

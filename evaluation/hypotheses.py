@@ -120,7 +120,7 @@ def learned(
         for side in (0, 1):
             learn, choose = np.flatnonzero((half == side) & ~held), np.flatnonzero((half == side) & held)
             number, held_out = int(rng.integers(2**31)), real.take(choose)
-            tasks.append(Task(real.unit[learn], real.labels[learn], real.classes, number, held_out))
+            tasks.append(Task(real.unit[learn], real.labels[learn], real.classes, number, held_out, family="judges"))
     trained = train(tasks, kind="small", ceiling=ceiling, device=device, progress=progress)
     scores = np.empty((seeds, len(real), real.classes))
     spaces = []

@@ -96,12 +96,13 @@ def panel(
         "control": [Pair(b + len(audit) + len(synthetic), a) for a, b, _ in halvings[:1]],
     }
     pairs = [pair for one in sides.values() for pair in one]
+    of = [side for side, one in sides.items() for _ in one]
     n = min(len(pair.candidate) for pair in pairs)
     patients = min(len(np.unique(pool.groups[rows])) for pair in pairs for rows in (pair.candidate, pair.reference))
     found: dict[str, Any] = {"version": VERSION, "n": n, "splits": splits}
     if patients < 2 * TOO_FEW:
         return found | {"unfit": f"could not be trained on so few images: {patients} patients a side, fewer than {2 * TOO_FEW}"}
-    scored = {"cnn": _network(pool, pairs, ceiling, rng, device, progress)}
+    scored = {"cnn": _network(pool, pairs, of, ceiling, rng, device, progress)}
     scored |= {name: _linear(space(pool.unit), pool, pairs, FOLDS[name], rng) for name, space in spaces.items() if callable(space)}
     by_side = {judge: _by_side(all_pairs, sides) for judge, all_pairs in scored.items()}
     universe = pool.take(np.arange(len(pool)) < len(audit) + len(synthetic))
@@ -187,12 +188,18 @@ def _folds(pair: Pair, groups: NDArray[np.int64], count: int, rng: np.random.Gen
 
 
 def _network(
-    pool: Labelled, pairs: Sequence[Pair], ceiling: int, rng: np.random.Generator, device: str, progress: Callable[[int], None] | None
+    pool: Labelled,
+    pairs: Sequence[Pair],
+    sides: Sequence[str],
+    ceiling: int,
+    rng: np.random.Generator,
+    device: str,
+    progress: Callable[[int], None] | None,
 ) -> list[Scored]:
-    """The small network, cross-fitted; all trainings at the same time."""
+    """The small network, cross-fitted; all trainings at the same time, those of one of ``sides`` until the last fold of it has learned."""
     folds = [_folds(pair, pool.groups, FOLDS["cnn"], rng) for pair in pairs]
     tasks = []
-    for pair, fold in zip(pairs, folds):
+    for pair, of, fold in zip(pairs, sides, folds):
         side = np.zeros(len(pool), np.int64)
         side[pair.candidate] = 1
         for f in range(FOLDS["cnn"]):
@@ -202,7 +209,7 @@ def _network(
             weights = np.zeros(len(pool))
             weights[learn] = 1 / np.bincount(cell[learn])[cell[learn]]
             watch = Labelled.of_classes(pool.unit[choose], side[choose], pool.groups[choose], 2)
-            tasks.append(Task(pool.unit, side, 2, int(rng.integers(2**31)), watch, weights))
+            tasks.append(Task(pool.unit, side, 2, int(rng.integers(2**31)), watch, weights, family=of))
     trained = iter(train(tasks, kind="small", ceiling=ceiling, device=device, progress=progress))
     scored = []
     for pair, fold in zip(pairs, folds):

@@ -1,7 +1,7 @@
 """Training to convergence: many classifiers side by side, each until held-out patients gain nothing more from it.
 
-The learning rate is constant after a short rise, and what is judged is the average of the weights over the last part of the training
-(Polyak & Juditsky 1992), so that a training can end whenever its plateau is reached: no schedule has to know its length beforehand.
+What is judged is the average of the weights over the last part of the training (Polyak & Juditsky 1992), with normalisation of its own, so
+that a training can end whenever its plateau is reached: no schedule has to know its length beforehand.
 Images lie on the device, what is drawn is drawn beforehand, and nothing waits for the device within the loop. On a GPU one step of all
 networks is one CUDA graph with a branch for each; on a CPU each network has a core when its turn has come.
 """
@@ -13,37 +13,37 @@ import copy
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from evaluation.augmentation import augmented, draw, shift
 from evaluation.classifiers import Classifier, Kind, Network, fast, make_classifier, one_a_core
 from evaluation.data import Labelled
 from evaluation.metrics import Floats
+from evaluation.muon import Muon
+from evaluation.plateau import Plateau
 
 BATCH = 64
-LEARNING_RATE = {"small": 4e-3, "resnet18": 5e-4}
+LEARNING_RATE = {"small": 1.5e-2, "resnet18": 5e-4}
 WEIGHT_DECAY = 0.02
 RISE = 16
 """Steps over which the learning rate rises."""
+FLAT = 16_384
+"""Images after which the rate falls with their inverse square root, which takes noise from the weights and needs no length beforehand."""
 CHECK = 2048
 """Images between two looks at the held-out patients."""
-LEAST = 16_384
-"""Images without a gain before a training ends, at the least: the first batches leave the averaged network worse than chance, and a rare
-finding is learned long after the common ones."""
-PATIENCE = 0.33
-"""A training ends when a third as many images again as it had at its best have brought no gain."""
-GAIN = 0.03, 0.02
-"""By how much the held-out loss has to fall to count as a gain: the larger of a share of it and nats."""
 TEMPERATURES = torch.logspace(-0.5, 1.5, 41, dtype=torch.float64)
 """Tried on the held-out logits; the one of the least loss is built into the head (Guo et al. 2017, section 4.2). Without it, a network that
 ranks ever better seems ever worse, since it grows too sure of the few that it gets wrong."""
+NORMALISED = 4
+"""Batches on which the averaged network's normalisation is measured."""
 AVERAGED_EVERY = 8
 AVERAGED = 16.0
 """Sharpness of the average: it spans about a sixteenth of the training so far."""
@@ -51,8 +51,6 @@ TURN_STEPS = 8
 """Steps that a core takes of one network before the next one's turn."""
 WARM_UP = 3
 """Steps taken before a CUDA graph is captured; libraries allocate and choose their kernels in the first ones."""
-TURN, ZOOM, TONE = 10.0, 0.1, 0.15
-"""Classical augmentation: degrees, share of the size, share of contrast and brightness. Never a flip: the side can be the finding."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,8 @@ class Task:
         weights: how often each image is drawn, in proportion ``[n]``; by default every class equally often.
         before: other weights for the first part of the training, and its length in images.
         augment: turn, zoom, and change contrast and brightness as well as shift.
+        family: trainings of one family end together, when the mean of their held-out losses gains nothing more: it swings less than each.
+            Without one, a training ends by itself.
     """
 
     images: NDArray[np.float32]
@@ -78,6 +78,7 @@ class Task:
     weights: Floats | None = None
     before: tuple[Floats, int] | None = None
     augment: bool = False
+    family: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def train(
     together: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[Trained]:
-    """Train a network for every task with AdamW until it reaches its plateau, or has seen ``ceiling`` images.
+    """Train a network for every task until it or its family reaches its plateau, or has seen ``ceiling`` images.
 
     Args:
         together: nobody stops before all have reached their plateau, so that all have the same compute.
@@ -134,17 +135,23 @@ def train(
         moved.setdefault(id(array), torch.from_numpy(np.ascontiguousarray(array)).to(device))
     whole = max(1, ceiling // BATCH)
     learners = one_a_core([functools.partial(Learner, task, kind, whole, device, moved) for task in tasks], device)
+    shared: dict[Hashable, Plateau] = {}
+    plateaus = [Plateau() if task.family is None else shared.setdefault(task.family, Plateau()) for task in tasks]
     run = _Lockstep(device)
     active, taken = learners, 0
     while active and taken < whole:
         steps = min(CHECK // BATCH, whole - taken)
         run(active, steps)
         taken += steps
-        going = [learner for learner in learners if not learner.settled]
+        for plateau in dict.fromkeys(plateaus):
+            members = [learner for learner, its in zip(learners, plateaus) if its is plateau]
+            if members[0] in active and taken * BATCH > max(learner.turn for learner in members):
+                plateau.look(taken * BATCH, [learner.curve[-1][1] for learner in members])
+        going = [learner for learner, its in zip(learners, plateaus) if not its.reached]
         active = going if not together or not going else learners
         if progress is not None:
             progress(taken * BATCH)
-    return [learner.trained() for learner in learners]
+    return [learner.trained(its.reached) for learner, its in zip(learners, plateaus)]
 
 
 def cross_entropy(logits: Tensor, truth: Tensor, reduction: str) -> Tensor:
@@ -165,7 +172,10 @@ class Learner:
         network = make_classifier(kind, task.images.shape[1], task.classes, torch.Generator().manual_seed(task.seed))
         self.network = network.to(device).to(memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.network).eval()
-        self.mean, self.now = _floats(self.average), _floats(self.network)
+        self.mean, self.now = _values(self.average), _values(self.network)
+        for module in self.average.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
         self.images, self.labels = moved[id(task.images)], torch.from_numpy(task.labels).to(device)
         self.several = task.labels.ndim == 2
         truth = task.choose.findings if self.several else task.choose.labels
@@ -177,35 +187,34 @@ class Learner:
             self.weights = (1 / share)[self.truth] / (share > 0).sum()
         self.order, self.moves = (plan.to(device) for plan in _draw(task, steps))
         self.augment = task.augment
-        rates = LEARNING_RATE[kind] * torch.arange(1, steps + 1).div(RISE).clamp(max=1)
+        at = torch.arange(1, steps + 1)
+        rates = LEARNING_RATE[kind] * at.div(RISE).clamp(max=1) * (FLAT / BATCH / at).clamp(max=1).sqrt()
         self.rates, self.step = rates.to(device), torch.zeros(1, dtype=torch.int64, device=device)
-        graph = device == "cuda"
         self.rate = torch.zeros((), device=device)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=self.rate if graph else 0.0, weight_decay=WEIGHT_DECAY, fused=True, capturable=graph
-        )
+        self.optimisers = _optimisers(self.network, kind, self.rate)
         self.taken = 0
         self.curve: list[tuple[int, float]] = []
-        self.best, self.least, self.gained = np.inf, np.inf, 0
+        self.least = math.inf
         self.kept: dict[str, Tensor] = {}
         self.kept_at, self.temperature = 0, 1.0
-        self.settled = False
         self.turn = 0 if task.before is None else task.before[1]
 
     def advance(self) -> None:
         """One optimiser step, of device work only."""
         rows, moves = (plan.index_select(0, self.step)[0] for plan in (self.order, self.moves))
-        change = augmented if self.augment else shift
-        batch = change(self.images[rows], moves).contiguous(memory_format=torch.channels_last)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         with fast(self.device):
-            cross_entropy(self.network(batch), self.labels[rows], "mean").backward()  # type: ignore[no-untyped-call]
-        if self.device == "cuda":
-            self.rate.copy_(self.rates.index_select(0, self.step)[0])
-        else:
-            self.optimiser.param_groups[0]["lr"] = float(self.rates[self.step])
-        self.optimiser.step()
+            loss = cross_entropy(self.network(self._batch(rows, moves)), self.labels[rows], "mean")
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.rate.copy_(self.rates.index_select(0, self.step)[0])
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
+
+    def _batch(self, rows: Tensor, moves: Tensor) -> Tensor:
+        """The images of these rows, moved."""
+        change = augmented if self.augment else shift
+        return change(self.images[rows], moves).contiguous(memory_format=torch.channels_last)
 
     def counted(self) -> None:
         """Count a step that was taken, and let it into the average when its turn has come."""
@@ -217,26 +226,34 @@ class Learner:
             torch._foreach_lerp_(self.mean, self.now, share)
 
     def check(self) -> None:
-        """Score the averaged network on the held-out images, keep it where it is the best so far, and see whether it still gains."""
+        """Score the averaged network on the held-out images, and keep it where it is the best so far."""
+        self._normalise()
         (loss, temperature), seen = self._loss(), self.taken * BATCH
         self.curve.append((seen, loss))
-        if seen <= self.turn:  # neither kept nor settled before it has seen what it is meant to end on
+        if seen <= self.turn:  # not kept before it has seen what it is meant to end on
             return
         if not loss >= self.least:
             self.least, self.kept_at, self.temperature = loss, seen, temperature
             self.kept = {name: value.clone() for name, value in self.average.state_dict().items()}
-        share, nats = GAIN
-        if loss < self.best - (nats if math.isinf(self.best) else max(share * self.best, nats)):
-            self.best, self.gained = loss, seen
-        self.settled = self.settled or seen - self.gained >= max(LEAST, PATIENCE * self.gained)
 
-    def trained(self) -> Trained:
+    def _normalise(self) -> None:
+        """Take the averaged network's own statistics on the images last drawn: those of the networks it averages are not its own.
+
+        (Izmailov et al. 2018, section 3.2.)
+        """
+        last = slice(max(0, self.taken - NORMALISED), self.taken)
+        self.average.train()
+        with torch.no_grad(), fast(self.device):
+            self.average(self._batch(self.order[last].flatten(), self.moves[last].flatten(0, 1)))
+        self.average.eval()
+
+    def trained(self, plateau: bool) -> Trained:
         """The state that was kept."""
         self.average.load_state_dict(self.kept)
         with torch.no_grad():
             torch._foreach_div_(list(self.average.head.parameters()), self.temperature)
         network = self.average.to(memory_format=torch.channels_last)
-        return Trained(Classifier(network, self.kind, self.device, self.several), tuple(self.curve), self.kept_at, self.settled)
+        return Trained(Classifier(network, self.kind, self.device, self.several), tuple(self.curve), self.kept_at, plateau)
 
     def _loss(self) -> tuple[float, float]:
         """The averaged network's held-out loss at its best temperature, and that temperature."""
@@ -323,15 +340,26 @@ def _in_turn(learners: Sequence[Learner], steps: int) -> None:
     one_a_core([work] * min(len(learners), torch.get_num_threads()), "cpu")
 
 
-def _floats(network: Network) -> list[Tensor]:
-    """Weights and the running statistics of normalisation."""
-    return [value for value in network.state_dict().values() if value.is_floating_point()]
+def _values(network: Network) -> list[Tensor]:
+    return [weight.detach() for weight in network.parameters()]
+
+
+def _optimisers(network: Network, kind: Kind, rate: Tensor) -> list[torch.optim.Optimizer]:
+    """Muon for the small network's kernels, AdamW for all else, which share one learning rate.
+
+    Orthogonalising the kernels of ResNet-18 would cost several times the rest of a step.
+    """
+    kernels = [weight for weight in network.parameters() if kind == "small" and weight.ndim == 4]
+    others = [weight for weight in network.parameters() if kind != "small" or weight.ndim != 4]
+    graph = rate.device.type == "cuda"
+    adam = torch.optim.AdamW(others, lr=rate, weight_decay=WEIGHT_DECAY, fused=True, capturable=graph)
+    return [Muon(kernels, rate, WEIGHT_DECAY), adam] if kernels else [adam]
 
 
 def _draw(task: Task, steps: int) -> tuple[Tensor, Tensor]:
     """The whole training's image indices ``[steps, BATCH]``, and shifts ``[..., 2]`` or what :func:`augmented` takes ``[..., 6]``."""
     generator = torch.Generator().manual_seed(task.seed)
-    m, height, width = steps * BATCH, *task.images.shape[-2:]
+    m = steps * BATCH
     even = np.ones(len(task.labels)) if task.labels.ndim == 2 else equal_classes(task.labels)
     weights = even if task.weights is None else task.weights
     parts = [(weights, m)]
@@ -340,39 +368,4 @@ def _draw(task: Task, steps: int) -> tuple[Tensor, Tensor]:
         parts = [(task.before[0], first), (weights, m - first)]
     drawn = [torch.multinomial(torch.from_numpy(w), count, replacement=True, generator=generator) for w, count in parts if count]
     order = torch.cat(drawn).reshape(steps, BATCH)
-    if task.augment:
-        span = torch.tensor([TURN * torch.pi / 180, ZOOM, 1 / 8, 1 / 8, TONE, TONE])
-        return order, (torch.rand((steps, BATCH, 6), generator=generator) * 2 - 1) * span
-    reach = max(1, min(height, width) // 16)
-    return order, torch.randint(-reach, reach + 1, (steps, BATCH, 2), generator=generator)
-
-
-def shift(images: Tensor, offsets: Tensor) -> Tensor:
-    """Move every image by whole pixels, repeating its border.
-
-    Args:
-        images: ``[n, C, H, W]``.
-        offsets: int64 ``[n, 2]``, down and right.
-    """
-    n, _, height, width = images.shape
-    rows = (torch.arange(height, device=images.device) - offsets[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=images.device) - offsets[:, 1:]).clamp(0, width - 1)
-    item = torch.arange(n, device=images.device)
-    # Advanced indices around the slice put the channel axis last.
-    return images[item[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def augmented(images: Tensor, moves: Tensor) -> Tensor:
-    """Turn, zoom and shift every image, repeating its border, and change its contrast and brightness.
-
-    Args:
-        images: ``[n, C, H, W]`` in -1..1; so is what is returned.
-        moves: ``[n, 6]``: angle in radians, change of size, shift right and down (1 is half the image), of contrast and of brightness.
-    """
-    angle, size, right, down, contrast, brightness = moves.unbind(1)
-    cosine, sine, aspect = angle.cos() / (1 + size), angle.sin() / (1 + size), images.shape[2] / images.shape[3]
-    theta = torch.stack([cosine, -sine * aspect, -right, sine / aspect, cosine, -down], dim=1).reshape(-1, 2, 3)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    tone = moved * (1 + contrast)[:, None, None, None] + brightness[:, None, None, None]
-    return tone.clamp(-1, 1)
+    return order, draw(steps, BATCH, min(task.images.shape[-2:]), task.augment, generator)

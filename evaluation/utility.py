@@ -189,9 +189,12 @@ def _subgroups(
 
 
 def parts(test: Labelled) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
-    """Every attribute's values, as (column, value, rows); what is empty or the same for all is no subgroup."""
+    """Every attribute's values, as (column, value, rows); what is empty or the same for all is no subgroup, nor what fewer than
+    :data:`LEAST_PATIENTS` patients have: that there are such would tell of them."""
     for column, values in test.attributes.items():
         text = np.array(["" if value is None or value != value else str(value) for value in values])
         found = [str(value) for value in np.unique(text) if value]
         for value in found if len(found) > 1 else []:
-            yield column, value, np.flatnonzero(text == value)
+            rows = np.flatnonzero(text == value)
+            if len(np.unique(test.groups[rows])) >= LEAST_PATIENTS:
+                yield column, value, rows

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from evaluation.data import Labelled
-from pipeline import runtime
+from pipeline import regenerate, runtime, warm_start
 from pipeline.artifacts import read_object, write_json
 from pipeline.cohorts.ledger import count_attempt
 from pipeline.conditions import Conditions
@@ -23,10 +23,9 @@ from pipeline.images import ImageSet, unit_of
 from pipeline.ingest.split import identical, kept_together
 from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
-from pipeline.regenerate import regenerator
 from pipeline.release.figures import audit_figures, summary
 from pipeline.train import load_denoiser
-from privacy import attributes, audit, copy_report, copy_score, judgements, membership, one_run
+from privacy import attributes, audit, copy_report, copy_score, judgements, membership, one_run, prompts
 
 PAIRS = "pairs.json"
 ATTRIBUTES = ("sex", "age_band", "site")
@@ -74,7 +73,7 @@ def run(ctx: Context) -> dict[str, Any]:
             device=device,
             learn=_learn(everyone, seed),
             others=_side(everyone, "val", "test"),
-            regenerate=None if foreign else regenerator(ctx, device),
+            regenerate=None if foreign else regenerate.regenerator(ctx, device),
             report=advance,
         )
     attacked = None if foreign else _attacked(ctx, train, audited, device)
@@ -86,6 +85,7 @@ def run(ctx: Context) -> dict[str, Any]:
         pixels=images.shape[-1],
         unit=unit_of(ctx.folder("ingest")),
         drawn=drawn,
+        started=warm_start.trained_beside(ctx.folder("train")) if "train" in ctx.records else judgements.STARTED[0],
         n_train=len(train.images),
         n_audit=len(audited.images),
         holdout_units=len(np.unique(audited.groups)),
@@ -94,6 +94,7 @@ def run(ctx: Context) -> dict[str, Any]:
             "shadows": read_object(ctx.folder("shadows") / "shadows.json") if "shadows" in ctx.records else None,
             "one_run": _one_run(ctx, everyone, images, device) if drawn != judgements.DRAWN[2] else None,
             "attributes": _attributes(everyone, synthetic),
+            "prompts": None if foreign else _prompts(ctx, train, audited, device),
         },
     )
     standing = count_attempt(ctx)  # before anybody can read what came of it
@@ -136,6 +137,18 @@ def _attributes(everyone: ImageSet, synthetic: ImageSet) -> dict[str, Any]:
         return {}
     made = Labelled(np.asarray(synthetic.images), synthetic.findings, np.arange(len(synthetic)))
     return attributes.infer(train, audited, made, val)
+
+
+def _prompts(ctx: Context, train: Labelled, audited: Labelled, device: str) -> dict[str, Any]:
+    """Whether reports that were trained on draw their patients; nothing of a model that reads no text."""
+    if not Conditions.of_model(read_object(ctx.folder("train") / "model.json")).vocabulary:
+        return {}
+    rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "prompts"))
+    pairs = prompts.aimed(train, audited, rng)
+    if not len(pairs):
+        return {}
+    ours, theirs = regenerate.drawn(ctx, device, [train.take(pairs[:, 0]), audited.take(pairs[:, 1])])
+    return prompts.judge(train, audited, pairs, (ours, theirs), rng)
 
 
 def _attacked(ctx: Context, train: Labelled, audited: Labelled, device: str) -> membership.Membership:

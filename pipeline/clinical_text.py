@@ -1,15 +1,16 @@
 """Reports as a model may read them: in a closed vocabulary, so that no name, number, date or rare word ever enters it.
 
 The vocabulary is a list of radiological terms, as RadLex has them, and those of the cohort's own words that many patients' reports have and
-that are written as no name is: in small letters wherever a sentence does not begin with them. What is in neither is left out of a report
-when it is read, and is stored nowhere.
+that are written as no name is: in small letters wherever a sentence does not begin with them, and not where names stand. What is in neither
+is left out of a report when it is read, and is stored nowhere. What no rule sees is one name by itself that is written in small letters
+amid the sentences of many patients' reports.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from pipeline.clinical_terms import TERMS
 
@@ -27,6 +28,8 @@ BEFORE_NAMES = frozenset(
         *("radiologist", "consultant", "registrar", "reporter"),
     ]
 )
+# What leads to a name, among other words.
+LEADING = frozenset(["and", "for", "per", "to", "via", "with"])
 NAMES = 2
 """Words that a person's name may have."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -34,10 +37,14 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 LISTED = tuple(sorted(set(TERMS.split())))
 """The terms."""
+_LISTED = frozenset(LISTED)
 
 
 def vocabulary(reports: Sequence[str], patients: Sequence[str]) -> tuple[str, ...]:
     """The terms, and the cohort's own words after them, the commonest first.
+
+    Counts are of patients, so that a patient's own name is rare, however often it is written. Who reports or refers has many patients: a
+    word is out that is a name in one report, and one that stands where names do in half of the patients' reports that have it.
 
     Args:
         reports: free texts.
@@ -45,19 +52,57 @@ def vocabulary(reports: Sequence[str], patients: Sequence[str]) -> tuple[str, ..
     """
     whose: dict[str, set[str]] = {}
     written, named = set[str](), set[str]()
+    places = _Places()
     for report, patient in zip(reports, patients, strict=True):
         cased = report != report.lower()  # without a capital anywhere, small letters do not tell a word from a name
-        for word, begins, after_title in _words(report):
+        words = list(_words(report))
+        for word, begins, after_title in words:
             small = word.lower()
             if after_title or (word != small and not begins):
                 named.add(small)
             if word == small and cased:
                 written.add(small)
             whose.setdefault(small, set()).add(patient)
-    named |= whose.keys() - written
-    counts = Counter({word: len(people) for word, people in whose.items() if len(people) >= LEAST_PATIENTS and len(word) > 1})
-    own = [word for word, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0])) if word not in named and word not in LISTED]
-    return (*LISTED, *own[:MOST])
+        places.add([word.lower() for word, _, _ in words], patient)
+    common = {word for word in written - named - _LISTED if len(whose[word]) >= LEAST_PATIENTS and len(word) > 1}
+    common -= places.of_names(common, named, whose)
+    return (*LISTED, *sorted(common, key=lambda word: (-len(whose[word]), word))[:MOST])
+
+
+class _Places:
+    """Where words stand: the patients in whose reports each is at an end or after a word that leads to names, and those who have each pair.
+
+    A signature is at an end of a report. Names stand side by side, or with an "and" between them: what is next to a name in half of the
+    patients' reports that have it is one too.
+    """
+
+    def __init__(self) -> None:
+        self.exposed: dict[str, set[str]] = {}
+        self.beside: dict[str, dict[str, set[str]]] = {}
+
+    def add(self, words: Sequence[str], patient: str) -> None:
+        """A report's words, in their order."""
+        for before, word, after in zip(["", *words], words, [*words[1:], ""]):
+            if not before or not after or before in LEADING:
+                self.exposed.setdefault(word, set()).add(patient)
+        joined = [word for word in words if word != "and"]
+        for one, other in itertools.pairwise(joined):
+            self.beside.setdefault(one, {}).setdefault(other, set()).add(patient)
+            self.beside.setdefault(other, {}).setdefault(one, set()).add(patient)
+
+    def of_names(self, words: Set[str], named: Set[str], whose: Mapping[str, Set[str]]) -> Set[str]:
+        """Those of the words that stand where names do, ``named`` being known ones."""
+        names = named | {word for word in words if 2 * len(self.exposed.get(word, ())) >= len(whose[word])}
+        new = names
+        while new:
+            near = {word for word in words - names if new & self.beside.get(word, {}).keys()}
+            new = {word for word in near if 2 * len(self._next_to(word, names)) >= len(whose[word])}
+            names = names | new
+        return names
+
+    def _next_to(self, word: str, names: Set[str]) -> set[str]:
+        """The patients in whose reports it is next to one of these."""
+        return set().union(*(people for other, people in self.beside[word].items() if other in names))
 
 
 def closed(report: str, words: frozenset[str]) -> str:

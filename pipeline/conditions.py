@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.clinical_text import LISTED
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
+from pipeline.together import Together
 
-TEXT = "text"
+TEXT, WITHOUT_TEXT = "text", "without_text"
 KNOTS = 9
 """Places between which a continuous attribute is taken as linear, at most: the octiles of the training images, without the extremes."""
 LEAST_PATIENTS = 11
@@ -123,8 +125,11 @@ class Conditions:
         several: whether an image can have several of them, or none; otherwise each has the one that is its class.
         attributes: in the order of their fields.
         combinations: of several findings, those that training images showed.
+        together: what was seen of findings with values of attributes that have a list of them; empty where there are none.
         vocabulary: words of the texts that it reads; none where it reads no text.
         longest: words of a text, at the most.
+        further: words that no training patient's text, or too few to know of, had, and that it is told of by their features alone.
+        features: numbers in which a language model tells each word; 0 where the model has learned its own.
     """
 
     classes: tuple[str, ...]
@@ -133,12 +138,24 @@ class Conditions:
     combinations: tuple[Combination, ...] = ()
     vocabulary: tuple[str, ...] = ()
     longest: int = 0
+    further: tuple[str, ...] = ()
+    features: int = 0
+    together: tuple[Together, ...] = ()
 
     @classmethod
     def learned(
-        cls, images: Described, classes: Sequence[str], patients: NDArray[Any], *, several: bool, names: Sequence[str], text: bool = False
+        cls,
+        images: Described,
+        classes: Sequence[str],
+        patients: NDArray[Any],
+        *,
+        several: bool,
+        names: Sequence[str],
+        text: bool = False,
+        features: int = 0,
     ) -> Conditions:
-        """What training images show, ``names`` being the attributes that the model is told of, ``text`` whether it reads their texts.
+        """What training images show, ``names`` being the attributes that the model is told of, ``text`` whether it reads their texts, and
+        ``features`` the numbers in which their words are told.
 
         Raises:
             InputError: the images have no such attribute, or too little of it, or no text.
@@ -148,8 +165,14 @@ class Conditions:
             raise InputError(f"train.attributes: the images have no {strange[0]}, but {', '.join(known) or 'none'}: see ingest.attributes")
         attributes = tuple(Attribute.learned(name, known[name], patients) for name in names)
         combinations = Combination.learned(images.findings, patients) if several else ()
-        read = _read(images.asked.get(TEXT), patients) if text else ((), 0)
-        return cls(tuple(classes), several, attributes, combinations, *read)
+        listed = [np.where(np.isin(known[one.name], one.values), known[one.name], "") for one in attributes if one.values]
+        together = Together.learned(images.findings, listed, patients, LEAST_PATIENTS, several=several)
+        found = cls(tuple(classes), several, attributes, combinations, together=together)
+        if not text:
+            return found
+        words, longest = _read(images.asked.get(TEXT), patients)
+        further = tuple(word for word in LISTED if word not in words) if features else ()
+        return replace(found, vocabulary=words, longest=longest, further=further, features=features)
 
     @classmethod
     def of_model(cls, model: Mapping[str, Any]) -> Conditions:
@@ -160,13 +183,38 @@ class Conditions:
             for one in told.get("attributes", ())
         )
         combinations = tuple(Combination(tuple(map(int, one["findings"])), float(one["share"])) for one in told.get("combinations", ()))
-        read = tuple(map(str, told.get("vocabulary", ()))), int(told.get("longest", 0))
-        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read)
+        together = tuple(Together(tuple(map(int, one["findings"])), tuple(map(str, one["values"]))) for one in told.get("together", ()))
+        words, further = (tuple(map(str, told.get(name, ()))) for name in ("vocabulary", "further"))
+        read = words, int(told.get("longest", 0)), further, int(told.get("features", 0))
+        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read, together)
 
     def to_model(self) -> dict[str, Any]:
         """For ``model.json``, beside ``classes``."""
-        told = {"attributes": [asdict(one) for one in self.attributes], "combinations": [asdict(one) for one in self.combinations]}
-        return {"several": self.several, **told, "vocabulary": list(self.vocabulary), "longest": self.longest}
+        told = {name: [asdict(one) for one in getattr(self, name)] for name in ("attributes", "combinations", "together")}
+        read = {"vocabulary": list(self.vocabulary), "longest": self.longest, "further": list(self.further), "features": self.features}
+        return {"several": self.several, **told, **read}
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that a text can be made of, in the order of their places."""
+        return (*self.vocabulary, *self.further)
+
+    @property
+    def met(self) -> Conditions:
+        """The same without :attr:`further`: in these a model is trained, so that a word of few patients' texts is never read."""
+        return replace(self, further=())
+
+    def seen(self, findings: Sequence[int], values: Mapping[str, str]) -> bool:
+        """Whether enough training patients had this together.
+
+        Args:
+            findings: 1, 0, or -1 for what is left open, in the order of the classes.
+            values: of attributes, by name; of numbers, and of what a model of an earlier version was not told, nothing is known.
+        """
+        if self.several and not any(Together(one.findings, ()).has(findings, ()) for one in self.combinations):
+            return False
+        asked = [values.get(one.name, "") for one in self.attributes if one.values]
+        return not (self.together and any(asked)) or any(one.has(findings, asked) for one in self.together)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -212,7 +260,7 @@ class Conditions:
     def _words(self, texts: NDArray[Any] | None, count: int) -> Tensor:
         """Words by their places in the vocabulary, from 1, ``int64 [count, longest]``; 0 where there is none."""
         table = np.zeros((count, self.longest), np.int64)
-        places = {word: place for place, word in enumerate(self.vocabulary, 1)}
+        places = {word: place for place, word in enumerate(self.words, 1)}
         for row, text in zip(table, () if texts is None else texts):
             known = [places[word] for word in str(text).split() if word in places][: self.longest]
             row[: len(known)] = known

@@ -117,7 +117,8 @@ class _Work:
     def fidelity(self, learn: Labelled, audit: Labelled, synthetic: Labelled) -> dict[str, Any]:
         """Distances in feature spaces learned from *learn*; a sentence instead where no encoder is fit."""
         ceiling = self.config.classifier_images
-        tasks = [Task(learn.unit, learn.labels, len(self.names), int(self.rng.integers(2**31)), self.choose) for _ in range(self.seeds)]
+        numbers = [int(number) for number in self.rng.integers(2**31, size=self.seeds)]
+        tasks = [Task(learn.unit, learn.labels, len(self.names), number, self.choose, family="encoder") for number in numbers]
         with self.ctx.reporter.progress("encoders", ceiling) as progress:
             trained = train(tasks, kind="small", ceiling=ceiling, device=self.device, progress=progress)
         self.courses["encoder"] = course(trained)

@@ -78,7 +78,7 @@ def _arms(
     weights = {CONTROL: is_real / len(real), WITH: np.where(is_real, 1 / len(real), 1 / len(synthetic))}
     numbers = [int(number) for number in rng.integers(2**31, size=seeds)]
     tasks = [
-        Task(images, marks, real.classes, number, choose, weight.astype(np.float64))
+        Task(images, marks, real.classes, number, choose, weight.astype(np.float64), family=arm)
         for arm, weight in weights.items()
         for number in numbers
     ]
@@ -102,7 +102,7 @@ def _fidelity(
     """Distances of all images, and of those with each finding; and the two-sample panel."""
     config = ctx.config.evaluate
     numbers = [int(number) for number in rng.integers(2**31, size=seeds)]
-    tasks = [Task(learn.unit, learn.findings, learn.classes, number, choose) for number in numbers]
+    tasks = [Task(learn.unit, learn.findings, learn.classes, number, choose, family="encoder") for number in numbers]
     with ctx.reporter.progress("encoders", config.classifier_images) as progress:
         trained = train(tasks, kind="small", ceiling=config.classifier_images, device=device, progress=progress)
     score = findings.macro(np.stack([one.classifier.predict(audit.unit) for one in trained]), audit)

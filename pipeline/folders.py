@@ -26,7 +26,7 @@ REPLACED = ".replaced"
 PROGRAM = "synthcohort"
 PURGED = "purged.json"
 """How a run sampled its model, after its patient data were removed: see :mod:`pipeline.consent`."""
-SOURCES = (".sources.json", ".holdout.json", ".foreign.json", ".label-table.json")
+SOURCES = (".sources.json", ".holdout.json", ".foreign.json", ".label-table.json", ".text-encoder.json")
 """What a run notes of the files that it was given."""
 FILES = (".lock", "log.jsonl", PURGED, *SOURCES)
 """What a run writes in its folder beside the stages' folders."""

@@ -25,7 +25,7 @@ from pipeline.release import contents
 from pipeline.release.cards import software_version
 from pipeline.release.dicom_export import dicom_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
-from pipeline.release.rows import Table
+from pipeline.release.rows import Table, further_cells
 from pipeline.release.verdict import Verdict, weights_verdict
 from pipeline.wanted import Wanted, planned
 
@@ -147,9 +147,11 @@ def _write(out: Path, model: Model, images: NDArray[np.uint8], asked: Wanted, re
     """Write the images in every format that the verdict allows; what ``generated.json`` says of them."""
     pixels, version, cleared = pixel_digest(images), software_version(), model.verdict == "pass"
     # By the pixels, so that subjects of two sets never meet in a PACS; the set itself tells them.
-    table = Table(pixels[:8], model.conditions.classes, several=model.conditions.several)
+    guidance = np.full(len(asked), model.section.guidance_scale, np.float32)
+    told = asked.columns | {"seed": np.array(asked.seeds, np.int64), "guidance": guidance}
+    table = Table(pixels[:8], model.conditions.classes, tuple(told), several=model.conditions.several)
     labels: list[contents.Label] = list(map(tuple, asked.findings.tolist())) if table.several else asked.findings.argmax(axis=1).tolist()
-    further = [(str(seed), str(np.float32(model.section.guidance_scale))) for seed in asked.seeds]
+    further = further_cells(told, len(labels))
     places = {(out / table.picture(0, label)).parent for label in labels} | ({out / contents.DICOM} if cleared else set())
     for folder in places:
         folder.mkdir(parents=True, exist_ok=True)

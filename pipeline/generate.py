@@ -29,7 +29,7 @@ from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.samplers import SAMPLERS, Sampler, ddim
 from pipeline.diffusion.schedules import RANGE, sampling_levels
 from pipeline.errors import InputError
-from pipeline.images import ATTRIBUTE, FINDING, ImageSet
+from pipeline.images import FINDING, ImageSet
 from pipeline.ranks import Report, Share
 from pipeline.train import MIXTURE, load_denoiser
 from pipeline.wanted import Wanted, wanted
@@ -59,8 +59,7 @@ def run(ctx: Context) -> dict[str, Any]:
         {
             "id": [f"synthetic-{number:06d}" for number in range(len(asked))],
             **{FINDING + name: asked.findings[:, place] for place, name in enumerate(conditions.classes)},
-            **{ATTRIBUTE + name: column for name, column in asked.asked.items()},
-            **({"unseen": asked.unseen} if asked.unseen.any() else {}),
+            **asked.columns,
             "seed": np.array(asked.seeds, dtype=np.int64),
             "guidance": np.float32(section.guidance_scale),
         }

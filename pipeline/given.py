@@ -28,6 +28,8 @@ def digests(config: Config, run: Path) -> dict[str, dict[str, str]]:
     found = {"ingest": {"source": source.source_digest(config, run)}}
     if config.ingest.holdout is not None:
         found["ingest"]["holdout"] = source.holdout_digest(config.ingest, run)
+    if config.ingest.text_encoder is not None:
+        found["ingest"]["text_encoder"] = source.encoder_digest(config.ingest.text_encoder, run)
     if config.generate.import_from is not None:
         found["generate"] = {"foreign_images": source.foreign_digest(config, run)}
     if config.ingest.label_table is not None:
@@ -53,6 +55,7 @@ def locations(config: Config) -> dict[str, Path]:
 
     ingest, foreign = config.ingest, config.generate.import_from
     named = {"ingest.holdout": ingest.holdout, "ingest.label_table": ingest.label_table, "generate.import_from": foreign}
+    named["ingest.text_encoder"] = ingest.text_encoder
     weights = {WEIGHTS[stage]: path for stage, path in other_weights(config).items()}
     stress = config.stress
     named |= {"stress.contract": stress.contract, "stress.against_contract": stress.against_contract, "stress.rules": stress.rules}

@@ -1,6 +1,9 @@
-"""Images made anew by a run's own model: real ones with noise up to a level, sampled from there as the run samples."""
+"""Images made anew by a run's own model: real ones with noise up to a level, sampled from there as the run samples, and of reports."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,13 +11,14 @@ from numpy.typing import NDArray
 
 from evaluation.data import Labelled
 from pipeline import runtime
-from pipeline.conditions import Conditions
+from pipeline.conditions import TEXT, Conditions
 from pipeline.context import Context
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.noise import StepNoise
-from pipeline.generate import average, away_from, check_names, levels_of, sampler_of
+from pipeline.generate import Sampling, average, away_from, check_names, levels_of, load_mixture, sampler_of, starts_on_mixture
 from pipeline.images import from_unit
 from pipeline.train import load_denoiser
+from pipeline.wanted import Wanted
 from privacy.copy_report import Regenerate
 
 
@@ -56,3 +60,25 @@ def regenerator(ctx: Context, device: str) -> Regenerate:
         return from_unit(torch.cat(made).numpy())
 
     return regenerate
+
+
+def drawn(ctx: Context, device: str, sides: Sequence[Labelled]) -> list[NDArray[np.uint8]]:
+    """What the run's model draws of the reports of images, ``uint8 [n, C, ...]`` a side, as the run samples.
+
+    Nothing else is asked for where an image can have several findings; otherwise its class is, which such a model needs. A second model to
+    lead away from takes no part.
+    """
+    section, trained = ctx.config.generate, ctx.folder("train")
+    denoiser, model = load_denoiser(trained, device)
+    if section.ema is not None:
+        average(denoiser, trained, model, section.ema)
+    mixture = load_mixture(trained) if starts_on_mixture(section) else None
+    sampling = Sampling(denoiser, model, section, device, None, mixture, sum(map(len, sides)))
+    made = []
+    for number, side in enumerate(sides):
+        findings = np.full_like(side.findings, -1) if sampling.conditions.several else side.findings
+        seeds = [runtime.derive_seed(ctx.config.seed, "report", number, place) for place in range(len(side))]
+        asked = dataclasses.replace(Wanted.of_findings(findings, seeds), asked={TEXT: side.asked[TEXT]})
+        starts = range(0, len(side), section.batch)
+        made.append(np.concatenate([sampling.make(asked.take(slice(start, start + section.batch))) for start in starts]))
+    return made

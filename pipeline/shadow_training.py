@@ -35,12 +35,13 @@ class Shadows:
         pool: images that a training may see.
         model: the run's ``model.json``.
         device: where to.
+        words: features of the words that the model is told of, where they are not learned.
     """
 
-    def __init__(self, config: Config, pool: ImageSet, model: dict[str, Any], device: str) -> None:
+    def __init__(self, config: Config, pool: ImageSet, model: dict[str, Any], device: str, words: Tensor | None = None) -> None:
         assert config.train is not None
         self.section, self.sampled, self.seed, self.trainings = config.train, config.generate, config.seed, config.shadows.trainings
-        self.pool, self.model, self.device = pool, model, device
+        self.pool, self.model, self.device, self.words = pool, model, device, words
         self.conditions = Conditions.of_model(model)
         self.training: Training | None = None
         self.sampling: Sampling | None = None
@@ -65,13 +66,13 @@ class Shadows:
         self.subset, seed = self.pool.take(inside), runtime.derive_seed(self.seed, "shadow", number)
         mean, _ = mean_and_spread(self.subset.images)
         torch.manual_seed(runtime.derive_seed(seed, "weights"))
-        fresh = build_denoiser(self.model, mean)
+        fresh = build_denoiser(self.model, mean, self.words)
         if self.section.start_from is not None:
-            warm_start.start(fresh, self.section.start_from, self.pool.classes, self.section.start_classes, self.section.frozen)
+            warm_start.start(fresh, self.section.start_from, self.conditions, self.section.start_classes, self.section.frozen)
         images: Any = np.asarray(self.subset.images)
         if runtime.fits(images.nbytes, self.device):
             images = torch.from_numpy(images).to(self.device)
-        given = images, self.conditions.of(self.subset)
+        given = images, self.conditions.met.of(self.subset)
         drawn = runtime.derive_seed(seed, "training"), self.subset.duplicates
         if self.training is None:
             self.training = Training(fresh.to(self.device), *given, recipe(self.section), *drawn)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled, rarest, to_unit
-from pipeline import fit_recipe, ranks, resume, runtime
+from pipeline import fit_recipe, ranks, resume, runtime, word_features
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.conditions import Conditions
 from pipeline.config import Config
@@ -91,9 +91,11 @@ def make_parts(share: Share, config: Config, ingest: Path, trained: Path, parts:
     mine = [number for number in share.places(len(inside)) if _part(parts, number) is None]
     if not mine:
         return
-    trainings = Shadows(config, pool, model, device)
+    conditions = Conditions.of_model(model)
+    words = word_features.of(ingest, conditions.words) if conditions.features else None
+    trainings = Shadows(config, pool, model, device, words)
     neighbourhoods = Neighbourhoods(pool.images, device)
-    asked = wanted(config, Conditions.of_model(model))
+    asked = wanted(config, conditions)
     before = len(share.places(len(inside))) - len(mine)
     for done, number in enumerate(mine, start=before):
 

@@ -31,7 +31,18 @@ from pipeline.progress import Reporter
 from privacy import limits
 
 UNIDENTIFIED = {
-    *("path", "holdout", "label_table", "import_from", "start_from", "autoguidance", "imagenet", "checkpoint_images", "sign"),
+    *(
+        "path",
+        "holdout",
+        "label_table",
+        "import_from",
+        "start_from",
+        "autoguidance",
+        "text_encoder",
+        "imagenet",
+        "checkpoint_images",
+        "sign",
+    ),
     *("model", "against", "contract", "against_contract", "rules", "memory", "seconds"),
 }
 """Settings that stay out of a stage's identity: paths, whose content counts, and what changes no result."""
@@ -62,7 +73,7 @@ class Stage:
 
 STAGES = (
     Stage("ingest", 9, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
-    Stage("train", 7, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
+    Stage("train", 8, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
         "shadows",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evaluation.data import to_unit
 from evaluation.intervals import to_json
-from pipeline import fit_recipe, resume, runtime, tensors, warm_start
+from pipeline import fit_recipe, resume, runtime, tensors, warm_start, word_features
 from pipeline.artifacts import damage, read_object, write_json
 from pipeline.conditions import Conditions
 from pipeline.config import TrainConfig
@@ -63,6 +63,7 @@ def run(ctx: Context) -> dict[str, Any]:
         several=ctx.config.ingest.multi_label,
         names=asked.attributes,
         text=asked.text,
+        features=word_features.width(ctx.folder("ingest")),
     )
     validation = _validation(everyone, cohort, conditions, ctx.config.seed)
     if validation is None and asked.images == AUTO:
@@ -74,11 +75,12 @@ def run(ctx: Context) -> dict[str, Any]:
     section = fit_recipe.settled(asked, found)
     mean, spread = mean_and_spread(cohort.images)
     model = describe(section, cohort, spread, conditions)
+    told = word_features.of(ctx.folder("ingest"), conditions.words) if conditions.features else None
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
-    denoiser = build_denoiser(model, mean).to(device)
+    denoiser = build_denoiser(model, mean, told).to(device)
     if section.start_from is not None:
         patients = warm_start.check_patients(section, ctx.run, ctx.folder("ingest"), ctx.records.get("ingest", {}))
-        taken = warm_start.start(denoiser, section.start_from, cohort.classes, section.start_classes, section.frozen)
+        taken = warm_start.start(denoiser, section.start_from, conditions, section.start_classes, section.frozen)
         model["warm_start"] = {"patients": patients, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
     training = _training(denoiser, cohort, conditions, section, runtime.derive_seed(ctx.config.seed, "training"))
     if state is not None:
@@ -105,7 +107,7 @@ def _training(denoiser: Denoiser, cohort: ImageSet, conditions: Conditions, sect
     return Training(
         denoiser,
         torch.from_numpy(images).to(device) if images is not cohort.images else images,
-        conditions.of(cohort),
+        conditions.met.of(cohort),
         recipe(section),
         seed,
         cohort.duplicates,
@@ -186,7 +188,7 @@ def _validation(everyone: ImageSet, cohort: ImageSet, conditions: Conditions, se
     if len(np.unique(val.groups)) < 2:
         return None
     _, choose = halves(val, seed)
-    validation = Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"), conditions.of)
+    validation = Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"), conditions.met.of)
     return validation if validation.patients > 1 else None  # the spread of one is not known
 
 
@@ -276,8 +278,9 @@ def describe(section: TrainConfig, cohort: ImageSet, spread: float, conditions: 
     }
 
 
-def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None) -> Denoiser:
-    """The untrained denoiser that a ``model.json`` describes, around the mean image ``[C, ...]`` (zero where it will be loaded)."""
+def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None, words: torch.Tensor | None = None) -> Denoiser:
+    """The untrained denoiser that a ``model.json`` describes, around the mean image ``[C, ...]`` (zero where it will be loaded), with
+    the features of its ``words`` (:func:`pipeline.word_features.of`; zero, too, where they will be loaded)."""
     channels, *sides = model["shape"]
     conditions = Conditions.of_model(model)
     sizes = conditions.sizes
@@ -295,8 +298,10 @@ def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None) -> Den
         from pipeline.diffusion.unet import UNet
 
         more = {"checkpointing": model["checkpointing"], "upsample": model.get("upsample", "convolve")}
-        more |= {"vocabulary": len(conditions.vocabulary)}
-        network = UNet(**layout, **model["network"], **more)
+        more |= {"vocabulary": len(conditions.words), "features": conditions.features}
+        network = reader = UNet(**layout, **model["network"], **more)
+        if words is not None and reader.text is not None:
+            reader.text.words.load_state_dict({"features": words}, strict=False)
     centre = torch.zeros(model["shape"]) if mean is None else torch.from_numpy(mean)
     denoiser = Denoiser(network, centre, model["sigma_data"], model["objective"])
     return denoiser.to(memory_format=torch.channels_last if len(sides) == 2 else torch.channels_last_3d)

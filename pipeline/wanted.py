@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline import runtime
 from pipeline.clinical_text import closed, unknown
-from pipeline.conditions import TEXT, Attribute, Conditions
+from pipeline.conditions import TEXT, WITHOUT_TEXT, Attribute, Conditions
 from pipeline.config import Asked, Config
 from pipeline.diffusion.conditioning import PRESENT, Condition
 from pipeline.errors import InputError
+from pipeline.images import ATTRIBUTE
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Wanted:
         negated: findings that guidance leads away from, ``bool [n, K]``; where an image can have several, they are asked to be absent too.
         asked: attributes by name, as :class:`pipeline.conditions.Described` has them; what is not there is left open.
         without_text: a text that guidance leads away from, ``[n]``; an empty one for none.
-        unseen: whether no training image, or too few to know of, had such findings together, ``bool [n]``: an extrapolation.
+        unseen: whether no training image, or too few to know of, had this together, or a word of such a text, ``bool [n]``: an
+            extrapolation.
     """
 
     findings: NDArray[np.int8]
@@ -55,6 +57,12 @@ class Wanted:
         """Some of them."""
         asked = {name: column[rows] for name, column in self.asked.items()}
         return Wanted(self.findings[rows], self.seeds[rows], self.negated[rows], asked, self.without_text[rows], self.unseen[rows])
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What a table of the images says of what was asked for beside findings: attributes, texts, and what was extrapolated to."""
+        asked = {**self.asked, **({WITHOUT_TEXT: self.without_text} if (self.without_text != "").any() else {})}
+        return {ATTRIBUTE + name: column for name, column in asked.items()} | ({"unseen": self.unseen} if self.unseen.any() else {})
 
     def away(self, conditions: Conditions) -> Condition | None:
         """What guidance leads each of them away from: negated findings and text, and nothing else; None where there is none."""
@@ -109,28 +117,30 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
     """The images of a plan, one entry after the other.
 
     Raises:
-        InputError: an entry asks for what the model does not know, or for findings that it never saw together without saying so.
+        InputError: an entry asks for what the model does not know, or for what it never saw together without saying so.
     """
-    findings, negated, unseen = [], [], []
-    for entry in plan:
-        row, denied = _findings(entry, conditions, where)
-        new = conditions.several and not any(_agrees(row, one.findings) for one in conditions.combinations)
-        if new and not entry.extrapolate:
-            raise InputError(
-                f"{where}: {_named(entry)}: no such combination was seen in enough training patients: leave something open, or add "
-                "extrapolate to have it none the less, marked as such"
-            )
-        findings.append(row)
-        negated.append(denied)
-        unseen.append(new)
-    counts = [entry.count for entry in plan]
     texts = [_text(entry.text, conditions, where) for entry in plan]
     away = [_text(entry.without_text, conditions, where) for entry in plan]
+    counts = [entry.count for entry in plan]
     asked = {one.name: np.repeat(_attribute(one, plan, where), counts) for one in conditions.attributes}
     asked |= {TEXT: np.repeat(texts, counts)} if conditions.vocabulary else {}
     strange = [name for entry in plan for name in entry.attributes if name not in asked]
     if strange:
         raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, but {', '.join(asked) or 'none'}")
+    findings, negated, unseen = [], [], []
+    for entry, words in zip(plan, map(str.split, texts)):
+        row, denied = _findings(entry, conditions, where)
+        new = not conditions.seen(row.tolist(), entry.attributes)
+        rare = [word for word in words if word not in conditions.vocabulary]
+        if (new or rare) and not entry.extrapolate:
+            what = f"the word {rare[0]!r} was not" if rare else f"{_named(entry)}: no such combination was"
+            raise InputError(
+                f"{where}: {what} seen in enough training patients: leave {'it out' if rare else 'something open'}, or add "
+                "extrapolate to have it none the less, marked as such"
+            )
+        findings.append(row)
+        negated.append(denied)
+        unseen.append(new or bool(rare))
     has, led, left, extrapolated = (np.repeat(np.array(table), counts, axis=0) for table in (findings, negated, away, unseen))
     return Wanted(has, seeds, led, asked, left, extrapolated)
 
@@ -151,12 +161,15 @@ def _text(text: str, conditions: Conditions, where: str) -> str:
     """A prompt in small letters. Raises InputError where the model does not know all of it."""
     if text and not conditions.vocabulary:
         raise InputError(f"{where}: this model reads no text: it was trained without train.text")
-    if strange := unknown(text, frozenset(conditions.vocabulary)):
+    known, met = frozenset(conditions.words), conditions.vocabulary
+    if strange := unknown(text, known):
         raise InputError(
-            f"{where}: the model has no word {strange[0]!r}, which too few training reports had: it knows {len(conditions.vocabulary)}, "
-            f"such as {', '.join(conditions.vocabulary[:: max(1, len(conditions.vocabulary) // 8)])}"
+            f"{where}: the model has no word {strange[0]!r}, which too few training reports had: it knows {len(known)}, "
+            f"such as {', '.join(met[:: max(1, len(met) // 8)])}"
         )
-    said = closed(text, frozenset(conditions.vocabulary))
+    said = closed(text, known)
+    if text and not said:
+        raise InputError(f"{where}: the text {text!r} holds no word: write what a report would say, or leave it out")
     if len(said.split()) > conditions.longest:
         raise InputError(f"{where}: a text of {len(said.split())} words, and training reports had {conditions.longest} at the most")
     return said
@@ -186,13 +199,9 @@ def _number(one: Attribute, value: str | None, where: str) -> float:
     return number
 
 
-def _agrees(row: NDArray[np.int8], seen: Sequence[int]) -> bool:
-    """Whether a seen combination has all that a row asks for."""
-    return all(asked in (-1, there) for asked, there in zip(row.tolist(), seen))
-
-
 def _named(entry: Asked) -> str:
-    return " + ".join([*entry.findings, *(f"no {name}" for name in entry.without)]) or "no finding asked for"
+    asked = [*entry.findings, *(f"no {name}" for name in entry.without), *(f"{name} {value}" for name, value in entry.attributes.items())]
+    return " + ".join(asked) or "no finding asked for"
 
 
 def _in_proportion(total: int, share: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -13,15 +13,20 @@ from pipeline.artifacts import RECORD, Checked, damage, key_mark, load_record, r
 from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
 from pipeline.release.results import dig
+from privacy.judgements import STARTED
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pipeline.conditions import Conditions
     from pipeline.config import TrainConfig
     from pipeline.diffusion.objectives import Denoiser
 
 WEIGHTS = "model.safetensors"
+DECLARED = "declared, not verified: "
+WORDS, FEATURES, READER = (f"network.text.words.{name}" for name in ("weight", "features", "map.weight"))
+"""Words as they are learned, or what is told of them and how that is read."""
 SAME = "trained on patients of this run's train split alone"
 TAKE = "take a run of the same cohort under the same key, whose splits are this run's"
 
@@ -44,16 +49,19 @@ def weights_file(given: Path) -> Path:
     raise InputError(f"{given.name}: no {WEIGHTS} there: give a run's train folder, or a .safetensors file")
 
 
-def start(denoiser: Denoiser, start_from: Path, classes: Sequence[str], renamed: Mapping[str, str], frozen: Sequence[str]) -> Taken:
+def start(denoiser: Denoiser, start_from: Path, conditions: Conditions, renamed: Mapping[str, str], frozen: Sequence[str]) -> Taken:
     """Load what fits of the earlier weights into ``denoiser``, and stop the frozen parts from learning.
 
-    Tensors are matched by name and shape. The rows of the class table are matched by class: by equal names, or as ``renamed`` says; a class
-    that the earlier model did not know begins as its null class. Noise statistics (mean image, spread) stay those of this cohort.
+    Tensors are matched by name and shape; what can be asked for by its name (:func:`pipeline.condition_table.carried`), or as ``renamed``
+    says; words by themselves. Noise statistics (mean image, spread) stay those of this cohort.
 
     Raises:
         InputError: fewer than half of the parameters fit, or a renamed class or a frozen part does not exist.
     """
     import torch
+
+    from pipeline.condition_table import carried, take_words, told_alike
+    from pipeline.conditions import Conditions
 
     path = weights_file(start_from)
     try:
@@ -61,25 +69,46 @@ def start(denoiser: Denoiser, start_from: Path, classes: Sequence[str], renamed:
     except InputError:
         raise InputError(f"train.start_from {path.name}: not a readable safetensors file") from None
     described = path.with_name("model.json")
-    known = tuple(map(str, read_object(described).get("classes", ()))) if described.is_file() else ()
-    parameters = dict(denoiser.named_parameters())
+    before = _described(described) if described.is_file() else Conditions(())
+    parameters, classes = dict(denoiser.named_parameters()), conditions.classes
     table = f"network.{denoiser.network.CLASS_TABLE}"
-    found = {name: value for name in parameters if (value := _named(earlier, name)) is not None and name != table}
+    found = {name: value for name in parameters if (value := _named(earlier, name)) is not None and name not in (table, WORDS)}
     fits = {name: value for name, value in found.items() if value.shape == parameters[name].shape}
     if 2 * len(fits) < len(parameters):
         raise InputError(
             f"train.start_from {path.name}: {len(fits)} of the {len(parameters)} parameters fit this network: "
             f"set train.backbone, widths, blocks, patch and attention as they were in the earlier run"
         )
-    new: tuple[str, ...] = tuple(classes)
+    wrong = [name for name in renamed if name not in classes] + [name for name in renamed.values() if name not in before.classes]
+    if wrong:
+        theirs = ", ".join(before.classes) or "none"
+        raise InputError(f"train.start_classes: no class {', '.join(wrong)}; this run has {', '.join(classes)}, the earlier one {theirs}")
+    told, told_before = dict(denoiser.named_buffers()).get(FEATURES), earlier.get(FEATURES)
+    if told is not None and told_before is not None and not told_alike(told.cpu(), told_before, before.words, conditions.words):
+        fits = {name: value for name, value in fits.items() if name != READER}
+    asked, words, new, taken = _named(earlier, table), earlier.get(WORDS), tuple(classes), 0
     with torch.no_grad():
         for name, value in fits.items():
             parameters[name].copy_(value)
-        before = _named(earlier, table)
-        if before is not None and before.shape[1:] == parameters[table].shape[1:]:
-            new = _take_classes(parameters[table], before, classes, known, renamed)
+        if asked is not None and asked.shape[1:] == parameters[table].shape[1:]:
+            known = before if len(asked) == sum(size + 1 for size in before.sizes) else Conditions(())
+            parameters[table].copy_(carried(asked, known, conditions, renamed))
+            new = tuple(name for name in classes if renamed.get(name, name) not in known.classes)
+            taken += len(new) < len(classes)
+        if words is not None and WORDS in parameters and words.shape[1:] == parameters[WORDS].shape[1:]:
+            taken += take_words(parameters[WORDS], words, before.words, conditions.words)
     _freeze(parameters, frozen)
-    return Taken(len(fits) + (len(new) < len(classes)), len(parameters), new)
+    return Taken(len(fits) + taken, len(parameters), new)
+
+
+def _described(path: Path) -> Conditions:
+    """What a ``model.json`` says that its model can be asked for. Raises InputError where it is damaged."""
+    from pipeline.conditions import Conditions
+
+    try:
+        return Conditions.of_model({"classes": (), **read_object(path)})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(damage(path.parent.name, path.name)) from error
 
 
 def check_patients(section: TrainConfig, run: Path, ingest: Path, record: Mapping[str, Any]) -> str:
@@ -106,7 +135,7 @@ def check_patients(section: TrainConfig, run: Path, ingest: Path, record: Mappin
                 f"{name} {path.name}: weights without their run do not show on whom they were trained: give the run's train folder, or "
                 "say in train.start_trained_on on what published weights were trained, which the release states as your word"
             )
-        return f"declared, not verified: {section.start_trained_on}"
+        return f"{DECLARED}{section.start_trained_on}"
     if section.start_trained_on is not None:
         raise InputError(f"train.start_trained_on is for weights without a run, and {name} has its run: leave it out")
     trained = trained_on(earlier, name, path)
@@ -142,6 +171,12 @@ def began_from(folder: Path) -> str | None:
     described = folder / "model.json"
     patients = dig(read_object(described), "warm_start.patients") if described.is_file() else None
     return None if patients in (None, SAME) else str(patients)
+
+
+def trained_beside(folder: Path) -> str:
+    """On whom a train folder's model was trained beside its train split, one of :data:`privacy.judgements.STARTED`."""
+    others = began_from(folder)
+    return STARTED[0] if others is None else STARTED[2 if others.startswith(DECLARED) else 1]
 
 
 def _compare(name: str, other: Path, mine: Path, mark: str) -> str:
@@ -188,26 +223,6 @@ def _named(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
         if name.startswith(prefix) and name.removeprefix(prefix) in weights:
             return weights[name.removeprefix(prefix)]
     return None
-
-
-def _take_classes(
-    table: Tensor, before: Tensor, classes: Sequence[str], known: Sequence[str], renamed: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Fill the rows of ``table``; the classes that the earlier model does not know."""
-    wrong = [name for name in renamed if name not in classes] + [name for name in renamed.values() if name not in known]
-    if wrong:
-        theirs = ", ".join(known) or "none"
-        raise InputError(f"train.start_classes: no class {', '.join(wrong)}; this run has {', '.join(classes)}, the earlier one {theirs}")
-    new = []
-    for row, name in enumerate(classes):
-        source = renamed.get(name, name)
-        if source in known:
-            table[row].copy_(before[known.index(source)])
-        else:
-            table[row].copy_(before[-1])
-            new.append(name)
-    table[-1].copy_(before[-1])
-    return tuple(new)
 
 
 def _freeze(parameters: Mapping[str, torch.nn.Parameter], frozen: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from evaluation.data import Labelled
 from evaluation.intervals import Interval, clopper_pearson
 from privacy import membership
 from privacy.copy_report import CopyReport
+from privacy.judgements import STARTED
 from privacy.model import C, Denoiser
 from privacy.repeats import beyond_real
 
@@ -71,6 +72,7 @@ def summarise(
     n_train: int,
     n_audit: int,
     holdout_units: int,
+    started: str = STARTED[0],
     bias: Interval | None = None,
     further: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -83,8 +85,9 @@ def summarise(
     Args:
         pixels: side of the images.
         drawn: how it was decided who is sealed, one of :data:`privacy.judgements.DRAWN`.
+        started: on whom else the model was trained, one of :data:`privacy.judgements.STARTED`.
         bias: of :func:`split_bias`, where no attack on weights has measured it.
-        further: what other attacks found, by name: ``shadows``, ``one_run``, ``attributes``.
+        further: what other attacks found, by name: ``shadows``, ``one_run``, ``attributes``, ``prompts``.
     """
     n, flagged = len(found.flagged), int(found.flagged.sum())
     constants = found.repeats.constant
@@ -98,6 +101,7 @@ def summarise(
     return {
         "unit": unit,
         "drawn": drawn,
+        "started": started,
         "pixels": pixels,
         "n": {"train": n_train, "audit": n_audit, "synthetic": n, "holdout_units": holdout_units},
         "copies": {

@@ -8,14 +8,19 @@ checks into the verdict, so that anybody who holds a ``gate.json`` can reach it 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from types import MappingProxyType
 from typing import Any
 
 from privacy import bounds, kinds, limits
-from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, SUBJECTS, judged, label
+from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, STARTED, SUBJECTS, judged, label
 
 REPLICATION = "The run is a replication: its splits are its own and not the cohort's, so that it counts as no attempt and is not released."
+MADE_BY = "The images fail, and they are made from these weights alone: what the images give away, so do the weights."
+BEGAN = "The training began from weights that were trained on other patients, whom no check looked for."
+Earlier = tuple[float | None, int | None]
+"""Of the cohort's earlier releases, the lowest recall that the search had in one, and the highest number of their attempts."""
 LAST_PLACE = Decimal("0.0001")
 """Last place of what an attack measured. A verdict is published: all sixteen digits of an AUC would tell that two releases come from one
 model, or from one attack on it, and say nothing of a patient, since a standard error is a hundred times this."""
@@ -24,7 +29,12 @@ OUTWARD = {"value": ROUND_HALF_EVEN, "low": ROUND_FLOOR, "high": ROUND_CEILING}
 
 
 def checks(
-    audit: Mapping[str, Any], max_copy_rate: float | None = None, *, attempt: int = 1, earlier_recall: float | None = None
+    audit: Mapping[str, Any],
+    max_copy_rate: float | None = None,
+    *,
+    attempt: int = 1,
+    earlier_recall: float | None = None,
+    earlier_attempt: int | None = None,
 ) -> list[dict[str, Any]]:
     """The checks of an audit, one of every kind that the gate knows.
 
@@ -33,6 +43,7 @@ def checks(
         max_copy_rate: a stricter bound than the gate's own.
         attempt: which attempt on its cohort this is, from 1.
         earlier_recall: the lowest recall that the search had, at least, in an earlier release of the cohort; None where there is none.
+        earlier_attempt: the highest number of the attempts that those releases were; None where there is none.
 
     Returns:
         Mappings with ``name``, ``subject`` (images or weights), ``meaning``, ``value``, ``low``, ``high``, ``n`` and ``threshold``, the
@@ -44,11 +55,12 @@ def checks(
     """
     n, unit, sure = audit["n"], audit["unit"], limits.confidence(attempt)
     held, sides = n["holdout_units"], {"train": n["train"], "audit": n["audit"], "unit": unit, "drawn": audit["drawn"]}
+    sides["started"] = audit.get("started", STARTED[0])  # an earlier version did not ask
     power = _power(audit["power"], audit["pixels"], sure)
     bias = {**_whole(audit.get("split_bias")), "threshold": limits.MAX_SPLIT_BIAS, "confidence": sure}
     foreign = audit["drawn"] != DRAWN[0]
     measured: dict[tuple[str, str], dict[str, Any]] = {
-        ("copies", "images"): _copies(audit, power.get("low") or 0.0, earlier_recall, sure)
+        ("copies", "images"): _copies(audit, power.get("low") or 0.0, (earlier_recall, earlier_attempt), sure)
         | {"threshold": limits.copy_bound(max_copy_rate), "unit": unit},
         ("repeats", "images"): _repeats(n["synthetic"], *(audit["copies"][key] for key in ("repeats", "explained", "constants"))),
         ("membership_images", "images"): _membership(audit, "images", sure),
@@ -61,7 +73,7 @@ def checks(
     return [judged(kind.name, kind.subject, measured[kind.name, kind.subject]) for kind in KINDS]
 
 
-def _copies(audit: Mapping[str, Any], recall: float, earlier: float | None, sure: float) -> dict[str, Any]:
+def _copies(audit: Mapping[str, Any], recall: float, earlier: Earlier, sure: float) -> dict[str, Any]:
     """The counts of the copy search and the bounds that follow. Images that repeat another, or show nothing, certify nothing: they do not
     count."""
     found, images = audit["copies"], audit["n"]["synthetic"]
@@ -75,19 +87,27 @@ def _copies(audit: Mapping[str, Any], recall: float, earlier: float | None, sure
         "run_threshold": limits.FALSE_ALARMS["leading_run"],
         "exposed_threshold": limits.MAX_EXPOSED,
         "recall": recall,
-        "earlier_recall": earlier,
+        "earlier_recall": earlier[0],
+        "earlier_attempt": earlier[1],
         "confidence": sure,
     }
 
 
-def copy_bounds(flagged: int, distinct: int, images: int, recall: float, earlier: float | None, error: float) -> dict[str, Any]:
-    """Share of copies with its bounds, and the upper bound of the copied patients; half of the error is the recall's own."""
+def copy_bounds(flagged: int, distinct: int, images: int, recall: float, earlier: Earlier, error: float) -> dict[str, Any]:
+    """Share of copies with its bounds, and the upper bound of the copied patients; half of the error is the recall's own.
+
+    The patients are those of all releases of the cohort together: by the lowest recall of any, and with the smallest error, so that the
+    bound is the same in whatever order they are released, and whichever of them comes last is refused where they are too many.
+    """
     hits = min(flagged, distinct)
+    known, number = earlier
+    lowest = recall if known is None else min(recall, known)
+    least = error if number is None else min(error, 1 - limits.confidence(number))
     return {
         "value": hits / distinct,
         "low": bounds.share_lower(hits, distinct, 0.025),
         "high": bounds.copy_rate_upper(hits, distinct, recall, error / 2),
-        "exposed": bounds.exposed_upper(flagged, images, recall if earlier is None else min(recall, earlier), error / 2),
+        "exposed": bounds.exposed_upper(flagged, images, lowest, least / 2),
     }
 
 
@@ -161,6 +181,11 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
     (who tries an attack must not fare worse than who does not), and ``split_bias`` where this program drew the split at random. Weights of
     which nothing was judged, because a foreign set comes without them, are *not judged* themselves.
 
+    Weights fail where their images do. An image is a function of the weights and of noise, so that whatever finds a patient in the images
+    is an attack on the weights too, and one that the checks of the weights do not run: an AUC over all members stays at guessing where a
+    few are copied. It adds no false alarm to those of :data:`limits.FALSE_ALARM`, since such a set has failed already. Weights whose
+    training began from weights of other patients are inconclusive at best: no attack looked for those patients.
+
     Args:
         found: as :func:`checks` makes them, every kind once and in its order; numbers may have been through JSON.
         attempt: which one on its cohort, from 1; the bounds must have its confidence. A replication has none, and is judged as a first one.
@@ -168,8 +193,8 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
 
     Returns:
         ``verdict`` (that of the images, which is what a release holds), ``unit``, ``images`` and ``weights`` (``verdict`` and ``reasons``:
-        of the images first what the verdict says and what it does not certify, then one for each check that decides), ``needed`` (what
-        would settle an inconclusive verdict) and ``gate_version``.
+        of the images first what the verdict says and what it does not certify, then one for each check that decides, and last, unless they
+        fail, every kind of copy that is not certified), ``needed`` (what would settle an inconclusive verdict) and ``gate_version``.
 
     Raises:
         ValueError: a check is missing, strange or twice there, its verdict or reason does not follow from its numbers, or its bounds have
@@ -190,11 +215,17 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
     tables = {subject: [by_name[kind.name, kind.subject] for kind in KINDS if kind.subject == subject] for subject in SUBJECTS}
     ours = by_name["holdout", "images"].get("drawn") == DRAWN[0]
     spared = {("membership_images", "images")} | ({("split_bias", "images")} if ours else set())
-    verdicts = {subject: _verdict(subject, its, spared, replication) for subject, its in tables.items()}
-    images, unit = verdicts["images"], units.pop()
-    images["reasons"] = [_says(images["verdict"], unit, by_name), *images["reasons"]]
+    images, unit = _verdict("images", tables["images"], spared, replication), units.pop()
+    of_others = by_name["holdout", "images"].get("started") == STARTED[1]
+    further = {"fail": [MADE_BY] * (images["verdict"] == "fail"), "inconclusive": [BEGAN] * of_others}
+    weights = _verdict("weights", tables["weights"], spared, replication, further)
+    others = _uncertified(by_name["power", "images"]) if images["verdict"] != "fail" else {}
+    listed = [f"{share}: {', '.join(named)}." for share, named in others.items()]
+    images["reasons"] = [_says(images["verdict"], unit, by_name, others), *images["reasons"]]
+    images["reasons"] += [f"Copies changed in other ways, and how many of those planted were found. {' '.join(listed)}"] if listed else []
     needed = _needed(by_name, limits.confidence(attempt or 1))
-    return {"verdict": images["verdict"], "unit": unit, **verdicts, "needed": needed, "gate_version": limits.GATE_VERSION}
+    verdicts = {"verdict": images["verdict"], "unit": unit, "images": images, "weights": weights}
+    return {**verdicts, "needed": needed, "gate_version": limits.GATE_VERSION}
 
 
 def contradictions(found: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -213,7 +244,8 @@ def contradictions(found: Iterable[Mapping[str, Any]]) -> list[str]:
             sentences.append("the bound of the check power does not follow from its counts")
     if copies["n"]:
         recall, images = (power["low"] or 0.0) if power["n"] else 0.0, copies["images"]
-        made = copy_bounds(copies["flagged"], copies["n"], images, recall, copies["earlier_recall"], 1 - copies["confidence"])
+        earlier = (copies["earlier_recall"], copies["earlier_attempt"])
+        made = copy_bounds(copies["flagged"], copies["n"], images, recall, earlier, 1 - copies["confidence"])
         calibrated = bool(by_name["holdout", "images"]["n"]) and copies["leading_run"] > 0
         if not _same(copies, made | {"recall": recall}) or calibrated == (copies["run_p"] == 1):
             sentences.append("the bounds of the check copies do not follow from its counts and the search's power")
@@ -228,8 +260,15 @@ def _same(check: Mapping[str, Any], made: Mapping[str, float]) -> bool:
     return all(math.isclose(check[key], value, rel_tol=1e-6, abs_tol=1e-12) for key, value in made.items())
 
 
-def _verdict(subject: str, table: list[dict[str, Any]], spared: set[tuple[str, str]], replication: bool) -> dict[str, Any]:
-    by_verdict: dict[str, list[str]] = {verdict: [] for verdict in ("fail", "inconclusive", "pass")}
+def _verdict(
+    subject: str,
+    table: list[dict[str, Any]],
+    spared: set[tuple[str, str]],
+    replication: bool,
+    further: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Verdict and reasons of a subject; ``further`` ones, by verdict, are not its own checks'."""
+    by_verdict = {verdict: list(further.get(verdict, ())) for verdict in ("fail", "inconclusive", "pass")}
     for check in table:
         settled = check["verdict"] in ("pass", "fail")
         if settled or (check["name"], subject) not in spared:
@@ -241,18 +280,31 @@ def _verdict(subject: str, table: list[dict[str, Any]], spared: set[tuple[str, s
     return next({"verdict": verdict, "reasons": reasons} for verdict, reasons in by_verdict.items() if reasons or verdict == "pass")
 
 
-def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """The verdict on the images in one sentence, with everything that it does not certify."""
+def _uncertified(power: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The kinds of planted copies that no verdict rests on, the worst found first, by the share of them that the search finds."""
+    others = (power["others"] or {}) if power["n"] else {}
+    half, enough = "Less than half", f"{limits.MIN_RECALL:.0%} or more"
+    shares: dict[str, list[str]] = {half: [], "Half or more": [], enough: []}
+    for kind, (hits, planted) in sorted(others.items(), key=lambda item: item[1][0] / item[1][1]):
+        share = half if 2 * hits < planted else enough if hits >= limits.MIN_RECALL * planted else "Half or more"
+        shares[share].append(f"{kinds.name(kind)} ({hits:,} of {planted:,})")
+    return {share: named for share, named in shares.items() if named}
+
+
+def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str, Any]], others: Mapping[str, Sequence[str]]) -> str:
+    """The verdict on the images in one sentence, with everything that it does not certify; of the kinds of copies their number."""
     if verdict == "fail":
         return f"Fail: the images give away training {unit}s, or must be taken to."
-    power, membership = by_name["power", "images"], by_name["membership_images", "images"]
+    membership = by_name["membership_images", "images"]
     open_ = [f"membership from the images ({membership['verdict']})"] if membership["verdict"] != "pass" else []
     open_ += ["what other images of a training patient show"]
     if by_name["holdout", "images"].get("drawn") == DRAWN[1]:
         open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
-    others = (power["others"] or {}) if power["n"] else {}
-    found = [f"{kinds.name(kind)} ({hits:,} of {planted:,} found)" for kind, (hits, planted) in others.items()]
-    open_ += [f"copies changed otherwise: {', '.join(found)}"] if found else []
+    if (started := by_name["holdout", "images"].get("started")) in STARTED[1:]:
+        open_ += [f"copies of those on whom the weights that the training began from had been trained ({started})"]
+    found = [f"{share[0].lower()}{share[1:]} in {len(named)}" for share, named in others.items()]
+    if found:
+        open_ += [f"copies changed in other ways, named below: of those planted the search finds {', '.join(found)} of these ways"]
     said = (
         f"Pass: no sign of any copied {unit} was found, by a search that finds planted copies of every required kind"
         if verdict == "pass"

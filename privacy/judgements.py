@@ -15,6 +15,8 @@ NUMBERS = ("value", "low", "high", "n", "threshold")
 NOT_JUDGED = "not judged"
 DRAWN = ("by this program", "at random, as declared", "unknown")
 """How it was decided who is sealed: a control is a random sample of the same source, or it is none."""
+STARTED = ("nobody else", "other patients", "others, as declared")
+"""On whom the model was trained beside the training patients, in weights that its own began from."""
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}( [0-9]{1,4}(\.[0-9]{1,4})?)?")
 LABELS = 100
 """Kinds of planted copies, at the most."""
@@ -169,7 +171,8 @@ def _copy_counts(x: Numbers) -> bool:
     counts = all(_count(x[key]) for key in ("flagged", "images", "leading_run", "exposed")) and _unit(x["unit"])
     levels = x["run_threshold"] == FALSE_ALARMS["leading_run"] and x["exposed_threshold"] == limits.MAX_EXPOSED
     shares = all(_share(x[key]) for key in ("run_p", "recall", "threshold", "confidence"))
-    before = x["earlier_recall"] is None or _share(x["earlier_recall"])
+    recall, number = x["earlier_recall"], x["earlier_attempt"]
+    before = (recall is None and number is None) or (_share(recall) and (number is None or (_count(number) and number > 0)))
     if not (counts and levels and shares and before and _ordered(x)):
         return False
     return bool(max(x["flagged"], x["n"]) <= x["images"] and 0 < x["threshold"] <= limits.MAX_COPY_RATE)
@@ -201,6 +204,7 @@ def _hits(pair: Any) -> bool:
 
 def _held(x: Numbers) -> bool:
     sides = _count(x["train"]) and _count(x["audit"]) and x["audit"] >= x["n"] and _unit(x["unit"]) and x["drawn"] in DRAWN
+    sides = sides and x["started"] in STARTED
     return bool(sides and x["value"] == x["n"] and x["low"] is None and x["high"] is None and x["threshold"] == limits.MIN_HOLDOUT)
 
 
@@ -264,7 +268,7 @@ KINDS = (
         _copies,
         (
             *("flagged", "images", "leading_run", "run_p", "run_threshold", "unit", "exposed", "exposed_threshold"),
-            *("recall", "earlier_recall", "confidence"),
+            *("recall", "earlier_recall", "earlier_attempt", "confidence"),
         ),
     ),
     Kind(
@@ -299,7 +303,7 @@ KINDS = (
         "Sealed patients or images, never seen by the generator, that calibrate the search.",
         _held,
         _holdout,
-        ("train", "audit", "unit", "drawn"),
+        ("train", "audit", "unit", "drawn", "started"),
         unmeasured="Nobody whom the generator never saw calibrates the search.",
     ),
     Kind(

@@ -1,5 +1,6 @@
 """What the tests share: the real data, where it is, and running the command as a user does."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("SYNTHCOHORT_KEY", "a key that only the tests use")
+COUNT = itertools.count()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,9 +23,10 @@ def cohorts_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(autouse=True)
-def cohorts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cohorts(cohorts_of_the_module: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the cohorts of one test, which does not exist yet."""
-    folder = tmp_path_factory.mktemp("cohorts") / "cohorts"
+    # Not mktemp, which lists all folders of the session for each of thousands of tests.
+    folder = cohorts_of_the_module.with_name(f"cohorts-{next(COUNT)}")
     monkeypatch.setenv("SYNTHCOHORT_COHORTS", str(folder))
     return folder
 
@@ -51,5 +54,5 @@ def command():
 @pytest.fixture
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """No bfloat16 on any machine: it turns differences in the last bit of a float32 into visible ones."""
-    for module in ("pipeline.runtime", "pipeline.diffusion.muon"):
+    for module in ("pipeline.runtime", "evaluation.classifiers", "evaluation.muon"):
         monkeypatch.setattr(f"{module}.bf16_pays", lambda where: False)

@@ -56,7 +56,12 @@ def init(folder: str | Path, *, write: str | Path | None = None) -> Beginning:
             if file.exists():
                 raise InputError(f"{file} exists: give --write another name, or run it: synthcohort run {file}")
             if file.expanduser().resolve().is_relative_to(path.expanduser().resolve()):
-                raise InputError(f"{file} would lie among the data, which is read as a whole: give --write a file outside of {path}")
+                raise InputError(
+                    f"{file} would lie among the data, which is read as a whole: synthcohort init {path} --write FILE.yaml, with a file "
+                    f"outside of {path}, then synthcohort run FILE.yaml"
+                )
+            if not file.expanduser().parent.is_dir():
+                raise InputError(f"there is no folder {file.parent} to write {file.name} into: make it, or give --write another")
     with system_refusals(path):
         found = look(path)
     made = first(found, _machine())

@@ -124,7 +124,8 @@ def judged(folder: Path, config: Config) -> dict[str, Any]:
 
     audit = artifacts.read_object(folder / "audit" / "audit.json")
     attempt = audit["attempt"]
-    checks = gate.checks(audit, config.release.max_copy_rate, attempt=attempt or 1, earlier_recall=audit["earlier_recall"])
+    earlier = {name: audit.get(name) for name in ("earlier_recall", "earlier_attempt")}
+    checks = gate.checks(audit, config.release.max_copy_rate, attempt=attempt or 1, **earlier)
     return gate.decide(checks, attempt=attempt, replication=config.ingest.replication) | {"checks": checks, "attempt": attempt}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.api.foreign import is_run
 from pipeline.errors import InputError, system_refusals
 
 
@@ -24,4 +25,8 @@ def verify(release: Path, *, run: Path | None = None, key: Path | None = None) -
     with system_refusals(release):
         if not release.is_dir():
             raise InputError(f"no release folder {release.name}: give a folder such as runs/quickstart/release")
+        if is_run(release):
+            made = (release / "release").is_dir()
+            told = f"its release is checked by synthcohort verify {release / 'release'}" if made else "it has no release yet"
+            raise InputError(f"{release} is a run folder: {told}")
         return verify_release(release, run, None if key is None else public_key(key))

@@ -22,15 +22,21 @@ class Attempt:
 
     Attributes:
         generated: digest of the set and of those settings: whoever draws them anew tries again.
-        verdict: pass, fail or inconclusive; empty until a release says it.
+        verdict: pass, fail or inconclusive; empty until a release says it. A pass stays, whatever is found later: its images are out.
         date: of the first judgement, ``YYYY-MM-DD``.
-        recall: of the copy search on a set that passed, its lower bound; None where it is not known.
+        recall: of the copy search on a set that passed, its lower bound, the lowest that was measured; None where it is not known.
     """
 
     generated: str
     verdict: str
     date: str
     recall: float | None = None
+
+    def judged(self, verdict: str, recall: float | None) -> Attempt:
+        """With a verdict, and the search's recall where it is a pass."""
+        if self.verdict != "pass":
+            return dataclasses.replace(self, verdict=verdict, recall=recall)
+        return dataclasses.replace(self, recall=min((one for one in (self.recall, recall) if one is not None), default=None))
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Cohort:
 
     Attributes:
         patients: split of every patient's pseudonym; empty where patients are unknown.
-        images: split of every image's pseudonym. A patient whose id is written or read in another way is found again by its images.
+        images: split of every image's pseudonyms, by its identifier and by its values. A patient whose id is written or read in another
+            way is found again by its images, and an image in another kind of file by its values.
         attempts: the sets that were judged, in their order.
         seen: pseudonyms of patients, or of images, that a foreign generator saw: their splits are not settled by that.
     """
@@ -56,9 +63,11 @@ class Cohort:
 
     def joined(self, other: Cohort) -> Cohort:
         """Both as one: attempts add up, and what they have in different splits is :data:`TORN`."""
-        known = {attempt.generated for attempt in self.attempts}
-        attempts = [*self.attempts, *(attempt for attempt in other.attempts if attempt.generated not in known)]
-        attempts.sort(key=lambda attempt: attempt.date)
+        known = {attempt.generated: attempt for attempt in self.attempts}
+        for attempt in other.attempts:
+            ours = known.setdefault(attempt.generated, attempt)
+            known[attempt.generated] = ours.judged(attempt.verdict, attempt.recall) if attempt.verdict == "pass" else ours
+        attempts = sorted(known.values(), key=lambda attempt: attempt.date)
         patients, images = _joined(self.patients, other.patients), _joined(self.images, other.images)
         return Cohort(patients, images, tuple(attempts), self.seen | other.seen)
 
@@ -66,16 +75,24 @@ class Cohort:
         """With further assignments; what is settled stays as it is."""
         return dataclasses.replace(self, patients={**patients, **self.patients}, images={**images, **self.images})
 
+    def called(self, other_names: Mapping[str, str]) -> Cohort:
+        """With images that are settled under another name settled by their own too.
+
+        Args:
+            other_names: of images, by their names.
+        """
+        also = {name: self.images[other] for name, other in other_names.items() if other in self.images}
+        return dataclasses.replace(self, images=_joined(self.images, also))
+
     def contradicts(self, patients: Mapping[str, str], images: Mapping[str, str]) -> bool:
         """Whether any of these assignments differs from what is settled."""
         pairs = ((self.patients, patients), (self.images, images))
         return any(settled.get(name, split) != split for settled, given in pairs for name, split in given.items())
 
-    def released_before(self, generated: str) -> tuple[Attempt, ...]:
-        """The attempts that passed before this one was first judged."""
-        known = [attempt.generated for attempt in self.attempts]
-        earlier = self.attempts[: known.index(generated)] if generated in known else self.attempts
-        return tuple(attempt for attempt in earlier if attempt.verdict == "pass")
+    def released(self, besides: str) -> dict[int, Attempt]:
+        """The other sets that passed, by the number of their attempt: all that is out, whichever was judged or released first."""
+        attempts = enumerate(self.attempts, 1)
+        return {number: one for number, one in attempts if one.verdict == "pass" and one.generated != besides}
 
     def attempted(self, generated: str, verdict: str = "", recall: float | None = None) -> tuple[Cohort, int]:
         """With an attempt on record, and its number from 1; the same set again does not count twice."""
@@ -84,7 +101,7 @@ class Cohort:
         if place == len(attempts):
             attempts.append(Attempt(generated, "", time.strftime("%Y-%m-%d")))
         if verdict:
-            attempts[place] = dataclasses.replace(attempts[place], verdict=verdict, recall=recall)
+            attempts[place] = attempts[place].judged(verdict, recall)
         return dataclasses.replace(self, attempts=tuple(attempts)), place + 1
 
     def to_json(self, key: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """The ledger of cohorts: which one a run's is, what is settled of it, and how often it was judged.
 
-A run's cohort is found by its patients and images: one pseudonym in common is enough, and a run that has some in common with several joins
-them. What is settled changes in one rename while the folder is held, so that runs of one cohort may work side by side, and one that is
-killed leaves the old state or the new one.
+A run's cohort is found by its patients and images, and these by identifier and by their values: one pseudonym in common is enough, and a
+run that has some in common with several joins them. What is settled changes in one rename while the folder is held, so that runs of one
+cohort may work side by side, and one that is killed leaves the old state or the new one.
 """
 
 from __future__ import annotations
@@ -105,14 +105,17 @@ class Standing:
 
     Attributes:
         attempt: its number, from 1; None for a replication, which is none.
-        earlier_recall: the lowest recall that the copy search had, at least, on a set of the cohort that passed before; None without one.
+        earlier_recall: the lowest recall that the copy search had, at least, on another set of the cohort that has passed; None without
+            one. Which of them was judged first does not matter: all of them are out.
+        earlier_attempt: the highest number of those sets; None without one.
     """
 
     attempt: int | None
-    earlier_recall: float | None
+    earlier_recall: float | None = None
+    earlier_attempt: int | None = None
 
 
-def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None) -> Standing:
+def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None, *, since: Standing | None = None) -> Standing:
     """Which attempt on its cohort the generated set is.
 
     A set counts when it is judged, before anybody can see the result, and once under the same settings of the attacks: trying until it
@@ -123,12 +126,14 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None) 
         ctx: of a stage that needs ingest and generate.
         verdict: pass, fail or inconclusive, where it is known.
         recall: of the copy search on it, its lower bound, where the verdict is pass.
+        since: where the set stood when the verdict was reached, which is not settled where it stands elsewhere now: another set of the
+            cohort has passed in the meantime.
 
     Raises:
         InputError: the ingest is damaged, or contradicts the cohort.
     """
     if ctx.config.ingest.replication:
-        return Standing(None, None)
+        return Standing(None)
     assigned = _assigned(ctx.folder("ingest"), foreign=ctx.config.foreign)
     if assigned is None:
         raise InputError("ingest/rows.parquet or cohort.json is damaged: remove the ingest folder of this run to make it anew")
@@ -146,11 +151,13 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None) 
         else:
             _check(found.cohort, *assigned)
             cohort = found.cohort.with_splits(*assigned)
-        cohort, number = cohort.attempted(generated, verdict, recall)
+        cohort, number = cohort.attempted(generated)
+        released = cohort.released(besides=generated)
         # An earlier version noted no recall: what its gate asked for is what is known.
-        recalls = [limits.MIN_RECALL if one.recall is None else one.recall for one in cohort.released_before(generated)]
-        found.save(cohort)
-    return Standing(number, min(recalls, default=None))
+        recalls = [limits.MIN_RECALL if one.recall is None else one.recall for one in released.values()]
+        standing = Standing(number, min(recalls, default=None), max(released, default=None))
+        found.save(cohort.attempted(generated, verdict, recall)[0] if since in (None, standing) else cohort)
+    return standing
 
 
 def _check(cohort: Cohort, patients: Splits, images: Splits) -> None:
@@ -172,18 +179,20 @@ def _assigned(ingest: Path, *, foreign: bool = False) -> tuple[Splits, Splits] |
     try:
         import pyarrow.parquet
 
-        rows = pyarrow.parquet.read_table(ingest / "rows.parquet", columns=["id", "patient", "split"]).to_pydict()
-        identified = facts["source"]["kind"] not in BY_CONTENT
+        table = pyarrow.parquet.ParquetFile(ingest / "rows.parquet")
+        # An earlier version kept no pseudonyms of pixels.
+        by_pixels = [name for name in ("pixels",) if name in table.schema_arrow.names]
+        rows = table.read(["id", "patient", "split", *by_pixels]).to_pydict()
+        names = ["id", *by_pixels] if facts["source"]["kind"] not in BY_CONTENT else by_pixels
     except (OSError, ValueError, KeyError, TypeError):
         return None
     wanted = [place for place, split in enumerate(rows["split"]) if not foreign or split == "train"]
-    patients, images = ({rows[column][place]: rows["split"][place] for place in wanted} for column in ("patient", "id"))
+    patients = {rows["patient"][place]: rows["split"][place] for place in wanted}
+    images = {rows[name][place]: rows["split"][place] for name in names for place in wanted}
     # An earlier version made other pseudonyms of patients, and of images without an identifier.
     if "key_mark" not in facts:
-        return ({}, images) if identified else None
-    if facts.get("unit") != "patient":
-        return {}, patients
-    return patients, images if identified else {}
+        return ({}, images) if images else None
+    return (patients, images) if facts.get("unit") == "patient" else ({}, patients | images)
 
 
 def _load(path: Path, key: bytes) -> Cohort:

@@ -29,7 +29,7 @@ def generate(
     prompt: Annotated[str, typer.Option(help="What a report of them would say, in words of the training reports.")] = "",
     negative_prompt: Annotated[str, typer.Option(help="A text that they are led away from.")] = "",
     count: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many images the other options ask for.")] = None,
-    extrapolate: Annotated[bool, typer.Option(help="Make them even where no training images had such findings together.")] = False,
+    extrapolate: Annotated[bool, typer.Option(help="Make them even where training showed no such combination or word.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other images.")] = 0,
 ) -> None:
     """Generate images from a run's model: free ones where its weights passed, otherwise unaudited patient data."""
@@ -38,7 +38,10 @@ def generate(
     made = api.generate(run, _counts(class_ or []), plan=plan, out=out, seed=seed, console=console)
     console.print(f"{made.images:,} images in {escape(str(made.folder))}")
     if made.cleared:
-        console.print("The weights passed the gate: the images may be shared. They are synthetic, and not for diagnosis.")
+        console.print(
+            "The weights passed the gate: the images may be shared, as the weights may. No copy was looked for among them. They are "
+            "synthetic, and not for diagnosis."
+        )
     else:
         console.print(
             "[bold red]UNAUDITED PATIENT DATA[/]: the weights are not cleared, and nobody has judged these images. To have more of them "

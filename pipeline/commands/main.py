@@ -59,6 +59,7 @@ def _outcome() -> int | str | None:
 def _command() -> int | str | None:
     from pipeline import ranks
     from pipeline.commands.app import app
+    from pipeline.commands.typed import unusable
 
     # isort: off
     # they join the application, in the order of its help
@@ -69,12 +70,14 @@ def _command() -> int | str | None:
         if not driving:
             return 0
         try:
-            app()
-        except SystemExit as end:
-            if end.code != 130:
-                return end.code
-            raise KeyboardInterrupt from None  # typer's way of telling of one
-    return 0
+            code = app(standalone_mode=False)
+        except Exception as error:
+            if (told := unusable(error, sys.argv[1:])) is None:
+                raise
+            raise InputError(told) from None
+        if code == 130:
+            raise KeyboardInterrupt  # typer's way of telling of one
+    return code if isinstance(code, int) else 0
 
 
 def _say(message: str) -> None:

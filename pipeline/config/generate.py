@@ -32,7 +32,8 @@ class Asked(Section):
     count: Annotated[int, Field(ge=1, le=1_000_000), unit("images")]
     """How many."""
     extrapolate: bool = False
-    """Make them even where training images never had such findings together; they are marked."""
+    """Make them even where too few training patients had such findings and values of attributes together, or such a word; they are
+    marked."""
 
     @model_validator(mode="after")
     def _not_both(self) -> Asked:

@@ -41,7 +41,7 @@ AttributeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 AttributeKind = Literal["number"] | Annotated[tuple[ClassName, ...], Field(min_length=2), AfterValidator(_distinct)]
 
 
-TAKEN = ("text", "file", "label", "patient_id", "sex", "age", "age_band", "site", "view", "laterality", "acquisition")
+TAKEN = ("text", "without_text", "file", "label", "patient_id", "sex", "age", "age_band", "site", "view", "laterality", "acquisition")
 """Names of what a table says beside attributes."""
 
 
@@ -97,7 +97,12 @@ class IngestConfig(Section):
     ``{severity: number, side: [left, right]}``. Anything else in them is unknown."""
     report: Annotated[str, Field(min_length=1, max_length=LONGEST)] | None = None
     """A further column of ``labels`` with free text, such as ``report``, that a model can be told of (``train.text``). It is kept in the
-    words of a closed clinical vocabulary alone: no name, number, date or rare word is stored."""
+    words of a closed clinical vocabulary alone: no name, number, date or rare word is stored. Words of the cohort are among them only where
+    a column ``patient_id`` says how many patients have each."""
+    text_encoder: Location | None = None
+    """The folder of a sentence-transformers or Hugging Face model of texts on this disk (needs the extra ``text``), with its weights as
+    safetensors. Its features of each word of the vocabulary, computed once and frozen, take the place of those that are learned, so that a
+    prompt may also have listed words that no report had (as an extrapolation). To generate from a trained model takes no such folder."""
     classes: Annotated[tuple[ClassName, ...], AfterValidator(_distinct)] | None = None
     """The class names in order; a label that is none of them is an error. phantom, medmnist: the data set's own classes."""
     dimensions: Literal[2, 3] | None = None
@@ -180,6 +185,8 @@ class IngestConfig(Section):
             raise ValueError("ingest.label_field goes with ingest.source dicom or dicomweb, and with one class an image")
         if self.source == "medmnist" and (self.attributes or self.report is not None):
             raise ValueError("ingest.attributes and ingest.report do not go with MedMNIST, whose sets have labels alone")
+        if self.text_encoder is not None and self.report is None:
+            raise ValueError("ingest.text_encoder reads reports: name their column in ingest.report, or leave it out")
         if taken := [name for name in self.attributes if name in TAKEN]:
             raise ValueError(f"ingest.attributes: {taken[0]} is read anyway: leave it out, and name it in train.attributes")
         if (self.source, self.dimensions) in (("nifti", 2), ("pictures", 3), ("phantom", 3)):

@@ -159,12 +159,14 @@ def _read(config: str | Path) -> dict[str, Any]:
         elif path.is_dir():
             raise InputError(f"{config} is a folder: synthcohort init {config} --write FILE.yaml writes a configuration for it")
         else:
-            close = difflib.get_close_matches(str(config), shipped(), 1)
+            beside = [str(file) for file in sorted(path.parent.glob("*.y*ml"))]
+            alike = [file for file in beside if file.lower().rpartition(".")[0] in (str(config).lower(), str(path.with_suffix("")).lower())]
+            close = [*alike, *difflib.get_close_matches(str(config), shipped(), 1)]
             meant = f"did you mean {close[0]}? " if close else ""
             raise InputError(f"no configuration {brief(str(config))}: {meant}give a YAML file, or one of {', '.join(shipped())}")
     data = parse(text, str(config))
     if not isinstance(data, dict):
-        raise InputError(f"{config}: not a mapping of sections; see the shipped configs for the layout")
+        raise InputError(f"{config}: not a mapping of sections, as a configuration is: synthcohort init FOLDER --write FILE.yaml makes one")
     return data
 
 
@@ -176,6 +178,8 @@ def _decoded(content: bytes, path: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
+        if b"\0" in content:
+            raise InputError(f"{path}: no text, and so no configuration: give the YAML file") from None
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}: not {encoding.upper().removesuffix('-SIG')} at line {line}: save it as UTF-8") from None
 

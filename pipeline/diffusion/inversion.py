@@ -1,10 +1,10 @@
 """Counterfactuals: a real image taken to noise, and back with another finding by the steps that would have led to itself.
 
-At each level on the way up the image is noised anew, so that whatever the denoiser makes of one level and not of the next is written down as
-what chance did in between (an inversion of the stochastic sampler: Wu & De la Torre 2023, arXiv:2210.05559; Huberman-Spiegelglas et al. 2024,
-arXiv:2304.06140). Downwards, the same chance with the wanted finding leads to what this patient's image would be with it; with the finding
-that it has, back to the image exactly, in however few steps. An inversion of the probability flow keeps the finding in its noise, which leads
-back to it. How far up decides what may change: little noise keeps the patient, much noise the finding.
+At each level on the way up the image is noised anew, so that whatever the denoiser makes of one level and not of the next is written down
+as what chance did in between (an inversion of the stochastic sampler: Wu & De la Torre 2023, arXiv:2210.05559; Huberman-Spiegelglas et
+al. 2024, arXiv:2304.06140). Downwards, the same chance with the wanted finding leads to what this patient's image would be with it; with
+the finding that it has, back to the image exactly, in however few steps. An inversion of the probability flow keeps the finding in its
+noise, which leads back to it. How far up decides what may change: little noise keeps the patient, much noise the finding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The denoiser's reader: a small encoder of texts in a closed vocabulary, learned together with the network that attends to its words."""
+"""The denoiser's reader: a small encoder of texts in a closed vocabulary, learned together with the network that attends to its words.
+
+What a word is may be learned with it, or be told by a language model's features that stay as they are (:mod:`pipeline.word_features`); the
+order of words, and so what is denied of what, is read by the encoder's own layers in either case.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,16 @@ class TextEncoder(nn.Module):
     """Words to what the network reads: an embedding with places, and two small transformer layers, learned with the denoiser.
 
     A learned mark comes before the first word, so that there is something to read where there is no text: that is the null condition.
+
+    Args:
+        vocabulary: how many words there are.
+        hidden: width of what is read.
+        features: numbers in which each word is told; 0 where its embedding is learned.
     """
 
-    def __init__(self, vocabulary: int, hidden: int) -> None:
+    def __init__(self, vocabulary: int, hidden: int, features: int = 0) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary + 1, hidden, padding_idx=0)
+        self.words = ToldWords(vocabulary, features, hidden) if features else nn.Embedding(vocabulary + 1, hidden, padding_idx=0)
         self.places = nn.Parameter(torch.randn(LONGEST + 1, hidden) * 0.1)
         self.mark = nn.Parameter(torch.randn(hidden))
         self.layers = nn.ModuleList(
@@ -37,4 +46,20 @@ class TextEncoder(nn.Module):
     def summary(self, words: Tensor, there: Tensor) -> Tensor:
         """All of it in one vector ``[n, hidden]``."""
         told: Tensor = self.pool((words * there[..., None]).sum(dim=1) / there.sum(dim=1, keepdim=True))
+        return told
+
+
+class ToldWords(nn.Module):
+    """Words by features that stay as they are, ``float32 [1 + vocabulary, features]`` with zeros first, and a linear map that learns."""
+
+    features: Tensor
+
+    def __init__(self, vocabulary: int, features: int, hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.zeros(vocabulary + 1, features))
+        self.map = nn.Linear(features, hidden, bias=False)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """``int64 [n, L]`` to ``[n, L, hidden]``."""
+        told: Tensor = self.map(self.features[text])
         return told

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluation.muon import Muon
 from pipeline.compilation import compiled
 from pipeline.diffusion import augment, ema
 from pipeline.diffusion.batches import Batches, derive
 from pipeline.diffusion.conditioning import Condition
-from pipeline.diffusion.muon import Muon
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.schedules import training_levels
 from pipeline.diffusion.unet import AUGMENTATIONS

@@ -8,7 +8,7 @@ residual with adaptive normalisation (Dhariwal & Nichol 2021, arXiv:2105.05233),
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class UNet(nn.Module):
         dims: 2 for images, 3 for volumes.
         checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, a third more work.
         vocabulary: words of a text that the network reads by cross-attention at its coarsest grid; 0 where it reads none.
+        features: numbers in which each word is told, where that is not learned (:class:`~pipeline.diffusion.text.TextEncoder`).
         upsample: how the decoder doubles the grid: ``convolve`` (see :class:`Double`), or ``shuffle`` (see :class:`Expand`), which costs
             little, where the former is a quarter of a small network's work.
     """
@@ -62,11 +63,11 @@ class UNet(nn.Module):
         checkpointing: bool = False,
         upsample: str = "convolve",
         vocabulary: int = 0,
+        features: int = 0,
     ) -> None:
         super().__init__()
         self.dims, self.patch, self.blocks = dims, patch, blocks
         self.checkpointing = checkpointing
-        self.call: Callable[..., Tensor] = call
         self.multiple = patch * 2 ** (len(widths) - 1)
         hidden = 4 * widths[0]
         self.condition = Embedding(hidden, (classes,) if isinstance(classes, int) else classes)
@@ -74,7 +75,7 @@ class UNet(nn.Module):
         side = math.ceil(size / self.multiple) * self.multiple // patch
         attends = [side // 2**level in attention for level in range(len(widths))]
         reads = [bool(vocabulary) and level == len(widths) - 1 for level in range(len(widths))]
-        self.text = TextEncoder(vocabulary, hidden) if vocabulary else None
+        self.text = TextEncoder(vocabulary, hidden, features) if vocabulary else None
         dropouts = [dropout if level or len(widths) == 1 else 0.0 for level in range(len(widths))]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
@@ -127,16 +128,10 @@ class UNet(nn.Module):
         return crop(shuffle(self.head(F.silu(self.norm(x))), self.patch), sides)
 
     def _through(self, block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None) -> Tensor:
-        if self.checkpointing and self.training:
-            made: Tensor = checkpoint(block, x, told, read, use_reentrant=False)
-            return made
-        return self.call(block, x, told, read)
-
-
-def call(block: nn.Module, x: Tensor, told: Tensor, read: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """A block's output: what is compiled where the network is (:mod:`pipeline.compilation`)."""
-    made: Tensor = block(x, told)
-    return made
+        read = None if block.reading is None else read
+        again = self.checkpointing and self.training
+        made: Tensor = checkpoint(block, x, told, read, use_reentrant=False) if again else block(x, told, read)
+        return made
 
 
 class Embedding(nn.Module):

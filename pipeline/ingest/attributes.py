@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.clinical_text import closed, vocabulary
+from pipeline.clinical_text import LISTED, closed, vocabulary
 from pipeline.errors import InputError
+from pipeline.ingest import patients
 from pipeline.ingest.table import Table, folded
 
 if TYPE_CHECKING:
@@ -28,8 +29,14 @@ def stated(found: Table, kinds: Mapping[str, AttributeKind], report: str | None)
         if folded(report) not in found.columns:
             raise InputError(f"{found.name} has no column {report!r}, which ingest.report names: add it, or leave it out there")
         reports = found.values(folded(report))
-        patients = found.values("patient_id") if "patient_id" in found.columns else [str(line) for line in found.lines]
-        words = frozenset(vocabulary(reports, patients))
+        words = frozenset(LISTED)
+        if "patient_id" in found.columns:
+            words = frozenset(vocabulary(reports, [patients.canonical(one) for one in found.values("patient_id")]))
+        else:
+            notes += [
+                f"{found.name} has no column patient_id, so that nobody can count whose reports have a word: they are read in the closed "
+                f"list of clinical terms alone"
+            ]
         for row, text in zip(told, reports):
             row["text"] = closed(text, words)
         empty = sum(not row["text"] for row in told)

@@ -22,7 +22,7 @@ from pipeline.ingest.collect import BLOCKS, collect, read_blocks
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, grouped, never_read
-from pipeline.ingest.work import Settings
+from pipeline.ingest.work import Settings, by_pixels
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
@@ -39,9 +39,10 @@ class Cohort:
 
     Attributes:
         images: ``[n, C, (D,) size, size]``, memory-mapped.
-        rows: ``id``, ``patient``, ``content``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`, indexed by their places in ``images``;
-            ``split`` for a set with official splits, otherwise :data:`PASSING`. ``content`` is the pseudonym by which an image is found
-            again: of its identifier, or of its pixels where it has none; where patients are unknown, it is ``patient`` too.
+        rows: ``id``, ``patient``, ``content``, ``pixels``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`, indexed by their places in
+            ``images``; ``split`` for a set with official splits, otherwise :data:`PASSING`. ``content`` is the pseudonym by which an image
+            is found again: of its identifier, or of its pixels where it has none; where patients are unknown, it is ``patient`` too. By
+            ``pixels``, that of its values, it is found in another kind of file.
         left_out: file and reason of everything quarantined so far.
         classes: class names.
         unit: ``patient``, or ``image`` where patients are unknown.
@@ -81,12 +82,18 @@ def published(ctx: Context) -> Cohort:
     found = medmnist.read(ingest, source.medmnist_file(ingest))
     medmnist.check_classes(found)
     key = project_key(ctx.run)
+    values: list[str] = []
+
+    def seen(block: NDArray[np.uint8]) -> None:
+        values.extend(by_pixels(image.astype(np.float32), key) for image in block)
+
     with ctx.reporter.progress("reading images", len(found.split)) as done:
-        pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), done)
+        pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), seen, done)
     files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
     ids = [artifacts.keyed(key, "image", str(ingest.dataset), file)[:16] for file in files]
     empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band", "acquisition", "turned"), "")
-    rows = pd.DataFrame({"id": ids, "patient": ids, "content": ids, "findings": list(map(tuple, found.findings)), "file": files})
+    names = {"id": ids, "patient": ids, "content": ids, "pixels": values}
+    rows = pd.DataFrame({**names, "findings": list(map(tuple, found.findings)), "file": files})
     rows = rows.assign(split=found.split, modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
     facts = {"source": {"kind": "medmnist", "dataset": ingest.dataset, **found.facts}, "modality": found.modality}
     return Cohort(pixels, rows, [], found.classes, "image", facts)

@@ -34,6 +34,8 @@ SLOWEST = 16 << 20
 # Where ranks leave what they read, in blocks of so many tasks: starting a block's workers costs a tenth of reading it, or less.
 BLOCKS = "blocks"
 BLOCK = 512
+# Of the journal's lines: what an interrupted attempt of an earlier version left in another one is read again.
+FORM = b"2"
 FIELDS = (
     *("modality", "view", "laterality", "site", "sex", "age_band", "acquisition", "turned"),
     *("spacing_mm", "intensity_low", "intensity_high"),
@@ -112,7 +114,7 @@ def read_blocks(share: Share, run: Path, folder: Path, settings: Settings, tasks
 
 def _check(line: dict[str, Any], pixels: Sequence[bytes]) -> str:
     """What a line of the journal says of itself and its images, so that a damaged one is read again."""
-    code = hashlib.sha256(json.dumps(line, sort_keys=True).encode())
+    code = hashlib.sha256(FORM + json.dumps(line, sort_keys=True).encode())
     for data in pixels:
         code.update(data)
     return code.hexdigest()[:16]
@@ -204,12 +206,13 @@ class Store:
             start = end
 
     def rows(self, tasks: Sequence[Task], attributes: Mapping[str, AttributeKind] | None = None) -> pd.DataFrame:
-        """One row an image: ``id``, ``patient``, ``content``, ``file``, ``findings`` (a tuple), :data:`FIELDS`, :data:`PASSING`, and
-        ``attributes`` as texts and ``float32``."""
+        """One row an image: ``id``, ``patient``, ``content``, ``pixels``, ``file``, ``findings`` (a tuple), :data:`FIELDS`,
+        :data:`PASSING`, and ``attributes`` as texts and ``float32``."""
         import pandas as pd
 
         own = {ATTRIBUTE + name: kind for name, kind in (attributes or {}).items()}
-        columns: dict[str, list[Any]] = {name: [] for name in ("id", "patient", "content", "findings", "file", *FIELDS, *PASSING, *own)}
+        names = ("id", "patient", "content", "pixels", "findings", "file", *FIELDS, *PASSING, *own)
+        columns: dict[str, list[Any]] = {name: [] for name in names}
         shared: dict[Any, Any] = {}  # equal values are kept once: most columns hold few different ones
         for task, line in zip(tasks, self.lines()):
             for row in line["rows"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from pipeline import phantom
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, patients, source, table
@@ -66,10 +67,8 @@ def glance(ingest: IngestConfig) -> Glance:
 
 def _phantom(patients: int, several: bool) -> tuple[int, None, int]:
     """Classes, no published split, and images: on the average of a patient's visits."""
-    from pipeline.phantom import anatomy
-
-    images = round(patients * sum((1 + more) * share for more, share in enumerate(anatomy.VISITS)))
-    return len(anatomy.FINDINGS if several else anatomy.CLASSES), None, images
+    images = round(patients * sum((1 + more) * share for more, share in enumerate(phantom.VISITS)))
+    return len(phantom.FINDINGS if several else phantom.CLASSES), None, images
 
 
 def _published(ingest: IngestConfig) -> Glance:

@@ -7,6 +7,7 @@ are decoded of a few files only; headers of DICOM are read where nothing else sa
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -94,7 +95,12 @@ def look(path: Path) -> Found:
     classes = _classes(root, file, found, names)
     listed = None if file is None else Labels.load(file, classes, use="optional").matched(names)
     headers = _headers(root, names, found.kind, listed)
-    images, people = _counted(names, headers or {}, listed, classes)
+    images, people, refused = _counted(names, headers or {}, listed, classes)
+    if not any(images.values()):
+        raise InputError(
+            f"none of {len(names)} files has a class{f' by {file.name}' if file is not None else ''}: {refused.most_common(1)[0][0]}; "
+            f"write the names as they are from the folder on, such as img/0001.png, one row for each"
+        )
     everybody = set().union(*people.values())
     few = HEADERS if headers is not None and len(names) > HEADERS else None
     unlabelled = len(names) - sum(images.values())
@@ -203,14 +209,15 @@ def _at_least_two(classes: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 def _counted(
     names: Sequence[str], headers: Mapping[str, Header], listed: Labels | None, classes: Sequence[str]
-) -> tuple[dict[str, int], dict[str, set[str]]]:
-    """Images and patients of each class; no patients where nobody says who they are."""
+) -> tuple[dict[str, int], dict[str, set[str]], Counter[str]]:
+    """Images and patients of each class, no patients where nobody says who they are; and why files have no class."""
     labels = listed if listed is not None and listed.labelled else FolderLabels(tuple(classes))
-    images, people = dict.fromkeys(classes, 0), {label: set[str]() for label in classes}
+    images, people, refused = dict.fromkeys(classes, 0), {label: set[str]() for label in classes}, Counter[str]()
     for name in names:
         header = headers.get(name, Header(sop_instance_uid=name))
         findings = labels.find(name, header)
         if isinstance(findings, Quarantined):
+            refused[findings.reason] += 1
             continue
         label = classes[findings.index(1)]
         images[label] += 1
@@ -218,7 +225,7 @@ def _counted(
         stated = entry.stated.get("patient_id") if isinstance(entry, Entry) else None
         if patient := patients.canonical(stated or header.patient_id):
             people[label].add(patient)
-    return images, people
+    return images, people, refused
 
 
 def _headers(root: Path, names: Sequence[str], kind: str, listed: Labels | None) -> dict[str, Header] | None:

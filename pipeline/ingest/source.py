@@ -77,6 +77,16 @@ def table_digest(table: Path, run: Path) -> str:
     return digest
 
 
+def encoder_digest(encoder: Path, run: Path) -> str:
+    """Digest of a language model's folder. Raises InputError where it is none that may be read."""
+    from pipeline.word_features import check
+
+    folder = encoder.expanduser()
+    check(folder)
+    names = dict(regular_files(folder))
+    return artifacts.fingerprint(dict(zip(names, _digests(names, run, project_key(run), b"", ".text-encoder.json"))))
+
+
 def of_holdout(ingest: IngestConfig) -> IngestConfig:
     """The section as if the holdout were the source."""
     return ingest.model_copy(update={"path": ingest.holdout})

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import artifacts, images
+from pipeline import artifacts, images, word_features
 from pipeline.cohorts.cohort import Cohort as Settled
 from pipeline.cohorts.key import project_key
 from pipeline.cohorts.ledger import find
@@ -71,9 +71,12 @@ def run(ctx: Context) -> dict[str, Any]:
         **{FINDING + name: cohort.findings[:, number] for number, name in enumerate(cohort.classes)},
         **{name: cohort.rows[name] for name in (*FIELDS, *(ATTRIBUTE + name for name in ingest.told))},
         "duplicate_group": clusters,
+        "pixels": cohort.rows["pixels"],
     }
     images.write(ctx.out, cohort.images, cohort.rows.index.to_numpy()[kept], pd.DataFrame(table)[kept].reset_index(drop=True))
     cleaned = ImageSet.load(ctx.out)
+    if ingest.text_encoder is not None:
+        word_features.save(ctx.out, ingest.text_encoder.expanduser(), cleaned.rows[f"{ATTRIBUTE}text"])
     quarantine.write(ctx.out, left_out)
     _write_facts(ctx, cohort, cleaned, patients, clusters, left_out)
     # The PACS's files hold identities, and nothing reads them again.
@@ -110,12 +113,13 @@ def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[N
     if ingest.replication or ctx.config.foreign:
         return _draw(ctx, Settled(), cohort, clusters)
     people = [*rows["patient"], *rows["issued"]] if cohort.unit == "patient" else []
-    with find(ctx.run, people, rows["content"]) as found:
-        settled = found.cohort
+    with find(ctx.run, people, [*rows["content"], *rows["pixels"]]) as found:
+        settled = found.cohort.called(dict(zip(rows["content"], rows["pixels"])))
         patients, splits, why = _draw(ctx, settled, cohort, clusters)
         kept = why == ""
         by_patient = dict(zip(patients[kept].tolist(), splits[kept].tolist())) if cohort.unit == "patient" else {}
-        found.save(settled.with_splits(by_patient, dict(zip(rows["content"][kept], splits[kept].tolist()))))
+        by_image = {name: split for by in ("content", "pixels") for name, split in zip(rows[by][kept], splits[kept].tolist())}
+        found.save(settled.with_splits(by_patient, by_image))
     if settled.images and "split" not in rows and (told := _off(splits[kept], ingest)) is not None:
         ctx.reporter.note(told)
     return patients, splits, why

@@ -73,7 +73,10 @@ def survey(path: Path, setting: str, kinds: Sequence[Kind] = IMAGES) -> Survey:
     found = [answer.value for answer in isolated(look, some) if isinstance(answer, Answer) and answer.value]
     if not found:
         *formats, last = [name for kind, formats in _NAMES.items() if kind in kinds for name in formats]
-        raise InputError(f"{path}: no {', '.join(formats)} or {last} image among {len(some)} files looked at: give images as {setting}")
+        raise InputError(
+            f"{path}: no {', '.join(formats)} or {last} image among {len(some)} files looked at: convert them, or give other images "
+            f"as {setting}"
+        )
     kind = Counter(one["kind"] for one in found).most_common(1)[0][0]
     side, colour = max(one["side"] for one in found), any(one["colour"] for one in found)
     parts = [PurePosixPath(name).parts for name in pictures]

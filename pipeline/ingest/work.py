@@ -205,7 +205,7 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
     assert isinstance(stated, dict)
     # Before the pixels are blanked, cropped and standardised in place: whose an image is does not hang on what is asked for, or a mask
     # would make the cohort another one, with other splits and no attempts.
-    content = None if settings.dicom else _content(reading.pixels, settings.key)
+    pixels = by_pixels(reading.pixels, settings.key)
     # Before anything else looks at the pixels; rectangles are shares of the whole picture, as stored, so the crop comes after them.
     if settings.mask:
         mask = [Turn.named(reading.turned).rectangle(one) for one in settings.mask]
@@ -225,7 +225,7 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
-        kept["patient"] = content
+        kept["patient"] = None if settings.dicom else pixels
     low, high = window(reading, kept["modality"], settings.target.scaling)
     if kept["modality"] not in SPARSE and _faint(few, low, high) and _faint(_known(reading.pixels), low, high):
         raise Unusable(BLANK)
@@ -238,7 +238,8 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
         spacing = mm * ratio if mm else None
     row = {
         **kept,
-        "content": content or kept["id"],
+        "content": kept["id"] if settings.dicom else pixels,
+        "pixels": pixels,
         "findings": told.findings,
         **{ATTRIBUTE + name: value for name, value in told.asked.items()},
         "turned": reading.turned,
@@ -249,8 +250,8 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
     return image, row
 
 
-def _content(pixels: NDArray[np.float32], key: bytes) -> str:
-    """Pseudonym of an image that has no identifier: the same wherever its file lies, and whatever its name, labels and metadata are."""
+def by_pixels(pixels: NDArray[np.float32], key: bytes) -> str:
+    """Pseudonym of an image by its values: the same in whatever kind of file it lies, and whatever its name, labels and metadata are."""
     digest = hashlib.sha256(np.ascontiguousarray(pixels).data.cast("B")).digest()
     return keyed(key, "content", str(pixels.shape), digest)[:16]
 

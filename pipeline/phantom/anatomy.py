@@ -16,16 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CLASSES = ("normal", "cardiomegaly", "effusion", "nodule", "pneumothorax")
+from pipeline.phantom import CLASSES as CLASSES
+from pipeline.phantom import FINDINGS as FINDINGS
+from pipeline.phantom import VISITS
+
 PREVALENCE = (0.60, 0.16, 0.12, 0.08, 0.04)
-FINDINGS = CLASSES[1:]
-"""What an image can have several of."""
+"""Of each of :data:`CLASSES`."""
 TOGETHER = (0.30, 0.15, 0.14, 0.08)
 """Prevalence of each of :data:`FINDINGS` where a patient can have several; of an effusion, without cardiomegaly."""
 FAILURE = 0.45
 """Prevalence of an effusion with cardiomegaly: findings do not come independently of each other."""
 PERSISTENCE = 0.8
-VISITS = (0.35, 0.30, 0.20, 0.15)
 
 
 @dataclass(frozen=True)

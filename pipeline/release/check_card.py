@@ -74,7 +74,7 @@ def _made_of(card: DataCard, rows: Rows, channels: int, archive: str) -> dict[st
         contents.CARD_TEXT: render_card(card).encode(),
         contents.LICENCE: licence_text(card).encode(),
         contents.MEDMNIST: contents.json_bytes(medmnist_entry(card, rows.table, channels)),
-        contents.CROISSANT: contents.json_bytes(croissant(card, rows.table, digests)),
+        contents.CROISSANT: contents.json_bytes(croissant(card, rows.table, digests, rows.table.kinds(rows.further))),
     }
     return made | ({contents.MODEL_CARD: render_model_card(card).encode()} if card.model else {})
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pipeline.images import FINDING
 from pipeline.release import contents
 from pipeline.release.cards import DataCard
@@ -44,13 +46,14 @@ def medmnist_entry(card: DataCard, table: Table, channels: int) -> dict[str, Any
     return {contents.ARCHIVE.removesuffix(".npz"): entry}
 
 
-def croissant(card: DataCard, table: Table, digests: Mapping[str, str]) -> dict[str, Any]:
+def croissant(card: DataCard, table: Table, digests: Mapping[str, str], kinds: Mapping[str, Any]) -> dict[str, Any]:
     """``croissant.json``: the release in Croissant 1.1 (MLCommons, 2026), with its vocabulary for responsible use.
 
     Args:
         card: of the release.
         table: of its rows.
         digests: SHA-256 of :data:`ROWS`, :data:`ROWS_TYPED` and :data:`ARCHIVE` by name.
+        kinds: types of the table's further columns (:meth:`Table.kinds`).
     """
     files = {contents.ROWS: "text/csv", contents.ROWS_TYPED: "application/x-parquet", contents.ARCHIVE: "application/zip"}
     sets = {
@@ -83,7 +86,7 @@ def croissant(card: DataCard, table: Table, digests: Mapping[str, str]) -> dict[
                 for name, (kind, pattern) in sets.items()
             ),
         ],
-        "recordSet": [_classes(table), _images(table)],
+        "recordSet": [_classes(table), _images(table, kinds)],
     }
 
 
@@ -119,13 +122,13 @@ def _classes(table: Table) -> dict[str, Any]:
     }
 
 
-def _images(table: Table) -> dict[str, Any]:
+def _images(table: Table, kinds: Mapping[str, Any]) -> dict[str, Any]:
     """A record an image: the columns of its row, and its pixels."""
-    numbers = {"seed": "sc:Integer", "guidance": "sc:Float"}
+    names = {np.int8: "sc:Integer", np.int64: "sc:Integer", np.float32: "sc:Float", str: "sc:Text"}
     findings = {FINDING + name: "sc:Integer" for name in table.classes}
     # The file comes before the label, and by its name: mlcroissant 1.1 joins a record by the first field that refers elsewhere, as text.
     label = {} if table.several else {"label": "sc:Text"}
-    columns = {"id": "sc:Text", "file": "sc:Text", **label, **findings, **{name: numbers[name] for name in table.further}}
+    columns = {"id": "sc:Text", "file": "sc:Text", **label, **findings, **{name: names[kinds[name]] for name in table.further}}
     source = {"fileObject": {"@id": contents.ROWS_TYPED}}
     fields = {name: _field(name, kind, source | {"extract": {"column": name}}) for name, kind in columns.items()}
     if not table.several:

@@ -109,6 +109,11 @@ def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
             Judged(f"{name}_inferred", f"{name.replace('_', ' ')} guessed of training patients − of others", dig(facts, "difference"))
             for name, facts in told.items()
         ),
+        Judged(
+            "prompts_followed",
+            "image of a report nearer to its own patient, of training patients − of others",
+            dig(audit, "prompts.difference"),
+        ),
     )
 
 

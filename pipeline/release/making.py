@@ -38,6 +38,7 @@ def how_made(results: Results) -> list[str]:
         ]
     return [
         f"A class-conditional denoiser, a {architecture(results)}, was {training(results)}.",
+        *told(results),
         sampling(results),
         f"{config.ingest.audit_share:.0%} of the images for training and audit were sealed from training: the non-members of the audit, "
         f"and the reference of fidelity.",
@@ -59,6 +60,17 @@ def training(results: Results) -> str:
     train = (results.cohort.get("counts") or {}).get("train")
     images = f"{sum(train.values()):,} images of the" if isinstance(train, dict) else "the"
     return f"trained on {number(seen)} draws from {images} train split"
+
+
+def told(results: Results) -> list[str]:
+    """What the denoiser was told of beside findings, a sentence where there was anything."""
+    train, words = results.config.train, len(dig(results.model, "conditions.vocabulary") or ())
+    assert train is not None
+    things = list(train.attributes)
+    if train.text:
+        how = ", each told by the frozen features of a language model" if dig(results.model, "conditions.features") else ""
+        things.append(f"the reports, in {counted(words, 'word')} of a closed clinical vocabulary{how}")
+    return [f"Beside findings, it was told of {', '.join(things)}."] if things else []
 
 
 def sampling(results: Results) -> str:

@@ -31,11 +31,8 @@ WEIGHTS = {
 
 
 def weights_meaning(gate: Mapping[str, Any]) -> str | None:
-    """What the verdict on the weights means; of those whose images failed, nothing more is said than of the images."""
-    verdict = str(dig(gate, "weights.verdict"))
-    if verdict == "pass" and dig(gate, "images.verdict") == "fail":
-        return "No attack found anything in the model's weights, but the images that they make fail: they stay with the patients' data."
-    return WEIGHTS.get(verdict)
+    """What the verdict on the weights means; None where there are none."""
+    return WEIGHTS.get(str(dig(gate, "weights.verdict")))
 
 
 def checked(gate: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -77,6 +74,11 @@ def not_certified(gate: Mapping[str, Any]) -> list[str]:
                 f"finds fewest of “{kinds.name(kind)}”, {hits:,} of {planted:,}."
             )
         found.append("What other images of a training patient than those trained on, or images of relatives, would show.")
+        if dig(gate, "weights.verdict") == "pass":
+            found.append(
+                "How many patients are copied in images made of the weights later: of those, the weights' own verdict speaks, "
+                "which is on who was in the training set."
+            )
     if checked(gate, "holdout").get("drawn") == DRAWN[1]:
         found.append("That the generator saw the named images alone, and that the holdout was drawn at random: both were declared.")
     if gate.get("unit") == "image":

@@ -51,6 +51,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         shadows=list(measures(results.audit.get("shadows"))),
         one_run=list(measures(results.audit.get("one_run"))),
         attributes=list(measures(results.audit.get("attributes"))),
+        prompts=list(measures(results.audit.get("prompts"))),
         copies=list(measures(results.audit.get("copies"))),
         distances=distance_curve(results.audit),
         fidelity=list(against_floor(results.evaluation.get("fidelity"))),

@@ -70,7 +70,11 @@ class Results:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration for publication: without local paths, and without the address of a PACS."""
+        """The configuration for publication: without local paths, and without the address of a PACS.
+
+        Of an attribute's listed values those are named that the model knows, since enough training patients have them: one that was listed
+        for few, or for nobody the model was told of, would tell of them.
+        """
         local = {
             "ingest": {"path", "labels", "query", "holdout", "label_table"},
             "train": {"start_from"},
@@ -79,7 +83,13 @@ class Results:
             "stress": {"model", "against", "contract", "against_contract", "rules"},
             "release": {"sign"},
         }
-        return self.config.model_dump(mode="json", exclude=local)
+        found = self.config.model_dump(mode="json", exclude=local)
+        attributes = dig(self.model, "conditions.attributes")
+        known = {one.get("name"): one.get("values") for one in (attributes if isinstance(attributes, list) else [])}
+        for name, kind in found["ingest"]["attributes"].items():
+            if kind != "number":
+                found["ingest"]["attributes"][name] = known.get(name) or "values of a list"
+        return found
 
 
 def read_results(folder: Callable[[str], Path]) -> dict[str, dict[str, Any]]:

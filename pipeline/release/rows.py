@@ -7,18 +7,24 @@ import functools
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.images import FINDING
+from pipeline.config.section import LETTERS
+from pipeline.images import ATTRIBUTE, FINDING
 from pipeline.release.bounded import Damage
 from pipeline.release.contents import DICOM, LINE_BYTES, PICTURES, Label, class_folders, no_language, subject
 from pipeline.release.parquet import Column, parquet_bytes
 
-FURTHER = ("seed", "guidance")
+FURTHER = ("unseen", "seed", "guidance")
+"""Columns after the findings and the attributes that were asked for: whether such an image was extrapolated to, its seed, and its guidance
+scale."""
+KINDS = {"unseen": np.int8, "seed": np.int64, "guidance": np.float32}
+ATTRIBUTES = re.compile(ATTRIBUTE + "[a-z][a-z0-9_]{0,39}")
 MARKS = {"1": 1, "0": 0, "-1": -1}
 
 
@@ -29,7 +35,7 @@ class Table:
     Attributes:
         release: see :func:`subject`.
         classes: in the order of the finding columns.
-        further: which of the columns ``seed`` and ``guidance`` there are.
+        further: which further columns there are: attributes that were asked for, then some of :data:`FURTHER`.
         several: whether an image can have several of the classes, or none: there is no column ``label`` then, and no folder for each class.
     """
 
@@ -56,14 +62,15 @@ class Table:
     def line(self, number: int, label: Label, further: Sequence[str]) -> bytes:
         """The line of image ``number``; text that a spreadsheet would calculate is neutralised."""
         name = [] if self.several else [cell(self.named(label))]
-        return _line([subject(self.release, number), *name, *map(str, self.findings(label)), *further, self.picture(number, label)])
+        cells = [text if _number(text) else cell(text) for text in further]
+        return _line([subject(self.release, number), *name, *map(str, self.findings(label)), *cells, self.picture(number, label)])
 
     def typed(self, labels: Sequence[Label], further: Sequence[Sequence[str]]) -> bytes:
         """``rows.parquet``: the same columns with their types, and class names as they are.
 
         Args:
             labels: of every image.
-            further: its seed and guidance scale, those that there are, as ``rows.csv`` has them.
+            further: its further cells, as :func:`further_cells` has them.
         """
         numbers, table = range(len(labels)), np.array([self.findings(label) for label in labels], np.int8).reshape(-1, len(self.classes))
         columns: dict[str, Column] = {
@@ -71,10 +78,19 @@ class Table:
             **({} if self.several else {"label": [self.named(label) for label in labels]}),
             **{FINDING + name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(self.classes)},
         }
+        kinds = self.kinds(further)
         for place, name in enumerate(self.further):
-            texts = np.array([cells[place] for cells in further])
-            columns[name] = texts.astype(np.int64) if name == "seed" else texts.astype(np.float32)
+            texts = [cells[place] for cells in further]
+            columns[name] = texts if kinds[name] is str else np.array([text or "nan" for text in texts]).astype(kinds[name])
         return parquet_bytes(columns | {"file": [self.picture(number, labels[number]) for number in numbers]})
+
+    def kinds(self, further: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """Types of the further columns, from the cells of all images: an attribute is a number where all that is said of it is one."""
+        found: dict[str, Any] = dict(KINDS)
+        for place, name in enumerate(self.further):
+            said = {cells[place] for cells in further} - {""}
+            found.setdefault(name, np.float32 if said and all(map(_number, said)) else str)
+        return {name: found[name] for name in self.further}
 
     def picture(self, number: int, label: Label) -> str:
         """Path of an image's PNG file."""
@@ -95,9 +111,34 @@ class Table:
         return class_folders(self.classes)
 
 
+def further_columns(there: Iterable[str]) -> tuple[str, ...]:
+    """Those of a set's columns that ``rows.csv`` has after the findings, in its order."""
+    names = list(there)
+    return (*(name for name in names if ATTRIBUTES.fullmatch(name)), *(name for name in FURTHER if name in names))
+
+
+def further_cells(columns: Mapping[str, Iterable[Any]], count: int) -> list[tuple[str, ...]]:
+    """The further cells of ``count`` images, from the columns that :func:`further_columns` chose; what was left open is empty."""
+    return list(zip(*(list(map(_written, values)) for values in columns.values()))) if columns else [()] * count
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else str(np.float32(value))
+    return str(int(value)) if isinstance(value, bool | int | np.integer | np.bool_) else str(value)
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def cell(text: str) -> str:
     """A text for a CSV cell: one that a spreadsheet would take for a formula is led by an apostrophe."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return f"'{text}" if text[:1] in _FORMULA else text
+
+
+def _uncell(text: str) -> str:
+    """What :func:`cell` was given."""
+    return text[1:] if text[:1] == "'" and text[1:2] in _FORMULA else text
 
 
 def _line(cells: Sequence[str]) -> bytes:
@@ -130,7 +171,7 @@ def read_rows(path: Path, release: str, n: int) -> Rows:
             cells = _cells(line)
             first = 1 if table.several else 2
             findings = cells[first : first + len(table.classes)]
-            further = cells[first + len(table.classes) : -1]
+            further = [_uncell(text) for text in cells[first + len(table.classes) : -1]]
             label: Label = findings.index("1") if "1" in findings else 0
             if table.several:
                 label = tuple(MARKS.get(mark, 0) for mark in findings)
@@ -141,15 +182,20 @@ def read_rows(path: Path, release: str, n: int) -> Rows:
             code.update(line)
     if len(labels) != n:
         raise Damage(f"has {len(labels)} lines for {n} images")
+    places = [place for place, name in enumerate(table.further) if name.startswith(ATTRIBUTE)]
+    if no_language({cells[place] for cells in kept for place in places if not _number(cells[place])}):
+        raise Damage("has attributes whose values are no language: control characters or encoded data")
     return Rows(table, labels, kept, code.hexdigest())
 
 
 def _table(header: bytes, release: str) -> Table:
     columns = _cells(header)
     classes = tuple(name.removeprefix(FINDING) for name in columns if name.startswith(FINDING))
-    table = Table(release, classes, tuple(name for name in FURTHER if name in columns), several="label" not in columns)
+    table = Table(release, classes, further_columns(columns), several="label" not in columns)
     if not classes or len(set(classes)) < len(classes) or table.header != header:
-        raise Damage("has other columns than id, label (but for several findings), one for each class, seed, guidance and file")
+        raise Damage(
+            "has other columns than id, label (but for several findings), one for each class, attributes, unseen, seed, guidance and file"
+        )
     if no_language(classes):
         raise Damage("has classes whose names are no language: control characters or encoded data")
     return table
@@ -163,15 +209,25 @@ def _cells(line: bytes) -> list[str]:
 
 
 def _plain(columns: Sequence[str], values: Sequence[str]) -> bool:
-    """Whether a seed is an integer of 64 bits and a guidance scale a float of 32, as they are written."""
+    """Whether a seed is an integer of 64 bits, a guidance scale a float of 32 and a mark 1 or 0, as they are written, and a text no longer
+    than a prompt."""
     if len(values) != len(columns):
         return False
     for name, value in zip(columns, values):
+        if name.startswith(ATTRIBUTE) and len(value) > LETTERS:
+            return False
+        if name == "unseen" and value not in ("0", "1"):
+            return False
         if name == "seed" and (re.fullmatch(r"[0-9]{1,19}", value) is None or str(int(value)) != value or int(value) >= 1 << 63):
             return False
-        if name == "guidance" and (re.fullmatch(r"[0-9.e-]{1,16}", value) is None or not _float32(value)):
+        if name == "guidance" and (value.startswith("-") or not _number(value)):
             return False
     return True
+
+
+def _number(text: str) -> bool:
+    """Whether a text is a float of 32 bits as it is written."""
+    return re.fullmatch(r"-?[0-9.e+-]{1,16}", text) is not None and _float32(text)
 
 
 def _float32(text: str) -> bool:

@@ -13,10 +13,11 @@ import numpy as np
 
 from pipeline.artifacts import PARTIAL, RECORD, file_digest, keyed, read_json, write_json
 from pipeline.cohorts.key import project_key
-from pipeline.cohorts.ledger import count_attempt
+from pipeline.cohorts.ledger import Standing, count_attempt
+from pipeline.conditions import LEAST_PATIENTS, TEXT, WITHOUT_TEXT
 from pipeline.context import Context
 from pipeline.errors import InputError
-from pipeline.images import ImageSet
+from pipeline.images import ATTRIBUTE, ImageSet
 from pipeline.release import contents
 from pipeline.release.cards import DataCard, data_card, licence_text, render_card, render_model_card, software_version
 from pipeline.release.contents import JUDGED_STAGES
@@ -25,7 +26,7 @@ from pipeline.release.dicom_export import released_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.report import render_report
 from pipeline.release.results import Results
-from pipeline.release.rows import FURTHER, Table
+from pipeline.release.rows import Table, further_cells, further_columns
 from pipeline.release.verify import verify
 from privacy import gate
 
@@ -41,8 +42,9 @@ def run(ctx: Context) -> dict[str, Any]:
             names are none that a release may hold.
     """
     generated = _judged_images(ctx)
-    table = Table(_release_id(ctx), generated.classes, _further(generated), ctx.config.ingest.multi_label)
-    labels, further = labels_of(generated, table.several), further_cells(table, generated)
+    told = _told(ctx, generated)
+    table = Table(_release_id(ctx), generated.classes, tuple(told), ctx.config.ingest.multi_label)
+    labels, further = labels_of(generated, table.several), further_cells(told, len(generated))
     rows = table.header + b"".join(map(table.line, range(len(labels)), labels, further))
     verdict = _verdict(ctx, generated, table.release, rows)
     results = Results.load(ctx.config, ctx.folder, verdict, ctx.records)
@@ -51,7 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
         (ctx.out / contents.ROWS).write_bytes(rows)
         (ctx.out / contents.ROWS_TYPED).write_bytes(table.typed(labels, further))
         _write_images(ctx, generated, labels, table, verdict)
-        _write_texts(ctx.out, data_card(results, class_counts(generated), len(generated)), table, generated.images.shape[1])
+        _write_texts(ctx.out, data_card(results, class_counts(generated), len(generated)), table, further, generated.images.shape[1])
     samples = _samples(generated) if passed else {}
     (ctx.out / contents.REPORT).write_text(render_report(results, samples), encoding="utf-8")
     write_json(ctx.out / contents.GATE, verdict)
@@ -71,15 +73,12 @@ def run(ctx: Context) -> dict[str, Any]:
 
 def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> dict[str, Any]:
     """The content of ``gate.json``."""
-    audit, replication = read_json(ctx.folder("audit") / "audit.json"), ctx.config.ingest.replication
-    standing = count_attempt(ctx)
-    try:
-        checks = gate.checks(audit, ctx.config.release.max_copy_rate, attempt=standing.attempt or 1, earlier_recall=standing.earlier_recall)
-        decided = gate.decide(checks, attempt=standing.attempt, replication=replication)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
-    passed = decided["verdict"] == "pass"
-    count_attempt(ctx, decided["verdict"], next(check["recall"] for check in checks if check["name"] == "copies") if passed else None)
+    standing, now = None, count_attempt(ctx)
+    while now != standing:
+        standing = now
+        checks, decided = _decided(ctx, standing)
+        recall = next(check["recall"] for check in checks if check["name"] == "copies") if decided["verdict"] == "pass" else None
+        now = count_attempt(ctx, decided["verdict"], recall, since=standing)
     digests = {
         **{name: contents.judged_digest(release, name, ctx.records.get(of, {}).get("files", {})) for name, of in JUDGED_STAGES.items()},
         "pixels": pixel_digest(generated.images),
@@ -88,12 +87,27 @@ def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> di
     return {
         **decided,
         "checks": checks,
-        "replication": replication,
+        "replication": ctx.config.ingest.replication,
         "release": release,
         "software": software_version(),
         "digests": digests,
-        "attempt": standing.attempt,
+        "attempt": now.attempt,
     }
+
+
+def _decided(ctx: Context, standing: Standing) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The gate's checks of the audit and what it decides, where the set stands among those of its cohort."""
+    try:
+        checks = gate.checks(
+            read_json(ctx.folder("audit") / "audit.json"),
+            ctx.config.release.max_copy_rate,
+            attempt=standing.attempt or 1,
+            earlier_recall=standing.earlier_recall,
+            earlier_attempt=standing.earlier_attempt,
+        )
+        return checks, gate.decide(checks, attempt=standing.attempt, replication=ctx.config.ingest.replication)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
 
 
 def _release_id(ctx: Context) -> str:
@@ -111,6 +125,20 @@ def labels_of(images: ImageSet, several: bool) -> list[contents.Label]:
     return list(map(tuple, images.findings.tolist())) if several else images.labels.tolist()
 
 
+def _told(ctx: Context, images: ImageSet) -> dict[str, list[Any]]:
+    """What ``rows.csv`` says of the images after their findings: the attributes that were asked for, seeds and the like.
+
+    A prompt that is word for word the report of fewer patients than :data:`LEAST_PATIENTS` stays: reports are patient data.
+    """
+    columns = {name: images.rows[name].tolist() for name in further_columns(map(str, images.rows.columns))}
+    prompts = [name for name in (ATTRIBUTE + TEXT, ATTRIBUTE + WITHOUT_TEXT) if name in columns]
+    if prompts:
+        reports = ImageSet.load(ctx.folder("ingest")).rows.groupby(ATTRIBUTE + TEXT)["patient"].nunique()
+        few = set(reports.index[reports < LEAST_PATIENTS])
+        columns |= {name: ["" if text in few else text for text in columns[name]] for name in prompts}
+    return columns
+
+
 def _judged_images(ctx: Context) -> ImageSet:
     """The generated images, after checking that they are still those that the audit read."""
     judged, record = ctx.records["audit"]["identity"]["inputs"], ctx.records["generate"]
@@ -123,17 +151,6 @@ def _judged_images(ctx: Context) -> ImageSet:
             f"generate/{changed[0]} has changed since it was judged: delete the generate folder of this run to make and judge it anew"
         )
     return ImageSet.load(folder)
-
-
-def _further(images: ImageSet) -> tuple[str, ...]:
-    return tuple(name for name in FURTHER if name in images.rows)
-
-
-def further_cells(table: Table, images: ImageSet) -> list[tuple[str, ...]]:
-    """Seed and guidance scale of every image, those that there are, as ``rows.csv`` has them."""
-    write = {"seed": lambda value: str(int(value)), "guidance": lambda value: str(np.float32(value))}
-    columns = [[write[name](value) for value in images.rows[name]] for name in table.further]
-    return list(zip(*columns)) if columns else [()] * len(images)
 
 
 def _write_images(ctx: Context, generated: ImageSet, labels: list[contents.Label], table: Table, verdict: dict[str, Any]) -> None:
@@ -149,13 +166,13 @@ def _write_images(ctx: Context, generated: ImageSet, labels: list[contents.Label
     write_archive(ctx.out / contents.ARCHIVE, generated.images, np.array(labels), len(generated.classes))
 
 
-def _write_texts(out: Path, card: DataCard, table: Table, channels: int) -> None:
+def _write_texts(out: Path, card: DataCard, table: Table, further: list[tuple[str, ...]], channels: int) -> None:
     """The cards, and what follows from them and from what is written already."""
     digests = {name: file_digest(out / name) for name in (contents.ROWS, contents.ROWS_TYPED, contents.ARCHIVE)}
     for name, value in (
         (contents.CARD, card.model_dump(mode="json")),
         (contents.MEDMNIST, medmnist_entry(card, table, channels)),
-        (contents.CROISSANT, croissant(card, table, digests)),
+        (contents.CROISSANT, croissant(card, table, digests, table.kinds(further))),
     ):
         write_json(out / name, value)
     texts = {contents.CARD_TEXT: render_card(card), contents.LICENCE: licence_text(card)}

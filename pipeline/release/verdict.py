@@ -60,14 +60,11 @@ def _check_bound(gate: Mapping[str, Any]) -> None:
 
 
 def weights_verdict(run: Path, record: Mapping[str, Any]) -> Verdict:
-    """What the run's release says of the weights of a train record; ``not judged`` where it is none of ours, or says it of others.
-
-    Images are made of the weights alone: where they give somebody away, so do the weights, whatever attacks on them found.
-    """
+    """What the run's release says of the weights of a train record; ``not judged`` where it is none of ours, or says it of others."""
     try:
         gate = read_gate(run / "release" / contents.GATE)
     except (Damage, OSError):
         return "not judged"
     bound = contents.judged_digest(gate["release"], "weights", record["files"])
     verdict: Verdict = gate["weights"]["verdict"] if bound == gate["digests"]["weights"] else "not judged"
-    return "fail" if verdict == "pass" and gate["images"]["verdict"] == "fail" else verdict
+    return verdict

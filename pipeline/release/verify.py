@@ -291,7 +291,8 @@ def _against_run(release: _Release, run: Path) -> Iterator[str]:
             yield f"the {subject} of the run's stage {stage} are not those that were judged"
     copies = release.check("copies")
     measured, attempt = read_json(run / "audit" / "audit.json"), gate["attempt"] or 1
-    found = privacy_gate.checks(measured, copies["threshold"], attempt=attempt, earlier_recall=copies["earlier_recall"])
+    earlier = {name: copies[name] for name in ("earlier_recall", "earlier_attempt")}
+    found = privacy_gate.checks(measured, copies["threshold"], attempt=attempt, **earlier)
     if found != gate["checks"]:
         yield "gate.json has other checks than follow from the audit of the run"
     source = ImageSet.load(run / "ingest")
@@ -299,7 +300,7 @@ def _against_run(release: _Release, run: Path) -> Iterator[str]:
     same = sum(digest in known for digest in release.pixels)
     if same:
         yield f"{same} released images are pixel for pixel images of the source"
-    columns = [name for name in ("id", "patient", "patient_id", "pseudonym") if name in source.rows]
+    columns = [name for name in ("id", "patient", "patient_id", "pseudonym", "pixels") if name in source.rows]
     marks = {str(value).encode() for name in columns for value in source.rows[name] if len(str(value)) >= 8}
     words = re.compile(rb"[A-Za-z0-9_-]{8,}")
     for name in sorted(name for name in release.sizes if "/" not in name and name != contents.ARCHIVE):

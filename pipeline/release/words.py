@@ -30,6 +30,7 @@ NAMES = {
     "smallest_distance": "Smallest distance",
     "smallest_p": "Smallest probability by chance",
     "pairs": "Pairs of a training and a sealed one",
+    "p": "Probability of as much by chance",
     "guesses": "Pairs that the attack guessed",
     "correct": "Guesses that were right",
     "epsilon_low": "ε, at least",

@@ -2,11 +2,12 @@
 
     python -m tests.benchmarks.agreement quickstart runs/quickstart --out results
 
-The stages evaluate and stress are run again on the run's own images, with ceilings, patience and least length three times as long and
-networks, halvings and corruptions of other seeds; the division of ``val`` stays. Then, of the numbers that the run's report shows with an
-interval, it counts how many of the second measurements lie within the first's interval, and within its Bonferroni interval over all of them
-(the distance from the value to each bound, widened as a normal one would be). Asked: 95 % within the former at the precision of the report
-(an area of .9999 lies in an interval that ends at "1.000"), all within the latter; what lies within strictly is counted beside.
+The stages evaluate and stress are run again on the run's own images, every network for at least three times as many images as the longest
+of the run's arms saw, with ceiling and patience three times as large, and with networks, halvings and corruptions of other seeds; the
+division of ``val`` stays. Then, of the numbers that the run's report shows with an interval, it counts how many of the second measurements
+lie within the first's interval, and within its Bonferroni interval over all of them (the distance from the value to each bound, widened as
+a normal one would be). Asked: 95 % within the former at the precision of the report (an area of .9999 lies in an interval that ends at
+"1.000"), all within the latter; what lies within strictly is counted beside.
 """
 
 from __future__ import annotations
@@ -83,9 +84,14 @@ def _shown_within(one: Mapping[str, Any], value: float) -> bool:
     return low <= number <= high
 
 
+def longest(evaluation: Mapping[str, Any]) -> int:
+    """How many images the longest training of a run's arms saw."""
+    return max(int(one["curve"][-1][0]) for one in evaluation["training"]["arms"].values())
+
+
 def measure_again(settings: Config, run: Path, folder: Path, seed: int) -> dict[str, Any]:
     """Run evaluate and stress on a finished run's images, into another folder, and return their JSON by stage."""
-    from evaluation import training
+    from evaluation import plateau
     from pipeline import evaluate, runtime, stress
     from pipeline.context import Context
     from pipeline.progress import Reporter
@@ -101,8 +107,8 @@ def measure_again(settings: Config, run: Path, folder: Path, seed: int) -> dict[
 
     with (
         mock.patch.object(runtime, "derive_seed", other),
-        mock.patch.object(training, "PATIENCE", TIMES * training.PATIENCE),
-        mock.patch.object(training, "LEAST", TIMES * training.LEAST),
+        mock.patch.object(plateau, "PATIENCE", TIMES * plateau.PATIENCE),
+        mock.patch.object(plateau, "LEAST", TIMES * longest(json.loads((run / "evaluate" / FILES["evaluate"]).read_text()))),
         # The yardstick is the length, whether or not it ends by itself.
         mock.patch.object(evaluate, "unfinished", return_value=None),
     ):

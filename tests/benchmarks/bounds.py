@@ -72,7 +72,7 @@ def copies(rng: Rng, draws: int, *, images: int, copied: int, recall: float, kin
 
     def made(flagged: int, worst: int) -> dict[str, Any]:
         low = bounds.worst_recall(found(worst, kinds), error / 2)[1]
-        return gate.copy_bounds(flagged, images, images, low, None, error)
+        return gate.copy_bounds(flagged, images, images, low, (None, None), error)
 
     worst = rng.binomial(PLANTED, recall, draws)
     rate, share = rng.binomial(images, copied / images * recall, draws), copied / images

@@ -32,13 +32,13 @@ def marks(visit: Visit) -> list[int]:
     ]
 
 
-def write(folder: Path, patients: int, seed: int = 0, side: int = 28) -> Path:
-    """``chestmnist.npz`` in a folder, split by patient."""
+def write(folder: Path, patients: int, seed: int = 0, side: int = 28, most: int = 4) -> Path:
+    """``chestmnist.npz`` in a folder, split by patient, of each of whom it has ``most`` images at the most."""
     people = draw_patients(patients, seed, several=True)
     bounds = np.cumsum([0, *(round(share * patients) for share in SPLITS.values())])
     arrays: dict[str, NDArray[np.uint8]] = {}
     for name, start, stop in zip(SPLITS, bounds, [*bounds[1:-1], patients]):
-        pairs = [(one, number) for one in people[start:stop] for number in range(len(one.visits))]
+        pairs = [(one, number) for one in people[start:stop] for number in range(len(one.visits[:most]))]
         arrays[f"{name}_images"] = np.stack([np.rint(255 * render(one, number, side)).astype(np.uint8) for one, number in pairs])
         arrays[f"{name}_labels"] = np.array([marks(one.visits[number]) for one, number in pairs], np.uint8)
     folder.mkdir(parents=True, exist_ok=True)

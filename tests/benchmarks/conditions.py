@@ -45,6 +45,7 @@ SIZES = {"effusion": (50.0, 85.0), "nodule": (25.0, 10.0), "pneumothorax": (20.0
 SEVERITIES = (0.1, 0.3, 0.5, 0.7, 0.9)
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
 NEAREST = 15
+BATCH = 400
 Floats = NDArray[np.float64]
 
 
@@ -141,15 +142,21 @@ class Drawn:
         self.model, self.count, self.device = find_model(run), count, device
         self.denoiser, self.facts = load_denoiser(self.model.folder, device)
         self.side = int(self.facts["shape"][-1])
+        self.made: dict[str, NDArray[np.uint8]] = {}
 
     def __call__(self, scale: float | None = None, **asked: Any) -> NDArray[np.uint8]:
         """``count`` images of one entry of a plan, at a guidance scale of its own."""
-        section = self.model.section if scale is None else self.model.section.model_copy(update={"guidance_scale": scale})
-        entry = Asked.model_validate({"count": self.count, "extrapolate": True, **asked})
-        seeds = [runtime.derive_seed(0, "conditions", json.dumps(asked, sort_keys=True), k) for k in range(self.count)]
-        wanted = planned([entry], self.model.conditions, seeds, "conditions")
-        sampling = Sampling(self.denoiser, self.facts, section, self.device)
-        return np.concatenate([sampling.make(wanted.take(slice(at, at + 100))) for at in range(0, self.count, 100)])
+        key = json.dumps(asked, sort_keys=True)
+        if (name := f"{key} at {scale}") not in self.made:
+            # Not compiled: each scale would be anew, for a second of work.
+            section = self.model.section.model_copy(update={"compile": False, **({} if scale is None else {"guidance_scale": scale})})
+            entry = Asked.model_validate({"count": self.count, "extrapolate": True, **asked})
+            seeds = [runtime.derive_seed(0, "conditions", key, k) for k in range(self.count)]
+            wanted = planned([entry], self.model.conditions, seeds, "conditions")
+            sampling = Sampling(self.denoiser, self.facts, section, self.device)
+            parts = [sampling.make(wanted.take(slice(at, at + BATCH))) for at in range(0, self.count, BATCH)]
+            self.made[name] = np.concatenate(parts)
+        return self.made[name]
 
     def seen(self, findings: Sequence[str]) -> bool:
         """Whether training images had these findings together."""
@@ -261,7 +268,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("conditions"))
     parser.add_argument("--count", type=int, default=400, help="images of each thing that is asked for")
-    parser.add_argument("--patients", type=int, default=6000, help="phantom patients that the judges learn from")
+    parser.add_argument("--patients", type=int, default=4000, help="phantom patients that the judges learn from")
     parser.add_argument("--ceiling", type=int, default=400_000, help="images in training the judge, at the most")
     options = parser.parse_args()
     runtime.limit_threads()

@@ -1,4 +1,4 @@
-"""How long until a training's first step is taken, and how fast are those after it: compiled block by block, whole, and not at all?
+"""How long until a training's first step is taken, and how fast are those after it: compiled and not?
 
 Each in a process of its own with a new cache of compiled code, then once more with what the first left there. ``first step`` holds the
 compilation, the steps that warm up, and the capture of a CUDA graph; importing and moving the data are beside it.
@@ -27,7 +27,7 @@ from tests.benchmarks import report, speed_cases
 
 BENCHMARK = "first_step"
 RESULT = "@result "
-WAYS = ("blocks", "whole", "eager")
+WAYS = ("compiled", "eager")
 TINY = ("train.widths=[16,32]", "train.blocks=1", "train.batch=4")
 GIVEN = "train.images=1000000"
 
@@ -38,16 +38,13 @@ def child(name: str, size: int, way: str, seconds: float, tiny: bool) -> dict[st
 
     runtime.limit_threads()
     device = runtime.device()
-    overrides = [GIVEN, "train.widths=auto", *(TINY if tiny else ()), f"train.compile={str(way != 'eager').lower()}"]
+    overrides = ["ingest.path=none", GIVEN, "train.widths=auto", *(TINY if tiny else ()), f"train.compile={str(way != 'eager').lower()}"]
     section = load_config(name, overrides).train
     assert section is not None
     widths = (128, 256) if size <= 32 else (64, 128, 256)
     chosen = section.widths if isinstance(section.widths, tuple) else widths
     layout = {"blocks": section.blocks, "attention": section.attention, "patch": section.patch, "upsample": section.upsample}
     network = UNet(channels=1, classes=speed_cases.CLASSES, size=size, widths=chosen, dropout=0.2, **layout)
-    if way == "whole":
-        del network.call  # what names no call for its blocks is compiled whole
-        network._through = lambda block, x, told: block(x, told)  # type: ignore[method-assign]
     training = speed_cases.real_training(network, section, (section.batch, 1, size, size), device)
     began = time.perf_counter()
     training(1)

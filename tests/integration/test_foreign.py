@@ -19,6 +19,7 @@ from pipeline.images import ImageSet
 from privacy import limits
 from tests.integration import foreign
 from tests.integration.foreign import QUICK, SIDE, phantoms, pictures
+from tests.unit.command import run_main
 
 pytestmark = pytest.mark.usefixtures("one_worker")
 
@@ -27,6 +28,23 @@ pytestmark = pytest.mark.usefixtures("one_worker")
 def honest(given, tmp_path_factory, one_worker):
     a, b, c = given
     return api.audit(train=a, synthetic=b, holdout=c, out=tmp_path_factory.mktemp("runs") / "honest", settings=QUICK)
+
+
+@pytest.fixture(scope="module")
+def flat(given, tmp_path_factory, one_worker):
+    """The synthetic images without classes, under names that nobody may learn."""
+    folder = tmp_path_factory.mktemp("flat")
+    for number, file in enumerate(sorted(given[1].rglob("*.png"))):
+        shutil.copy(file, folder / f"secret name {number:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def declared(honest, given, flat, tmp_path_factory):
+    """The same set as the honest one, with a holdout that was drawn at random."""
+    a, _, c = given
+    out = tmp_path_factory.mktemp("runs") / "declared"
+    return api.audit(train=a, synthetic=flat, holdout=c, holdout_random=True, out=out, settings=QUICK)
 
 
 def of(found, name):
@@ -94,12 +112,11 @@ def test_without_a_holdout_the_verdict_is_inconclusive_and_the_nearest_pairs_are
     assert (found.folder / "audit" / "pairs.png").exists()
 
 
-def test_a_holdout_that_is_not_declared_random_calibrates_no_pass_and_a_declared_one_is_held_to_it(honest, given, tmp_path):
-    a, b, c = given
+def test_a_holdout_that_is_not_declared_random_calibrates_no_pass_and_a_declared_one_is_held_to_it(honest, declared, given, tmp_path):
+    a, b, _ = given
     assert "They were not declared as held out at random" in of(honest, "holdout")["reason"]
     assert of(honest, "split_bias")["n"] > 0
     assert "one_run" not in read_json(honest.folder / "audit" / "audit.json"), "without fair coins ε has no bound"
-    declared = api.audit(train=a, synthetic=b, holdout=c, holdout_random=True, out=tmp_path / "run", settings=QUICK)
     assert "not declared" not in of(declared, "holdout")["reason"]
     assert declared.gate["attempt"] == honest.gate["attempt"], "a declaration draws nothing anew"
     assert set(read_json(declared.folder / "audit" / "audit.json")["one_run"]) == {"images"}
@@ -125,13 +142,14 @@ def test_moving_and_renaming_the_folders_redoes_nothing_and_one_other_image_redo
     again = api.audit(train=a, synthetic=b, holdout=c, out=run, settings=QUICK)
     assert [step.reason for step in again.steps] == [None, None, None]
     file = next(b.rglob("*.png"))
+    before = file.read_bytes()
     Image.fromarray(np.asarray(Image.open(file)) // 2).save(file)
     with pytest.raises(InputError, match=r"generate, audit.* would be redone"):
         api.audit(train=a, synthetic=b, holdout=c, out=run, settings=QUICK)
     reasons = {step.stage.name: step.reason for step in api.plan(foreign_config("audit", a, b, c, None, QUICK), out=run)}
     assert reasons["ingest"] is None
     assert reasons["generate"] is not None
-    api.audit(train=a, synthetic=b, holdout=c, out=run, settings=QUICK, redo=True)
+    file.write_bytes(before)
     (c / "labels.csv").write_text((c / "labels.csv").read_text() + "\n")
     with pytest.raises(InputError, match="ingest, generate, audit would be redone"):
         api.audit(train=a, synthetic=b, holdout=c, out=run, settings=QUICK)
@@ -182,23 +200,15 @@ def test_synthetic_images_that_are_in_the_holdout_are_refused(given, tmp_path):
         api.audit(train=a, synthetic=some, holdout=c, out=tmp_path / "run", settings=QUICK)
 
 
-def test_a_release_packs_the_images_says_that_their_maker_is_unknown_and_counts_the_attempt(given, tmp_path, monkeypatch):
-    """With constants that so small a set can meet; the holdout spares patients for the judges."""
-    a, b, c = given
+def test_a_release_packs_the_images_says_that_their_maker_is_unknown_and_counts_the_attempt(declared, given, flat, tmp_path, monkeypatch):
+    """With constants that so small a set can meet; what was audited is not audited again."""
+    a, _, c = given
     for name, value in {"MIN_HOLDOUT": 10, "MAX_COPY_RATE": 0.9, "MIN_RECALL": 0.1, "MAX_EXPOSED": 1000, "MAX_SPLIT_BIAS": 1}.items():
         monkeypatch.setattr(limits, name, value)
-    flat = tmp_path / "flat"
-    flat.mkdir()
-    for number, file in enumerate(sorted(b.rglob("*.png"))):
-        shutil.copy(file, flat / f"secret name {number}.png")
-    outcome = api.release(
-        train=a,
-        synthetic=flat,
-        holdout=c,
-        holdout_random=True,
-        out=tmp_path / "run",
-        settings=[*QUICK, "release.licence=CC0-1.0"],
-    )
+    run = shutil.copytree(declared.folder, tmp_path / "run")
+    settings = [*QUICK, "release.licence=CC0-1.0"]
+    outcome = api.release(train=a, synthetic=flat, holdout=c, holdout_random=True, out=run, settings=settings)
+    assert {step.stage.name for step in outcome.steps if step.reason is not None} == {"review", "release"}
     assert outcome.verdict == "pass"
     out = outcome.folder / "release"
     card = json.loads((out / "data_card.json").read_text())
@@ -228,9 +238,9 @@ def test_a_labelled_set_of_the_size_that_the_gate_asks_for_passes_and_is_evaluat
     assert api.verify(outcome.folder / "release", run=outcome.folder) == []
 
 
-def test_the_command_ends_with_the_verdict_of_the_images(command, given, tmp_path):
+def test_the_command_ends_with_the_verdict_of_the_images(monkeypatch, capfd, given, tmp_path):
     a, b, _ = given
-    done = command("audit", "--train", a, "--synthetic", b, "--out", tmp_path / "run", "--set", "audit.planted=20")
+    done = run_main(monkeypatch, capfd, "audit", "--train", a, "--synthetic", b, "--out", tmp_path / "run", "--set", "audit.planted=20")
     assert done.returncode == 4, done.stderr
     assert "inconclusive" in done.stdout
     assert "pairs.png" in done.stdout

@@ -1,8 +1,9 @@
-"""Forty wrong things that people type, in a folder of their own data, and what the one line must say: what to type instead.
+"""Wrong things that people type, in a folder of their own data, and what the one line must say: what to type instead.
 
 The folder holds: ``scans`` (pictures in class folders), ``listed`` (pictures with a labels.csv), ``dicom`` (files with a labels.csv),
-``loose`` (pictures, no labels), ``split`` (train/ and test/ with class folders), ``empty``, ``mine.yaml`` (a configuration for ``scans``),
-``run`` (its ingest), ``words.yaml`` (no mapping), ``twice.yaml`` (a key twice), ``tabs.yaml`` (no YAML), ``notes.txt``, ``set.npz``.
+``loose`` (pictures, no labels), ``split`` (train/ and test/ with class folders), ``empty``, ``mine.yaml`` (a configuration for
+``scans``), ``run`` (its ingest), ``strange`` (pictures with a table of other names), ``words.yaml`` (no mapping), ``twice.yaml`` (a key
+twice), ``tabs.yaml`` (no YAML), ``notes.txt``, ``set.npz``.
 """
 
 from __future__ import annotations
@@ -33,13 +34,28 @@ TURNS = (
     _turn("verify nowhere", "runs/quickstart/release"),
     _turn("settings trian", "did you mean train?"),
     _turn("settings train.bach", "train.batch"),
+    _turn("scans", "synthcohort run scans"),
+    _turn("quickstart", "synthcohort run quickstart"),
+    _turn("helpme", "no such command", "synthcohort --help"),
+    _turn("run", "missing argument", "synthcohort run --help"),
+    _turn("run mine", "did you mean mine.yaml?"),
+    _turn("run MINE.yaml", "did you mean mine.yaml?"),
+    _turn("run mine.yaml --resume", "no such option", "synthcohort run --help"),
+    _turn("run mine.yaml --set train.batch 64", "KEY=VALUE", "in quotes"),
+    _turn("run mine.yaml --set ingest.classes=[normal, abnormal]", "in quotes"),
+    _turn("run mine.yaml --train.batch=64", "--set train.batch=64"),
+    _turn("run mine.yaml train.batch=64", "--set train.batch=64"),
+    _turn("generate run --class normal=5", "missing option", "--out", "synthcohort generate --help"),
+    _turn("init scans listed", "extra argument", "synthcohort init"),
     # the wrong kind of thing
     _turn("run run", "is a run folder", "synthcohort show run"),
     _turn("init run", "is a run folder", "synthcohort show run"),
     _turn("plan scans", "is a folder", "synthcohort init scans --write"),
     _turn("init mine.yaml", "is a file", "folder that holds the images"),
     _turn("init notes.txt", "is a file"),
-    _turn("run notes.txt", "not a mapping of sections"),
+    _turn("run notes.txt", "not a mapping of sections", "synthcohort init FOLDER"),
+    _turn("run scans/normal/000.png", "no text", "YAML file"),
+    _turn("verify run", "is a run folder", "no release yet"),
     _turn("init set.npz", "breastmnist.npz"),
     _turn("show scans", "not a run folder", "runs/quickstart"),
     _turn("audit run", "synthcohort run CONFIG --out run --until audit"),
@@ -52,7 +68,10 @@ TURNS = (
     _turn("run loose", "a folder for each class", "labels.csv"),
     _turn("init split", "splits and no classes", "give"),
     _turn("init scans --write mine.yaml", "mine.yaml exists", "--write"),
-    _turn("init scans --write scans/mine.yaml", "outside"),
+    _turn("init scans --write scans/mine.yaml", "outside", "synthcohort run FILE.yaml"),
+    _turn("run .", "outside", "synthcohort init . --write FILE.yaml"),
+    _turn("init scans --write no/such/mine.yaml", "no folder", "--write"),
+    _turn("init strange", "none of 24 files has a class by labels.csv", "img/0001.png"),
     # settings
     _turn("run mine.yaml --set train.bach=3", "did you mean train.batch"),
     _turn("run mine.yaml --set batch=3", "train.batch or generate.batch"),

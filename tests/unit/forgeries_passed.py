@@ -250,7 +250,7 @@ PASSED: dict[str, tuple[Forgery, str]] = {
         "gate.json does not hold together",
     ),
     "other counts of a kind": (check("power", others={"crop": [100, 100]}), "gate.json contradicts itself"),
-    "an earlier version of the gate": (json_edit("gate.json", lambda v: v.update(gate_version=1)), "judged by version 1 of the gate"),
+    "an earlier version of the gate": (json_edit("gate.json", lambda v: v.update(gate_version=3)), "judged by version 3 of the gate"),
     "no version of the gate": (json_edit("gate.json", lambda v: v.update(gate_version="new")), "gate.json contradicts itself"),
     "an attempt that is none": (json_edit("gate.json", lambda v: v.update(attempt=0)), "gate.json has an attempt of another form"),
     "fewer patients exposed": (check("copies", exposed=0), "gate.json does not hold together"),

@@ -42,6 +42,8 @@ def config(sign: Path | None = None, several: bool = False) -> Config:
 
 
 IMAGES_PER_CLASS = 2
+COMMON, RARE = "small left effusion", "large round nodule"
+"""Reports of many patients and of one."""
 LENIENT = 0.5
 """A bound on the copy rate that ten images can meet, so that the tests' releases are small."""
 
@@ -69,6 +71,7 @@ def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[s
         },
         "split_bias": measure(0.502),
         "one_run": {name: {"pairs": 500, "guesses": 100, "correct": 52, "epsilon_low": 0.0} for name in ("images", "weights")},
+        "prompts": {"pairs": 150, **{name: measure(0.7, 0.05) for name in ("train", "audit")}, "difference": measure(0.01), "p": 0.4},
         "attributes": {"sex": {"values": 2, **{name: measure(0.6) for name in ("train", "audit")}, "difference": measure(0.01)}},
         "copies": {
             "flagged": flagged,
@@ -204,6 +207,9 @@ def synthetic_images(
     rows = pd.DataFrame({"id": [f"synthetic-{seed:06d}" for seed in range(len(labels))], **finding_columns(labels, CLASSES)})
     if several:
         rows[list(finding_columns(labels, CLASSES))] = rng.integers(-1, 2, (len(labels), len(CLASSES)), dtype=np.int8)
+        side_of, severity = np.resize(["left", "", "right"], len(rows)), np.resize(np.float32([0.8, np.nan]), len(rows))
+        texts = np.resize([COMMON, RARE, "no such report"], len(rows))
+        rows = rows.assign(attribute_side=side_of, attribute_severity=severity, attribute_text=texts, unseen=np.arange(len(rows)) == 3)
     return ImageSet(images, rows.assign(seed=np.arange(len(labels)), guidance=1.0))
 
 
@@ -267,7 +273,8 @@ def ingested(channels: int = 1) -> ImageSet:
     rows = images.rows.assign(
         id=[f"realimage{i:04d}" for i in range(len(images))], patient=[f"pseudonym{i:04d}" for i in range(len(images))]
     )
-    return ImageSet(255 - images.images, rows.assign(split="train"))
+    reports = np.where(np.arange(len(images)) < len(images) - 1, COMMON, RARE)
+    return ImageSet(255 - images.images, rows.assign(split="train", attribute_text=reports))
 
 
 def released(run: Path, verdict: str = "pass", channels: int = 1, sign: Path | None = None) -> Context:

@@ -1,9 +1,11 @@
 """The benchmark that measures a run's judged numbers again."""
 
+import json
+
 import pytest
 from release_run import EVALUATION, STRESS, config, decide, make_context
 
-from evaluation import training
+from evaluation import plateau
 from pipeline import evaluate, runtime, stress
 from pipeline.release.report import render_report
 from pipeline.release.results import Results
@@ -60,19 +62,22 @@ def test_it_trains_three_times_as_long_under_other_seeds_and_leaves_the_division
     def stage(ctx):
         name = ctx.out.name
         drawn = [runtime.derive_seed(ctx.config.seed, purpose) for purpose in ("val", name)]
-        seen.append((name, ctx.config.evaluate.classifier_images, training.PATIENCE, drawn, ctx.folder("ingest")))
+        seen.append((name, ctx.config.evaluate.classifier_images, (plateau.PATIENCE, plateau.LEAST), drawn, ctx.folder("ingest")))
         (ctx.out / {"evaluate": "evaluation.json", "stress": "stress.json"}[name]).write_text('{"n": 1}')
         return {}
 
     for module in (evaluate, stress):
         monkeypatch.setattr(module, "run", stage)
-    settings, patience = config(), training.PATIENCE
+    settings, usual = config(), (plateau.PATIENCE, plateau.LEAST)
+    arms = {"real": {"curve": [[2048, 0.9], [4096, 0.2]]}, "real+synthetic": {"curve": [[2048, 0.8], [8192, 0.1]]}}
+    (tmp_path / "run" / "evaluate").mkdir(parents=True)
+    (tmp_path / "run" / "evaluate" / "evaluation.json").write_text(json.dumps({"training": {"arms": arms}}))
     assert measure_again(settings, tmp_path / "run", tmp_path / "again", 1) == {"evaluate": {"n": 1}, "stress": {"n": 1}}
     assert [name for name, *_ in seen] == ["evaluate", "stress"]
     for name, images, waited, (val, own), ingest in seen:
         assert images == 3 * settings.evaluate.classifier_images
-        assert waited == 3 * patience
+        assert waited == (3 * usual[0], 3 * 8192), "three times what the longest training saw"
         assert val == runtime.derive_seed(settings.seed, "val")
         assert own != runtime.derive_seed(settings.seed, name)
         assert ingest == tmp_path / "run" / "ingest"
-    assert patience == training.PATIENCE
+    assert usual == (plateau.PATIENCE, plateau.LEAST)

@@ -118,15 +118,13 @@ def test_the_command_starts_without_heavy_imports():
 
 
 def test_a_plan_imports_nothing_that_computes(tmp_path):
-    heavy, ours = ("scipy", "pandas", "torch", "pydicom"), "pipeline.ingest.glance, pipeline.outlook"
-    code = f"""import sys, {ours}
-print("numpy" in sys.modules)
+    heavy = ("numpy", "scipy", "pandas", "torch", "pydicom")
+    code = f"""import sys
 from pipeline.commands.main import main
 try: main()
 finally: print([m for m in {heavy} if m in sys.modules])"""
     run = subprocess.run([sys.executable, "-c", code, "plan", "quickstart"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    lines = run.stdout.splitlines()
-    assert (lines[0], lines[-1]) == ("False", "[]")
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 FOR_ONES_OWN = ("dicom_folder", "laptop", "nifti_folder", "pictures")

@@ -13,7 +13,7 @@ from release_run import LENIENT, make_context
 from pipeline import artifacts
 from pipeline.cohorts import ledger
 from pipeline.release import stage
-from privacy import gate, limits
+from privacy import bounds, gate, limits
 
 
 def test_attempts_are_the_cohorts_whatever_the_run_folder_and_what_was_asked_for(tmp_path: Path, cohorts: Path) -> None:
@@ -23,12 +23,12 @@ def test_attempts_are_the_cohorts_whatever_the_run_folder_and_what_was_asked_for
     assert ledger.count_attempt(other, "fail").attempt == 1, "the same set"
     other.records["generate"]["digest"] = "1" * 64
     other.records["ingest"]["digest"] = "2" * 64
-    assert ledger.count_attempt(other, "pass", 0.91) == ledger.Standing(2, None), "none passed before"
+    assert ledger.count_attempt(other, "pass", 0.91) == ledger.Standing(2), "none passed before"
     assert ledger.count_attempt(other).attempt == 2
     assert ledger.count_attempt(ctx).attempt == 1
     other.records["generate"]["digest"] = "3" * 64
-    assert ledger.count_attempt(other) == ledger.Standing(3, 0.91)
-    assert ledger.count_attempt(ctx).earlier_recall is None, "what passed later is no earlier release"
+    assert ledger.count_attempt(other) == ledger.Standing(3, 0.91, 2)
+    assert ledger.count_attempt(ctx) == ledger.Standing(1, 0.91, 2), "what is out is out, whichever was judged first"
     cohort = read(files(cohorts)[0])
     assert [attempt.verdict for attempt in cohort.attempts] == ["fail", "pass", ""]
 
@@ -65,7 +65,43 @@ def test_the_recall_of_a_set_that_an_earlier_version_passed_is_what_its_gate_ask
     ctx = make_context(tmp_path / "run")
     ledger.count_attempt(ctx, "pass")
     ctx.records["generate"]["digest"] = "1" * 64
-    assert ledger.count_attempt(ctx) == ledger.Standing(2, limits.MIN_RECALL)
+    assert ledger.count_attempt(ctx) == ledger.Standing(2, limits.MIN_RECALL, 1)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1)])
+def test_the_last_release_of_a_cohort_bounds_all_of_them_alike_in_every_order(tmp_path: Path, cohorts: Path, order: list[int]) -> None:
+    """The lowest recall of any, with the error of the highest attempt: who comes last is refused, or not, whoever it is."""
+    ctx, recalls = make_context(tmp_path / "run"), (0.82, 0.95, 0.9)
+
+    def count(place: int, verdict: str = "") -> ledger.Standing:
+        ctx.records["generate"]["digest"] = str(place) * 64
+        return ledger.count_attempt(ctx, verdict, recalls[place] if verdict else None)
+
+    assert [count(place).attempt for place in range(3)] == [1, 2, 3]
+    for place in order[:-1]:
+        count(place, "pass")
+    last = count(order[-1])
+    error, earlier = 1 - limits.confidence(last.attempt or 1), (last.earlier_recall, last.earlier_attempt)
+    found = gate.copy_bounds(0, 1500, 1500, recalls[order[-1]], earlier, error)["exposed"]
+    assert found == bounds.exposed_upper(0, 1500, 0.82, 0.05 / 12 / 2) == 3
+    assert gate.copy_bounds(0, 1500, 1500, recalls[order[-1]], (None, None), error)["exposed"] < 3
+
+
+def test_a_set_that_passed_stays_out_whatever_is_found_of_it_later(tmp_path: Path, cohorts: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    for verdict, recall in (("pass", 0.9), ("inconclusive", None), ("pass", 0.93)):
+        ledger.count_attempt(ctx, verdict, recall)
+    ctx.records["generate"]["digest"] = "1" * 64
+    assert ledger.count_attempt(ctx) == ledger.Standing(2, 0.9, 1)
+
+
+def test_a_verdict_that_was_reached_before_another_set_passed_is_not_settled(tmp_path: Path, cohorts: Path) -> None:
+    ctx, other = make_context(tmp_path / "run"), make_context(tmp_path / "other")
+    other.records["generate"]["digest"] = "1" * 64
+    since = ledger.count_attempt(ctx)
+    ledger.count_attempt(other, "pass", 0.85)
+    assert ledger.count_attempt(ctx, "pass", 0.9, since=since) == ledger.Standing(1, 0.85, 2)
+    assert [attempt.verdict for attempt in read(files(cohorts)[0]).attempts] == ["", "pass"]
 
 
 def test_a_release_tells_its_number_and_nothing_of_the_cohort(tmp_path: Path, cohorts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +136,7 @@ def test_a_replication_is_no_attempt_and_nothing_of_it_is_released(tmp_path: Pat
     summary = stage.run(ctx)
     verdict = artifacts.read_json(ctx.out / "gate.json")
     assert verdict["verdict"] == verdict["images"]["verdict"] == summary["verdict"] == "inconclusive"
-    assert verdict["images"]["reasons"][1:] == [gate.REPLICATION]
+    assert verdict["images"]["reasons"][1:-1] == [gate.REPLICATION]
     assert verdict["weights"]["reasons"][-1] == gate.REPLICATION
     assert verdict["attempt"] is None
     assert {path.name for path in ctx.out.iterdir()} - {artifacts.PARTIAL} == {"gate.json", "report.html"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from evaluation import training
+from evaluation import plateau, training
 from evaluation.classifiers import make_classifier
 from evaluation.data import Labelled
 from evaluation.metrics import macro_auc
@@ -16,7 +16,7 @@ from evaluation.training import BATCH, Task, augmented, equal_classes, shift, tr
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
     """Blobs are learned at once: plateaus are looked for within hundreds of images."""
-    with mock.patch.object(training, "CHECK", 512), mock.patch.object(training, "LEAST", 2048):
+    with mock.patch.object(training, "CHECK", 512), mock.patch.object(plateau, "LEAST", 2048):
         yield
 
 
@@ -140,6 +140,35 @@ def test_of_a_training_in_two_parts_a_state_of_the_second_is_kept(data: tuple[La
     losses = dict(found.curve)
     assert losses[1024] < losses[2048]
     assert found.images > 1024
+
+
+def test_trainings_of_one_family_end_together_and_say_the_same(data: tuple[Labelled, Labelled]) -> None:
+    """One learns from labels without meaning, and would end by itself at another length than the one that learns."""
+    learn, choose = data
+    guesses = np.random.default_rng(4).permutation(learn.labels)
+    pair = [task(learn, choose, family="a"), Task(learn.unit, guesses, 2, 0, choose, family="a")]
+    first, second = train(pair, kind="small", ceiling=10_000, device="cpu")
+    assert len(first.curve) == len(second.curve)
+    assert first.plateau
+    assert second.plateau
+
+
+def test_the_averaged_network_is_normalised_by_what_it_sees_itself(data: tuple[Labelled, Labelled], float32: None) -> None:
+    """Naively: its own maps after the first convolution of the batches last drawn, their mean and variance by channel."""
+    learn, choose = data
+    moved = {id(array): torch.from_numpy(array) for array in (learn.unit, choose.unit)}
+    learner = training.Learner(task(learn, choose), "small", 24, "cpu", moved)
+    for _ in range(24):
+        learner.advance()
+        learner.counted()
+    learner.check()
+    stem = learner.average.trunk[0]  # type: ignore[index]
+    drawn = [
+        shift(torch.from_numpy(learn.unit)[rows], moves) for rows, moves in list(zip(learner.order, learner.moves))[-training.NORMALISED :]
+    ]
+    maps = stem[0](torch.cat(drawn)).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(stem[1].running_mean, maps.mean(dim=1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(stem[1].running_var, maps.var(dim=1), atol=1e-5, rtol=1e-4)
 
 
 def test_a_rare_class_is_drawn_as_often_as_a_common_one(data: tuple[Labelled, Labelled]) -> None:

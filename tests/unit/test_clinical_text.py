@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.clinical_text import LISTED, LONGEST, closed, unknown, vocabulary
+from pipeline.ingest.attributes import stated
+from pipeline.ingest.table import Table
 from pipeline.phantom.anatomy import draw_patients
 
 PATIENTS = [f"P{number}" for number in range(40)]
@@ -16,8 +18,8 @@ def words_of(*reports):
 
 
 def test_frequent_words_enter_and_rare_ones_do_not():
-    assert words_of("Portable film, sternotomy sutures.") == {"film", "portable", "sternotomy", "sutures"} - {"portable"}
-    assert words_of("The portable film shows sternotomy sutures.") == {"film", "portable", "shows", "sternotomy", "sutures"}
+    assert words_of("Chest, portable film, sternotomy sutures seen.") == {"film", "portable", "sternotomy", "sutures"}
+    assert words_of("Chest, portable film, stable, with sutures seen.") == {"film", "portable"}, "what comes after it may be a name"
     few = ["a sternotomy" if number < 10 else "an effusion" for number in range(40)]
     assert "sternotomy" not in vocabulary(few, PATIENTS)
     assert "sternotomy" not in vocabulary(["a sternotomy"] * 40, ["P1"] * 40), "of one patient, however often"
@@ -34,6 +36,12 @@ def test_frequent_words_enter_and_rare_ones_do_not():
         "Small effusion. Roe. Jane.",
         "small effusion, patient jane roe, seen.",
         "Small effusion. Discussed with roe. Dictated: jane roe.",
+        "Small effusion, seen with jane roe.",
+        "Effusion seen with jane roe on the ward, small.",
+        "Effusion, for jane van der roe, small.",
+        "Small effusion, stable, roe.",
+        "roe: Small effusion, stable.",
+        "Effusion, jane and roe agree, small.",
     ],
 )
 def test_names_that_many_reports_have_stay_out(report):
@@ -43,10 +51,24 @@ def test_names_that_many_reports_have_stay_out(report):
     assert not {"jane", "roe"} & set(closed(report, frozenset(vocabulary([report] * 40, PATIENTS))).split())
 
 
+def test_a_name_in_small_letters_stays_out_though_the_words_around_it_come_in():
+    """Planted in every other report, in three ways; what half of the patients have elsewhere is a word."""
+    said = [
+        "The portable film shows an effusion.",
+        "A film, taken upright, shows a portable device below.",
+        "Small, shows upright film of device there.",
+    ]
+    planted = ["seen with jane roe", "for jane roe", "and jane roe agrees here"]
+    reports = [f"{said[number % 3]} Small, {planted[number % 3]}." if number % 2 else said[number % 3] for number in range(120)]
+    own = set(vocabulary(reports, [f"P{number}" for number in range(120)])) - set(LISTED)
+    assert not own & {"jane", "roe"}
+    assert {"film", "shows", "upright", "portable"} <= own
+
+
 def test_reports_in_small_letters_tell_no_name_from_a_word_and_add_none():
     """As some public sets have them: no title, and a radiologist under half of the reports."""
     assert words_of("small effusion, portable film. roe md", "no effusion") == set()
-    assert words_of("small effusion. roe md", "No effusion on the portable film. Roe MD") == {"film", "portable"}
+    assert words_of("small effusion. roe md", "No effusion on the portable film seen. Roe MD") == {"film", "portable"}
 
 
 def test_no_number_no_date_and_nothing_with_a_figure():
@@ -87,3 +109,17 @@ def test_the_list_holds_plain_words_alone():
     assert all(word.isalpha() and word == word.lower() for word in LISTED)
     assert len(LISTED) > 400
     assert np.mean([len(word) for word in LISTED]) > 4
+
+
+@pytest.mark.parametrize(("ids", "own"), [(None, False), ([f"P {n}" for n in range(20)], True), ([f"P {n % 2}" for n in range(20)], False)])
+def test_a_table_without_patients_or_with_few_of_them_adds_no_word(ids, own):
+    """Twenty images of one patient are no twenty patients, nor are spellings of one id."""
+    columns = ("file", "report") if ids is None else ("file", "report", "patient_id")
+    reports = ["Chest, portable film, small effusion."] * 20
+    rows = [[f"{place}.png", report, *([] if ids is None else [ids[place]])] for place, report in enumerate(reports)]
+    found = Table("labels.csv", columns, rows, list(range(2, 22)))
+    told, notes = stated(found, {"text": ()}, "report")
+    assert [row["text"] for row in told] == ["chest portable film small effusion" if own else "chest small effusion"] * 20
+    assert len(notes) == (ids is None)
+    spelled = Table("labels.csv", columns, [[*row[:2], ("P-1", "p1", "P 1")[place % 3]] for place, row in enumerate(rows)], found.lines)
+    assert ids is None or stated(spelled, {"text": ()}, "report")[0][0]["text"] == "chest small effusion"

@@ -49,6 +49,14 @@ def test_cohorts_that_a_run_joins_add_up_and_who_was_in_two_splits_is_in_none(tm
     assert len(files(cohorts)) == 1
 
 
+def test_a_set_that_passed_by_one_of_two_joined_cohorts_has_passed() -> None:
+    tried, passed = Attempt("d", "", "2026-01-01"), Attempt("d", "pass", "2026-01-02", 0.9)
+    lower = Attempt("d", "pass", "2026-01-01", 0.85)
+    for one, other, recall in ((tried, passed, 0.9), (passed, tried, 0.9), (passed, lower, 0.85), (lower, passed, 0.85)):
+        [joined] = Cohort(attempts=(one,)).joined(Cohort(attempts=(other,))).attempts
+        assert (joined.verdict, joined.recall) == ("pass", recall)
+
+
 def test_the_same_set_judged_again_keeps_its_number(tmp_path: Path) -> None:
     cohort = settle(tmp_path, {"p": "train"}, "set 1", "set 2", "set 1")
     assert [attempt.generated for attempt in cohort.attempts] == ["set 1", "set 2"]

@@ -10,11 +10,14 @@ from typing import Any
 
 import dicom_folder
 import pandas as pd
+import pydicom
 import pytest
 from cohort_runs import files, ingest, message, pictures, settings
 from PIL import Image
 from rich.console import Console
 
+from pipeline.cohorts import ledger
+from pipeline.cohorts.cohort import TORN, Cohort
 from pipeline.errors import InputError
 from pipeline.ingest.ledger import SETTLED_TWICE
 from pipeline.progress import Reporter
@@ -158,6 +161,31 @@ def test_patients_of_dicom_files_stay_under_another_size_seed_and_class_list(tmp
     for run, further in (("b", {"seed": 4}), ("c", {"size": 16}), ("d", {"classes": ("effusion", "normal")})):
         again = ingest(root, tmp_path / run, **{**changes, **further})["split"].groupby(level=0).first()
         pd.testing.assert_series_equal(again, first)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_pictures_with_the_values_of_dicom_files_are_their_cohort(tmp_path: Path, cohorts: Path, lost: bool) -> None:
+    """Exported to PNG as they are, without patients, at another size and under another seed: every image stays in its split."""
+    root, classes = dicom_folder.cohort(tmp_path / "in", 32, images=2), ("normal", "effusion")
+    changes = {"source": "dicom", "modality": None, "classes": classes}
+    first = ingest(root, tmp_path / "run", **changes)
+    if lost:
+        files(cohorts)[0].unlink()
+        ledger.restore(tmp_path / "run", stands=True)
+    for number, line in enumerate((root / "labels.csv").read_text().splitlines()[1:]):
+        name, label = line.split(",")
+        (tmp_path / "png" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pydicom.dcmread(root / name).pixel_array).save(tmp_path / "png" / label / f"{number}.png")
+    exported = ingest(tmp_path / "png", tmp_path / "other", classes=classes, size=16, seed=5)
+    splits = [rows.set_index("pixels")["split"].sort_index() for rows in (first, exported)]
+    pd.testing.assert_series_equal(*splits)
+    assert len(files(cohorts)) == 1
+
+
+def test_values_that_two_cohorts_had_in_different_splits_are_left_out_when_they_meet() -> None:
+    settled = Cohort(images={"dicom 1": "train", "values 1": "audit", "dicom 2": "val", "values 2": "val", "values 3": "test"})
+    met = settled.called({"dicom 1": "values 1", "dicom 2": "values 2", "dicom 3": "values 3", "dicom 4": "values 4"})
+    assert met.images == {**settled.images, "dicom 1": TORN, "dicom 3": "test"}
 
 
 def test_a_cohort_file_that_is_lost_is_made_again_from_a_run_that_is_redone(tmp_path: Path, cohorts: Path) -> None:

@@ -1,9 +1,10 @@
-"""What is compiled computes what the same code does uncompiled, is compiled once a kind of block, and kept where nobody else writes."""
+"""What is compiled computes what the same code does uncompiled, and is kept where nobody else writes."""
 
 from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,32 +74,43 @@ def given(network: UNet) -> tuple[Tensor, Tensor, Condition]:
     return x, torch.zeros(2), Condition.of_classes(torch.tensor([0, 1]), 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_each_kind_of_block_is_compiled_once_however_many_there_are(traced, checkpointing):
-    settings = {"channels": 1, "classes": 2, "size": 28, "widths": (8, 16, 24, 32), "attention": (4,), "patch": 2, "dropout": 0.0}
-    counts = []
-    for blocks in (2, 4):
-        network = UNet(blocks=blocks, checkpointing=checkpointing, **settings)
-        network.head.weight.data.normal_()
-        plain, called = network.call, compiled(network, network)
-        before = traced()
-        torch.testing.assert_close(called(*given(network)), network(*given(network)))
-        assert network.call is plain
-        called(*given(network))
-        counts.append(traced() - before)
-    if checkpointing:
-        assert counts[0] == 1  # whole, since activations are computed again after the call
-    else:
-        assert 8 < counts[0] == sum(counts) < 19  # the second network's are the first's; and more than torch's own limit
+def test_nothing_of_a_cohort_is_compiled(traced, checkpointing):
+    """Another cohort's mean and spread are no reason to compile again."""
+    network = UNet(channels=1, classes=2, size=28, widths=(16,), blocks=1, attention=(), patch=2, dropout=0.0, checkpointing=checkpointing)
+    network.head.weight.data.normal_()
+    x, _, labels = given(network)
+    traces = []
+    for mean, spread in [(0.0, 0.5), (0.3, 0.2)]:
+        denoiser = Denoiser(network, torch.full((1, 28, 28), mean), spread)
+        loss = compiled(denoiser.loss, network)
+        inputs = x, torch.ones_like(x), torch.ones(2), labels, torch.zeros(2, 7)
+        torch.testing.assert_close(loss(*inputs), denoiser.loss(*inputs))
+        traces.append(traced())
+    assert traces[0] == traces[1] > 0
+
+
+def test_what_is_compiled_reads_a_text_as_what_is_not(traced):
+    network = UNet(channels=1, classes=2, size=28, widths=(8, 16), blocks=1, attention=(), patch=2, dropout=0.0, vocabulary=5)
+    for weight in network.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    network.text.summary = lambda words, there: torch.zeros(len(words), words.shape[-1])
+    x, sigma, condition = given(network)
+    made = []
+    for words in ([[1, 2, 0], [3, 0, 0]], [[4, 2, 0], [3, 0, 0]]):
+        asked = replace(condition, text=torch.tensor(words))
+        made.append(compiled(network, network)(x, sigma, asked))
+        torch.testing.assert_close(made[-1], network(x, sigma, asked))
+    assert (made[0][0] - made[1][0]).abs().max() > 1e-3
+    torch.testing.assert_close(made[0][1], made[1][1])
 
 
 def test_a_call_that_fails_leaves_the_network_as_it_was(traced):
     network = UNet(channels=1, classes=2, size=28, widths=(16,), blocks=1, attention=(), patch=2, dropout=0.0)
-    plain = network.call
     with pytest.raises(RuntimeError):
         compiled(network, network)(torch.zeros(2, 3, 28, 28), *given(network)[1:])
-    assert network.call is plain
+    assert "forward" not in vars(network)
 
 
 def kept_at(monkeypatch, home: Path) -> Path:

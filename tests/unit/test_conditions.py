@@ -1,6 +1,7 @@
 """Names to codes: classes, several findings, attributes; what is unknown, rare, or beyond what training images showed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -160,3 +161,35 @@ def test_a_network_reads_words_by_their_order_and_not_what_lies_behind_them():
     torch.testing.assert_close(drawn([0]), drawn([0, 0, 0]), atol=1e-5, rtol=1e-4)
     for other in ([2, 4, 1], [4, 2, 3], [0, 0, 0]):
         assert (drawn([4, 2, 1]) - drawn(other)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_whatever_a_network_has_learns_from_a_text(checkpointing):
+    """Cross-attention by the blocks too, not only what the text says as a whole."""
+    torch.manual_seed(0)
+    shape = {"channels": 1, "classes": (2, 2), "size": 8, "widths": (16, 16), "blocks": 1, "attention": (), "patch": 1, "dropout": 0.0}
+    network = UNet(**shape, vocabulary=4, checkpointing=checkpointing).train()
+    for parameter in network.parameters():
+        if parameter.abs().sum() == 0:
+            torch.nn.init.normal_(parameter, std=0.1)
+    asked = READING.condition(np.array([[1, 0]], np.int8), {"text": np.array(["small left effusion"])})
+    network(torch.randn(1, 1, 8, 8), torch.zeros(1), asked).square().sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == ["condition.augmentation.weight"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_places_attend_to_words_and_not_only_to_what_sums_them_up(checkpointing):
+    torch.manual_seed(0)
+    layout = {"channels": 1, "classes": (2, 2), "size": 8, "widths": (16, 16), "blocks": 1, "attention": (), "patch": 1, "dropout": 0.0}
+    network = UNet(**layout, vocabulary=4, checkpointing=checkpointing)
+    for name, parameter in network.named_parameters():
+        if not parameter.any() and not name.endswith("words.weight"):
+            parameter.data.normal_(std=0.1)
+    network.text.summary = lambda words, there: torch.zeros(len(words), words.shape[-1])
+    nothing = READING.condition(np.full((1, 2), -1, np.int8), {})
+    made = [network(torch.ones(1, 1, 8, 8), torch.zeros(1), replace(nothing, text=torch.tensor([words]))) for words in ([4, 2], [3, 2])]
+    assert (made[0] - made[1]).abs().max() > 1e-3
+    made[0].sum().backward()
+    readers = [(name, one.grad) for name, one in network.named_parameters() if ".reading." in name]
+    assert len(readers) == 3 * 8, "each block of the coarsest grid reads"
+    assert all(grad is not None and grad.any() for _, grad in readers)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import training
+from evaluation import plateau, training
 from pipeline import artifacts, evaluate, stress
 from pipeline.config import Config
 from pipeline.context import Context
@@ -71,7 +71,12 @@ def context(folder: Path, stage: str, model: Path | None = None, **settings: Any
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
     """Blobs are learned at once: plateaus are looked for within hundreds of images."""
-    with mock.patch.object(training, "CHECK", 256), mock.patch.object(training, "LEAST", 1024):
+    with (
+        mock.patch.object(training, "CHECK", 256),
+        mock.patch.object(plateau, "LEAST", 1024),
+        mock.patch.object(plateau, "PATIENCE", 0.33),
+        mock.patch.object(plateau, "GAIN", (0.1, 0.02)),
+    ):
         yield
 
 

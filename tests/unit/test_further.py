@@ -121,7 +121,8 @@ def test_a_verdict_clears_the_weights_that_it_judged_and_no_others(run: Path, tm
 def test_weights_that_made_copies_are_not_cleared_by_an_attack_that_finds_nothing(run: Path, tmp_path: Path) -> None:
     """A mean over all patients hides the three whom the copy search found: more images, and the weights themselves, stay."""
     copy = judged(run, tmp_path, images="fail")
-    assert json.loads((copy / "release" / "gate.json").read_text())["weights"]["verdict"] == "pass"
+    weights = json.loads((copy / "release" / "gate.json").read_text())["weights"]
+    assert weights == {"verdict": "fail", "reasons": [gate.MADE_BY]}
     made = api.generate(copy, {"ill": 1}, out=tmp_path / "more")
     assert not made.cleared
     assert not list((tmp_path / "more").rglob("*.dcm"))

@@ -9,7 +9,7 @@ from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.stages import check_settings
 from privacy import bounds, gate, limits
-from privacy.judgements import DRAWN
+from privacy.judgements import DRAWN, STARTED
 
 
 @pytest.fixture
@@ -54,14 +54,25 @@ def test_the_first_sentence_says_the_verdict_and_what_it_does_not_certify(report
     assert first.startswith("Pass: ")
     certified, _, rest = first.partition("; not certified: ")
     assert "membership from the images (not judged)" in rest
-    assert "JPEG of quality 15 (3 of 100 found)" in rest
-    assert "made anew from noise 0.25 (40 of 100 found)" in rest
+    assert "less than half in 2 of these ways" in rest
     assert "blur" not in rest
     assert "every required kind" in certified
     report["n"]["holdout_units"] = 200
     assert decide(report)["images"]["reasons"][0].startswith("Inconclusive: nothing was found")
     report["copies"]["flagged"] = 2
     assert decide(report)["images"]["reasons"][0].startswith("Fail: ")
+
+
+def test_the_last_reason_names_every_kind_that_is_not_certified_the_worst_found_first(report):
+    report["power"] += [row("gamma", 80), row("crop", 79), row("elastic", 50), row("splice", 49)]
+    first, *_, last = decide(report)["images"]["reasons"]
+    assert first.endswith("finds less than half in 3, half or more in 2, 80% or more in 1 of these ways.")
+    assert last.partition(". ")[2] == (
+        "Less than half: JPEG of quality 15 (3 of 100), made anew from noise 0.25 (40 of 100), half of another (49 of 100). "
+        "Half or more: warped (50 of 100), cropped (79 of 100). 80% or more: other gamma (80 of 100)."
+    )
+    report["copies"]["flagged"] = 2
+    assert "other gamma" not in " ".join(decide(report)["images"]["reasons"]), "a fail certifies nothing"
 
 
 def test_what_is_not_required_changes_no_verdict_however_badly_it_does(report):
@@ -95,7 +106,7 @@ def test_a_required_kind_that_was_not_planted_is_no_power(report):
 
 def test_a_kind_without_a_planted_copy_was_not_measured(report):
     report["power"] += [row("splice", 0, planted=0)]
-    assert "splice" not in decide(report)["images"]["reasons"][0]
+    assert "half of another" not in " ".join(decide(report)["images"]["reasons"])
     report["power"][2] = row("shift", 0, planted=0)
     assert find(report, "power")["verdict"] == "not judged"
     assert find(report, "copies")["high"] == 1, "nothing found says nothing"
@@ -253,16 +264,54 @@ def test_guesses_that_find_nothing_certify_nothing(report):
     assert find(report, "membership_images")["verdict"] == "not judged"
 
 
+@pytest.mark.parametrize("attacked", [False, True])
+@pytest.mark.parametrize("change", [{"copies": {"flagged": 3}}, {"copies": {"run_p": 0.001, "leading_run": 17}}])
+def test_weights_fail_with_the_images_that_they_make(report, attacked, change):
+    """Whether the attacks on the weights would have cleared them, or were too weak to: a mean over all patients hides three copied ones."""
+    report = changed(report | ({"shadows": shadows()} if attacked else {}), change)
+    assert find(report, "membership_weights", "weights")["verdict"] == ("pass" if attacked else "inconclusive")
+    weights = decide(report)["weights"]
+    assert weights == {"verdict": "fail", "reasons": [gate.MADE_BY]}
+    report["membership"]["auc"] = interval(0.7, 0.66, 0.74)
+    assert len(decide(report)["weights"]["reasons"]) == 2, "and by what the attacks on them found"
+
+
+def test_weights_whose_images_are_undecided_stand_by_their_own_checks(report):
+    report["shadows"] = shadows()
+    report["n"]["synthetic"] = 800
+    verdict = decide(report)
+    assert (verdict["images"]["verdict"], verdict["weights"]["verdict"]) == ("inconclusive", "pass")
+
+
 def test_weights_that_are_not_there_are_not_judged(report):
     del report["membership"], report["split_bias"]
     assert decide(report)["weights"]["verdict"] == "not judged"
     assert decide(report)["verdict"] == "pass"
+    assert decide(changed(report, {"copies": {"flagged": 3}}))["weights"]["verdict"] == "not judged", "there is nothing to keep"
 
 
 def test_an_attack_without_an_interval_is_not_judged(report):
     report["membership"]["auc"] = interval(0.7, None, None)
     assert find(report, "membership_weights", "weights")["verdict"] == "not judged"
     assert decide(report)["weights"]["verdict"] == "inconclusive"
+
+
+# Warm starts.
+
+
+def test_weights_that_began_from_those_of_other_patients_never_pass_and_the_images_say_so(report):
+    """Nobody looks for those patients: they are in no split of this cohort."""
+    report["shadows"] = shadows()
+    assert "training began" not in decide(report | {"started": STARTED[0]})["images"]["reasons"][0]
+    other = decide(report | {"started": STARTED[1]})
+    assert other["weights"] == {"verdict": "inconclusive", "reasons": [gate.BEGAN]}
+    assert other["verdict"] == "pass"
+    assert "had been trained (other patients)" in other["images"]["reasons"][0]
+    declared = decide(report | {"started": STARTED[2]})
+    assert declared["weights"]["verdict"] == "pass", "published weights, on somebody's word"
+    assert "(others, as declared)" in declared["images"]["reasons"][0]
+    with pytest.raises(ValueError, match="holdout"):
+        gate.checks(report | {"started": "on Jane Roe"})
 
 
 # The control.

@@ -21,7 +21,7 @@ def test_the_verdict_follows_from_checks_that_went_through_json(report, attacked
         report["shadows"] = shadows()
         report["one_run"] = {"images": {"pairs": 500, "guesses": 100, "correct": 52, "epsilon_low": 0.0}}
     for attempt in (1, 7):
-        checks = gate.checks(report, attempt=attempt, earlier_recall=0.9)
+        checks = gate.checks(report, attempt=attempt, earlier_recall=0.9, earlier_attempt=3)
         assert gate.decide(json.loads(json.dumps(checks)), attempt=attempt) == gate.decide(checks, attempt=attempt)
         assert gate.contradictions(json.loads(json.dumps(checks))) == []
 
@@ -33,7 +33,8 @@ def test_the_verdict_follows_from_checks_that_went_through_json(report, attacked
         *({"threshold": 0.9}, {"threshold": 0}, {"run_threshold": 0}, {"exposed_threshold": 9}),
         *({"run_p": -1}, {"run_p": float("nan")}, {"n": True}, {"n": -1}, {"n": 1.5}, {"n": 9999}),
         *({"high": None}, {"high": "0"}, {"low": 0.9, "high": 0.1}, {"exposed": -1}, {"recall": 2}),
-        *({"earlier_recall": "0.9"}, {"confidence": None}, {"confidence": 2}),
+        *({"earlier_recall": "0.9"}, {"earlier_attempt": 1}, {"earlier_recall": 0.9, "earlier_attempt": 0}),
+        *({"confidence": None}, {"confidence": 2}),
         *({"unit": "site"}, {"further": 1}, {"name": "copy"}, {"subject": "weights"}),
     ],
 )
@@ -111,6 +112,7 @@ def test_units_that_differ_are_no_verdict(report):
         (0, {"n": 1400}),
         (0, {"recall": 0.99}),
         (0, {"earlier_recall": 0.5}),
+        (0, {"earlier_recall": 0.99, "earlier_attempt": 9}),
         (1, {"repeats": 3, "value": 0.002, "low": 0.002, "high": 0.002}),
         (1, {"constants": 3}),
         (3, {"low": 0.97}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, get_args
 
@@ -54,3 +55,13 @@ def test_the_training_is_what_the_run_saw_and_not_what_was_planned() -> None:
     found = results({"objective": "v", "backbone": "monai", "dropout": 0, "augment": 0})
     assert making.training(found) == "trained on 4,096 draws from 1,050 images of the train split"
     assert making.architecture(found).startswith("DiffusionModelUNet of MONAI, trained to predict v")
+
+
+def test_what_the_denoiser_was_told_of_beside_findings_is_said() -> None:
+    assert making.told(results()) == []
+    found = results({"attributes": ["severity", "sex"], "text": True})
+    read = {"vocabulary": ["effusion", "small"], "features": 0}
+    said = making.told(dataclasses.replace(found, model={"conditions": read}))
+    assert said == ["Beside findings, it was told of severity, sex, the reports, in 2 words of a closed clinical vocabulary."]
+    said = making.told(dataclasses.replace(found, model={"conditions": read | {"features": 384}}))
+    assert said[0].endswith("vocabulary, each told by the frozen features of a language model.")

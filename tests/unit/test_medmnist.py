@@ -123,7 +123,9 @@ def test_every_set_at_every_published_size(tmp_path: Path, flag: str, side: int)
     assert found.modality
     expected = np.concatenate([arrays[f"{name}_images"] for name in ("train", "val", "test")])
     expected = np.moveaxis(expected, -1, 1) if channels == 3 else expected[:, None]
-    np.testing.assert_array_equal(medmnist.fitted(found, side, tmp_path / "partial", lambda _: None), expected)
+    seen: list[Any] = []
+    np.testing.assert_array_equal(medmnist.fitted(found, side, tmp_path / "partial", seen.append, lambda _: None), expected)
+    np.testing.assert_array_equal(np.concatenate(seen), expected)
     labels = np.concatenate([arrays[f"{name}_labels"] for name in ("train", "val", "test")])
     np.testing.assert_array_equal(found.findings, labels if flag == "chestmnist" else labels == np.arange(classes))
     assert info[f"MD5{'' if side == 28 else f'_{side}'}"]  # the package knows the checksum that it verifies a download by

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from evaluation.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalise
 from evaluation.precision import bf16_pays
 from pipeline.diffusion import augment
 from pipeline.diffusion.conditioning import Condition
-from pipeline.diffusion.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalise
 from pipeline.diffusion.objectives import OBJECTIVES, Denoiser, from_x0, precondition, to_x0
 from pipeline.diffusion.schedules import RANGE, SCHEDULES, alpha_sigma
 from tests.unit.mixture import UNEVEN

@@ -70,7 +70,7 @@ def test_what_is_called_too_few_images_cannot_pass_the_gates_own_bound():
     recall = bounds.worst_recall({str(kind): (planted, planted) for kind in range(5)}, (1 - SURE) / 2)[1]
 
     def passes(images):
-        return copy_bounds(0, images, images, recall, None, 1 - SURE)["high"] <= limits.MAX_COPY_RATE
+        return copy_bounds(0, images, images, recall, (None, None), 1 - SURE)["high"] <= limits.MAX_COPY_RATE
 
     first = next(count for count in range(1, 5000) if passes(count))
     one_class = {"classes": 1}

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evaluation import panel as pn
+from evaluation import training
 from evaluation.data import Labelled
 from evaluation.intervals import Interval, to_json
 from evaluation.metrics import Estimate, auc
@@ -27,7 +28,8 @@ def look(audit: Labelled, made: Labelled, ceiling: int = 64, splits: int = 2, se
     return pn.panel(audit, made, NAMES, spaces=chosen, splits=splits, ceiling=ceiling, rng=rng, device="cpu")  # type: ignore[arg-type]
 
 
-def test_the_panel_sees_a_difference_that_an_untrained_network_does_not() -> None:
+def test_the_panel_sees_a_difference_that_an_untrained_network_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(training.LEARNING_RATE, "small", 0.0)
     rng = np.random.default_rng(0)
     found = look(cohort(rng, 300), cohort(rng, 200, 0.15, per_patient=1), imagenet="not installed")
     assert "unfit" in found["judges"]["cnn"]

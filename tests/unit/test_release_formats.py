@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,7 +18,7 @@ from PIL import Image
 from pipeline.release.bounded import Damage
 from pipeline.release.contents import FILE_BYTES, ODD_WORDS, json_bytes, no_language, subject, suspicious
 from pipeline.release.formats import Archive, pixel_digest, png_bytes, png_size, write_archive
-from pipeline.release.rows import Table, cell, read_rows
+from pipeline.release.rows import Table, cell, further_cells, further_columns, read_rows
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "-", "=HYPERLINK(1)", "@x"]
 
@@ -109,6 +110,58 @@ def test_rows_are_read_as_they_are_written_and_not_otherwise(tmp_path: Path) -> 
         (tmp_path / "rows.csv").write_bytes(table.header + b"".join(other))
         with pytest.raises(Damage):
             read_rows(tmp_path / "rows.csv", "00c0ffee", 4)
+
+
+def told_rows() -> tuple[Table, list[tuple[int, ...]], list[tuple[str, ...]]]:
+    """Of three images: a text, a number, a prompt that a spreadsheet would calculate, what was extrapolated to, seed and guidance."""
+    columns = {
+        "attribute_side": ["left", "", "right"],
+        "attribute_severity": [0.8, float("nan"), np.float32(-0.25)],
+        "attribute_text": ["small effusion", "", "=effusion"],
+        "unseen": [True, False, False],
+        "seed": [3, 4, 2**62],
+        "guidance": np.float32([1.5] * 3),
+    }
+    assert further_columns(["id", "finding_a", "guidance", *columns, "split"]) == tuple(columns)
+    return Table("00c0ffee", ("a", "b"), tuple(columns), several=True), [(1, 0), (-1, -1), (0, 1)], further_cells(columns, 3)
+
+
+def test_rows_carry_the_condition_that_was_asked_for(tmp_path: Path) -> None:
+    table, labels, further = told_rows()
+    (tmp_path / "rows.csv").write_bytes(table.header + b"".join(map(table.line, range(3), labels, further)))
+    (tmp_path / "rows.parquet").write_bytes(table.typed(labels, further))
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["attribute_side"] for row in rows] == ["left", "", "right"]
+    assert [row["attribute_severity"] for row in rows] == ["0.8", "", "-0.25"]
+    assert [row["attribute_text"] for row in rows] == ["small effusion", "", "'=effusion"]
+    assert [row["unseen"] for row in rows] == ["1", "0", "0"]
+    typed = pd.read_parquet(tmp_path / "rows.parquet")
+    assert typed["attribute_side"].tolist() == ["left", "", "right"]
+    assert typed["attribute_text"].tolist() == ["small effusion", "", "=effusion"]
+    np.testing.assert_array_equal(typed["attribute_severity"], np.float32([0.8, np.nan, -0.25]))
+    assert (typed["unseen"].tolist(), typed["seed"].tolist()) == ([1, 0, 0], [3, 4, 2**62])
+    read = read_rows(tmp_path / "rows.csv", "00c0ffee", 3)
+    assert (read.table, read.labels, [tuple(cells) for cells in read.further]) == (table, labels, further)
+    assert read.table.typed(read.labels, read.further) == (tmp_path / "rows.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "why"),
+    [
+        (0, "\u202eleft", "no language"),
+        (1, "A" * 70, "no language"),
+        (2, "word " * 300, "does not follow"),
+        (3, "2", "does not follow"),
+        (4, "-1", "does not follow"),
+    ],
+)
+def test_rows_with_other_cells_than_attributes_have_are_refused(tmp_path: Path, place: int, value: str, why: str) -> None:
+    table, labels, further = told_rows()
+    changed = [(*further[0][:place], value, *further[0][place + 1 :]), *further[1:]]
+    (tmp_path / "rows.csv").write_bytes(table.header + b"".join(map(table.line, range(3), labels, changed)))
+    with pytest.raises(Damage, match=why):
+        read_rows(tmp_path / "rows.csv", "00c0ffee", 3)
 
 
 def test_a_subjects_id_fits_dicoms_long_string() -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,15 +19,16 @@ import pydicom
 import pytest
 import release_run
 from PIL import Image
-from release_run import CLASSES, LENIENT, audit, finished, make_context, measure, released, synthetic_images
+from release_run import CLASSES, COMMON, LENIENT, RARE, audit, finished, make_context, measure, released, synthetic_images
 
 from pipeline.artifacts import file_digest
+from pipeline.cohorts.ledger import count_attempt
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.release import contents, stage
 from pipeline.release.verify import verify
 from pipeline.stages import Context
-from privacy import limits
+from privacy import gate, limits
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +235,22 @@ def test_a_second_release_of_a_cohort_is_judged_with_the_first(tmp_path: Path) -
     copies = [next(check for check in gate["checks"] if check["name"] == "copies") for gate in gates]
     assert [gate["attempt"] for gate in gates] == [1, 2]
     assert [check["earlier_recall"] for check in copies] == [None, copies[0]["recall"]]
+    assert [check["earlier_attempt"] for check in copies] == [None, 1]
     assert [check["confidence"] for check in copies] == [limits.confidence(1), limits.confidence(2)]
+
+
+def test_a_set_is_judged_again_where_another_of_its_cohort_passes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx, other, checks = make_context(tmp_path / "run"), make_context(tmp_path / "other"), gate.checks
+    other.records["generate"]["digest"] = "1" * 64
+
+    def beside(*given: Any, **named: Any) -> Any:
+        count_attempt(other, "pass", 0.87)
+        return checks(*given, **named)
+
+    monkeypatch.setattr(gate, "checks", beside)
+    stage.run(ctx)
+    copies = next(check for check in json.loads((ctx.out / "gate.json").read_text())["checks"] if check["name"] == "copies")
+    assert (copies["earlier_recall"], copies["earlier_attempt"]) == (0.87, 2)
 
 
 def test_shadow_trainings_clear_weights_and_stand_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +270,8 @@ def test_several_findings_are_released_in_medmnists_layout_and_verified(tmp_path
     ctx = finished(make_context(tmp_path / "run", several=True))
     made = synthetic_images(several=True)
     rows = pd.read_csv(ctx.out / "rows.csv")
-    assert list(rows.columns) == ["id", *(f"finding_{name}" for name in CLASSES), "seed", "guidance", "file"]
+    asked = ["attribute_side", "attribute_severity", "attribute_text", "unseen"]
+    assert list(rows.columns) == ["id", *(f"finding_{name}" for name in CLASSES), *asked, "seed", "guidance", "file"]
     np.testing.assert_array_equal(rows[[f"finding_{name}" for name in CLASSES]].to_numpy(), made.findings)
     np.testing.assert_array_equal(pd.read_parquet(ctx.out / "rows.parquet")[list(rows.columns[1:6])].to_numpy(), made.findings)
     with np.load(ctx.out / "cohort.npz", allow_pickle=False) as arrays:
@@ -268,7 +286,19 @@ def test_several_findings_are_released_in_medmnists_layout_and_verified(tmp_path
     label = str(pydicom.dcmread(ctx.out / "dicom" / f"{rows['id'][0]}.dcm").ImageComments)
     assert all((name in label) == (made.findings[0, k] == 1) for k, name in enumerate(CLASSES))
     assert verify(ctx.out) == []
+    types = {field["name"]: field["dataType"] for field in json.loads((ctx.out / "croissant.json").read_text())["recordSet"][1]["field"]}
+    assert [types[name] for name in asked] == ["sc:Text", "sc:Float", "sc:Text", "sc:Integer"]
     lines = (ctx.out / "rows.csv").read_text().splitlines()
     edited = next(line for line in lines if ",0," in line)
     (ctx.out / "rows.csv").write_text("\n".join(lines).replace(edited, edited.replace(",0,", ",1,", 1)) + "\n")
     assert verify(ctx.out)
+
+
+def test_rows_say_what_was_asked_for_but_repeat_no_report_of_few_patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "LEAST_PATIENTS", 5)
+    ctx = finished(make_context(tmp_path / "run", several=True))
+    made, rows = synthetic_images(several=True).rows, pd.read_parquet(ctx.out / "rows.parquet")
+    for name in ("attribute_side", "attribute_severity", "unseen"):
+        np.testing.assert_array_equal(rows[name], made[name])
+    assert set(rows["attribute_text"]) == {COMMON, "", "no such report"}
+    np.testing.assert_array_equal(rows["attribute_text"] == "", made["attribute_text"] == RARE)

@@ -144,12 +144,22 @@ def test_local_paths_of_the_source_are_not_published(tmp_path: Path) -> None:
     assert "mueller" not in page
 
 
+def test_a_listed_value_that_few_training_patients_have_is_not_published() -> None:
+    """The model knows the values of enough of them; of a list that it was not told of nobody has counted."""
+    listed = {"severity": "number", "ward": ("general", "witness protection"), "note": ("secret",)}
+    config_ = config().model_copy(update={"ingest": config().ingest.model_copy(update={"attributes": listed})})
+    told = [{"name": "severity", "values": [], "knots": [0.0, 1.0]}, {"name": "ward", "values": ["general", "paediatric"], "knots": []}]
+    found = results("pass", model={"conditions": {"attributes": told}})
+    page = render_report(Results(**{**vars(found), "config": config_}), {})
+    assert "severity: number, ward: general, paediatric, note: values of a list" in page
+    assert "witness" not in page
+    assert "secret" not in page
+
+
 def test_weights_whose_images_fail_are_never_said_to_be_shareable() -> None:
-    found = results("fail")
-    gate = {**found.gate, "weights": {**found.gate["weights"], "verdict": "pass"}}
-    page = render_report(Results(**{**vars(found), "gate": gate}), {})
+    page = render_report(results("fail"), {})
     assert "may be shared" not in page
-    assert "the images that they make fail" in page
+    assert "weights failed: they stay" in page
 
 
 def test_plots_span_their_intervals_and_reference() -> None:

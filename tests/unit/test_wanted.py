@@ -1,11 +1,16 @@
 """What is to be made: balanced by combination, or as a plan says; what was never seen together is made only where somebody asks for it."""
 
+import itertools
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from pipeline.conditions import Attribute, Combination, Conditions
 from pipeline.config import Asked, Config
 from pipeline.errors import InputError
+from pipeline.together import Together
 from pipeline.wanted import balanced, planned, wanted
 
 SEEN = (((0, 0, 0), 0.5), ((1, 0, 0), 0.2), ((1, 1, 0), 0.2), ((0, 1, 0), 0.06), ((0, 1, 1), 0.04))
@@ -105,6 +110,42 @@ def test_a_combination_of_few_patients_tells_of_nobody():
     assert Combination.learned(findings, patients) == (Combination((0, 0), 0.555556), Combination((1, 0), 0.277778))
 
 
+def test_values_of_attributes_that_no_training_patient_had_together_are_made_only_when_asked_and_are_marked():
+    """All that a query leaves open may be anything, as a count over the training images has it; 10 patients are none."""
+    rng = np.random.default_rng(0)
+    findings = rng.integers(0, 2, (300, 2)).astype(np.int8)
+    asked = {"sex": rng.choice(["F", "M", ""], 300, p=[0.6, 0.3, 0.1]), "site": rng.choice(["A", "B", "C"], 300, p=[0.6, 0.3, 0.1])}
+    asked["site"][(asked["sex"] == "M") & (asked["site"] == "C")] = "A"
+    patients = np.arange(300) // 2
+    images = SimpleNamespace(findings=findings, asked=asked)
+    learned = Conditions.learned(images, ("effusion", "nodule"), patients, several=True, names=("sex", "site"))
+    told = Conditions.of_model({"classes": ["effusion", "nodule"], "conditions": json.loads(json.dumps(learned.to_model()))})
+    assert told == learned
+    shown = set()
+    findings_of = ((-1, -1), (1, -1), (-1, 1), *itertools.product((0, 1), repeat=2))
+    for sex, site, has in itertools.product(("", "F", "M"), ("", "A", "B", "C"), findings_of):
+        rows = np.ones(300, bool)
+        for value, column in zip((*has, sex, site), (*findings.T, *asked.values())):
+            rows &= (column == value) if value not in (-1, "") else True
+        enough = len(np.unique(patients[rows])) >= 11
+        assert told.seen(has, {"sex": sex, "site": site}) == enough, (sex, site, has)
+        shown.add(enough)
+    assert shown == {True, False}
+    entry = {"attributes": {"sex": "M", "site": "C"}, "count": 1}
+    with pytest.raises(InputError, match="sex M \\+ site C: no such combination was seen in enough training patients"):
+        plan(entry, conditions=told)
+    assert plan(entry | {"extrapolate": True}, {"attributes": {"sex": "F"}, "count": 1}, conditions=told).unseen.tolist() == [True, False]
+
+
+def test_of_one_class_an_image_too_an_attribute_may_never_have_been_seen_with_it():
+    labels, sex = np.repeat([0, 1], 40), np.array(["F"] * 20 + ["M"] * 20 + ["F"] * 40)
+    images = SimpleNamespace(findings=np.eye(2, dtype=np.int8)[labels], asked={"sex": sex})
+    learned = Conditions.learned(images, ("normal", "effusion"), np.arange(80), several=False, names=("sex",))
+    assert learned.together == (Together((0, 1), ("F",)), Together((1, 0), ("F",)), Together((1, 0), ("M",)))
+    with pytest.raises(InputError, match="effusion \\+ sex M"):
+        plan({"findings": ["effusion"], "attributes": {"sex": "M"}, "count": 1}, conditions=learned)
+
+
 def test_a_plan_takes_the_place_of_per_class():
     asked = {"findings": ["nodule"], "count": 3}
     found = wanted(config(plan=[asked]), CHEST)
@@ -126,5 +167,20 @@ def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
     for text, why in (("small zebra", "no word 'zebra'"), ("small small small left", "4 words, and training reports had 3")):
         with pytest.raises(InputError, match=why):
             plan({"text": text, "count": 1}, conditions=reading)
+    with pytest.raises(InputError, match=r"the text '\?!' holds no word: write what a report would say"):
+        plan({"text": "?!", "count": 1}, conditions=reading)
     with pytest.raises(InputError, match=r"reads no text: it was trained without train\.text"):
         plan({"text": "small", "count": 1})
+
+
+def test_a_word_that_only_its_features_tell_is_extrapolated_to_when_asked_and_marked():
+    told = Conditions(("effusion",), True, (), (Combination((1,), 1.0),), ("effusion", "small"), 3, ("hernia",), 8)
+    entry = {"findings": ["effusion"], "text": "small hernia", "count": 1}
+    with pytest.raises(InputError, match="the word 'hernia' was not seen in enough training patients: leave it out, or add extrapolate"):
+        plan(entry, conditions=told)
+    found = plan(entry | {"extrapolate": True}, {"findings": ["effusion"], "without_text": "small", "count": 1}, conditions=told)
+    assert told.of(found).text.tolist() == [[2, 3, 0], [0, 0, 0]]
+    columns = found.columns
+    assert columns["unseen"].tolist() == [True, False]
+    assert columns["attribute_text"].tolist() == ["small hernia", ""]
+    assert columns["attribute_without_text"].tolist() == ["", "small"]

@@ -19,6 +19,7 @@ from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.stages import BY_NAME, identity
 from pipeline.warm_start import weights_file
+from privacy.judgements import STARTED
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,7 @@ def test_a_warm_start_takes_over_weights_and_classes_and_leaves_frozen_parts(tmp
     weights, model = load_file(ctx.out / "model.safetensors"), json.loads((ctx.out / "model.json").read_text())
     assert model["warm_start"]["new_classes"] == ["worse"]
     assert "other patients" in model["warm_start"]["patients"]
+    assert warm_start.trained_beside(ctx.out) == STARTED[1], "which the gate reads"
     assert torch.equal(weights["network.stem.weight"], earlier["network.stem.weight"])
     assert not torch.equal(weights["network.head.weight"], earlier["network.head.weight"])
     before, after = earlier["network.condition.label.weight"], weights["network.condition.label.weight"]
@@ -64,6 +66,7 @@ def test_a_warm_start_reads_the_weights_of_monais_bare_network(tmp_path):
     said = json.loads((ctx.out / "model.json").read_text())["warm_start"]
     assert said["new_classes"] == ["healthy", "ill"]
     assert said["patients"] == "declared, not verified: photographs of everyday things, no patient among them"
+    assert warm_start.trained_beside(ctx.out) == STARTED[2]
 
 
 @pytest.mark.parametrize(

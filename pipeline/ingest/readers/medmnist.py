@@ -94,12 +94,18 @@ class Published:
                     yield np.moveaxis(block, -1, 1) if len(shape) == len(self.shape) else block[:, None]
 
 
-def fitted(found: Published, size: int, folder: Path, done: Callable[[int], None]) -> NDArray[np.uint8]:
-    """All images at ``size``, ``uint8 [n, C, (D,) size, size]``, memory-mapped from a file that is written in ``folder``."""
+def fitted(
+    found: Published, size: int, folder: Path, seen: Callable[[NDArray[np.uint8]], None], done: Callable[[int], None]
+) -> NDArray[np.uint8]:
+    """All images at ``size``, ``uint8 [n, C, (D,) size, size]``, memory-mapped from a file that is written in ``folder``.
+
+    ``seen`` is given them as they were published, block by block; ``done`` is told how many are fitted.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path, count = folder / "pixels.bin", 0
     with path.open("wb") as file:
         for block in found.blocks():
+            seen(block)
             file.write(np.ascontiguousarray(fit(block, size)).tobytes())
             done(count := count + len(block))
     return np.memmap(path, np.uint8, "r", shape=(count, found.shape[0], *[size] * (len(found.shape) - 1)))

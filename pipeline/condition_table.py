@@ -1,0 +1,78 @@
+"""The rows of a model's table of what it can be asked for, from those of an earlier model that could be asked for other things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.conditions import Conditions
+from pipeline.diffusion.conditioning import ABSENT, PRESENT
+
+Value = int | float | str
+"""Of a finding its code, of an attribute its value or knot."""
+
+
+def carried(table: Tensor, before: Conditions, now: Conditions, renamed: Mapping[str, str]) -> Tensor:
+    """The rows of an earlier model's table of what can be asked for, as a model that is asked for other things has them.
+
+    What a value adds to its field's "nothing asked for" goes over by name, from one class an image to several findings and back: a class is
+    that finding present. All fields' "nothing" together stay what they were, so that whatever both models can be asked for starts as it
+    was, and what only the new one can be asked for starts as nothing. A number is read between the earlier knots.
+
+    Args:
+        table: ``[rows, hidden]``; where nothing is known of the earlier model (no class), the last row asks for nothing.
+        before, now: what the models can be asked for.
+        renamed: the new model's findings to the earlier one's, where the names differ.
+
+    Returns:
+        ``float64 [rows, hidden]``.
+    """
+    rows = table.double()[-sum(size + 1 for size in before.sizes) :]
+    adds: dict[tuple[str, Value], Tensor] = {}
+    nothing, first = torch.zeros_like(rows[0]), 0
+    for values in _values(before):
+        part = rows[first : first + len(values) + 1]
+        adds |= dict(zip(values, part[:-1] - part[-1]))
+        nothing, first = nothing + part[-1], first + len(part)
+    numbers = {one.name: one for one in before.attributes if one.knots}
+
+    def added(name: str, value: Value) -> Tensor:
+        if isinstance(value, float) and name in numbers:
+            knots, ([code], [share]) = numbers[name].knots, numbers[name].codes(np.array([value]))
+            low, high = adds[name, knots[code]], adds[name, knots[min(code + 1, len(knots) - 1)]]
+            return low + float(share) * (high - low)
+        return adds.get((renamed.get(name, name) if isinstance(value, int) else name, value), torch.zeros_like(nothing))
+
+    each = nothing / len(now.sizes)
+    return torch.stack([each + row for values in _values(now) for row in (*(added(*value) for value in values), torch.zeros_like(each))])
+
+
+def take_words(table: Tensor, before: Tensor, known: Sequence[str], words: Sequence[str]) -> int:
+    """Fill the rows of words that the earlier model read too; how many tensors that were, 1 or 0."""
+    places = {word: place for place, word in enumerate(known, 1) if len(before) == len(known) + 1}
+    shared = [(place, places[word]) for place, word in enumerate(words, 1) if word in places]
+    for place, source in shared:
+        table[place].copy_(before[source])
+    return int(bool(shared))
+
+
+def told_alike(table: Tensor, before: Tensor, known: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether the features of words that both models are told of are the same language model's, and so mean the same to what reads them."""
+    if table.shape[1:] != before.shape[1:] or len(before) != len(known) + 1:
+        return False
+    places = {word: place for place, word in enumerate(known, 1)}
+    shared = [(place, places[word]) for place, word in enumerate(words, 1) if word in places]
+    mine, theirs = zip(*shared) if shared else ((), ())
+    return torch.allclose(table[list(mine)], before[list(theirs)], atol=1e-4)
+
+
+def _values(conditions: Conditions) -> list[list[tuple[str, Value]]]:
+    """What the rows of each field stand for, without its last: a finding present or absent, or an attribute's value or knot."""
+    names = conditions.classes
+    found: list[list[tuple[str, Value]]] = [[(name, ABSENT), (name, PRESENT)] for name in names]
+    if not conditions.several:
+        found = [[(name, PRESENT) for name in names]]
+    return found + [[(one.name, value) for value in (one.values or one.knots)] for one in conditions.attributes]

@@ -1,0 +1,132 @@
+"""A warm start's table by names: what both models can be asked for starts as it was, whatever else either of them knows."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import tensors, warm_start
+from pipeline.condition_table import carried, take_words, told_alike
+from pipeline.conditions import Attribute, Conditions
+from pipeline.diffusion.unet import UNet
+from pipeline.train import build_denoiser
+
+ONE = Conditions(("normal", "effusion", "nodule"))
+CHEST = Conditions(("effusion", "nodule"), True, (Attribute("side", ("left", "right")), Attribute("severity", knots=(0.0, 0.5, 2.0))))
+LATER = Conditions(
+    ("hernia", "nodule", "effusion"),
+    True,
+    (Attribute("severity", knots=(0.25, 1.0, 3.0)), Attribute("view", ("AP", "PA")), Attribute("side", ("right", "both"))),
+)
+HIDDEN = 64
+
+
+def table(conditions, seed=0):
+    rows = sum(size + 1 for size in conditions.sizes)
+    return torch.randn(rows, HIDDEN, generator=torch.Generator().manual_seed(seed))
+
+
+def asked(conditions, rows, findings=None, **attributes):
+    """What a network of these rows is told of one image; ``findings`` by name, what is not named is open."""
+    network = UNet(channels=1, classes=conditions.sizes, size=8, widths=(16,), blocks=1, attention=(), patch=1, dropout=0.0)
+    network.condition.label.weight.data.copy_(rows)
+    marks = np.array([[(findings or {}).get(name, -1) for name in conditions.classes]], np.int8)
+    told = {name: np.array([value]) for name, value in attributes.items()}
+    return network.condition._asked(conditions.condition(marks, told))[0].detach()
+
+
+@pytest.mark.parametrize(("before", "now"), [(ONE, CHEST), (CHEST, ONE), (CHEST, LATER), (LATER, CHEST), (ONE, ONE), (CHEST, CHEST)])
+def test_shared_findings_and_nothing_at_all_start_as_they_were(before, now):
+    rows = table(before)
+    made = carried(rows, before, now, {}).float()
+    assert made.shape == table(now).shape
+    for findings in ({}, *({name: 1} for name in before.classes if name in now.classes)):
+        torch.testing.assert_close(asked(now, made, findings), asked(before, rows, findings))
+
+
+def test_several_findings_and_attributes_together_start_as_they_were():
+    rows = table(CHEST)
+    made = carried(rows, CHEST, LATER, {}).float()
+    for severity in (0.25, 1.0):  # the new knots within the old ones
+        for told in ({"severity": severity}, {"severity": severity, "side": "right"}):
+            both = {"effusion": 1, "nodule": 0}
+            torch.testing.assert_close(asked(LATER, made, both, **told), asked(CHEST, rows, both, **told))
+    # beyond them, as the earlier model took such a number
+    torch.testing.assert_close(asked(LATER, made, severity=3.0), asked(CHEST, rows, severity=2.0))
+
+
+def test_what_only_the_new_model_can_be_asked_for_starts_as_nothing():
+    rows = table(CHEST)
+    made = carried(rows, CHEST, LATER, {}).float()
+    nothing = asked(CHEST, rows)
+    for told in ({"findings": {"hernia": 1}}, {"findings": {"hernia": 0}}, {"view": "AP"}, {"side": "both"}):
+        torch.testing.assert_close(asked(LATER, made, **told), nothing)
+
+
+def test_a_finding_under_another_name_is_taken_where_somebody_says_so():
+    rows = table(CHEST)
+    made = carried(rows, CHEST, LATER, {"hernia": "nodule"}).float()
+    torch.testing.assert_close(asked(LATER, made, {"hernia": 1}), asked(CHEST, rows, {"nodule": 1}))
+
+
+def test_equal_models_start_bit_for_bit_with_one_class_and_unknown_ones_from_the_last_row():
+    rows = table(ONE)
+    assert torch.equal(carried(rows, ONE, ONE, {}).float(), rows)
+    assert torch.equal(carried(rows, Conditions(()), Conditions(("a", "b")), {}).float(), rows[-1:].expand(3, -1))
+
+
+def test_words_are_taken_by_themselves_and_new_ones_stay_as_they_began():
+    before, now = torch.randn(4, 8), torch.zeros(5, 8)
+    assert take_words(now, before, ("effusion", "left", "small"), ("left", "nodule", "effusion", "zone")) == 1
+    assert torch.equal(now, torch.stack([torch.zeros(8), before[2], torch.zeros(8), before[1], torch.zeros(8)]))
+    assert take_words(now, before, ("other", "words"), ("left",)) == 0, "a table of other words than its description names"
+
+
+def test_features_of_another_language_model_are_known_by_the_words_that_both_tell():
+    before, words = torch.randn(4, 8), ("effusion", "left", "small")
+    now = torch.cat([before[[0, 3, 1]], torch.randn(1, 8)])
+    assert told_alike(now, before, words, ("small", "effusion", "new"))
+    assert not told_alike(now, before, words, ("left", "effusion", "new"))
+    assert not told_alike(now[:, :4], before, words, ("small", "effusion", "new"))
+
+
+READS = {"vocabulary": ("effusion", "left"), "longest": 4}
+OTHER = {"vocabulary": ("left", "nodule"), "longest": 4}
+
+
+def described(conditions):
+    network = {"widths": [16, 32], "blocks": 1, "patch": 2, "attention": [], "dropout": 0.0}
+    model = {"shape": [1, 16, 16], "classes": list(conditions.classes), "conditions": conditions.to_model(), "sigma_data": 0.5}
+    return model | {"backbone": "unet", "objective": "edm", "noise_schedule": "edm", "network": network, "checkpointing": False}
+
+
+def test_a_training_starts_from_a_run_with_other_findings_attributes_and_words(tmp_path):
+    """What the earlier model was asked for by name, the new one draws at its start as the earlier one did."""
+    before, now = replace(CHEST, **READS), replace(LATER, **OTHER)
+    torch.manual_seed(1)
+    earlier, later = (build_denoiser(described(conditions)).eval() for conditions in (before, now))
+    for weight in earlier.parameters():  # layers that start at zero would hide what stands before them
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    tensors.write(earlier.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "model.json").write_text(json.dumps(described(before)))
+    taken = warm_start.start(later, tmp_path, now, {}, ())
+    assert taken.new_classes == ("hernia",)
+    x, sigma = torch.randn(1, 1, 16, 16), torch.ones(1)
+
+    def drawn(denoiser, conditions, findings, text, **told):
+        marks = np.array([[findings.get(name, -1) for name in conditions.classes]], np.int8)
+        asked = {name: np.array([value]) for name, value in ({"text": text} | told).items()}
+        return denoiser(x, sigma, conditions.condition(marks, asked)).detach()
+
+    for findings, text, told in (
+        ({"effusion": 1}, "", {}),
+        ({"nodule": 0}, "left", {"severity": 1.0}),
+        ({}, "left left", {"side": "right"}),
+    ):
+        torch.testing.assert_close(
+            drawn(later, now, findings, text, **told), drawn(earlier, before, findings, text, **told), atol=1e-4, rtol=0
+        )
+    assert (drawn(earlier, before, {"effusion": 1}, "left") - drawn(earlier, before, {"nodule": 1}, "")).abs().max() > 1e-2
