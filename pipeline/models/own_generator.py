@@ -19,10 +19,13 @@ from pipeline.diffusion.samplers import heun
 from pipeline.diffusion.schedules import RANGE, sampling_levels
 from pipeline.errors import InputError
 from pipeline.further import find_model
+from pipeline.models.draws import seed_of
 from pipeline.train import load_denoiser
 
 STEPS = 18
 """Of Heun's method, as EDM takes them for images of 32 px (Karras et al. 2022, table 2)."""
+CHANGES = 10
+"""Steps of a counterfactual: with the finding that an image has, the way leads back to it in however few."""
 LOWEST = 0.02
 """Last noise level before 0, in standard deviations of the data: below one grey level of 255."""
 
@@ -81,18 +84,22 @@ class OwnGenerator:
 
         Args:
             images: ``float32 [n, C, side, side]`` in −1..1, of the class ``own``.
-            depth: noise level up to which they are inverted, in standard deviations of the data.
+            depth: noise level up to which they are taken, in standard deviations of the data.
             weight: of the wanted finding over the one that they have, from which guidance leads away: it is what must go.
+
+        What is drawn for an image is a function of the image alone.
         """
         before, after = self._bound(own), self._bound(other, weight, own)
-        levels, parts = self._levels(depth), []
+        levels, parts = self._levels(depth, CHANGES), []
         with torch.inference_mode():
             for rows in self._batches(len(images)):
-                parts.append(counterfactual(before, after, torch.from_numpy(images[rows]).to(self.device), levels))
+                x = torch.from_numpy(images[rows]).to(self.device)
+                noise = StepNoise([seed_of(image) for image in images[rows]], x.shape[1:], self.device)
+                parts.append(counterfactual(before, after, x, levels, noise))
         return self._pixels(parts)
 
     def _bound(self, label: int, scale: float = 1.0, away: int | None = None) -> Denoise:
-        """D(x, sigma) of one class for any number of images, in float32, which inversion needs.
+        """D(x, sigma) of one class for any number of images, in float32.
 
         Away from nothing at the run's own levels, away from a class at all of them: there it is an interpolation.
         """
@@ -111,16 +118,16 @@ class OwnGenerator:
         return self.conditions.condition(np.tile(findings, (count, 1)), {}).to(self.device)
 
     def _sampled(self, denoise: Denoise, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        levels, parts = self._levels(RANGE[1]), []
+        levels, parts = self._levels(RANGE[1], STEPS), []
         with torch.inference_mode():
             for rows in self._batches(len(seeds)):
                 noise = StepNoise(seeds[rows], self.denoiser.mean.shape, self.device)()
                 parts.append(heun(denoise, self.denoiser.mean + levels[0] * noise, levels))
         return self._pixels(parts)
 
-    def _levels(self, highest: float) -> list[float]:
+    def _levels(self, highest: float, steps: int) -> list[float]:
         spread = self.denoiser.sigma_data
-        return sampling_levels("edm", STEPS, spread, highest * spread, LOWEST * spread)
+        return sampling_levels("edm", steps, spread, highest * spread, LOWEST * spread)
 
     def _batches(self, count: int) -> list[slice]:
         return [slice(start, start + self.batch) for start in range(0, count, self.batch)]
