@@ -148,6 +148,9 @@ def foreign_config(
     paths = {option: Path(path) for option, path in given.items() if path is not None}
     for path in paths.values():
         refuse_run(path, verb)
+    for option in ("--train", "--synthetic"):
+        if holdout is not None and paths[option].expanduser().resolve() == paths["--holdout"].expanduser().resolve():
+            raise InputError(f"--holdout is the folder of {option}: give one of patients whom the generator never saw, or leave it out")
     found = {}
     for option, path in paths.items():
         with system_refusals(path):

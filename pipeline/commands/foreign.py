@@ -147,7 +147,8 @@ def _needed(verb: str, given: Path | None, folders: dict[str, Path | None]) -> d
     usage = f"synthcohort {verb} {' '.join(f'{name} {_KINDS.get(name, _FOLDER)}' for name in folders)}"
     if given is not None:
         refuse_run(given, verb)
-        raise InputError(f"{verb} takes its folders by name: {usage}")
+        further = " --holdout FOLDER --holdout-random" if verb == "audit" else ""
+        raise InputError(f"{verb} takes its folders by name: {usage}{further}")
     if missing := [name for name, path in folders.items() if path is None]:
         raise InputError(f"{verb} needs {' and '.join(missing)}: {usage}")
     return {name: path for name, path in folders.items() if path is not None}

@@ -173,7 +173,12 @@ def _callable(model: str, device: str) -> Loaded:
     module, _, name = model.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
-    found: Any = importlib.import_module(module)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        raise NotLoaded(f"there is no module {error.name}: give the command where {error.name}.py lies, or install it") from None
     for part in name.split("."):
         if not hasattr(found, part):
             raise NotLoaded(f"{module} has no {name}: give module:callable as it is spelled there")

@@ -56,6 +56,9 @@ NAMES = {
     "coverage": "Coverage",
     "images": "Images",
     "weights": "Weights",
+    "jpeg": "JPEG",
+    "ema": "EMA",
+    "ema_snapshots": "EMA snapshots",
 }
 GLOSSARY = {
     "AUC": "area under the ROC curve: the probability that a case of one side scores higher than one of the other; 0.5 is chance.",
@@ -96,4 +99,10 @@ def title(key: str) -> str:
     """A key of the results, or a path of keys, as words."""
     names = [name for part in str(key).split(" · ") if (name := NAMES.get(part, part.replace("_", " ")))]
     names[:1] = [name[:1].upper() + name[1:] for name in names[:1]]
-    return " · ".join([*names[:1], *(name if name[1:2].isupper() or name[:1] in "ε" else name[0].lower() + name[1:] for name in names[1:])])
+    return " · ".join([*names[:1], *map(_within, names[1:])])
+
+
+def _within(name: str) -> str:
+    """A name within a line: small, unless it begins with a word that has capitals of its own, such as AUC and ImageNet, or with ε."""
+    first = name.split()[0]
+    return name if first[1:] != first[1:].lower() or first == "ε," else name[0].lower() + name[1:]

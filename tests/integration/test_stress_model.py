@@ -212,7 +212,7 @@ def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
     [
         ({"model": "readers:swapped"}, "in another order: declare classes: [bright, dark] in readers.yaml"),
         ({"model": "readers:absent"}, "readers has no absent"),
-        ({"model": "nowhere:predict"}, "nowhere:predict: ModuleNotFoundError"),
+        ({"model": "nowhere:predict"}, "nowhere:predict: there is no module nowhere: give the command where nowhere.py lies"),
         ({"rules": "readers.yaml"}, "not a list of 1 to 200 rules"),
         ({"rules": "absent.yaml"}, "no rules absent.yaml"),
         ({"data": "nothing"}, "no such folder: give the images as --data"),

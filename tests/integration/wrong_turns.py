@@ -61,6 +61,8 @@ TURNS = (
     _turn("audit run", "synthcohort run CONFIG --out run --until audit"),
     _turn("audit scans", "--train FOLDER"),
     _turn("release --synthetic scans", "--train", "--holdout"),
+    _turn("audit --train scans --synthetic listed --holdout scans", "--holdout is the folder of --train", "never saw"),
+    _turn("audit --train scans --synthetic listed --holdout-random loose", "--holdout FOLDER --holdout-random"),
     _turn("audit --train scans --synthetic empty", "holds no file", "--synthetic"),
     # data that does not say what it is
     _turn("init empty", "holds no file"),

@@ -19,7 +19,7 @@ from pipeline.release.page import check_page
 from pipeline.release.plots import change_plot, legend, power_plot, whiskers
 from pipeline.release.report import against_floor, balance, class_table, heat_table, measures, prevalence_table, render_report
 from pipeline.release.results import Results, interval, limitations, planted, planted_copies
-from pipeline.release.words import setting
+from pipeline.release.words import setting, title
 from privacy import kinds, limits
 
 SAMPLES = {"normal": [b"\x89PNG fake"]}
@@ -402,3 +402,10 @@ def test_bounds_on_one_side_say_so() -> None:
 )
 def test_settings_are_written_for_people(value: Any, written: str) -> None:
     assert setting(value) == written
+
+
+def test_names_within_a_path_keep_their_capitals() -> None:
+    assert title("two_sample · imagenet").endswith(" · ImageNet features")
+    assert title("two_sample · cnn").endswith(" · small network")
+    assert title("membership_weights · auc").endswith(" · AUC")
+    assert title("jpeg") == "JPEG"
