@@ -150,7 +150,7 @@ def test_a_small_cohort_stops_in_two_commands_with_the_advice(tmp_path: Path, sh
 
 
 def test_a_classifier_and_a_table_take_one_command_to_their_answers(tmp_path: Path, shell: dict[str, str]) -> None:
-    folder = desk(tmp_path, 60)
+    folder = desk(tmp_path, 40)
     (line,) = lines_with("synthcohort stress")
     done = typed(line, folder, shell)
     assert done.returncode in (0, 3, 4), done.stderr
