@@ -284,11 +284,11 @@ def test_synthetic_cases_are_asked_only_where_judges_are_sure_and_are_called_hyp
 def test_a_run_makes_synthetic_cases_whose_pictures_stay_in_the_private_folder(place, monkeypatch):
     import trainings
 
-    from evaluation import plateau, training
+    from evaluation import training
     from pipeline.models import of_run, of_split, own_generator
 
     monkeypatch.setattr(training, "CHECK", 256)
-    monkeypatch.setattr(plateau, "LEAST", 1024)
+    monkeypatch.setattr(training, "LEAST", 1024)
     monkeypatch.setattr(own_generator, "STEPS", 3)
     for name, value in (("EACH", 4), ("STEP", 2), ("CHANGED", 2), ("TRIES", ((30.0, 1.0),))):
         monkeypatch.setattr(of_run, name, value)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import plateau, training
+from evaluation import training
 from evaluation.training import Task, train
 from pipeline import evaluate, stress
 from pipeline.config import Config
@@ -38,7 +38,7 @@ def spots(n: int, split: str, seed: int) -> ImageSet:
 
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
-    with mock.patch.object(training, "CHECK", 256), mock.patch.object(plateau, "LEAST", 512):
+    with mock.patch.object(training, "CHECK", 256), mock.patch.object(training, "LEAST", 512):
         yield
 
 
@@ -50,8 +50,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Context:
     ImageSet(np.concatenate([part.images for part in parts.values()]), every).save(folder / "ingest")
     made = spots(20, "made", 9)
     ImageSet(made.images, made.rows.drop(columns=["patient", "split", "site"])).save(folder / "generate")
-    learn, choose = (evaluate.labelled(parts[name]).take(np.arange(len(parts[name]))) for name in ("train", "val"))
-    [one] = train([Task(learn.unit, learn.findings, 2, 0, choose)], kind="small", ceiling=2048, device="cpu")
+    learn, choose = evaluate.labelled(parts["train"]), evaluate.labelled(parts["val"])
+    [one] = train([Task(learn.unit, learn.findings.copy(), 2, 0, choose)], kind="small", ceiling=2048, device="cpu")
     for name in ("evaluate", "stress"):
         (folder / name).mkdir()
     evaluate.save_judges(folder / "evaluate" / evaluate.JUDGES, [one.classifier])

@@ -11,7 +11,7 @@ import trainings
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation import plateau, training
+from evaluation import training
 from pipeline.models import cases as sources
 from pipeline.models import of_run, own_generator, synthetic
 from pipeline.models.synthetic import Synthetic
@@ -46,7 +46,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     victim: Any = types.SimpleNamespace(name="m", child=Bright(), contract=types.SimpleNamespace(classes=NAMES))
     with (
         mock.patch.object(training, "CHECK", 256),
-        mock.patch.object(plateau, "LEAST", 1024),
+        mock.patch.object(training, "LEAST", 1024),
         mock.patch.multiple(synthetic, CEILING=4096, SEEDS=1),
         mock.patch.multiple(of_run, EACH=6, STEP=2, CHANGED=3, TRIES=((2.0, 1.0), (30.0, 1.0))),
         mock.patch.object(own_generator, "STEPS", 4),
