@@ -5,19 +5,25 @@ A finding is judged on the images of which it is known; present and absent are t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import t
 
 from evaluation.data import Labelled
 from evaluation.intervals import Interval, interval
 from evaluation.metrics import Estimate, Floats, auc_estimate, half_correlated
 from evaluation.utility import LEAST_PATIENTS
 
-RESAMPLES = 200
-"""Draws of patients for the interval of an average precision."""
+FEWEST = 15
+"""Patients with a finding below which its average precision has no interval."""
+RAREST = 0.02
+"""Share of images with a finding below which it has none either: it hangs on the few others that score highest, and simulated intervals
+hold in .92 of cohorts."""
 
 
 def auc_of(probabilities: Floats, images: Labelled, finding: int) -> Estimate:
@@ -68,28 +74,61 @@ def average_precision(scores: Floats, positives: NDArray[np.bool_]) -> float:
     return float(average_precision_score(positives, scores)) if positives.any() else float("nan")
 
 
-def precision_interval(probabilities: Floats, images: Labelled, finding: int, rng: np.random.Generator) -> Interval:
-    """:func:`average_precision` of one finding, the mean over trainings, with the percentiles 2.5 and 97.5 over draws of patients."""
+def without_each(scores: Floats, positives: NDArray[np.bool_]) -> Floats:
+    """:func:`average_precision` of all images but one, ``[n]``, for each of them; NaN where no positive is left.
+
+    Args:
+        scores, positives: as for :func:`average_precision`.
+    """
+    _, group = np.unique(-scores, return_inverse=True)
+    group = group.ravel()
+    found = np.bincount(group, positives).astype(np.float64)
+    true, false = found.cumsum(), np.bincount(group, ~positives).astype(np.float64).cumsum()
+
+    def sums(less_true: int, less_false: int) -> tuple[Floats, Floats]:
+        """Precisions at every score with so many fewer at and above it, and their sum over the positives from there on down."""
+        precision = (true - less_true) / np.maximum(true - less_true + false - less_false, 1)
+        return precision, (found * precision)[::-1].cumsum()[::-1]
+
+    whole = sums(0, 0)[1]
+    above = whole[0] - whole  # of the positives that score higher than each group
+    (_, negative), (precision, positive) = sums(0, 1), sums(1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = np.where(positives, ((above + positive - precision) / (true[-1] - 1))[group], ((above + negative) / true[-1])[group])
+    return left if positives.any() else np.full(len(scores), np.nan)
+
+
+def precision_interval(probabilities: Floats, images: Labelled, finding: int) -> Interval:
+    """:func:`average_precision` of one finding, the mean over trainings, with a 95 % interval over patients.
+
+    On the logit, by Student's t with a degree for each patient with the finding but one. Its variance is the larger of the jackknife's over
+    patients and that of as many coins as patients have it (Boyd, Eng & Page 2013, section 4.1), which is not zero at 1. No bounds below
+    :data:`FEWEST` and :data:`RAREST`.
+    """
     known = images.findings[:, finding] >= 0
     scores, positive = probabilities[:, known, finding], images.findings[known, finding] == 1
-    _, member = np.unique(images.groups[known], return_inverse=True)
-    rows = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
+    patients, member = np.unique(images.groups[known], return_inverse=True)
+    value = float(np.mean([average_precision(one, positive) for one in scores]))
+    having = len(np.unique(member[positive]))
+    if having < max(2, FEWEST) or positive.mean() < RAREST or positive.all():
+        return Interval(value, float("nan"), float("nan"), int(known.sum()))
+    moved = np.mean([without_each(one, positive) for one in scores], axis=0) - value
+    by_patient = np.bincount(member.ravel(), moved)
+    jackknife = (len(patients) - 1) * float(by_patient.var())
+    share = (value * having + 0.5) / (having + 1)
+    spread = share * (1 - share)
+    reach = float(t.ppf(0.975, having - 1)) * math.sqrt(max(jackknife / spread**2, 1 / (having * spread)))
+    low, high = (float(expit(logit(share) + side * reach)) for side in (-1, 1))
+    return Interval(value, min(low, value), max(high, value), int(known.sum()))
 
-    def mean(chosen: NDArray[np.int64]) -> float:
-        return float(np.mean([average_precision(one[chosen], positive[chosen]) for one in scores]))
 
-    drawn = [mean(np.concatenate([rows[unit] for unit in rng.integers(len(rows), size=len(rows))])) for _ in range(RESAMPLES)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]) if positive.any() else (np.nan, np.nan)
-    return Interval(mean(np.arange(len(positive))), float(low), float(high), int(known.sum()))
-
-
-def judged(probabilities: Floats, images: Labelled, names: Sequence[str], rng: np.random.Generator) -> dict[str, Any]:
+def judged(probabilities: Floats, images: Labelled, names: Sequence[str]) -> dict[str, Any]:
     """What a judge scores: ``auc`` (macro), ``micro_auc``, and ``per_class`` with ``auc``, ``average_precision`` and ``prevalence``."""
     whole = macro(probabilities, images)
     per_class = {
         name: {
             "auc": interval(auc_of(probabilities, images, finding)),
-            "average_precision": precision_interval(probabilities, images, finding, rng),
+            "average_precision": precision_interval(probabilities, images, finding),
             "prevalence": prevalence(images.findings[:, finding]),
         }
         for finding, name in enumerate(names)

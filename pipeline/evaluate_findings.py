@@ -40,7 +40,7 @@ def run(ctx: Context) -> dict[str, Any]:
     arms = _arms(ctx, real, synthetic, choose, seeds, rng, device)
     scored = {arm: np.stack([one.classifier.predict(test.unit) for one in trained]) for arm, trained in arms.items()}
     still = {arm: reason for arm, trained in arms.items() if (reason := unfinished(trained))}
-    judge = findings.judged(scored[CONTROL], test, names, rng)
+    judge = findings.judged(scored[CONTROL], test, names)
     seen = np.stack([one.classifier.predict(synthetic.unit) for one in arms[CONTROL]])
     result: dict[str, Any] = {
         "classes": list(names),
@@ -53,7 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "judge": {"network": config.classifier, "trained_on": CONTROL} | _fitness(judge, still.get(CONTROL)),
         "findings": {
             # A real-trained judge on synthetic images: does it see what was asked for, and miss what was asked to be absent?
-            "label_fidelity": findings.judged(seen, synthetic, names, rng),
+            "label_fidelity": findings.judged(seen, synthetic, names),
             "together": {
                 "real": findings.together(real.findings, real.groups).tolist(),
                 "synthetic": findings.together(synthetic.findings).tolist(),
@@ -147,7 +147,7 @@ def _utility(
     """What each arm scores on the real test images, and how synthetic images change it, over all findings and for each."""
     ended = {arm: one for arm, one in scored.items() if arm not in still}
     found: dict[str, Any] = {"seeds": len(scored[CONTROL]), "n_test": len(test), "control": CONTROL, "unfinished": still}
-    found["arms"] = {arm: findings.judged(one, test, names, rng) for arm, one in ended.items()}
+    found["arms"] = {arm: findings.judged(one, test, names) for arm, one in ended.items()}
     found["differences"] = {}
     for arm in ended.keys() - {CONTROL}:
         pairs = {

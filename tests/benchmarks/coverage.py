@@ -23,7 +23,8 @@ import numpy as np
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from evaluation import intervals, metrics
+from evaluation import findings, intervals, metrics
+from evaluation.data import Labelled
 from evaluation.intervals import Interval
 
 
@@ -165,6 +166,17 @@ def brier(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
     return intervals.interval(metrics.brier_estimate(np.stack([1 - p, p], axis=1), label, patient)), math.nan
 
 
+def precision(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Average precision of a finding whose AUC is ``truth``, against that of infinitely many images in the same proportion."""
+    label, patient, noise = rows_of(cell, rng)
+    shift, share = shift_of(cell.truth), cell.patients[1] / sum(cell.patients)
+    images = Labelled(np.zeros((len(label), 1, 1, 1), np.uint8), label[:, None].astype(np.int8), patient)
+    at = np.linspace(shift - 9, shift + 9, 20001)
+    true, false = share * norm.sf(at - shift), (1 - share) * norm.sf(at)
+    expected = float(np.trapezoid(true / (true + false) * norm.pdf(at - shift), at))
+    return findings.precision_interval((noise + shift * label)[None, :, None], images, 0), expected
+
+
 def predictive(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
     """Positive predictive value at a prevalence of .05, of a test with sensitivity ``truth`` and specificity .9."""
     positives, negatives = cell.patients
@@ -177,7 +189,7 @@ def predictive(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
 
 STATISTICS: dict[str, Callable[[Cell, np.random.Generator], tuple[Interval, float]]] = {
     function.__name__: function
-    for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, tpr, cross_fitted_tpr, brier, predictive)
+    for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, tpr, cross_fitted_tpr, brier, precision, predictive)
 }
 CELLS = (
     *(Cell("auc", (192, 8), truth) for truth in (0.7, 0.9, 0.98)),
@@ -226,6 +238,14 @@ CELLS = (
     Cell("brier", (30, 30), 0.8),
     Cell("brier", (192, 8), 0.9),
     Cell("brier", (390, 234), 0.97, 3, 0.5),
+    Cell("precision", (60, 20), 0.8),
+    Cell("precision", (585, 15), 0.7),
+    Cell("precision", (585, 15), 0.9),
+    Cell("precision", (780, 20), 0.8, 3, 0.5),
+    Cell("precision", (300, 43), 0.9),
+    Cell("precision", (300, 43), 0.98, 3, 0.5),
+    Cell("precision", (570, 40), 0.8, 4, 0.7),
+    Cell("precision", (200, 200), 0.95, 2, 0.5),
 )
 
 

@@ -32,7 +32,7 @@ def test_each_finding_and_all_of_them_as_scikit_learn_has_them():
     assert findings.micro(p, images).value == pytest.approx(np.mean([roc_auc_score(images.findings[known], one[known]) for one in p]))
     for k in range(3):
         expected = np.mean([average_precision_score(images.findings[known[:, k], k], one[known[:, k], k]) for one in p])
-        found = findings.precision_interval(p, images, k, np.random.default_rng(0))
+        found = findings.precision_interval(p, images, k)
         assert found.value == pytest.approx(expected)
         assert found.low < found.value < found.high
 
@@ -40,6 +40,32 @@ def test_each_finding_and_all_of_them_as_scikit_learn_has_them():
 def test_ties_share_their_precision():
     assert findings.average_precision(np.zeros(8), np.arange(8) < 2) == pytest.approx(0.25)
     assert np.isnan(findings.average_precision(np.zeros(3), np.zeros(3, bool)))
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_the_average_precision_without_each_image_in_turn(levels):
+    rng = np.random.default_rng(levels)
+    scores, positives = rng.integers(levels, size=40) / levels, np.arange(40) % 5 == 0
+    expected = [average_precision_score(np.delete(positives, one), np.delete(scores, one)) for one in range(40)]
+    assert findings.without_each(scores, positives) == pytest.approx(np.array(expected))
+    only = np.arange(40) == 3
+    assert np.isnan(findings.without_each(scores, only)).nonzero()[0].tolist() == [3]
+
+
+def test_precision_has_no_interval_of_few_patients_or_of_the_very_rare():
+    marks = np.zeros((900, 2), np.int8)
+    marks[:, 0], marks[:17, 1] = np.arange(900) % 2, 1
+    p = np.random.default_rng(0).random((1, 900, 2))
+    rare = findings.precision_interval(p, Labelled(np.zeros((900, 1, 8, 8), np.uint8), marks, np.arange(900)), 1)
+    assert rare.value > 0
+    assert np.isnan([rare.low, rare.high]).all(), "1.9 % of the images"
+    images = Labelled(np.zeros((900, 1, 8, 8), np.uint8), marks, np.arange(900) // 65)
+    assert np.isnan(findings.precision_interval(p, images, 0).low), "of 14 patients"
+    many = findings.precision_interval(p, Labelled(images.images, marks, np.arange(900) // 60), 0)
+    assert many.low < many.value < many.high
+    perfect = findings.precision_interval(marks[None].astype(float), Labelled(images.images, marks, np.arange(900) // 60), 0)
+    assert (perfect.value, perfect.high) == (1, 1)
+    assert 0.5 < perfect.low < 0.97, "fifteen patients that were right do not tell that all are"
 
 
 def test_the_intervals_hold_as_much_as_they_say():
