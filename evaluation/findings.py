@@ -110,7 +110,7 @@ def precision_interval(probabilities: Floats, images: Labelled, finding: int) ->
     patients, member = np.unique(images.groups[known], return_inverse=True)
     value = float(np.mean([average_precision(one, positive) for one in scores]))
     having = len(np.unique(member[positive]))
-    if having < max(2, FEWEST) or positive.mean() < RAREST or positive.all():
+    if having < FEWEST or positive.mean() < RAREST or positive.all():
         return Interval(value, float("nan"), float("nan"), int(known.sum()))
     moved = np.mean([without_each(one, positive) for one in scores], axis=0) - value
     by_patient = np.bincount(member.ravel(), moved)

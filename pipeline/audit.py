@@ -121,7 +121,7 @@ def _one_run(ctx: Context, everyone: ImageSet, synthetic: NDArray[np.uint8], dev
     found = {"images": one_run.from_images(real, units, member, synthetic, rng("images"))}
     if "train" in ctx.records:
         denoiser, model = load_denoiser(ctx.folder("train"), device)
-        condition = Conditions.of_model(model).of(real)
+        condition = Conditions.of_model(model).met.of(real)
         draws = ctx.config.audit.membership_draws
         with runtime.autocast(device):
             found["weights"] = one_run.from_weights(

@@ -25,7 +25,7 @@ from pipeline.release import contents
 from pipeline.release.cards import software_version
 from pipeline.release.dicom_export import dicom_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
-from pipeline.release.rows import Table, further_cells
+from pipeline.release.rows import Table, further_cells, without_reports
 from pipeline.release.verdict import Verdict, weights_verdict
 from pipeline.wanted import Wanted, planned
 
@@ -111,10 +111,11 @@ def generate(run: Path, plan: Sequence[Asked], seed: int, out: Path, reporter: R
     plan = sorted(plan, key=lambda entry: [names.index(name) if name in names else -1 for name in entry.findings])
     asked = planned(plan, model.conditions, [one for entry in plan for one in _seeds(seed, entry)], "generate")
     wanted = [entry.model_dump(mode="json", exclude_defaults=True) for entry in plan]
+    cleared = model.verdict == "pass"
     request = {
         "stage": "generate",
         "weights": model.record["digest"],
-        "config": model.section.model_dump(mode="json"),
+        "config": model.section.model_dump(mode="json", exclude={"plan", "per_class"}),
         "plan": wanted,
         "seed": seed,
     }
@@ -122,16 +123,17 @@ def generate(run: Path, plan: Sequence[Asked], seed: int, out: Path, reporter: R
     resumes = isinstance(mark, dict) and mark.get("fingerprint") == artifacts.fingerprint(request)
     folders.claim_alone(out, {f"the run folder {run.name}": run}, ours=resumes)
     out = out.resolve()  # a link stays, and what it leads to is replaced
-    cleared = model.verdict == "pass"
     folders.open_stage(out, request, resumable=True, private=not cleared)
     parts = out / "partial"
     parts.mkdir(exist_ok=True)
     with reporter.progress("generating images", len(asked)) as advance:
         ranks.together(make_parts, model.section, model.folder, parts, asked, report=advance)
     images = collected(parts, model.section, len(asked))
-    facts = _write(out, model, images, asked, reporter)
+    facts = _write(out, model, images, asked, run / "ingest", reporter)
     shutil.rmtree(parts)
-    artifacts.write_json(out / FACTS, facts | {"plan": wanted, "seed": seed})
+    if cleared:  # a prompt may repeat a report; those that may be told stand in the rows
+        request["plan"] = [{key: value for key, value in entry.items() if key not in ("text", "without_text")} for entry in wanted]
+    artifacts.write_json(out / FACTS, facts | {"plan": request["plan"], "seed": seed})
     artifacts.publish(out, request, contains_patient_data=not cleared)
     return model, len(asked)
 
@@ -143,12 +145,16 @@ def _seeds(seed: int, entry: Asked) -> list[int]:
     return [runtime.derive_seed(seed, "further", name, k) for k in range(entry.count)]
 
 
-def _write(out: Path, model: Model, images: NDArray[np.uint8], asked: Wanted, reporter: Reporter) -> dict[str, Any]:
-    """Write the images in every format that the verdict allows; what ``generated.json`` says of them."""
+def _write(out: Path, model: Model, images: NDArray[np.uint8], asked: Wanted, ingest: Path, reporter: Reporter) -> dict[str, Any]:
+    """Write the images in every format that the verdict allows; what ``generated.json`` says of them.
+
+    The run's ``ingest`` folder tells which prompts stay, where the set may be shared.
+    """
     pixels, version, cleared = pixel_digest(images), software_version(), model.verdict == "pass"
     # By the pixels, so that subjects of two sets never meet in a PACS; the set itself tells them.
     guidance = np.full(len(asked), model.section.guidance_scale, np.float32)
     told = asked.columns | {"seed": np.array(asked.seeds, np.int64), "guidance": guidance}
+    told = without_reports(told, ingest) if cleared else told
     table = Table(pixels[:8], model.conditions.classes, tuple(told), several=model.conditions.several)
     labels: list[contents.Label] = list(map(tuple, asked.findings.tolist())) if table.several else asked.findings.argmax(axis=1).tolist()
     further = further_cells(told, len(labels))

@@ -45,7 +45,7 @@ def regenerator(ctx: Context, device: str) -> Regenerate:
             part = side.take(slice(start, start + section.batch))
             seeds = [runtime.derive_seed(ctx.config.seed, "regenerate", start + number) for number in range(len(part))]
             noise = StepNoise(seeds, denoiser.mean.shape, device)
-            condition = conditions.of(part).to(device)
+            condition = conditions.met.of(part).to(device)
             denoise = guided(
                 denoiser,
                 condition,
@@ -74,6 +74,7 @@ def drawn(ctx: Context, device: str, sides: Sequence[Labelled]) -> list[NDArray[
         average(denoiser, trained, model, section.ema)
     mixture = load_mixture(trained) if starts_on_mixture(section) else None
     sampling = Sampling(denoiser, model, section, device, None, mixture, sum(map(len, sides)))
+    sampling.conditions = sampling.conditions.met  # words as training images were told of them
     made = []
     for number, side in enumerate(sides):
         findings = np.full_like(side.findings, -1) if sampling.conditions.several else side.findings

@@ -157,7 +157,7 @@ def _weights_features(denoiser: Denoiser, config: Config, conditions: Conditions
     """What the attack sees of weights, for each image of the pool."""
     assert config.train is not None
     seeds = [runtime.derive_seed(config.seed, "shadows", "noise", draw) for draw in range(config.shadows.draws)]
-    condition = conditions.of(pool)
+    condition = conditions.met.of(pool)
     batch = config.train.batch // config.train.accumulate
     with runtime.autocast(device):
         return shadows.weights_features(denoiser, to_unit(pool.images), condition, seeds=seeds, device=device, batch=batch)

@@ -128,7 +128,7 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
     if strange:
         raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, but {', '.join(asked) or 'none'}")
     findings, negated, unseen = [], [], []
-    for entry, words in zip(plan, map(str.split, texts)):
+    for entry, words in zip(plan, (f"{text} {other}".split() for text, other in zip(texts, away))):
         row, denied = _findings(entry, conditions, where)
         new = not conditions.seen(row.tolist(), entry.attributes)
         rare = [word for word in words if word not in conditions.vocabulary]

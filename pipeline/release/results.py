@@ -70,13 +70,13 @@ class Results:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration for publication: without local paths, and without the address of a PACS.
+        """The configuration for publication: without local paths, the address of a PACS, and prompts, which may repeat a report.
 
         Of an attribute's listed values those are named that the model knows, since enough training patients have them: one that was listed
         for few, or for nobody the model was told of, would tell of them.
         """
         local = {
-            "ingest": {"path", "labels", "query", "holdout", "label_table"},
+            "ingest": {"path", "labels", "query", "holdout", "label_table", "text_encoder"},
             "train": {"start_from"},
             "generate": {"autoguidance", "import_from"},
             "evaluate": {"imagenet"},
@@ -84,6 +84,8 @@ class Results:
             "release": {"sign"},
         }
         found = self.config.model_dump(mode="json", exclude=local)
+        for asked in found["generate"]["plan"]:
+            del asked["text"], asked["without_text"]
         attributes = dig(self.model, "conditions.attributes")
         known = {one.get("name"): one.get("values") for one in (attributes if isinstance(attributes, list) else [])}
         for name, kind in found["ingest"]["attributes"].items():

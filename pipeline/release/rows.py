@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts import RECORD
+from pipeline.conditions import LEAST_PATIENTS, TEXT, WITHOUT_TEXT
 from pipeline.config.section import LETTERS
-from pipeline.images import ATTRIBUTE, FINDING
+from pipeline.images import ATTRIBUTE, FINDING, ImageSet
 from pipeline.release.bounded import Damage
 from pipeline.release.contents import DICOM, LINE_BYTES, PICTURES, Label, class_folders, no_language, subject
 from pipeline.release.parquet import Column, parquet_bytes
@@ -115,6 +117,24 @@ def further_columns(there: Iterable[str]) -> tuple[str, ...]:
     """Those of a set's columns that ``rows.csv`` has after the findings, in its order."""
     names = list(there)
     return (*(name for name in names if ATTRIBUTES.fullmatch(name)), *(name for name in FURTHER if name in names))
+
+
+def without_reports(columns: Mapping[str, Any], ingest: Path) -> dict[str, Any]:
+    """The same columns, but for prompts that are word for word the report of fewer patients than :data:`LEAST_PATIENTS`.
+
+    Reports are patient data. Where the run's ``ingest`` folder is gone, and nobody can tell whose reports were what, no prompt stays.
+    """
+    prompts = [name for name in (ATTRIBUTE + TEXT, ATTRIBUTE + WITHOUT_TEXT) if name in columns]
+    if not prompts:
+        return dict(columns)
+    reports = None
+    if (ingest / RECORD).is_file():
+        reports = ImageSet.load(ingest).rows.groupby(ATTRIBUTE + TEXT)["patient"].nunique()
+
+    def stays(text: Any) -> bool:
+        return reports is not None and reports.get(text, LEAST_PATIENTS) >= LEAST_PATIENTS
+
+    return dict(columns) | {name: [text if stays(text) else "" for text in columns[name]] for name in prompts}
 
 
 def further_cells(columns: Mapping[str, Iterable[Any]], count: int) -> list[tuple[str, ...]]:

@@ -14,10 +14,9 @@ import numpy as np
 from pipeline.artifacts import PARTIAL, RECORD, file_digest, keyed, read_json, write_json
 from pipeline.cohorts.key import project_key
 from pipeline.cohorts.ledger import Standing, count_attempt
-from pipeline.conditions import LEAST_PATIENTS, TEXT, WITHOUT_TEXT
 from pipeline.context import Context
 from pipeline.errors import InputError
-from pipeline.images import ATTRIBUTE, ImageSet
+from pipeline.images import ImageSet
 from pipeline.release import contents
 from pipeline.release.cards import DataCard, data_card, licence_text, render_card, render_model_card, software_version
 from pipeline.release.contents import JUDGED_STAGES
@@ -26,7 +25,7 @@ from pipeline.release.dicom_export import released_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.report import render_report
 from pipeline.release.results import Results
-from pipeline.release.rows import Table, further_cells, further_columns
+from pipeline.release.rows import Table, further_cells, further_columns, without_reports
 from pipeline.release.verify import verify
 from privacy import gate
 
@@ -125,18 +124,10 @@ def labels_of(images: ImageSet, several: bool) -> list[contents.Label]:
     return list(map(tuple, images.findings.tolist())) if several else images.labels.tolist()
 
 
-def _told(ctx: Context, images: ImageSet) -> dict[str, list[Any]]:
-    """What ``rows.csv`` says of the images after their findings: the attributes that were asked for, seeds and the like.
-
-    A prompt that is word for word the report of fewer patients than :data:`LEAST_PATIENTS` stays: reports are patient data.
-    """
+def _told(ctx: Context, images: ImageSet) -> dict[str, Any]:
+    """What ``rows.csv`` says of the images after their findings: the attributes that were asked for, seeds and the like."""
     columns = {name: images.rows[name].tolist() for name in further_columns(map(str, images.rows.columns))}
-    prompts = [name for name in (ATTRIBUTE + TEXT, ATTRIBUTE + WITHOUT_TEXT) if name in columns]
-    if prompts:
-        reports = ImageSet.load(ctx.folder("ingest")).rows.groupby(ATTRIBUTE + TEXT)["patient"].nunique()
-        few = set(reports.index[reports < LEAST_PATIENTS])
-        columns |= {name: ["" if text in few else text for text in columns[name]] for name in prompts}
-    return columns
+    return without_reports(columns, ctx.folder("ingest"))
 
 
 def _judged_images(ctx: Context) -> ImageSet:

@@ -18,7 +18,7 @@ from PIL import Image
 from release_run import audit, measure
 from stage_stubs import stubbed  # noqa: F401 (a fixture)
 
-from pipeline import api, artifacts
+from pipeline import api, artifacts, further
 from pipeline.conditions import Conditions
 from pipeline.errors import InputError
 from pipeline.further import find_model
@@ -86,6 +86,23 @@ def test_images_of_weights_that_are_not_cleared_are_patient_data(run: Path, tmp_
     assert facts["contains_patient_data"] is True
     assert facts["weights"] == "not judged"
     assert json.loads((tmp_path / "more" / "record.json").read_text())["contains_patient_data"] is True
+
+
+def test_a_prompt_is_told_by_no_file_of_a_set_that_may_be_shared_but_the_rows(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a patient's report; :func:`pipeline.release.rows.without_reports` lets those into the rows that many patients have."""
+    silent = further.planned  # this model reads no text
+    monkeypatch.setattr(
+        further, "planned", lambda plan, *rest: silent([entry.model_copy(update={"text": "", "without_text": ""}) for entry in plan], *rest)
+    )
+    asked = [{"findings": ["ill"], "text": "sternotomy of jane", "without_text": "roe", "count": 2}]
+    api.generate(judged(run, tmp_path), plan=asked, out=tmp_path / "free")
+    found = b"".join(path.read_bytes() for path in (tmp_path / "free").rglob("*.json"))
+    assert b'"findings"' in found
+    assert not [word for word in (b"sternotomy", b"jane", b"roe") if word in found]
+    api.generate(run, plan=asked, out=tmp_path / "held")
+    assert json.loads((tmp_path / "held" / "generated.json").read_text())["plan"][0]["text"] == "sternotomy of jane"
 
 
 def test_images_of_cleared_weights_are_free_and_dicom_too(run: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from pipeline.cohorts.ledger import count_attempt
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.release import contents, stage
+from pipeline.release import rows as rows_module
 from pipeline.release.verify import verify
 from pipeline.stages import Context
 from privacy import gate, limits
@@ -295,10 +296,15 @@ def test_several_findings_are_released_in_medmnists_layout_and_verified(tmp_path
 
 
 def test_rows_say_what_was_asked_for_but_repeat_no_report_of_few_patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "LEAST_PATIENTS", 5)
+    monkeypatch.setattr(rows_module, "LEAST_PATIENTS", 5)
     ctx = finished(make_context(tmp_path / "run", several=True))
     made, rows = synthetic_images(several=True).rows, pd.read_parquet(ctx.out / "rows.parquet")
     for name in ("attribute_side", "attribute_severity", "unseen"):
         np.testing.assert_array_equal(rows[name], made[name])
     assert set(rows["attribute_text"]) == {COMMON, "", "no such report"}
     np.testing.assert_array_equal(rows["attribute_text"] == "", made["attribute_text"] == RARE)
+    told = {"attribute_text": [COMMON, RARE], "attribute_without_text": [RARE, COMMON], "seed": [1, 2]}
+    expected = told | {"attribute_text": [COMMON, ""], "attribute_without_text": ["", COMMON]}
+    assert rows_module.without_reports(told, ctx.folder("ingest")) == expected
+    purged = rows_module.without_reports(told, tmp_path / "purged")
+    assert purged == {"attribute_text": ["", ""], "attribute_without_text": ["", ""], "seed": [1, 2]}, "nobody can tell any more"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from release_run import AUDIT, EVALUATION, STRESS, config, decide, measure
 
+from pipeline.config import Asked
 from pipeline.release.cards import data_card
 from pipeline.release.curve import distance_curve, noise_curve
 from pipeline.release.figures import audit_figures
@@ -134,7 +135,11 @@ def test_missing_results_leave_dashes_not_errors(verdict: str) -> None:
 
 def test_local_paths_of_the_source_are_not_published(tmp_path: Path) -> None:
     secret = config().model_copy(
-        update={"ingest": config().ingest.model_copy(update={"path": Path("/srv/mueller_anna"), "labels": "mueller.csv"})}
+        update={
+            "ingest": config().ingest.model_copy(
+                update={"path": Path("/srv/mueller_anna"), "labels": "mueller.csv", "text_encoder": Path("/srv/mueller_anna/bert")}
+            )
+        }
     )
     models = {name: f"/srv/mueller_anna/{name}" for name in ("model", "against")}
     files = {name: Path(f"/srv/mueller_anna/{name}.yaml") for name in ("contract", "against_contract", "rules")}
@@ -142,6 +147,15 @@ def test_local_paths_of_the_source_are_not_published(tmp_path: Path) -> None:
     found = results("pass")
     page = render_report(Results(**{**vars(found), "config": secret}), {})
     assert "mueller" not in page
+
+
+def test_prompts_of_a_plan_are_not_published() -> None:
+    """They may repeat a report; those that may be told stand in the rows."""
+    plan = (Asked(findings=("normal",), text="small sternotomy", without_text="zebra", count=3),)
+    config_ = config().model_copy(update={"generate": config().generate.model_copy(update={"plan": plan})})
+    page = render_report(Results(**{**vars(results("pass")), "config": config_}), {})
+    assert "sternotomy" not in page
+    assert "zebra" not in page
 
 
 def test_a_listed_value_that_few_training_patients_have_is_not_published() -> None:

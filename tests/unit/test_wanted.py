@@ -178,6 +178,10 @@ def test_a_word_that_only_its_features_tell_is_extrapolated_to_when_asked_and_ma
     entry = {"findings": ["effusion"], "text": "small hernia", "count": 1}
     with pytest.raises(InputError, match="the word 'hernia' was not seen in enough training patients: leave it out, or add extrapolate"):
         plan(entry, conditions=told)
+    away = {"findings": ["effusion"], "without_text": "hernia", "count": 1}
+    with pytest.raises(InputError, match="the word 'hernia' was not seen in enough training patients"):
+        plan(away, conditions=told)
+    assert plan(away | {"extrapolate": True}, conditions=told).columns["unseen"].tolist() == [True]
     found = plan(entry | {"extrapolate": True}, {"findings": ["effusion"], "without_text": "small", "count": 1}, conditions=told)
     assert told.of(found).text.tolist() == [[2, 3, 0], [0, 0, 0]]
     columns = found.columns
