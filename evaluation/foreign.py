@@ -265,9 +265,9 @@ def compared(one: Answers, other: Answers, test: Labelled, measures: Measures = 
     """Two models on the same cases: ``auc`` of each and the first's ``gain``, as they are and under every condition, tested together.
 
     Args:
-        measures: of probabilities and cases, ``auc`` among them.
+        measures: of probabilities and cases, ``auc`` among them; where they have nothing to say of the cases, there are no rows.
     """
-    keys: list[Condition | None] = [None, *one.shifted]
+    keys: list[Condition | None] = [None, *one.shifted] if measures(one.clean, test) else []
     pairs = {key: (measures(one.at(key), test)["auc"], measures(other.at(key), test)["auc"]) for key in keys}
     gains = changes(pairs)
     return [

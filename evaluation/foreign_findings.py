@@ -27,6 +27,8 @@ from evaluation.utility import LEAST_PATIENTS, parts
 ABSENT = ""
 """The other class of a finding, which no finding is named."""
 PRESENT = "present"
+FEW = f"no finding is present in {LEAST_PATIENTS} patients and absent in as many"
+"""Why nothing is said of all findings together, where :func:`estimates` has nothing."""
 
 
 def of_finding(answers: Answers, test: Labelled, finding: int) -> tuple[Answers, Labelled, NDArray[np.int64]]:
@@ -50,7 +52,7 @@ def fit(p: Floats, test: Labelled) -> Fit:
     """Whether the mean AUC of the findings on clean images is :data:`evaluation.judges.LEAST_AUC` or more, and more than chance."""
     area = estimates(p, test).get("auc")
     if area is None:
-        return Fit("not enough data", f"no finding is present in {LEAST_PATIENTS} patients and absent in as many")
+        return Fit("not enough data", FEW)
     return worth(interval(area), f"clean images, mean of {len(enough(test))} findings")
 
 
@@ -157,7 +159,8 @@ def _two_classes(marks: NDArray[np.int8], groups: NDArray[Any], attributes: Mapp
 
 
 def _sides(p: Floats) -> Floats:
-    return np.stack([1 - p, p], axis=-1)
+    """Absent and present; at one half absent is the float below, so that the largest of the two says present there and nowhere else."""
+    return np.stack([np.where(p == 0.5, np.nextafter(0.5, 0), 1 - p), p], axis=-1)
 
 
 def _present(rows: Sequence[dict[str, Any]], names: Sequence[str], change: str) -> list[dict[str, Any]]:

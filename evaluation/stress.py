@@ -51,15 +51,17 @@ def corruption_table(
 
     Macro AUC and balanced accuracy do not hang on the mix of classes, so at most ``max_images`` are taken, rare classes, or combinations of
     findings, first. Drops are paired by patient, and those of one measure are tested together over the whole table (Holm). ``measures`` are
-    :func:`estimates` by default, or others with ``auc`` among them.
+    :func:`estimates` by default, or others with ``auc`` among them; where those have nothing to say of the images, no corruption is tried.
 
     Returns:
         ``n``, ``reference`` (the same images, clean), ``corruptions`` (name -> five rows with ``auc``, ``balanced_accuracy``, ``auc_drop``
         and ``balanced_accuracy_drop``), ``mean_drop`` (the mean over all rows), ``shown`` (how many drops of AUC stand), and ``worst``: the
-        five largest drops of AUC among those that stand, largest first; none where none does.
+        five largest drops of AUC among those that stand, largest first; none where none does. Of no corruption, ``n`` alone.
     """
     subset, measured = test.take(balanced_subset(test.strata, max_images, rng)), measures or estimates
     reference = measured(predict(subset.unit), subset)
+    if not reference:
+        return {"n": len(subset)}
     found = {
         (name, severity): measured(predict(corrupt(subset.unit, name, severity, rng)), subset)
         for name in CORRUPTIONS

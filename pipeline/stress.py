@@ -55,10 +55,7 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
         raise InputError(damage("evaluate", "evaluation.json"))
     result: dict[str, Any] = {"classifier": judge["network"], "classes": list(names), "n": len(test)}
     if "unfit" in judge:
-        result["unfit"] = judge["unfit"]
-        write_json(ctx.out / "stress.json", result)
-        write_json(ctx.out / FAILURES, {"failures": []})
-        return summary(stress_figures(result))
+        return _unfit(ctx, result, judge["unfit"])
     several = ctx.config.ingest.multi_label
     judges = load_judges(ctx.folder("evaluate") / JUDGES, judge["network"], runtime.device(), several)
     with ctx.reporter.progress("conditions", 1 + 5 * len(CORRUPTIONS)) as progress:
@@ -72,6 +69,8 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
         p = predict(test.unit)
         measures = foreign_findings.estimates if several else stress.estimates
         table = stress.corruption_table(predict, test, rng, max_images=ctx.config.stress.images, measures=measures)
+    if "reference" not in table:
+        return _unfit(ctx, result, f"could not be tested on so few images: {foreign_findings.FEW}")
     blind = {name: facts["unfit"] for name, facts in judge["per_class"].items() if "unfit" in facts}
     said_of = foreign_findings if several else stress
     prevalence = foreign_findings.prevalence if several else stress.changed_prevalence
@@ -90,6 +89,14 @@ def _own(ctx: Context, splits: Mapping[str, ImageSet], made: ImageSet) -> dict[s
     found = to_json(result)
     write_json(ctx.out / "stress.json", found)
     write_json(ctx.out / FAILURES, {"failures": failures(splits["test"], p.mean(axis=0), several)})
+    return summary(stress_figures(found))
+
+
+def _unfit(ctx: Context, result: Mapping[str, Any], why: str) -> dict[str, Any]:
+    """Write that the classifiers were not put under stress, and why: words to follow "the classifier"."""
+    found = {**result, "unfit": why}
+    write_json(ctx.out / "stress.json", found)
+    write_json(ctx.out / FAILURES, {"failures": []})
     return summary(stress_figures(found))
 
 

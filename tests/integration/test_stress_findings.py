@@ -66,3 +66,15 @@ def test_each_finding_is_asked_about_by_itself(place: Path, cohorts_of_the_modul
     assert "Specificity for left" in page
     assert "called present where its probability is one half" in page
     assert (place / "out" / "failures.png").is_file()
+
+
+@pytest.mark.slow
+def test_two_models_on_too_few_cases_end_with_not_enough_data(place: Path, cohorts_of_the_module: object) -> None:
+    table = place / "A" / "labels.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:17]))
+    twice = {"model": "readers:sides", "contract": "open.yaml", "against": "readers:sides", "against_contract": "open.yaml"}
+    found = api.stress(**twice, data="A", out="out")
+    assert [one["answer"] for one in found.answers] == ["not enough data"]
+    assert found.answers[0]["why"] == "no finding is present in 11 patients and absent in as many"
+    assert found.result["compared"] == []
+    assert "Both models on the same cases" not in (place / "out" / "stress.html").read_text()

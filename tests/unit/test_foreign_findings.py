@@ -48,6 +48,18 @@ def test_a_finding_is_asked_about_where_it_is_known(answers: Answers, cases: Lab
     assert set(np.unique(every.groups)) == set(np.unique(cases.groups))
 
 
+def test_one_half_is_present_and_the_float_below_it_is_not(cases: Labelled) -> None:
+    p = np.full((400, 3), 0.5)
+    p[1::2] = np.nextafter(0.5, 0)
+    own, known, rows = of_finding(Answers(p, {}), cases, 1)
+    np.testing.assert_array_equal(own.clean.argmax(axis=1), rows % 2 == 0)
+    np.testing.assert_array_equal(own.clean[:, 1], p[rows, 1])
+    found = judged(Answers(p, {}), cases, NAMES)["clean"]
+    assert found["per_class_recall"]["nodule"].value == pytest.approx((rows % 2 == 0)[known.labels == 1].mean())
+    assert found["per_class_specificity"]["nodule"].value == pytest.approx((rows % 2 == 1)[known.labels == 0].mean())
+    assert pairs(Answers(p, {}), cases)[0].clean.argmax(axis=1).sum() == (p >= 0.5)[cases.findings >= 0].sum()
+
+
 def test_a_shift_that_hides_one_finding_is_shown_of_that_one_alone(answers: Answers, cases: Labelled) -> None:
     found = judged(answers, cases, NAMES)
     struck = found["sensitivities"]["nodule"][0]
@@ -101,3 +113,10 @@ def test_two_models_are_compared_by_their_mean_area(answers: Answers, cases: Lab
     first = compared(answers, Answers(chance, {key: chance for key in answers.shifted}), cases, estimates)[0]
     assert first["gain"].stands
     assert first["gain"].by.value == pytest.approx(first["auc"].value - first["against"].value)
+
+
+def test_two_models_are_not_compared_on_too_few_cases(answers: Answers, cases: Labelled) -> None:
+    few = cases.take(np.arange(12))
+    one = Answers(answers.clean[:12], {})
+    assert fit(one.clean, few).answer == "not enough data"
+    assert compared(one, one, few, estimates) == []

@@ -1,6 +1,8 @@
 """The stress stage and the cases of a foreign model where an image can have several findings: spots on the left, on the right, or both."""
 
+import dataclasses
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ from pipeline.stages import flow
 
 NAMES = ("left", "right")
 KEY = b"k" * 32
+UNSEEN = ("test1", "test4")
+"""Test images that are said to have the left spot, and have none."""
 
 
 def spots(n: int, split: str, seed: int) -> ImageSet:
@@ -36,6 +40,11 @@ def spots(n: int, split: str, seed: int) -> ImageSet:
     return ImageSet(images, pd.DataFrame({**rows, **{f"finding_{name}": findings[:, k] for k, name in enumerate(NAMES)}}))
 
 
+def ingested(folder: Path, parts: dict[str, ImageSet]) -> None:
+    every = pd.concat([part.rows for part in parts.values()], ignore_index=True)
+    ImageSet(np.concatenate([part.images for part in parts.values()]), every).save(folder / "ingest")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def soon() -> Iterator[None]:
     with mock.patch.object(training, "CHECK", 256), mock.patch.object(training, "LEAST", 512):
@@ -46,8 +55,10 @@ def soon() -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Context:
     folder = tmp_path_factory.mktemp("run")
     parts = {split: spots(n, split, seed) for seed, (split, n) in enumerate({"train": 200, "audit": 20, "val": 80, "test": 120}.items())}
-    every = pd.concat([part.rows for part in parts.values()], ignore_index=True)
-    ImageSet(np.concatenate([part.images for part in parts.values()]), every).save(folder / "ingest")
+    unseen = parts["test"].rows["id"].isin(UNSEEN)
+    assert not parts["test"].rows.loc[unseen, "finding_left"].any()
+    parts["test"].rows.loc[unseen, "finding_left"] = 1
+    ingested(folder, parts)
     made = spots(20, "made", 9)
     ImageSet(made.images, made.rows.drop(columns=["patient", "split", "site"])).save(folder / "generate")
     learn, choose = evaluate.labelled(parts["train"]), evaluate.labelled(parts["val"])
@@ -72,7 +83,26 @@ def test_a_run_of_several_findings_has_a_stress_test(run: Context) -> None:
     assert found["corruption_images"] == 100
     assert "mean_drop_auc" in summary
     failures = json.loads((run.out / stress.FAILURES).read_text())["failures"]
+    assert {one["image"] for one in failures if one["class"] == "left"} >= set(UNSEEN)
     assert all(one["called"] == f"no {one['class']}" and one["probability"] > 0.5 for one in failures)
+
+
+@pytest.mark.parametrize(("test_images", "most"), [(20, 100), (120, 10)])
+def test_where_too_few_patients_are_put_under_stress_it_is_said_in_one_sentence(
+    run: Context, tmp_path: Path, test_images: int, most: int
+) -> None:
+    """Two images a patient: 10 test patients, or 60 of whom at most 10 are tried."""
+    for name in ("generate", "evaluate"):
+        shutil.copytree(run.run / name, tmp_path / name)
+    ingested(tmp_path, {split: spots(n, split, 3) for split, n in {"train": 4, "audit": 4, "val": 4, "test": test_images}.items()})
+    few = run.config.model_copy(update={"stress": run.config.stress.model_copy(update={"images": most})})
+    (tmp_path / "stress").mkdir()
+    summary = stress.run(dataclasses.replace(run, config=few, run=tmp_path, out=tmp_path / "stress"))
+    found = json.loads((tmp_path / "stress" / "stress.json").read_text())
+    why = "could not be tested on so few images: no finding is present in 11 patients and absent in as many"
+    assert found["unfit"] == summary["unfit"] == why
+    assert "corruptions" not in found
+    assert json.loads((tmp_path / "stress" / stress.FAILURES).read_text()) == {"failures": []}
 
 
 def test_missed_findings_are_told_the_surest_first() -> None:

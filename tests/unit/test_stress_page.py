@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+from stress_result import stress_result
+
 from pipeline.models import page, power
 
 SHARE = {"value": 0.75, "low": 0.5, "high": 0.9, "n": 4}
@@ -42,3 +45,22 @@ def test_of_each_class_the_letter_is_told_that_stands_or_moves_it_most() -> None
     found = page.strongest_markers({"marker": rows})
     assert [(one["class"], one["severity"]) for one in found] == [("b", 2), ("a", 5)]
     assert page.strongest_markers({}) == []
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_page_says_by_what_its_tables_are_tested_together(several: bool) -> None:
+    """Sensitivity, markers and gaps are tables over findings; areas, harm and two models have one row a shift."""
+    text = page.render(stress_result() | {"several": several}, 3)
+    assert text.count("together (Holm within a finding, Bonferroni over the findings)") == (3 if several else 0)
+    assert text.count("together (Holm)") == (2 if several else 5)
+
+
+def test_a_page_of_too_few_cases_has_no_comparison_and_no_area() -> None:
+    result = stress_result() | {"several": True}
+    clean = {key: of for key, of in result["clean"].items() if key != "auc"}
+    shifted = ("reference", "corruptions", "mean_drop", "worst", "sensitivities", "harm", "calibration", "marker", "synthetic")
+    few = {key: of for key, of in result.items() if key not in shifted}
+    text = page.render(few | {"fit": {"answer": "not enough data", "why": "too few"}, "clean": clean, "compared": []}, 4)
+    assert "on the same cases" not in text
+    assert "AUC, mean of" not in text
+    assert "AUC, mean of findings" in page.render(result, 3)
