@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,24 +37,23 @@ class Together:
             least: patients who must have it, at the least: what fewer have would tell who they are.
             several: whether an image can have several findings.
         """
+        told = {place: np.where(column != "", _codes(column), -1) for place, column in enumerate(columns)}
+        people = _codes(patients)
+        levels = list(_levels(findings, several)) if columns else []
+        cells: list[tuple[tuple[int, ...], int, NDArray[np.int64]]] = []
+        for level, (rows, has) in enumerate(levels):
+            whole = _enough(np.where(rows, _codes(has), -1), people, least)
+            cells += [(chosen, level, _first(grown)) for chosen, grown in _frequent((), whole, told, people, least)]
         found: list[Together] = []
         held: set[tuple[tuple[int, ...], tuple[str, ...]]] = set()
-        people = _codes(patients)
-        levels = [(rows, has[rows], _codes(has[rows])) for rows, has in _levels(findings, several)] if columns else []
-        told = [_codes(column) for column in columns]
-        for size in range(len(columns), 0, -1):
-            for chosen in itertools.combinations(range(len(columns)), size):
-                known = np.all([columns[place] != "" for place in chosen], axis=0)
-                for rows, has, cell in levels:
-                    some = known[rows]
-                    keys = np.stack([cell, *(told[place][rows] for place in chosen), people[rows]])[:, some]
-                    for first in _common(keys, least):
-                        row = np.flatnonzero(rows)[some][first]
-                        values = tuple(str(column[row]) if place in chosen else "" for place, column in enumerate(columns))
-                        one = cls(tuple(has[some][first].tolist()), values)
-                        if (one.findings, one.values) not in held:
-                            found.append(one)
-                            held.update(one._parts())
+        # The largest first: what is held is then part of what was found.
+        for chosen, level, first in sorted(cells, key=lambda one: (-len(one[0]), *one[:2])):
+            for row in first:
+                values = tuple(str(column[row]) if place in chosen else "" for place, column in enumerate(columns))
+                one = cls(tuple(levels[level][1][row].tolist()), values)
+                if (one.findings, one.values) not in held:
+                    found.append(one)
+                    held.update(one._parts())
         return tuple(found)
 
     def _parts(self) -> Iterator[tuple[tuple[int, ...], tuple[str, ...]]]:
@@ -79,12 +78,40 @@ def _levels(findings: NDArray[np.int8], several: bool) -> Iterator[tuple[NDArray
     yield np.ones(len(findings), bool), np.full_like(findings, -1)
 
 
-def _common(keys: NDArray[np.int64], least: int) -> list[int]:
-    """Of cells that ``least`` people have, the first column each: ``keys`` are those of the cells, the people last, ``[k, n]``."""
-    if not keys.shape[1]:
-        return []
-    sizes = keys.max(axis=1) + 1
-    cells = _codes(np.ravel_multi_index(tuple(keys[:-1]), tuple(sizes[:-1])))
-    pairs = np.unique(cells * sizes[-1] + keys[-1]) // sizes[-1]
-    first = np.unique(cells, return_index=True)[1]
-    return [int(first[cell]) for cell in np.flatnonzero(np.bincount(pairs) >= least)]
+def _frequent(
+    chosen: tuple[int, ...], cells: NDArray[np.int64], told: Mapping[int, NDArray[np.int64]], people: NDArray[np.int64], least: int
+) -> Iterator[tuple[tuple[int, ...], NDArray[np.int64]]]:
+    """Every set of attributes beyond ``chosen`` that ``least`` people have values of together, and the cells that they form, ``[n]``.
+
+    A combination cannot have enough people where a part of it has not (Agrawal and Srikant 1994, Fast algorithms for mining association
+    rules): only what has enough with each of two attributes is counted with both.
+
+    Args:
+        chosen: attributes of ``cells``.
+        cells: number of the cell that each image is in, ``[n]``; -1 for none that enough people have.
+        told: of further attributes, by their places: the same with each of them alone, or its value; -1 for unknown.
+        people: whose each image is, ``[n]``.
+        least: people, at the least.
+    """
+    pairs = ((place, np.where((cells >= 0) & (other >= 0), cells * (other.max() + 1) + other, -1)) for place, other in told.items())
+    grown = {place: more for place, pair in pairs if ((more := _enough(pair, people, least)) >= 0).any()}
+    for place, more in grown.items():
+        yield (*chosen, place), more
+        yield from _frequent((*chosen, place), more, {other: grown[other] for other in grown if other > place}, people, least)
+
+
+def _enough(cells: NDArray[np.int64], people: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+    """The cells that ``least`` people have, numbered anew in their order, ``[n]``; -1 for images in no such cell."""
+    rows = np.flatnonzero(cells >= 0)
+    kept = np.full(len(cells), -1, np.int64)
+    if len(rows):
+        codes, size = _codes(cells[rows]), people.max() + 1
+        many = np.bincount(np.unique(codes * size + people[rows]) // size) >= least
+        kept[rows] = np.where(many[codes], codes, -1)
+    return kept
+
+
+def _first(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first image of each cell, in the cells' order."""
+    rows = np.flatnonzero(cells >= 0)
+    return np.asarray(rows[np.unique(cells[rows], return_index=True)[1]], np.int64)

@@ -13,6 +13,7 @@ from pipeline.ingest import split
 
 TIES = "a near-duplicate of images in different splits, which would tie them together: earlier patients stay where they are"
 SETTLED_TWICE = "its patient or image was put into different splits by earlier runs: nobody can tell where it belongs"
+ELSEWHERE = "it, or a near-duplicate of it, was put into another split than the official one by earlier runs, and stays there"
 
 
 def place(
@@ -61,6 +62,27 @@ def place(
     units = split.renumber(np.where(drawn >= 0, drawn, len(splits) + np.unique(np.asarray(patients), return_inverse=True)[1])[use])
     splits[use] = split.assign(units, labels[use], shares, classes, rng, noun=noun, fixed=splits[use])
     return splits, np.where(twice, SETTLED_TWICE, np.where(kept, "", TIES)).astype(object)
+
+
+def against_official(cohort: Cohort, images: Sequence[str], splits: NDArray[np.str_], clusters: NDArray[np.int64]) -> NDArray[np.object_]:
+    """Why images cannot be in their official split, ``[n]``: :data:`SETTLED_TWICE`, :data:`ELSEWHERE`, or an empty string where they can.
+
+    An image that is settled is where it is, and a new one would tie its near-duplicates' split to its own. Audit is a part of train.
+
+    Args:
+        cohort: what is settled.
+        images: pseudonym of every image.
+        splits: its official split, ``train``, ``val`` or ``test``.
+        clusters: its near-duplicates, as :func:`pipeline.ingest.split.near_duplicates` gives them.
+    """
+    settled = _settled(cohort, images, images)
+    twice = settled == TORN
+    settled[twice] = ""
+    settled[settled == "audit"] = "train"
+    of_cluster = _splits_of(clusters, settled)
+    there = [{name} if name else of_cluster.get(cluster, set()) for name, cluster in zip(settled.tolist(), clusters.tolist())]
+    elsewhere = [not names <= {split} for names, split in zip(there, splits.tolist())]
+    return np.where(twice, SETTLED_TWICE, np.where(elsewhere, ELSEWHERE, "")).astype(object)
 
 
 def _settled(cohort: Cohort, images: Sequence[str], patients: Sequence[str]) -> NDArray[np.str_]:

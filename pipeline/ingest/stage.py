@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 TWIN = "near-duplicate of an image in the official val or test split"
 UNKNOWN = "unknown (split by image)"
+OFFICIAL = (
+    "read them as those runs did to keep their splits, or set ingest.replication to take the official ones in a run that is not released"
+)
 # From how far off the shares of settled splits are mentioned.
 OFF = 0.05
 
@@ -122,6 +125,11 @@ def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[N
         found.save(settled.with_splits(by_patient, by_image))
     if settled.images and "split" not in rows and (told := _off(splits[kept], ingest)) is not None:
         ctx.reporter.note(told)
+    if "split" in rows and (moved := _moved(why)).any():
+        ctx.reporter.note(
+            f"earlier runs put {moved.sum()} of {len(rows)} images, {(moved & (splits == 'test')).sum()} of them of the official test, "
+            f"into other splits than the official ones: they are left out, and results do not compare with published ones; {OFFICIAL}"
+        )
     return patients, splits, why
 
 
@@ -212,20 +220,42 @@ def _split_published(
 ) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
     """The official splits, with audit drawn from train; images that have a twin in a later split are left out.
 
-    An official test set stays whole, so that results compare with published ones.
+    An official test set stays whole, so that results compare with published ones, but for images that earlier runs put elsewhere.
+
+    Raises:
+        InputError: these leave an official split without a class.
     """
-    splits = cohort.rows["split"].to_numpy().astype("<U5")
-    why = np.full(len(splits), "", object)
+    splits, content = cohort.rows["split"].to_numpy().astype("<U5"), cohort.rows["content"].to_numpy(str)
+    why = ledger.against_official(settled, content.tolist(), splits, clusters)
+    official = why == ""
     for earlier, later in (("train", ("val", "test")), ("val", ("test",))):
-        there = set(clusters[np.isin(splits, later) & (clusters >= 0)].tolist())
+        there = set(clusters[official & np.isin(splits, later) & (clusters >= 0)].tolist())
         why[(splits == earlier) & np.isin(clusters, list(there))] = TWIN
+    _refuse_lost_classes(cohort, splits, _moved(why))
     pool = np.flatnonzero((why == "") & (splits == "train"))
     shares = {"train": 1 - ingest.audit_share, "audit": ingest.audit_share}
     labels, names = strata(cohort.findings[pool], cohort.classes)
-    content = cohort.rows["content"].to_numpy(str)
     pooled = content[pool].tolist()
     splits[pool], why[pool] = ledger.place(settled, pooled, pooled, clusters[pool], labels, names, shares, rng, noun="images")
     return content, splits, why
+
+
+def _moved(why: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Which images of official splits are left out because earlier runs put them elsewhere."""
+    return np.isin(why.tolist(), (ledger.ELSEWHERE, ledger.SETTLED_TWICE))
+
+
+def _refuse_lost_classes(cohort: Cohort, splits: NDArray[np.str_], moved: NDArray[np.bool_]) -> None:
+    """Raises InputError where an official split has a class only in images that earlier runs put elsewhere."""
+    present = cohort.findings == 1
+    for name in ("train", "val", "test"):
+        of_split = splits == name
+        lost = present[of_split].any(axis=0) & ~present[of_split & ~moved].any(axis=0)
+        if lost.any():
+            raise InputError(
+                f"earlier runs put {moved.sum()} of {len(moved)} images into other splits than the official ones, which leaves the "
+                f"official {name} without {cohort.classes[int(lost.argmax())]}: {OFFICIAL}"
+            )
 
 
 def _write_facts(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dicom_folder
+import numpy as np
 import pandas as pd
 import pydicom
 import pytest
@@ -19,7 +20,8 @@ from rich.console import Console
 from pipeline.cohorts import ledger
 from pipeline.cohorts.cohort import TORN, Cohort
 from pipeline.errors import InputError
-from pipeline.ingest.ledger import SETTLED_TWICE
+from pipeline.images import ImageSet
+from pipeline.ingest.ledger import ELSEWHERE, SETTLED_TWICE
 from pipeline.progress import Reporter
 from pipeline.stages import run_stages
 
@@ -186,6 +188,54 @@ def test_values_that_two_cohorts_had_in_different_splits_are_left_out_when_they_
     settled = Cohort(images={"dicom 1": "train", "values 1": "audit", "dicom 2": "val", "values 2": "val", "values 3": "test"})
     met = settled.called({"dicom 1": "values 1", "dicom 2": "values 2", "dicom 3": "values 3", "dicom 4": "values 4"})
     assert met.images == {**settled.images, "dicom 1": TORN, "dicom 3": "test"}
+
+
+PUBLISHED = {"train": 160, "val": 60, "test": 80}
+
+
+def exported(folder: Path) -> dict[str, Any]:
+    """A set of MedMNIST, and its images as pictures in class folders, named by their official split; how the set is ingested."""
+    rng, arrays = np.random.default_rng(0), {}
+    for split, count in PUBLISHED.items():
+        images, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count) % 2
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels.astype(np.uint8)[:, None]}
+        for number, (image, label) in enumerate(zip(images, labels)):
+            path = folder / "pictures" / "ab"[label] / f"{split}-{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    np.savez(folder / "breastmnist.npz", **arrays)
+    return {"source": "medmnist", "dataset": "breastmnist", "classes": None, "modality": None}
+
+
+def test_of_a_published_set_what_pictures_put_elsewhere_before_is_left_out(tmp_path: Path, cohorts: Path) -> None:
+    """Official splits hold where earlier runs had the same; the run agrees with its cohort, and says what it lacks."""
+    section = exported(tmp_path)
+    first = ingest(tmp_path / "pictures", tmp_path / "first", val_share=0.3, test_share=0.3).reset_index().set_index("pixels")["split"]
+    console = Console(file=io.StringIO(), width=400)
+    run_stages(settings(tmp_path, **section), tmp_path / "run", Reporter(tmp_path / "log.jsonl", console), until="ingest")
+    rows = ImageSet.load(tmp_path / "run" / "ingest").rows
+    left_out = pd.read_parquet(tmp_path / "run" / "ingest" / "quarantine.parquet")
+    assert rows["split"].tolist() == first[rows["pixels"]].tolist(), "every image is where it was"
+    assert len(rows) + len(left_out) == sum(PUBLISHED.values())
+    assert set(left_out["reason"]) == {ELSEWHERE}
+    assert 0 < len(rows) < 200
+    of_test = left_out["file"].str.startswith("test/").sum()
+    assert f"earlier runs put {len(left_out)} of 300 images, {of_test} of them of the official test" in console.file.getvalue()  # type: ignore[attr-defined]
+    before = files(cohorts)[0].read_bytes()
+    ledger.restore(tmp_path / "run", stands=True)  # refuses a run that contradicts its cohort, as the first judgement does
+    assert files(cohorts)[0].read_bytes() == before
+    again = ingest(tmp_path, tmp_path / "again", replication=True, **section)
+    assert again["split"].replace("audit", "train").value_counts().to_dict() == PUBLISHED
+
+
+def test_a_published_set_that_loses_a_class_to_earlier_runs_says_what_to_do(tmp_path: Path) -> None:
+    section = exported(tmp_path)
+    rows = ingest(tmp_path, tmp_path / "drawn", replication=True, **section)
+    with ledger.find(tmp_path / "drawn", (), ()) as found:
+        found.save(Cohort(images=dict.fromkeys(rows.loc[rows["split"] == "val", "pixels"], "train")))
+    with pytest.raises(InputError, match=r"which leaves the official val without malignant: read them as those runs did") as error:
+        ingest(tmp_path, tmp_path / "run", **section)
+    message(error)
 
 
 def test_a_cohort_file_that_is_lost_is_made_again_from_a_run_that_is_redone(tmp_path: Path, cohorts: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.ingest import stage
-from pipeline.ingest.ledger import SETTLED_TWICE, TIES, place
+from pipeline.ingest.ledger import ELSEWHERE, SETTLED_TWICE, TIES, against_official, place
 from pipeline.ingest.split import assign, tie
 from pipeline.progress import Reporter
 from pipeline.stages import Context
@@ -143,6 +143,26 @@ def test_who_is_known_by_images_alone_goes_where_they_are_and_who_is_settled_twi
     splits, why = place(cohort, images, patients, *arguments)
     assert splits[20:22].tolist() == ["test", "test"]
     assert why.tolist() == [*[""] * 22, *[SETTLED_TWICE] * 3, ""]
+
+
+def test_an_official_split_holds_where_nothing_is_settled_or_the_same_of_the_image_or_else_of_its_near_duplicates() -> None:
+    cases = [  # settled, official, near-duplicates, why not
+        ("train", "train", -1, ""),
+        ("audit", "train", -1, ""),
+        ("test", "train", -1, ELSEWHERE),
+        ("audit", "val", -1, ELSEWHERE),
+        ("val", "val", 0, ""),
+        ("", "val", 0, ""),
+        ("", "test", 0, ELSEWHERE),
+        ("test", "test", 1, ""),
+        (TORN, "test", 1, SETTLED_TWICE),
+        ("", "test", 1, ""),
+        ("", "train", -1, ""),
+    ]
+    settled, official, clusters, why = zip(*cases)
+    names = [f"i{number}" for number in range(len(cases))]
+    known = Cohort(images={name: split for name, split in zip(names, settled) if split})
+    assert against_official(known, names, np.array(official), np.array(clusters)).tolist() == list(why)
 
 
 def test_patients_who_come_later_move_nobody_in_the_ingested_cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
