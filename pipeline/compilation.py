@@ -2,7 +2,7 @@
 
 What is compiled is the network and not the loss around it, so that no figure of a cohort is part of it and another cohort's run finds it
 ready. Compiled block by block it is no sooner ready and a tenth slower, since what lies between blocks is not fused (one H100, 64 pixels:
-73 s and 10 400 images a second, whole 63 s and 11 600; found again, 6 and 7 s).
+73 s and 10 400 images a second, whole, the loss with it, 63 s and 11 600; found again, 6 and 7 s).
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ TRIES = ((1.0, 2.0), (1.0, 4.0), (2.0, 4.0), (1.0, 8.0), (2.0, 8.0), (4.0, 4.0),
 what changes the image least: the first at which all judges see the finding is taken, so that no more of the patient changes than has to.
 Tried with the quickstart's model, 12 test patients for each two classes, 96 in all: 98 % showed the finding that they were given, or lost
 theirs, to judges of 32 px that learned from sealed patients; of these 93 % to another that learned from others; each patient came first
-among 946."""
+among 946. These patients are among those that the levels were chosen with: design, and no confirmation."""
 CHANGED = 16
 """Real images, of as many patients, that are given another finding, for each two classes."""
 SHOWN = 8
