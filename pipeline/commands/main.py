@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from types import FrameType
@@ -24,6 +25,7 @@ def main() -> NoReturn:
     """Run the command line and end the process."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell started the command with it ignored
         signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _unraisable
     terminal.open_streams()
     warnings.formatwarning = _formatted
     code = _outcome()
@@ -95,6 +97,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     """The first Ctrl-C lets the work end in order; the next ends the process as it is, and the kernel its workers."""
     signal.signal(signal.SIGINT, _end)
     raise KeyboardInterrupt
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """A Ctrl-C that came where Python can raise nothing (a finaliser, the callback of a weak reference) comes again a moment later."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        return sys.__unraisablehook__(lost)
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, _interrupt)
+        again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+        again.daemon = True
+        again.start()
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     costs = cost(options.config, settings=options.set, out=options.out)
     words = [word for setting in options.set for word in ("--set", setting)]
     command = [sys.executable, "-m", "pipeline", "run", options.config, "--out", str(options.out), *words]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    if (code := subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode) not in (0, 3, 4):
+        sys.exit(f"the run did not end (exit {code}): nothing to compare with")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(table(costs, options.out, peak))
 

@@ -89,6 +89,33 @@ def test_interrupted_as_it_starts(tmp_path):
     interrupted(process)
 
 
+@pytest.mark.parametrize("where", ["finaliser", "callback", "both"])
+def test_interrupted_where_python_raises_nothing(where):
+    code = f"""
+import os, signal, sys, time, weakref
+from pipeline.commands import main
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+class Thing: pass
+class Finalised(Thing): __del__ = interrupt
+def work():
+    if {where!r} != "finaliser":
+        thing = Thing()
+        seen = weakref.ref(thing, interrupt)
+        del thing
+    if {where!r} != "callback":
+        Finalised()
+    for _ in range(500):
+        time.sleep(0.02)
+    return 0
+main._command = work
+main.main()
+"""
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, **listening)
+    assert (done.returncode, done.stderr.removeprefix("\x1b[?25h")) == (130, SENTENCE)
+
+
 def test_killed_its_workers_end_with_it(tmp_path):
     process = start(quick(tmp_path), tmp_path / "run")
     assert inside(process, tmp_path / "run", "drawing")

@@ -12,7 +12,7 @@ from pipeline.commands.main import main
 
 def run_main(monkeypatch, capfd, *arguments):
     """Call :func:`main` with the arguments, as the shell would, and put back what it changes of the process."""
-    before, formatting = signal.getsignal(signal.SIGINT), warnings.formatwarning
+    before, formatting, unraisable = signal.getsignal(signal.SIGINT), warnings.formatwarning, sys.unraisablehook
     streams = sys.stdout, sys.stderr
     monkeypatch.setattr(sys, "argv", ["synthcohort", *map(str, arguments)])
     capfd.readouterr()
@@ -24,7 +24,7 @@ def run_main(monkeypatch, capfd, *arguments):
     finally:
         sys.stdout, sys.stderr = streams
         signal.signal(signal.SIGINT, before)
-        warnings.formatwarning = formatting
+        warnings.formatwarning, sys.unraisablehook = formatting, unraisable
     out, error = capfd.readouterr()
     return subprocess.CompletedProcess(arguments, end.value.code or 0, out, error)
 
