@@ -122,7 +122,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        5,
+        6,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,
