@@ -27,6 +27,7 @@ from evaluation.panel import FOLDS
 from evaluation.training import Task
 from evaluation.training import train as train_classifiers
 from pipeline import fit_recipe, runtime
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import BatchTooLarge, Training
 from pipeline.errors import InputError
@@ -38,7 +39,7 @@ from pipeline.ingest.isolate import isolated
 from pipeline.ingest.labels import OneClass
 from pipeline.ingest.tasks import Task as Files
 from pipeline.ingest.work import Settings, work
-from pipeline.train import build_denoiser, describe, recipe
+from pipeline.train import describe, recipe
 from privacy.copy_report import CALIBRATION, find_copies, searched
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.ingest.survey import Survey
-    from pipeline.stages import Step
+    from pipeline.runner import Step
 
 SIDES = (16, 512)
 UNLABELLED = ("all",)

@@ -19,7 +19,7 @@ from pipeline.first_config import first
 from pipeline.images import ImageSet
 from pipeline.ingest.look import Found, look
 from pipeline.progress import Console, Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 from privacy import limits
 from tests.unit.command import refused, run_main
 

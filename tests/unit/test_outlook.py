@@ -15,7 +15,7 @@ from pipeline.errors import NotEnough
 from pipeline.images import ImageSet
 from pipeline.ingest import class_folders, split
 from pipeline.progress import Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 from privacy import bounds, limits
 from privacy.gate import copy_bounds
 from tests.unit.command import run_main
