@@ -93,7 +93,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        5,
+        6,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,

@@ -209,11 +209,11 @@ def show(run: Path, console: Console | None = None, *, gate: Mapping[str, Any] |
         InputError: the folder is not a run.
     """
     from pipeline.progress import Console
+    from pipeline.show import refuse_missing
     from pipeline.show import show as show_run
 
     with system_refusals(run):
-        if not run.is_dir():
-            raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
+        refuse_missing(run)
         show_run(run, console or Console(), gate)
 
 

@@ -19,7 +19,7 @@ from pipeline.errors import InputError
 from pipeline.ingest import source
 from pipeline.ingest.collect import task_seconds
 from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.labels import NO_FINDING, FolderLabels, Labels, Use, class_names
+from pipeline.ingest.labels import NO_FINDING, FolderLabels, Labels, Use, class_names, has_labels
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.survey import survey
 from pipeline.ingest.table import folded, read
@@ -139,7 +139,7 @@ def opened(
         raise InputError(f"no label table {table.name}: give the CSV as --labels")
     files = [name for name, path in source.regular_files(root) if path != table and (kind != "release" or name.startswith("images/"))]
     several = table.is_file() and _several(table, names)
-    classes = tuple(names) if several else class_names(table) if table.is_file() and _labelled(table) else ()
+    classes = tuple(names) if several else class_names(table) if table.is_file() and has_labels(table) else ()
     if not classes and kind == "dicom":
         raise InputError(f"{option} holds DICOM and no labels.csv: give a CSV with sop_instance_uid (or file) and label as --labels")
     folders = tuple(sorted({parts[0] for name in files if len(parts := PurePosixPath(name).parts) > 1}))
@@ -196,10 +196,6 @@ def ahead(parts: Iterator[Part]) -> Iterator[Part]:
         while (found := waiting.result()) is not None:
             waiting = pool.submit(next, parts, None)
             yield found
-
-
-def _labelled(table: Path) -> bool:
-    return "label" in read(table, ()).columns
 
 
 def _several(table: Path, names: Sequence[str]) -> bool:
