@@ -7,7 +7,8 @@ import pytest
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.given import digests, locations
-from pipeline.stages import BY_NAME, check_settings, identity
+from pipeline.runner import check_settings
+from pipeline.stages import BY_NAME, identity
 
 
 def config(**stress: object) -> Config:
