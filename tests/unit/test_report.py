@@ -273,7 +273,7 @@ def test_required_kinds_come_first_and_the_others_are_called_not_certified() -> 
     assert "not certified (JPEG of quality 15)" in figures["uncertified_recall"].name
     found.gate["digests"]["rows"] = "ef" * 32
     names = [figure.name for figure in data_card(found, dict.fromkeys(EVALUATION["classes"], 8)).power]
-    assert names[:2] == ["moved", "slightly blurred"]
+    assert names[:2] == ["mirrored", "moved"]
     assert names[5:] == [f"{name} (not certified)" for name in ("JPEG of quality 15", "cropped", "strong noise", "turned by quarters")]
     page = render_report(found, {})
     assert page.index("The kinds that the verdict rests on") < page.index("which no verdict certifies")
