@@ -32,11 +32,11 @@ from evaluation.intervals import Interval, clopper_pearson
 from evaluation.training import Task, train
 from pipeline import runtime
 from pipeline.config import Asked
+from pipeline.denoiser import load_denoiser
 from pipeline.further import find_model
 from pipeline.generate import Sampling
 from pipeline.phantom.anatomy import FINDINGS, Patient, draw_patients
 from pipeline.phantom.image import render
-from pipeline.train import load_denoiser
 from pipeline.wanted import planned
 
 SIDED = ("effusion", "nodule", "pneumothorax")
