@@ -161,7 +161,7 @@ def _within(stored: NDArray[Any], bits: int, pixels: PixelFormat) -> NDArray[Any
     padding = declared(pixels)
     if padding is not None and (((stored >= low) & (stored <= high)) | ((stored >= padding[0]) & (stored <= padding[1]))).all():
         return stored
-    whole = stored.astype(np.int32 if stored.dtype.itemsize <= 2 else np.int64)
+    whole: NDArray[Any] = stored.astype(np.int32 if stored.dtype.itemsize <= 2 else np.int64)
     kept = whole & ((1 << bits) - 1)
     if signed:
         kept = (kept ^ bound) - bound
@@ -169,7 +169,7 @@ def _within(stored: NDArray[Any], bits: int, pixels: PixelFormat) -> NDArray[Any
     # Extended by their sign, but for an overlay; or not extended.
     if not _drawn((whole ^ kept) & above, whole, kept) and np.ptp(whole & above):
         raise Unusable(BEYOND.format(bits))
-    return kept.astype(stored.dtype)
+    return np.asarray(kept.astype(stored.dtype))
 
 
 def _drawn(upper: NDArray[Any], whole: NDArray[Any], kept: NDArray[Any]) -> bool:

@@ -39,8 +39,8 @@ def display(header: Header, stored: NDArray[Any]) -> Shown:
     if header.pixels.photometric == "PALETTE COLOR":
         tables = [entries(table, signed) for table in header.transform.palette or ()]
         # All three together: a colour may be dark by itself, a palette of no value above 255 of 65535 is one of 8 bits.
-        top = 255 if all(table.max() <= 255 for _, table, _ in tables) else max(top for _, _, top in tables)
-        return np.stack([look_up(stored, first, table) for first, table, _ in tables]).astype(np.float32), 0.0, float(top), False
+        white = 255 if all(table.max() <= 255 for _, table, _ in tables) else max(top for _, _, top in tables)
+        return np.stack([look_up(stored, first, table) for first, table, _ in tables]).astype(np.float32), 0.0, float(white), False
     if stored.ndim == 3:
         # A colour's range is that of its bits: colour images have no window.
         top = float(2 ** (header.pixels.stored or 8 * stored.dtype.itemsize) - 1)
