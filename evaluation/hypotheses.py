@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.classifiers import Classifier
-from evaluation.data import Labelled, halve
+from evaluation.data import Labelled, halve, rarest
 from evaluation.intervals import share_interval
 from evaluation.judges import Fitness, fitness
 from evaluation.metrics import Floats, recall_estimate, share_estimate
-from evaluation.training import Task, train, unfinished
+from evaluation.training import Task, Trained, train, unfinished
 
 CHOOSE = 5
 """One patient in so many of a half only says when a judge has reached its plateau."""
@@ -112,7 +112,29 @@ def learned(
         real: cases with their images, of one size.
         ceiling: images in training one judge, at the most; one that is still learning then is unfit.
     """
-    half = halve(real.groups, rng, real.labels)
+    trained, scores, spaces = by_halves(real, real.labels, seeds=seeds, ceiling=ceiling, rng=rng, device=device, progress=progress)
+    return Judges(tuple(one.classifier for one in trained), fitness(scores, real, names, unfinished(trained)), spaces)
+
+
+def by_halves(
+    real: Labelled,
+    labels: NDArray[Any],
+    *,
+    seeds: int,
+    ceiling: int,
+    rng: np.random.Generator,
+    device: str,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Trained], Floats, tuple[Space, ...]]:
+    """Two networks a seed, each of one half of the patients, side by side.
+
+    Args:
+        labels: what they learn, as :class:`evaluation.training.Task` has it.
+
+    Returns:
+        The networks; each case's scores by those that did not see it, ``[seeds, n, K]``; and what each did not see, in its features.
+    """
+    half = halve(real.groups, rng, rarest(real.findings == 1))
     patients, member = np.unique(real.groups, return_inverse=True)
     held = (rng.permutation(len(patients)) % CHOOSE == 0)[member.reshape(-1)]
     tasks = []
@@ -120,7 +142,7 @@ def learned(
         for side in (0, 1):
             learn, choose = np.flatnonzero((half == side) & ~held), np.flatnonzero((half == side) & held)
             number, held_out = int(rng.integers(2**31)), real.take(choose)
-            tasks.append(Task(real.unit[learn], real.labels[learn], real.classes, number, held_out))
+            tasks.append(Task(real.unit[learn], labels[learn], real.classes, number, held_out))
     trained = train(tasks, kind="small", ceiling=ceiling, device=device, progress=progress)
     scores = np.empty((seeds, len(real), real.classes))
     spaces = []
@@ -129,7 +151,7 @@ def learned(
         scores[number // 2, other] = one.classifier.predict(real.unit[other])
         some = np.sort(rng.permutation(other)[:NEIGHBOURS])
         spaces.append(Space.of(one.classifier.features(real.unit[some]), real.groups[some]))
-    return Judges(tuple(one.classifier for one in trained), fitness(scores, real, names, unfinished(trained)), tuple(spaces))
+    return trained, scores, tuple(spaces)
 
 
 def judgement(judges: Judges, images: NDArray[np.float32], labels: NDArray[np.int64], names: tuple[str, ...]) -> Judgement:

@@ -64,7 +64,7 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
 
 
 def check_settings(config: Config) -> None:
-    """Raise InputError where a configuration would loosen the gate, or names a signing key that is none."""
+    """Raise InputError where a configuration would loosen the gate, or names a signing key, a contract or rules that are none."""
     try:
         limits.copy_bound(config.release.max_copy_rate)
     except ValueError as error:
@@ -73,6 +73,10 @@ def check_settings(config: Config) -> None:
         from pipeline.release.sign import private_key
 
         private_key(config.release.sign)
+    if config.stress.model is not None:
+        from pipeline.models import ahead
+
+        ahead.check(config.stress, config.ingest.classes)
 
 
 def check(config: Config, run: Path, keep: Iterable[Path] = ()) -> None:

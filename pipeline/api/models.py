@@ -56,7 +56,7 @@ def stress(
         model: ONNX (``.onnx``), TorchScript (``.pt``), a ``torch.export`` program (``.pt2``), or a Python function as
             ``module:callable``, of images ``[n, C, H, W]`` to scores ``[n, classes]``; or a run's folder, for the classifiers that its
             evaluation trained. It runs in a process of its own.
-        data: labelled cases: a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
+        data: labelled cases: a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout, of several findings too.
         against: a second model, compared on the same cases.
         labels: a label table; by default ``labels.csv`` in ``data``, or folders named by class. With a column for each of the model's
             classes, or labels with bars between, an image can have several of them, or none.

@@ -33,6 +33,7 @@ SEEDS = 2
 CEILING = 60_000
 BATCH = 32
 GIVEN = "as given"
+NOTHING = "--synthetic holds no image that can be used: give a folder of pictures or DICOM, an .npz, or a release"
 
 
 @dataclass(frozen=True)
@@ -44,27 +45,29 @@ class Synthetic:
     pairs: list[tuple[str, NDArray[np.uint8]]]
 
 
-def asked(victim: Victim, real: Cases, test: Labelled, synthetic: Path, key: bytes, out: Path, reporter: Reporter) -> Synthetic:
+def asked(victim: Victim, real: Cases, test: Labelled, source: Path | Cases, reporter: Reporter) -> Synthetic:
     """What the model misses among the synthetic cases of a folder, or of a run's model, of which only those count whose label is sure.
 
+    Args:
+        source: of :func:`opened`.
+
     Raises:
-        InputError: they cannot be read or made, or are of other classes.
+        InputError: they cannot be read or made.
     """
     runtime.limit_threads()
     names = victim.contract.classes
-    if is_run(synthetic):
-        run = OfRun(synthetic, real, test, names)
+    if isinstance(source, Path):
+        run = OfRun(source, real, test, names)
         judges = _judges(run.small, test, names, reporter)
         kinds, left_out, pairs, control = run.kinds(judges, reporter), {}, run.pairs, _control(victim, run.sized, test, names)
     else:
-        given = _given(synthetic, key, out, names)
         judges = _judges(resized(real, test, SIDE, 1), test, names, reporter)
-        kinds, left_out, pairs, control = [_kind(given, names)], dict(given.left_out), [], {}
+        kinds, left_out, pairs, control = [_kind(source, names)], dict(source.left_out), [], {}
     sets, tables = {}, []
     for kind in kinds:
         judged = judgement(judges, to_unit(kind.small), kind.labels, names)
         kept = judged.sure & kind.fit
-        p = _answers(victim, kind.own(np.flatnonzero(kept)), len(names))
+        p = answers(victim, kind.own(np.flatnonzero(kept)), len(names))
         sets[kind.name] = hypotheses(judges, judged, kept, p, kind.labels, names) | kind.facts
         tables.append(_table(kind, judged, kept, p, names))
     import pandas as pd
@@ -86,8 +89,24 @@ def _judges(pixels: NDArray[np.uint8], test: Labelled, names: tuple[str, ...], r
         )
 
 
-def _given(synthetic: Path, key: bytes, out: Path, names: Sequence[str]) -> Cases:
+def opened(synthetic: Path, real: Cases, key: bytes, out: Path, names: Sequence[str]) -> Path | Cases:
+    """The cases of a folder, an archive or a release; or the folder of a run, whose model is to make them.
+
+    Raises:
+        InputError: they cannot be read, or are of other classes than the model's, or not as the real ones are.
+    """
+    if is_run(synthetic):
+        if real.several:
+            raise InputError(
+                "--synthetic is a run, and --data has several findings an image: give images of it, such as its release folder"
+            )
+        return synthetic
     made = sources.opened(synthetic, None, key, out / sources.UNPACKED / "synthetic", names, None, "--synthetic")
+    if made.several != real.several:
+        one, other = ("--data", "--synthetic") if real.several else ("--synthetic", "--data")
+        raise InputError(
+            f"{one} has several findings an image, and {other} one class: give both in one way, by a table with the same columns"
+        )
     if strange := [name for name in made.classes if name not in names]:
         raise InputError(f"--synthetic has {len(strange)} classes that the model does not name: sort its images into {', '.join(names)}")
     return made
@@ -97,7 +116,7 @@ def _kind(made: Cases, names: Sequence[str]) -> Kind:
     """The cases of a folder, which are read anew when they are asked."""
     found = [(case.image, case.row["id"], case.row["findings"].index(1)) for case in sized(made, SIDE, 1).read()]
     if not found:
-        raise InputError("--synthetic holds no image that can be used: give a folder of pictures or DICOM, an .npz, or a release")
+        raise InputError(NOTHING)
     images, ids, classes = zip(*found)
 
     def own(rows: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
@@ -108,8 +127,8 @@ def _kind(made: Cases, names: Sequence[str]) -> Kind:
     return Kind(GIVEN, labels, np.stack(images), own, np.ones(len(ids), bool))
 
 
-def _answers(victim: Victim, images: Iterable[NDArray[Any]], classes: int) -> Floats:
-    """The model's probabilities ``[n, classes]``, a batch at a time."""
+def answers(victim: Victim, images: Iterable[NDArray[Any]], classes: int) -> Floats:
+    """The model's probabilities ``[n, classes]`` of images as they are, a batch at a time. Raises InputError where it gives none."""
     parts: list[Floats] = []
     held: list[NDArray[Any]] = []
 
@@ -131,7 +150,7 @@ def _answers(victim: Victim, images: Iterable[NDArray[Any]], classes: int) -> Fl
 
 def _control(victim: Victim, sized: NDArray[np.uint8], test: Labelled, names: Sequence[str]) -> dict[str, Any]:
     """The model's sensitivity on the real cases at the size of the run's images, which may be smaller than theirs, by class."""
-    named = _answers(victim, sized, len(names)).argmax(axis=1)
+    named = answers(victim, sized, len(names)).argmax(axis=1)
     return {name: share_interval(recall_estimate(named, test.labels, test.groups, k)) for k, name in enumerate(names)}
 
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -51,8 +52,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_finding_is_asked_about_by_itself(place: Path, cohorts_of_the_module: object) -> None:
     with pytest.raises(InputError, match=r"declare exclusive: false in readers\.yaml"):
         api.stress(model="readers:sides", data="A", out="out")
-    with pytest.raises(InputError, match="--synthetic takes cases of one class an image"):
-        api.stress(model="readers:sides", contract="open.yaml", data="A", synthetic="A", out="out")
     twice = {"model": "readers:sides", "contract": "open.yaml", "against": "readers:sides", "against_contract": "open.yaml"}
     found = api.stress(**twice, data="A", rules="rules.yaml", out="out")
     assert [one["answer"] for one in found.answers] == ["yes", "yes", "no", "yes"]
@@ -78,3 +77,60 @@ def test_two_models_on_too_few_cases_end_with_not_enough_data(place: Path, cohor
     assert found.answers[0]["why"] == "no finding is present in 11 patients and absent in as many"
     assert found.result["compared"] == []
     assert "Both models on the same cases" not in (place / "out" / "stress.html").read_text()
+
+
+@pytest.mark.slow
+def test_synthetic_cases_are_asked_finding_by_finding(place: Path, cohorts_of_the_module: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive of several findings as synthetic cases of a folder of several."""
+    from evaluation import training
+    from pipeline.models import synthetic
+
+    monkeypatch.setattr(training, "CHECK", 256)
+    monkeypatch.setattr(training, "LEAST", 1024)
+    monkeypatch.setattr(synthetic, "CEILING", 8192)
+    monkeypatch.setattr(synthetic, "SEEDS", 1)
+    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("motion_blur",))
+    rng = np.random.default_rng(3)
+    marks = rng.integers(0, 2, (60, 2)).astype(np.uint8)
+    pixels = rng.normal(90 + 60 * np.repeat(marks, 12, axis=1)[:, None, :], 18, (60, 24, 24)).clip(0, 255).astype(np.uint8)
+    np.savez("made.npz", train_images=pixels, train_labels=marks)
+    given = {"model": "readers:sides", "contract": "open.yaml", "data": "A"}
+    (place / "one" / "left").mkdir(parents=True)
+    (place / "one" / "right").mkdir()
+    for number, side in enumerate(("left", "right")):
+        Image.fromarray(pixels[number]).save(place / "one" / side / "0.png")
+    with pytest.raises(InputError, match="--data has several findings an image, and --synthetic one class"):
+        api.stress(**given, synthetic="one", out="out")
+    found = api.stress(**given, synthetic="made.npz", out="out")
+    [one] = found.result["synthetic"]["sets"]
+    assert (one["images"], one["classes"]["left"]["images"]) == (60, int(marks[:, 0].sum()))
+    assert one["kept"] > 30, "the halves are plain to judges that have learned"
+    assert one["right"]["value"] > 0.9
+    table = pd.read_parquet(place / "out" / "synthetic.parquet")
+    assert len(table) == 120
+    assert ((table["called"] != "") == table["kept"]).all()
+    assert not (place / "out" / "unpacked").exists()
+    page = (place / "out" / "stress.html").read_text()
+    assert "Kept without it" in page
+    assert "hypothesis" in page
+
+
+@pytest.mark.slow
+def test_an_archive_of_several_findings_is_asked_as_a_folder_of_them_is(
+    place: Path, cohorts_of_the_module: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MedMNIST's layout of ChestMNIST: findings by their place in the contract's classes."""
+    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("motion_blur",))
+    table = pd.read_csv(place / "A" / "labels.csv")
+    pixels = np.stack([np.asarray(Image.open(place / "A" / name)) for name in table["file"]])
+    np.savez("chest.npz", test_images=pixels, test_labels=table[["left", "right"]].to_numpy(np.int8))
+    given = {"model": "readers:sides", "contract": "open.yaml"}
+    found = api.stress(**given, data="chest.npz", out="archive").result
+    folder = api.stress(**given, data="A", out="folder").result
+    assert found["unit"] == "image"
+    assert {name: one["value"] for name, one in found["clean"]["per_class_recall"].items()} == {
+        name: one["value"] for name, one in folder["clean"]["per_class_recall"].items()
+    }
+    (place / "three.yaml").write_text("classes: [left, right, middle]\nmodality: DX\nexclusive: false\n")
+    with pytest.raises(InputError, match="2 findings an image, and the model's contract names 3 classes"):
+        api.stress(model="readers:sides", contract="three.yaml", data="chest.npz", out="refused")
