@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.classifiers import Classifier
-from evaluation.data import Labelled, halve
+from evaluation.data import Labelled, halve, rarest
 from evaluation.intervals import share_interval
 from evaluation.judges import Fitness, fitness
 from evaluation.metrics import Floats, recall_estimate, share_estimate
@@ -96,23 +96,47 @@ class Judgement:
     distance: Floats
 
 
-def learned(
+@dataclass(frozen=True)
+class Halves:
+    """Judges of either half of real cases, with what they say of the other.
+
+    Attributes:
+        networks: two a seed, of one half each.
+        scores: of each case by the network of a seed that did not see it, ``[S, n, K]``.
+        spaces: each network's features of the half that it did not see.
+        unfinished: of :func:`evaluation.training.unfinished`.
+    """
+
+    networks: tuple[Classifier, ...]
+    scores: Floats
+    spaces: tuple[Space, ...]
+    unfinished: str | None
+
+
+def learned(real: Labelled, names: tuple[str, ...], **settings: Any) -> Judges:
+    """Train the judges of cases of one class each, with the settings of :func:`halves`."""
+    found = halves(real, real.labels, **settings)
+    return Judges(found.networks, fitness(found.scores, real, names, found.unfinished), found.spaces)
+
+
+def halves(
     real: Labelled,
-    names: tuple[str, ...],
+    truth: NDArray[Any],
     *,
     seeds: int,
     ceiling: int,
     rng: np.random.Generator,
     device: str,
     progress: Callable[[int], None] | None = None,
-) -> Judges:
-    """Train the judges, all side by side.
+) -> Halves:
+    """Train two judges a seed, one of each half by patient, all side by side.
 
     Args:
         real: cases with their images, of one size.
+        truth: what they learn, as :class:`evaluation.training.Task` takes it.
         ceiling: images in training one judge, at the most; one that is still learning then is unfit.
     """
-    half = halve(real.groups, rng, real.labels)
+    half = halve(real.groups, rng, rarest(real.findings == 1))
     patients, member = np.unique(real.groups, return_inverse=True)
     held = (rng.permutation(len(patients)) % CHOOSE == 0)[member.reshape(-1)]
     tasks = []
@@ -120,7 +144,7 @@ def learned(
         for side in (0, 1):
             learn, choose = np.flatnonzero((half == side) & ~held), np.flatnonzero((half == side) & held)
             number, held_out = int(rng.integers(2**31)), real.take(choose)
-            tasks.append(Task(real.unit[learn], real.labels[learn], real.classes, number, held_out))
+            tasks.append(Task(real.unit[learn], truth[learn], real.classes, number, held_out))
     trained = train(tasks, kind="small", ceiling=ceiling, device=device, progress=progress)
     scores = np.empty((seeds, len(real), real.classes))
     spaces = []
@@ -129,7 +153,7 @@ def learned(
         scores[number // 2, other] = one.classifier.predict(real.unit[other])
         some = np.sort(rng.permutation(other)[:NEIGHBOURS])
         spaces.append(Space.of(one.classifier.features(real.unit[some]), real.groups[some]))
-    return Judges(tuple(one.classifier for one in trained), fitness(scores, real, names, unfinished(trained)), tuple(spaces))
+    return Halves(tuple(one.classifier for one in trained), scores, tuple(spaces), unfinished(trained))
 
 
 def judgement(judges: Judges, images: NDArray[np.float32], labels: NDArray[np.int64], names: tuple[str, ...]) -> Judgement:

@@ -62,7 +62,8 @@ def stress(
             classes, or labels with bars between, an image can have several of them, or none.
         synthetic: synthetic cases of the same classes (a folder with class folders or ``labels.csv``, an ``.npz``, a release): those
             whose label judges are sure of are asked too, and failures on them are called hypotheses. A run's folder makes them: every
-            class as often, severities between two, and real images of ``data`` with another finding.
+            class as often, severities between two, and real images of ``data`` with another finding; where an image can have several
+            findings, give what ``synthcohort generate`` made of it.
         rules: a YAML list of rules such as ``sensitivity(effusion) >= 0.85 at blur 2``.
         contract, against_contract: YAML files that say what the models take and give (:mod:`pipeline.models.contract`); by default the file
             beside the model with the suffix ``.yaml``.

@@ -131,8 +131,6 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     key = project_key(out)
     modality = told[0][0].modality or asked.modality
     cases = sources.opened(asked.data, asked.labels, key, out / sources.UNPACKED / "data", told[0][0].classes, modality)
-    if cases.several and asked.synthetic is not None:
-        raise InputError("--synthetic takes cases of one class an image, and --data has several findings an image: leave it out")
     said_of, measures = (foreign_findings, foreign_findings.estimates) if cases.several else (foreign, estimates)
     sample = cases.sample()
     with contextlib.ExitStack() as stack:
