@@ -96,15 +96,15 @@ class Condition:
         """Rows that ask for less: of one class each, the null condition with a probability of its own (Ho & Salimans 2022,
         arXiv:2207.12598, algorithm 1).
 
-        Of several fields, a row loses all together with this probability; otherwise it keeps any number of them equally often, and any of
-        them. Images are asked for by one or two of many fields, and a network that has mostly met all of them together has learned little
-        of what one alone asks for: from a text that tells of everything, from a side that only images without a finding lack.
+        Of several fields, a row loses all together with this probability, and each on its own at the row's own rate: uniform to the power
+        1 / probability − 1, whose mean is the probability. So every number of fields is met alone and together, as composed guidance asks
+        for them, and most rows keep most of what is known.
         """
         fields, nothing = len(self.sizes), self.null()
         count = fields + (self.text is not None)
         drop = self._uniform(count, generator) < probability
         if count > 1:
-            rate = self._uniform(1, generator) * (probability > 0)
+            rate = self._uniform(1, generator) ** (1 / probability - 1 if probability > 0 else torch.inf)
             drop = (self._uniform(count, generator) < rate) | drop[:, :1]
         between = None if self.between is None else torch.where(drop[:, :fields], 0.0, self.between)
         text = None if self.text is None else torch.where(drop[:, fields:], 0, self.text)
