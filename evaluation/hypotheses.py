@@ -19,7 +19,7 @@ from evaluation.data import Labelled, halve, rarest
 from evaluation.intervals import share_interval
 from evaluation.judges import Fitness, fitness
 from evaluation.metrics import Floats, recall_estimate, share_estimate
-from evaluation.training import Task, train, unfinished
+from evaluation.training import Task, Trained, train, unfinished
 
 CHOOSE = 5
 """One patient in so many of a half only says when a judge has reached its plateau."""
@@ -96,45 +96,43 @@ class Judgement:
     distance: Floats
 
 
-@dataclass(frozen=True)
-class Halves:
-    """Judges of either half of real cases, with what they say of the other.
-
-    Attributes:
-        networks: two a seed, of one half each.
-        scores: of each case by the network of a seed that did not see it, ``[S, n, K]``.
-        spaces: each network's features of the half that it did not see.
-        unfinished: of :func:`evaluation.training.unfinished`.
-    """
-
-    networks: tuple[Classifier, ...]
-    scores: Floats
-    spaces: tuple[Space, ...]
-    unfinished: str | None
-
-
-def learned(real: Labelled, names: tuple[str, ...], **settings: Any) -> Judges:
-    """Train the judges of cases of one class each, with the settings of :func:`halves`."""
-    found = halves(real, real.labels, **settings)
-    return Judges(found.networks, fitness(found.scores, real, names, found.unfinished), found.spaces)
-
-
-def halves(
+def learned(
     real: Labelled,
-    truth: NDArray[Any],
+    names: tuple[str, ...],
     *,
     seeds: int,
     ceiling: int,
     rng: np.random.Generator,
     device: str,
     progress: Callable[[int], None] | None = None,
-) -> Halves:
-    """Train two judges a seed, one of each half by patient, all side by side.
+) -> Judges:
+    """Train the judges, all side by side.
 
     Args:
         real: cases with their images, of one size.
-        truth: what they learn, as :class:`evaluation.training.Task` takes it.
         ceiling: images in training one judge, at the most; one that is still learning then is unfit.
+    """
+    trained, scores, spaces = by_halves(real, real.labels, seeds=seeds, ceiling=ceiling, rng=rng, device=device, progress=progress)
+    return Judges(tuple(one.classifier for one in trained), fitness(scores, real, names, unfinished(trained)), spaces)
+
+
+def by_halves(
+    real: Labelled,
+    labels: NDArray[Any],
+    *,
+    seeds: int,
+    ceiling: int,
+    rng: np.random.Generator,
+    device: str,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Trained], Floats, tuple[Space, ...]]:
+    """Two networks a seed, each of one half of the patients, side by side.
+
+    Args:
+        labels: what they learn, as :class:`evaluation.training.Task` has it.
+
+    Returns:
+        The networks; each case's scores by those that did not see it, ``[seeds, n, K]``; and what each did not see, in its features.
     """
     half = halve(real.groups, rng, rarest(real.findings == 1))
     patients, member = np.unique(real.groups, return_inverse=True)
@@ -144,7 +142,7 @@ def halves(
         for side in (0, 1):
             learn, choose = np.flatnonzero((half == side) & ~held), np.flatnonzero((half == side) & held)
             number, held_out = int(rng.integers(2**31)), real.take(choose)
-            tasks.append(Task(real.unit[learn], truth[learn], real.classes, number, held_out))
+            tasks.append(Task(real.unit[learn], labels[learn], real.classes, number, held_out))
     trained = train(tasks, kind="small", ceiling=ceiling, device=device, progress=progress)
     scores = np.empty((seeds, len(real), real.classes))
     spaces = []
@@ -153,7 +151,7 @@ def halves(
         scores[number // 2, other] = one.classifier.predict(real.unit[other])
         some = np.sort(rng.permutation(other)[:NEIGHBOURS])
         spaces.append(Space.of(one.classifier.features(real.unit[some]), real.groups[some]))
-    return Halves(tuple(one.classifier for one in trained), scores, tuple(spaces), unfinished(trained))
+    return trained, scores, tuple(spaces)
 
 
 def judgement(judges: Judges, images: NDArray[np.float32], labels: NDArray[np.int64], names: tuple[str, ...]) -> Judgement:

@@ -9,6 +9,7 @@ test, Berger 1982). *No* is said where the whole interval misses it, at a confid
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.data import Labelled
 from evaluation.foreign import Answer, Answers, Condition
@@ -36,10 +38,15 @@ from evaluation.utility import LEAST_PATIENTS
 OF_CLASS = ("sensitivity", "specificity", "auc")
 OF_ALL = ("auc", "accuracy", "balanced_accuracy", "brier")
 SHARES = ("sensitivity", "specificity", "accuracy")
+LISTED = 8
+"""Values of a column that are offered for one that no case has."""
+NEAREST = 2
+"""Names that are offered for one that does not exist."""
 FORM = "write MEASURE(CLASS) >= NUMBER at SHIFT SEVERITY in COLUMN=VALUE, such as sensitivity(effusion) >= 0.85 at blur 2"
+# Wider than what is taken, so that what is wrong can be named.
 _RULE = re.compile(
-    r"(?P<measure>[a-z_]+?)(?P<paired>_drop|_gain)?\s*(?:\(\s*(?P<label>[^()]+?)\s*\))?\s*(?P<sign>>=|<=)\s*(?P<value>-?\d*\.?\d+)"
-    r"(?:\s+at\s+(?P<shift>[a-z_]+)\s+(?P<severity>\d+))?(?:\s+in\s+(?P<column>[a-z_]+)\s*=\s*(?P<part>\S+))?"
+    r"(?P<measure>\w+?)(?P<paired>_drop|_gain)?\s*(?:\(\s*(?P<label>[^()]+?)\s*\))?\s*(?P<sign>[<>=≤≥]+)\s*(?P<value>\S+)"
+    r"(?:\s+at\s+(?P<shift>[\w-]+)(?:\s+(?P<severity>(?!in\b)\S+))?)?(?:\s+in\s+(?P<column>\w+)\s*=\s*(?P<part>(?:(?!\sat\s).)+))?"
 )
 
 
@@ -81,13 +88,14 @@ class Answered:
     why: str
 
 
-def parsed(text: str, names: Sequence[str], shifts: Sequence[str], *, against: bool) -> Rule:
+def parsed(text: str, names: Sequence[str], shifts: Sequence[str], *, against: bool, columns: Sequence[str] = ()) -> Rule:
     """Read a rule.
 
     Args:
-        names: of the classes.
-        shifts: that are tried.
+        names: of the classes; empty where they are not known yet, and any is taken.
+        shifts: that a rule can be about.
         against: whether there is a second model.
+        columns: by which cases are parted; empty where they are not known, and any is taken.
 
     Raises:
         RuleError: what is wrong with it, and how to mend it.
@@ -99,22 +107,53 @@ def parsed(text: str, names: Sequence[str], shifts: Sequence[str], *, against: b
     allowed = OF_ALL if label is None else OF_CLASS
     if measure not in allowed:
         kind = "of all classes" if label is None else "of one class"
-        raise RuleError(f"rule {text!r}: {measure} is no measure {kind}: use {', '.join(allowed)}")
-    if label is not None and label not in names:
-        raise RuleError(f"rule {text!r}: no class {label}: use {', '.join(names)}")
-    if found["shift"] is not None:
-        if found["shift"] not in shifts:
-            known = "does not fit these images" if found["shift"] in SHIFTS else "is no shift"
-            raise RuleError(f"rule {text!r}: {found['shift']} {known}: use {', '.join(shifts)}")
-        if int(found["severity"]) not in SEVERITIES:
-            raise RuleError(f"rule {text!r}: severities are 1 to 5")
-    elif paired == "drop":
+        mend = f"write {measure}(CLASS), or use {', '.join(allowed)}" if label is None and measure in OF_CLASS else _meant(measure, allowed)
+        raise RuleError(f"rule {text!r}: {measure} is no measure {kind}: {mend}")
+    if label is not None and names and label not in names:
+        raise RuleError(f"rule {text!r}: no class {label}: {_meant(label, names)}")
+    value = _value(text, found["sign"], found["value"], paired)
+    condition = _condition(text, found["shift"], found["severity"], shifts)
+    if condition is None and paired == "drop":
         raise RuleError(f"rule {text!r}: a drop needs a shift: end it with at SHIFT SEVERITY")
     if paired == "gain" and not against:
         raise RuleError(f"rule {text!r}: a gain needs a second model: give --against")
-    condition = (found["shift"], int(found["severity"])) if found["shift"] else None
+    if found["column"] and columns and found["column"] not in columns:
+        raise RuleError(f"rule {text!r}: cases are not parted by {found['column']}: {_meant(found['column'], columns)}")
     part = (found["column"], found["part"]) if found["column"] else None
-    return Rule(" ".join(text.split()), measure, paired, label, found["sign"] == ">=", float(found["value"]), condition, part)
+    return Rule(" ".join(text.split()), measure, paired, label, found["sign"] == ">=", value, condition, part)
+
+
+def _value(text: str, sign: str, value: str, paired: str) -> float:
+    """The bound. Raises RuleError for one that no measure of this kind can have."""
+    if sign not in (">=", "<="):
+        raise RuleError(f"rule {text!r}: {sign} compares nothing here: write >= or <=")
+    low = -1 if paired else 0
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", value) is None:
+        raise RuleError(f"rule {text!r}: {value} is no number: write one from {low} to 1 with a point, such as 0.85")
+    if not low <= float(value) <= 1:
+        raise RuleError(f"rule {text!r}: {value} is out of reach: write a share from {low} to 1, such as 0.85")
+    return float(value)
+
+
+def _condition(text: str, shift: str | None, severity: str | None, shifts: Sequence[str]) -> Condition | None:
+    """The shift and its severity. Raises RuleError where they are not tried."""
+    if shift is None:
+        return None
+    if shift not in shifts:
+        if shift in SHIFTS:
+            raise RuleError(f"rule {text!r}: {shift} does not fit these images: use {', '.join(shifts)}")
+        raise RuleError(f"rule {text!r}: {shift} is no shift: {_meant(shift, shifts)}")
+    if severity not in map(str, SEVERITIES):
+        raise RuleError(f"rule {text!r}: severities are 1 to 5: write at {shift} 3")
+    return shift, int(severity)
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    """The names that are like a word, as a question, or where none is, all of them."""
+    plain = {name.casefold(): name for name in known}
+    inside = [name for name in known if word.casefold() in name.casefold().split("_")]
+    close = list(dict.fromkeys([*inside, *(plain[one] for one in difflib.get_close_matches(word.casefold(), plain, NEAREST))]))[:NEAREST]
+    return f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}"
 
 
 def answered(
@@ -136,7 +175,10 @@ def _answered(rule: Rule, model: Answers, test: Labelled, names: tuple[str, ...]
         column, value = rule.part
         if column not in test.attributes:
             return Answered(rule.text, "not enough data", nothing, f"the cases have no {column}: give it in the label table")
-        rows = np.flatnonzero(np.asarray(test.attributes[column], str) == value)
+        of = np.asarray(test.attributes[column], str)
+        rows = np.flatnonzero(of == value)
+        if not len(rows):
+            return Answered(rule.text, "not enough data", nothing, f"no case has {column}={value}: {_values(column, of)}")
     k = names.index(rule.label) if rule.label is not None else None
     short = _too_few(rule, test, rows, k)
     if short is not None:
@@ -146,7 +188,7 @@ def _answered(rule: Rule, model: Answers, test: Labelled, names: tuple[str, ...]
     measured, strict = _intervals(rule, one, model, cases, rows, k, against, count)
     sign = 1 if rule.least else -1
     met, missed = (sign * (bound - rule.value) for bound in _ends(rule, measured, strict))
-    told = f"{measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f})"
+    told = f"{measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f}), n = {measured.n}"
     bound = f"{'at least' if rule.least else 'at most'} {rule.value:g}"
     if met >= 0:
         return Answered(rule.text, "yes", measured, f"{told}: the whole interval is {bound}")
@@ -155,6 +197,12 @@ def _answered(rule: Rule, model: Answers, test: Labelled, names: tuple[str, ...]
     return Answered(
         rule.text, "not enough data", measured, f"{told}: the interval holds both sides of {rule.value:g}{_more(rule, measured)}"
     )
+
+
+def _values(column: str, of: NDArray[np.str_]) -> str:
+    """What the cases have in a column, in words."""
+    known = [value for value in np.unique(of).tolist() if value][:LISTED]
+    return f"write {column}={f' or {column}='.join(known)}" if known else f"give {column} in the label table"
 
 
 def _ends(rule: Rule, measured: Interval, strict: Interval) -> tuple[float, float]:

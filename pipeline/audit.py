@@ -17,6 +17,7 @@ from pipeline.artifacts import read_object, write_json
 from pipeline.cohorts.ledger import count_attempt
 from pipeline.conditions import Conditions
 from pipeline.context import Context
+from pipeline.denoiser import load_denoiser
 from pipeline.errors import InputError
 from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet, unit_of
@@ -24,7 +25,6 @@ from pipeline.ingest.split import identical, kept_together
 from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
 from pipeline.release.figures import audit_figures, summary
-from pipeline.train import load_denoiser
 from privacy import attributes, audit, copy_report, copy_score, judgements, membership, one_run, prompts
 
 PAIRS = "pairs.json"

@@ -19,6 +19,7 @@ from pipeline.cohorts.key import NAME, project_key
 from pipeline.cohorts.ledger import restore
 from pipeline.errors import InputError
 from pipeline.secret import from_environment
+from pipeline.show import run_near
 from pipeline.stages import BY_NAME
 
 OTHER_KEY, NOBODYS = "its pseudonyms were made under another key", "its source says of no image whose it is"
@@ -54,7 +55,7 @@ def where(patient: str, runs: Path, issuer: str = "") -> list[Place]:
         issuer: of the id. Patients whom an ingest had to tell apart by their issuers are found by it alone.
 
     Raises:
-        InputError: the id has no letter or digit, or there is no key to make its pseudonym with.
+        InputError: the id has no letter or digit, no run lies in the folder, or there is no key to make its pseudonym with.
     """
     from pipeline.ingest.patients import canonical
 
@@ -62,6 +63,8 @@ def where(patient: str, runs: Path, issuer: str = "") -> list[Place]:
         raise InputError("where: the id has no letter or digit: give the patient's id")
     if not runs.is_dir():
         raise InputError(f"no folder {runs.name}: give the folder in which the run folders lie as --runs")
+    if not _runs(runs) and not purged.all_purged():
+        raise InputError(f"no run folder lies in {runs}: give the folder in which they lie as --runs")
     key = _key(runs)
     names = {artifacts.keyed(key, "patient", who)[:16], artifacts.keyed(key, "issued", who, canonical(issuer))[:16]}
     found = [*_present(runs, names, artifacts.key_mark(key)), *_purged(names, artifacts.key_mark(key))]
@@ -76,10 +79,21 @@ def _key(runs: Path) -> bytes:
     return project_key(runs)
 
 
+def _runs(folder: Path) -> list[Path]:
+    """The run folders in a folder. Raises InputError where it is one itself: there would be none in it, and no patient's images."""
+
+    def ours(path: Path) -> bool:
+        return (path / "ingest").is_dir() or (path / artifacts.UNFINISHED / "ingest").is_dir()
+
+    if ours(folder):
+        raise InputError(f"{folder} is a run folder: give the folder in which it lies, as --runs {folder.absolute().parent}")
+    return sorted(filter(ours, folder.iterdir()))
+
+
 def _present(runs: Path, names: set[str], mark: str) -> Iterator[Place]:
     import pyarrow.parquet
 
-    for run in sorted(path for path in runs.iterdir() if (path / "ingest").is_dir() or (path / artifacts.UNFINISHED / "ingest").is_dir()):
+    for run in _runs(runs):
         ingest = run / "ingest"
         facts = artifacts.read_json(ingest / "cohort.json")
         try:
@@ -149,7 +163,9 @@ def removal(run: Path) -> Removal:
     others = [run / name for name in (*BY_NAME, artifacts.UNFINISHED, *folders.SOURCES) if name not in kept]
     removed = {path.name: _size(path) for path in others if path.exists()}
     if not removed:
-        raise InputError(f"{run.name} is no run folder, or was purged already: give the folder that synthcohort run wrote")
+        raise InputError(
+            f"{run.name} is no run folder, or was purged already: give one that synthcohort run wrote, such as {run_near(run)}"
+        )
     return Removal(removed, kept)
 
 

@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline import outlook
 from pipeline.config import Config, config_of
 from pipeline.config.load import parse, written
 from pipeline.ingest.look import Found
 from pipeline.outlook import Outlook
+from pipeline.release.results import counted
 from privacy import bounds, limits
 
 SHARES: tuple[dict[str, float], ...] = (
@@ -24,6 +24,8 @@ SHARES: tuple[dict[str, float], ...] = (
 SPARE = 1.05
 """How many more than the gate asks for are planned: a few images are left out, and a few synthetic ones repeat others."""
 SIZES = {"cpu": 32, "cuda": 64}
+GUIDED = (("guidance_scale", "3.0", "findings are followed the more closely"), ("guidance_interval", "[0.1, 30.0]", ""))
+"""How images that can have several findings are sampled, as the shipped configurations of such sets have it."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,9 @@ def first(found: Found, where: str) -> First:
 
 def expected(found: Found, config: Config) -> Outlook:
     """The outlook of a cohort that was looked at."""
-    train = sum(found.train.values()) if found.train is not None else None
     if found.patients is not None:
         return outlook.expected(config, "patient", found.patients, found.people)
-    return outlook.expected(config, "image", sum(found.images.values()), found.images, train)
+    return outlook.expected(config, "image", found.labelled, found.images, found.train)
 
 
 def recipe(size: int, where: str) -> Mapping[str, str]:
@@ -93,7 +94,7 @@ def _text(found: Found, where: str, shares: Mapping[str, float]) -> str:
         *_aligned([(key, value, "") for key, value in recipe(size, where).items()]),
         "",
         "generate:",
-        *_aligned([("per_class", str(each), "as many distinct images as bound the share of copies")]),
+        *_aligned([("per_class", str(each), "as many distinct images as bound the share of copies"), *(GUIDED if found.several else ())]),
         "",
         "release:",
         *_aligned([("title", "Synthetic cohort", ""), ("licence", "unspecified", "an SPDX identifier, such as CC0-1.0")]),
@@ -103,10 +104,12 @@ def _text(found: Found, where: str, shares: Mapping[str, float]) -> str:
 
 def _ingest(found: Found, size: int, shares: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """Key, value and comment of each setting of ``ingest``."""
-    rows: list[tuple[str, str, str]] = [("source", found.source, "")]
-    rows += [("path", written(str(found.path)), "")]
+    rows: list[tuple[str, str, str]] = [("source", found.source, f"modality {found.modality}" if found.modality else "")]
     if found.dataset is not None:
-        return [*rows, ("dataset", found.dataset, f"classes {_counts(found.images)}"), ("size", str(size), "pixels"), *_shares(shares)]
+        rows += [("path", written(str(found.path)), "SPLIT BY IMAGE: the file does not say who the patients are")]
+        rows += [("dataset", found.dataset, f"{'findings' if found.several else 'classes'} {_counts(found.images)}")]
+        return [*rows, ("size", str(size), "pixels"), *_shares(shares)]
+    rows += [("path", written(str(found.path)), "")]
     if found.table is not None:
         if found.people is not None:
             whose = "patient_id in it or in the headers" if found.source == "dicom" else "its patient_id says whose they are"
@@ -115,6 +118,7 @@ def _ingest(found: Found, size: int, shares: Mapping[str, float]) -> list[tuple[
         rows += [("labels", written(found.table), whose)]
     elif found.people is None:
         rows += [("labels", "labels.csv", "SPLIT BY IMAGE: none is there; one with file,patient_id says whose they are")]
+    rows += [("several_findings", "true", "an image can have several of the classes, or none")] if found.several else []
     rows += [("classes", f"[{', '.join(map(written, found.images))}]", _counts(found.images))]
     rows += [("size", str(size), f"pixels; the images have up to {found.side}")]
     rows += [("colour", "true", "")] if found.colour else []
@@ -147,10 +151,10 @@ def _name(found: Found) -> str:
 
 
 def _count(found: Found) -> str:
-    kind = {"dicom": "DICOM files", "nifti": "NIfTI volumes", "pictures": "pictures", "medmnist": "images of MedMNIST"}[found.source]
-    people = f" of {found.patients} patients" if found.patients is not None else ""
-    return f"{sum(found.images.values())} {kind}{people}"
+    kind = {"dicom": "DICOM file", "nifti": "NIfTI volume", "pictures": "picture", "medmnist": "image"}[found.source]
+    people = f" of {counted(found.patients, 'patient')}" if found.patients is not None else ""
+    return f"{counted(found.labelled, kind)}{people}"
 
 
-def _counts(counts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{written(name)} {count}" for name, count in counts.items())
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{written(name)} {count:,}" for name, count in counts.items())

@@ -27,6 +27,7 @@ from pipeline.release.dicom_export import dicom_bytes
 from pipeline.release.formats import pixel_digest, png_bytes, write_archive
 from pipeline.release.rows import Table, further_cells, without_reports
 from pipeline.release.verdict import Verdict, weights_verdict
+from pipeline.show import run_near
 from pipeline.wanted import Wanted, planned
 
 FACTS, WARNING = "generated.json", "UNAUDITED-PATIENT-DATA.txt"
@@ -66,7 +67,7 @@ def find_model(run: Path) -> Model:
     record = artifacts.load_record(folder)
     if record is None:
         raise InputError(
-            f"{run.name} holds no trained model: give the folder of a run whose train stage is finished, such as runs/quickstart"
+            f"{run.name} holds no trained model: give the folder of a run whose train stage is finished, such as {run_near(run)}"
         )
     artifacts.Checked().consume(folder, record)
     model = artifacts.read_object(folder / "model.json")

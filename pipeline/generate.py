@@ -20,6 +20,7 @@ from pipeline.compilation import compiled
 from pipeline.conditions import Conditions
 from pipeline.config import GenerateConfig
 from pipeline.context import Context
+from pipeline.denoiser import load_denoiser
 from pipeline.diffusion import ema
 from pipeline.diffusion.conditioning import PRESENT, Condition
 from pipeline.diffusion.guidance import guided
@@ -31,7 +32,7 @@ from pipeline.diffusion.schedules import RANGE, sampling_levels
 from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
 from pipeline.ranks import Report, Share
-from pipeline.train import MIXTURE, load_denoiser
+from pipeline.train import MIXTURE
 from pipeline.wanted import Wanted, wanted
 from pipeline.warm_start import TAKE, began_from, trained_on, weights_file
 

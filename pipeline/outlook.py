@@ -58,14 +58,20 @@ class Outlook:
     def needs(self) -> list[str]:
         """What the gate asks for beside what there will be, one sentence each."""
         about = "" if self.counted else "about "
-        there = f"{about}{self.sealed} of this cohort will be" if self.sealed is not None else "how many there are is not known yet"
-        enough, made = bounds.enough_images(limits.MIN_RECALL, self._bound, ERROR), self.synthetic
+        there = f"{about}{self.sealed:,} of this cohort will be" if self.sealed is not None else "how many there are is not known yet"
+        enough = bounds.enough_images(limits.MIN_RECALL, self._bound, ERROR)
         return [
             f"{limits.MIN_HOLDOUT} {self.unit}s sealed from training: {there}",
-            f"some {enough} distinct synthetic images without a copy: {'as many as asked for' if made is None else made} will be made",
+            f"some {enough:,} distinct synthetic images without a copy: {self._made()} will be made",
             f"a search that finds {100 * limits.MIN_RECALL:.0f} % of planted copies of every kind: {self.config.audit.planted} of each "
             f"will be planted",
         ]
+
+    def _made(self) -> str:
+        if self.synthetic is not None:
+            return f"{self.synthetic:,}"
+        each, several = self.config.generate.per_class, self.config.ingest.multi_label
+        return "as many as asked for" if each is None else f"{each:,} of every {'finding and of none' if several else 'class'}"
 
     @property
     def _bound(self) -> float:
@@ -85,11 +91,11 @@ class Outlook:
         if self.sealed is None or self.units is None or self.sealed >= least:
             return []
         share = self.config.ingest.audit_share
-        advice = f"{math.ceil(least / share / self.pooled)} {self.unit}s in all would do at the present ingest.audit_share of {share:g}"
+        advice = f"{math.ceil(least / share / self.pooled):,} {self.unit}s in all would do at the present ingest.audit_share of {share:g}"
         raised = math.ceil(100 * least / self.units) / 100 if self.units else 1.0
         if raised <= MOST_SEALED and not self.counted:
             advice += f", or --set ingest.audit_share={raised:g}"
-        there = f"{self.sealed} are" if self.counted else f"about {self.sealed} will be"
+        there = f"{self.sealed:,} are" if self.counted else f"about {self.sealed:,} will be"
         return [f"{least} sealed {self.unit}s are needed, and {there}: {advice}"]
 
     def _planted(self) -> list[str]:
@@ -108,7 +114,7 @@ class Outlook:
             return []
         better = bounds.enough_images(limits.MIN_RECALL, self._bound, ERROR)
         each = math.ceil(better / self.classes / 10) * 10
-        return [f"{enough} distinct synthetic images are needed, and {made} will be made: --set generate.per_class={each}"]
+        return [f"{enough:,} distinct synthetic images are needed, and {made:,} will be made: --set generate.per_class={each}"]
 
 
 def expected(config: Config, unit: str, units: int | None, classes: Mapping[str, int] | int | None, train: int | None = None) -> Outlook:

@@ -26,8 +26,9 @@ from evaluation.data import Labelled
 from evaluation.panel import FOLDS
 from evaluation.training import Task
 from evaluation.training import train as train_classifiers
-from pipeline import fit_recipe, runtime
-from pipeline.diffusion.conditioning import Condition
+from pipeline import fit_recipe, probe_search, runtime
+from pipeline.conditions import KNOTS, TEXT, Attribute, Conditions
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion.training import BatchTooLarge, Training
 from pipeline.errors import InputError
 from pipeline.generate import Sampling
@@ -38,8 +39,10 @@ from pipeline.ingest.isolate import isolated
 from pipeline.ingest.labels import OneClass
 from pipeline.ingest.tasks import Task as Files
 from pipeline.ingest.work import Settings, work
-from pipeline.train import build_denoiser, describe, recipe
-from privacy.copy_report import CALIBRATION, find_copies, searched
+from pipeline.train import describe, recipe
+from privacy.copy_report import searched
+from privacy.density import BLOCK
+from privacy.power import REGENERATED
 
 if TYPE_CHECKING:
     from pipeline.config import Config, IngestConfig
@@ -50,8 +53,8 @@ FILES = 64
 """Files that are read, at the most."""
 STARTED = 8
 """Files after which the workers are taken to have started."""
-REFERENCES, SEALED, SIDE = 2048, 32, 64
-"""Real images among which copies are searched for at the most, how many of them are sealed, and the side of all."""
+WORDS = 24
+"""Words of a report, of those that are read."""
 ROW = 1024
 """Bytes of a row, of a record or of a small report, roughly."""
 
@@ -130,15 +133,16 @@ def probe(config: Config, size: Size, done: Callable[[int], None] = lambda _: No
         done: told how many stages have been tried.
     """
     runtime.limit_threads()
+    runtime.reuse_memory()
     each = size.channels * config.ingest.size**2
     total = sum(size.images.values())
+    costs: list[Cost] = []
     parts: list[Callable[[], Sequence[Cost]]] = [
         lambda: [_ingest(config, total, each)],
         lambda: _train_and_generate(config, size, each),
-        lambda: [_audit(config, size)],
-        lambda: _evaluate_and_stress(config, size),
+        lambda: [_audit(config, size, next(cost for cost in costs if cost.stage == "generate"))],
+        lambda: _evaluate_and_stress(config, size, costs[-1].memory),
     ]
-    costs: list[Cost] = []
     for number, part in enumerate(parts, 1):
         costs += part()
         done(number)
@@ -158,11 +162,6 @@ def _made(config: Config, size: Size) -> int:
 
 def _noise(count: int, size: Size, side: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, size.channels, side, side), np.uint8)
-
-
-def _alone(images: NDArray[np.uint8]) -> Labelled:
-    """Images of one class, each of a patient of its own."""
-    return Labelled(images, np.ones((len(images), 1), np.int8), np.arange(len(images)))
 
 
 def _peak() -> int:
@@ -232,9 +231,11 @@ def _train_and_generate(config: Config, size: Size, each: int) -> list[Cost]:
     # A length that is chosen in training costs its ceiling at the most.
     section = fit_recipe.settled(asked, fit_recipe.fit(asked, cohort, device))
     noise, labels = ImageSet(images, cohort.rows.iloc[: len(images)]), labels[: len(images)]
-    model = describe(section, noise, 0.5)
+    conditions = _conditions(config, size.classes)
+    model = describe(section, noise, 0.5, conditions)
     denoiser = build_denoiser(model).to(device)
-    condition = Condition.of_classes(labels, size.classes)
+    words = np.array([" ".join(conditions.vocabulary)] * len(images))
+    condition = conditions.condition(np.eye(size.classes, dtype=np.int8)[labels], {TEXT: words})
     # What is compiled takes longer to begin, and less for each step: an upper bound is told in seconds.
     training = Training(denoiser, torch.from_numpy(images).to(device), condition, recipe(section.model_copy(update={"compile": False})), 0)
     try:
@@ -267,6 +268,20 @@ def _train_and_generate(config: Config, size: Size, each: int) -> list[Cost]:
     return [train, generate, Cost("shadows", repeated, train.memory, ROW * n, at_most=train.at_most)]
 
 
+def _conditions(config: Config, classes: int) -> Conditions:
+    """What the model will be asked for, by number: of values of attributes and words of texts it is not known how many before ingest."""
+    asked, listed = config.train, config.ingest.attributes
+    assert asked is not None
+    values = [listed.get(name) for name in asked.attributes]
+    attributes = tuple(
+        Attribute(name, knots=tuple(map(float, range(KNOTS)))) if one == "number" else Attribute(name, tuple(one or ("F", "M")))
+        for name, one in zip(asked.attributes, values)
+    )
+    names = tuple(map(str, range(classes)))
+    read = tuple(map(str, range(WORDS))) if asked.text else ()
+    return Conditions(names, config.ingest.multi_label, attributes, vocabulary=read, longest=len(read))
+
+
 def _repeated(once: Callable[[], Any]) -> float:
     """Seconds that it takes, over as many times as fit into :data:`SECONDS`."""
     once()
@@ -279,49 +294,21 @@ def _repeated(once: Callable[[], Any]) -> float:
     return (time.perf_counter() - started) / count
 
 
-def _audit(config: Config, size: Size) -> Cost:
-    """The search for copies, which takes nearly all of it, among a bounded number of real images of a bounded side; then scaled.
-
-    Aligning takes as long as an image has pixels; what else a query takes, and reading the references, grows with these, of which every
-    one is besides compared with every other.
-    """
-    made, full = _made(config, size), config.ingest.size
-    real, side = size.images["train"] + size.images["audit"], min(full, SIDE)
-    tried, area = min(real, REFERENCES), (full / side) ** 2
-    _searching(size, min(real, 2 * CALIBRATION), side)  # what is set up once a process
-    begun, each = _searching(size, tried, side)
-    if real > tried:
-        less_begun, less_each = _searching(size, tried // 4, side)
-        slower = max(0.0, each - less_each) / (tried - tried // 4)
-        squared = max(0.0, begun - 4 * less_begun) / (tried**2 * 3 / 4)
-    else:
-        slower = squared = 0.0
-    begun = max(0.0, begun - squared * tried**2) * real / tried * area + squared * real**2
-    each = each * area + slower * (real - tried)
-    queries = searched(made, size.images["audit"], config.audit.planted, regenerated=True)
-    # Both sides, and both together.
-    held = 2 * size.channels * (real * full**2 - tried * side**2)
-    return Cost("audit", 5 + begun + each * queries, _peak() + (held if runtime.device() == "cpu" else 0), 2_000_000)
+def _audit(config: Config, size: Size, generate: Cost) -> Cost:
+    """The search for copies, and those that the run's own model makes anew, each of which costs at most what a new image does."""
+    made, side, planted = _made(config, size), config.ingest.size, config.audit.planted
+    real, sealed = size.images["train"] + size.images["audit"], size.images["audit"]
+    taken = probe_search.seconds(real, sealed, size.channels, side, searched(made, sealed, planted, regenerated=True))
+    anew = planted * len(REGENERATED) * generate.seconds / made
+    # Both sides, and both together; and distances of whole blocks of images from each other, some of which are there at once.
+    held = 2 * size.channels * side**2 * max(0, real - probe_search.REFERENCES)
+    held += 16 * max(0, min(real, BLOCK) ** 2 - probe_search.REFERENCES**2)
+    return Cost("audit", 5 + taken + anew, _peak() + (held if runtime.device() == "cpu" else 0), 2_000_000)
 
 
-def _searching(size: Size, references: int, side: int) -> tuple[float, float]:
-    """Seconds that a search among so many images takes before its first query, and for each; two searches tell them apart."""
-    sealed = min(size.images["audit"], SEALED, references // 2)
-    train, audit = (_alone(_noise(count, size, side, seed)) for seed, count in enumerate((references - sealed, sealed), 1))
-
-    def search(count: int) -> float:
-        started = time.perf_counter()
-        find_copies(train, audit, _noise(count, size, side, 3), planted=1, rng=np.random.default_rng(0), device=runtime.device())
-        return time.perf_counter() - started
-
-    few, more = CALIBRATION, 4 * CALIBRATION
-    first = search(few)
-    each = max(0.0, search(more) - first) / (more - few)
-    return max(0.0, first - each * searched(few, sealed, 1, regenerated=False)), each
-
-
-def _evaluate_and_stress(config: Config, size: Size) -> list[Cost]:
-    """The trainings of the judges, each to its ceiling; and their predictions on corrupted images."""
+def _evaluate_and_stress(config: Config, size: Size, before: int) -> list[Cost]:
+    """The trainings of the judges, each to its ceiling; and their predictions on corrupted images. ``before`` is the audit's memory, of
+    which a process keeps what it has had."""
     section, device, side = config.evaluate, runtime.device(), config.ingest.size
     seeds = section.seeds or (5 if device == "cuda" else 3)
     images = _noise(256, size, side)
@@ -343,10 +330,13 @@ def _evaluate_and_stress(config: Config, size: Size) -> list[Cost]:
     panels = (2 * seeds + 1) * FOLDS["cnn"]  # synthetic and real against real in every halving, planted against real in one
     seconds = section.classifier_images * ((seeds + panels) * small + arms * seeds * of_arms)
     weights = 50_000_000 if section.classifier == "resnet18" else 1_000_000
-    evaluate = Cost("evaluate", 10 + seconds, _peak(), seeds * weights + 2_000_000, at_most=True)
+    # Judges see single precision.
+    held = 4 * size.channels * side**2 * (sum(size.images.values()) + _made(config, size))
+    memory = max(_peak(), before) + (held if device == "cpu" else 0)
+    evaluate = Cost("evaluate", 10 + seconds, memory, seeds * weights + 2_000_000, at_most=True)
     # Eighteen corruptions at five severities; a prediction is a third of a step of training.
     looked = min(config.stress.images, size.images["test"]) * 18 * 5
-    return [evaluate, Cost("stress", 10 + looked * seeds * of_arms * lanes / 3, _peak(), 2_000_000)]
+    return [evaluate, Cost("stress", 10 + looked * seeds * of_arms * lanes / 3, memory, 2_000_000)]
 
 
 def told(seconds: float) -> str:

@@ -13,11 +13,11 @@ from evaluation.data import Labelled
 from pipeline import runtime
 from pipeline.conditions import TEXT, Conditions
 from pipeline.context import Context
+from pipeline.denoiser import load_denoiser
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.noise import StepNoise
 from pipeline.generate import Sampling, average, away_from, check_names, levels_of, load_mixture, sampler_of, starts_on_mixture
 from pipeline.images import from_unit
-from pipeline.train import load_denoiser
 from pipeline.wanted import Wanted
 from privacy.copy_report import Regenerate
 

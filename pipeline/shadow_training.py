@@ -17,11 +17,12 @@ from torch import Tensor
 from pipeline import runtime, warm_start
 from pipeline.conditions import Conditions
 from pipeline.config import Config
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import Training
 from pipeline.generate import Sampling, starts_on_mixture, use_average
 from pipeline.images import ImageSet
-from pipeline.train import build_denoiser, mean_and_spread, mixture_of, recipe, snapshot_steps
+from pipeline.train import mean_and_spread, mixture_of, recipe, snapshot_steps
 from pipeline.wanted import Wanted
 
 Report = Callable[[int], None]

@@ -20,6 +20,7 @@ from pipeline.artifacts import damage, read_object, write_json
 from pipeline.conditions import Conditions
 from pipeline.config import Config
 from pipeline.context import Context
+from pipeline.denoiser import load_denoiser
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import BatchTooLarge
 from pipeline.errors import InputError
@@ -28,7 +29,6 @@ from pipeline.images import ImageSet, unit_of
 from pipeline.ingest.split import kept_together
 from pipeline.ranks import Report, Share
 from pipeline.shadow_training import Shadows
-from pipeline.train import load_denoiser
 from pipeline.wanted import wanted
 from pipeline.warm_start import SAME
 from privacy import shadows

@@ -18,6 +18,7 @@ from rich.text import Text
 from pipeline.artifacts import RECORD, UNFINISHED, Checked, fingerprint, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.ingest import quarantine
+from pipeline.release import words
 from pipeline.release.figures import (
     Judged,
     audit_figures,
@@ -60,7 +61,7 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
         InputError: the folder is not a run.
     """
     if not any((run / name / stage.name).is_dir() for stage in STAGES for name in ("", UNFINISHED)):
-        raise InputError(f"{run.name} is not a run folder: give the folder that synthcohort run wrote, such as runs/quickstart")
+        raise InputError(f"{run.name} is not a run folder: give the folder that synthcohort run wrote, such as {run_near(run)}")
     records = {stage.name: record for stage in STAGES if (record := read_record(run / stage.name)) is not None}
     results = read_results(lambda stage: run / stage)
     finished = {
@@ -101,6 +102,22 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
     if (run / UNFINISHED).is_dir():
         console.print(f"  → {UNFINISHED}/: what an interrupted attempt left; its command goes on from there", highlight=False)
     console.print(f"  in {run}", highlight=False, markup=False, soft_wrap=True)
+
+
+def refuse_missing(run: Path) -> None:
+    """Raise InputError where a run folder was asked for and there is none."""
+    if not run.is_dir():
+        raise InputError(f"no run folder {run.name}: give the folder that synthcohort run wrote, such as {run_near(run)}")
+
+
+def run_near(path: Path) -> str:
+    """A run folder to name where another path was given: one that holds it, lies in it, or is called as it is; else an example."""
+    try:
+        within = sorted(path.iterdir()) if path.is_dir() else []
+    except OSError:
+        within = []
+    near = [*list(path.parents)[:2], *within, Path("runs") / path.stem]
+    return next((str(one) for one in near if any((one / stage.name / RECORD).is_file() for stage in STAGES)), "runs/quickstart")
 
 
 def _untouched(folder: Path, record: Mapping[str, Any], file: str) -> bool:
@@ -203,8 +220,8 @@ def _checks(checks: list[Mapping[str, Any]]) -> Table:
     table = Table("check", "about", "value (95% interval)", "n", "threshold", "verdict")
     for check in checks:
         verdict = str(check.get("verdict"))
-        name = str(check.get("name", "")).replace("_", " ")
-        cells = (name, str(check.get("subject", "")), interval(check), number(check.get("n")), number(check.get("threshold")))
+        name, subject = words.title(str(check.get("name", ""))), str(check.get("subject", ""))
+        cells = (name, subject, interval(check), number(check.get("n")), number(check.get("threshold")))
         table.add_row(*map(escape, cells), f"[{COLOURS.get(verdict, 'white')}]{escape(verdict)}[/]")
     return table
 

@@ -8,6 +8,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.release.results import counted
+
 SPLITS = ("train", "audit", "val", "test")
 
 
@@ -18,7 +20,7 @@ def splits(facts: Mapping[str, Any]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for name in facts["classes"]:
-        cells = [f"{facts['counts'][split][name]}" + (f" ({people[split][name]})" if people else "") for split in SPLITS]
+        cells = [f"{facts['counts'][split][name]:,}" + (f" ({people[split][name]:,})" if people else "") for split in SPLITS]
         table.add_row(escape(name), *cells)
     return table
 
@@ -28,4 +30,5 @@ def rarest(facts: Mapping[str, Any]) -> str:
     totals = {name: sum(facts["counts"][split][name] for split in SPLITS) for name in facts["classes"]}
     name = min(totals, key=lambda one: (totals[one], one))
     reach = facts["counts"]["train"][name]
-    return f"{reach} of your {totals[name]} {name} images reach training; the others are sealed, chosen by or tested on"
+    reaches = "reaches" if reach == 1 else "reach"
+    return f"{reach:,} of your {counted(totals[name], f'{name} image')} {reaches} training; the others are sealed, chosen by or tested on"

@@ -101,8 +101,7 @@ def _unfit(ctx: Context, result: Mapping[str, Any], why: str) -> dict[str, Any]:
 
 
 def _of_the_user(ctx: Context, test: ImageSet, made: ImageSet) -> str:
-    """The user's model on the test patients, and where an image has one class on the run's synthetic images; the worst answer to its
-    rules."""
+    """The user's model on the test patients and on the run's synthetic images; the worst answer to its rules."""
     from pipeline.models import of_split
     from pipeline.models.child import Bounds
     from pipeline.models.stress import Asked
@@ -118,7 +117,7 @@ def _of_the_user(ctx: Context, test: ImageSet, made: ImageSet) -> str:
             against=section.against,
             contract=section.contract,
             against_contract=section.against_contract,
-            synthetic=None if several else of_split.write(made, Path(place) / "synthetic"),
+            synthetic=of_split.write(made, Path(place) / "synthetic", several),
             rules=section.rules,
             bounds=Bounds(int(section.memory * (1 << 30)), section.seconds),
             modality=modality if modality in KNOWN else None,

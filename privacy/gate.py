@@ -341,12 +341,14 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -
         )
     if by_name["repeats", "images"]["verdict"] == "inconclusive":
         sentences.append("Give each image once: a generator that repeats itself is judged by its distinct images.")
-    if copies["verdict"] == "inconclusive" and power["n"] and power["low"]:
-        bound = copies["threshold"]
-        enough = bounds.enough_images(power["low"], bound, (1 - sure) / 2)
+    if copies["verdict"] == "inconclusive" and power["n"] and power["low"] is not None:
+        # Of a worse search any number of images would be too few to count on: what it must become first is said above.
+        bound, recall = copies["threshold"], max(power["low"], limits.MIN_RECALL)
+        enough = bounds.enough_images(recall, bound, (1 - sure) / 2)
         if enough > copies["n"]:
             sentences.append(
-                f"{enough} distinct synthetic images without a flagged one would bound the copy rate at {bound:.2%} (now {copies['n']}): "
+                f"{enough:,} distinct synthetic images without a flagged one would bound the copy rate at {bound:.2%}"
+                f"{f' under a search that finds {recall:.0%}' if recall > power['low'] else ''} (now {copies['n']:,}): "
                 + ("give as many." if foreign else "raise generate.per_class.")
             )
     return sentences

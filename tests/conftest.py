@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("SYNTHCOHORT_KEY", "a key that only the tests use")
+# Here and in every process that a test starts: networks this small gain nothing from a second thread, and threads that wait for each
+# other's cores cost ten times the work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 COUNT = itertools.count()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.consent import Place, Removal
 from pipeline.consent import where as where_are
-from pipeline.errors import InputError, system_refusals
+from pipeline.errors import system_refusals
 
 __all__ = ["Place", "Removal", "purge", "where"]
 
@@ -33,9 +33,9 @@ def purge(run: str | Path, *, yes: bool = False) -> Removal:
         InputError: the folder is no run's, or holds what no run wrote.
     """
     from pipeline import consent
+    from pipeline.show import refuse_missing
 
     run = Path(run)
     with system_refusals(run):
-        if not run.is_dir():
-            raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
+        refuse_missing(run)
         return consent.purge(run) if yes else consent.removal(run)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.ingest.survey import Survey
-    from pipeline.stages import Step
+    from pipeline.runner import Step
 
 SIDES = (16, 512)
 UNLABELLED = ("all",)
@@ -199,7 +199,7 @@ def _classes(paths: Mapping[str, Path], found: Mapping[str, Survey], table: Path
     Raises:
         InputError: the synthetic images, or the holdout, have classes that the training images do not have.
     """
-    from pipeline.ingest.labels import class_names
+    from pipeline.ingest.labels import class_names, has_labels
 
     if table is not None:
         names = class_names(table.expanduser())
@@ -207,7 +207,7 @@ def _classes(paths: Mapping[str, Path], found: Mapping[str, Survey], table: Path
     told: dict[str, tuple[str, ...]] = {}
     for option, survey in found.items():
         csv = paths[option].expanduser() / ("rows.csv" if survey.kind == "release" else "labels.csv")
-        told[option] = class_names(csv) if survey.kind != "archive" and csv.is_file() else survey.folders
+        told[option] = class_names(csv) if survey.kind != "archive" and csv.is_file() and has_labels(csv) else survey.folders
     classes = told["--train"]
     if len(classes) < 2 or not all(told.values()):
         return ()

@@ -59,13 +59,13 @@ def generate(
     """
     from pipeline import further
     from pipeline.progress import Reporter, silent
+    from pipeline.show import refuse_missing
 
     run, out = Path(run), Path(out)
     if seed < 0:
         raise InputError(f"--seed {seed}: give a number that is not negative")
     with system_refusals(run):
-        if not run.is_dir():
-            raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
+        refuse_missing(run)
     with system_refusals(out), private_files(out.absolute().parent):
         asked = _plan(classes or {}, plan)
         model, count = further.generate(run, asked, seed, out, Reporter(out / "log.jsonl", console or silent()))

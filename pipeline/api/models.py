@@ -56,14 +56,13 @@ def stress(
         model: ONNX (``.onnx``), TorchScript (``.pt``), a ``torch.export`` program (``.pt2``), or a Python function as
             ``module:callable``, of images ``[n, C, H, W]`` to scores ``[n, classes]``; or a run's folder, for the classifiers that its
             evaluation trained. It runs in a process of its own.
-        data: labelled cases: a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
+        data: labelled cases: a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout, of several findings too.
         against: a second model, compared on the same cases.
         labels: a label table; by default ``labels.csv`` in ``data``, or folders named by class. With a column for each of the model's
             classes, or labels with bars between, an image can have several of them, or none.
         synthetic: synthetic cases of the same classes (a folder with class folders or ``labels.csv``, an ``.npz``, a release): those
             whose label judges are sure of are asked too, and failures on them are called hypotheses. A run's folder makes them: every
-            class as often, severities between two, and real images of ``data`` with another finding; where an image can have several
-            findings, give what ``synthcohort generate`` made of it.
+            class as often, severities between two, and real images of ``data`` with another finding.
         rules: a YAML list of rules such as ``sensitivity(effusion) >= 0.85 at blur 2``.
         contract, against_contract: YAML files that say what the models take and give (:mod:`pipeline.models.contract`); by default the file
             beside the model with the suffix ``.yaml``.

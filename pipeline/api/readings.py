@@ -32,13 +32,13 @@ def reading(run: str | Path, *, out: str | Path, per_class: int = 20, seed: int 
         InputError: a stage is not finished, no class has images of both kinds, or the folder holds something.
     """
     from pipeline.reading import export
+    from pipeline.show import refuse_missing
 
     run, out = Path(run), Path(out)
     if per_class < 1 or seed < 0:
         raise InputError("--per-class is 1 at least, and --seed not negative")
     with system_refusals(run):
-        if not run.is_dir():
-            raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
+        refuse_missing(run)
     with system_refusals(out), private_files(out.absolute().parent):
         return export(run, out, per_class, seed)
 

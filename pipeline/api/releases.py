@@ -19,14 +19,18 @@ def verify(release: Path, *, run: Path | None = None, key: Path | None = None) -
     Raises:
         InputError: there is no such folder, or no such key.
     """
+    from pipeline.release import contents
     from pipeline.release.sign import public_key
     from pipeline.release.verify import verify as verify_release
+    from pipeline.show import run_near
 
     with system_refusals(release):
         if not release.is_dir():
-            raise InputError(f"no release folder {release.name}: give a folder such as runs/quickstart/release")
+            raise InputError(f"no release folder {release.name}: give a folder such as {run_near(release)}/release")
         if is_run(release):
             made = (release / "release").is_dir()
             told = f"its release is checked by synthcohort verify {release / 'release'}" if made else "it has no release yet"
             raise InputError(f"{release} is a run folder: {told}")
+        if not any((release / name).exists() for name in (contents.GATE, contents.REPORT, contents.CHECKSUMS)):
+            raise InputError(f"{release} is no release folder: give one such as {run_near(release)}/release")
         return verify_release(release, run, None if key is None else public_key(key))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.outlook import Outlook
     from pipeline.probe import Cost
-    from pipeline.stages import Step
+    from pipeline.runner import Step
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 SHADOW_LEVELS = 6
@@ -72,8 +72,9 @@ def run(
         Stopped: the process was asked to end; the same call goes on from there.
     """
     from pipeline.progress import Reporter, silent
-    from pipeline.stages import BY_NAME, run_stages
-    from pipeline.stages import verdict as verdict_of
+    from pipeline.runner import run_stages
+    from pipeline.runner import verdict as verdict_of
+    from pipeline.stages import BY_NAME
 
     if until is not None and until not in BY_NAME:
         raise InputError(f"--until {until}: no such stage; the stages are {', '.join(BY_NAME)}")
@@ -94,8 +95,9 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
         InputError: what was given cannot be used.
     """
     from pipeline.given import digests
-    from pipeline.stages import Step, check, flow
-    from pipeline.stages import plan as plan_stages
+    from pipeline.runner import Step, check
+    from pipeline.runner import plan as plan_stages
+    from pipeline.stages import flow
 
     chosen, folder = _chosen(config, settings, out)
     with system_refusals(folder), private_files(folder) if folder.exists() else contextlib.nullcontext():
@@ -207,11 +209,11 @@ def show(run: Path, console: Console | None = None, *, gate: Mapping[str, Any] |
         InputError: the folder is not a run.
     """
     from pipeline.progress import Console
+    from pipeline.show import refuse_missing
     from pipeline.show import show as show_run
 
     with system_refusals(run):
-        if not run.is_dir():
-            raise InputError(f"no run folder {run.name}: give the folder that `synthcohort run` wrote, such as runs/quickstart")
+        refuse_missing(run)
         show_run(run, console or Console(), gate)
 
 

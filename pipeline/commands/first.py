@@ -11,9 +11,13 @@ from rich.markup import escape
 from pipeline import api
 from pipeline.commands.app import app, console
 from pipeline.progress import Console
+from pipeline.release.results import counted
 
 if TYPE_CHECKING:
     from pipeline.outlook import Outlook
+
+
+SOURCES = {"dicom": "DICOM", "nifti": "NIfTI", "pictures": "pictures", "medmnist": "MedMNIST"}
 
 
 @app.command()
@@ -38,17 +42,25 @@ def init(
 def tell(made: api.Beginning, console: Console = console) -> None:
     """Print what was found and what the gate will need."""
     found = made.found
-    people = f" of {'at least ' if found.headers else ''}{found.patients} patients" if found.patients is not None else ""
-    console.print(f"[bold]{sum(found.images.values())} images[/bold]{people} in {len(found.images)} classes: {escape(found.source)}")
+    people = f" of {'at least ' if found.headers else ''}{counted(found.patients, 'patient')}" if found.patients is not None else ""
+    number = len(found.images)
+    kinds = f"with {counted(number, 'finding')}" if found.several else f"in {counted(number, 'class', 'classes')}"
+    noun = "volume" if found.source == "nifti" else "image"
+    console.print(f"[bold]{counted(found.labelled, noun)}[/bold]{people} {kinds}: {SOURCES[found.source]}")
     for name, count in found.images.items():
-        of = f" of {found.people[name]} patients" if found.people is not None else ""
-        console.print(f"  {escape(name)}: {count} images{of}")
+        of = f" of {counted(found.people[name], 'patient')}" if found.people is not None else ""
+        console.print(f"  {escape(name)}: {counted(count, noun)}{of}")
+    if found.several:
+        console.print("  An image can have several of them, or none. Take out of ingest.classes what is no finding.")
     if found.patients is None:
         console.print("  [bold yellow]! SPLIT BY IMAGE: nobody says who the patients are, so that one may lie on both sides.[/]")
         if found.source != "medmnist":
             console.print("    A column patient_id in the label table mends that.")
+        if found.workbook is not None:
+            console.print(f"    {escape(found.workbook)} is a workbook, which is not read: save its sheet as labels.csv.")
     if found.unlabelled:
-        console.print(f"  [bold yellow]! {found.unlabelled} files have no label, and will be left out.[/]")
+        left = f"{counted(found.unlabelled, 'file')} without a label will be left out"
+        console.print(f"  [bold yellow]! {left}.[/]")
     if (why := made.config.ingest.not_trainable()) is not None:
         console.print(f"  [bold yellow]! {escape(why)}.[/]")
         return
@@ -64,7 +76,9 @@ def tell_outlook(outlook: Outlook, console: Console = console, *, anyway: bool) 
     for why in short:
         console.print(f"  [bold yellow]! {escape(why)}[/]")
     stops = "it goes on all the same (anyway)" if anyway else "it stops after ingest, unless you add --anyway"
-    if short:
+    if outlook.rare:
+        console.print("[bold]Ingest cannot split this cohort, and will refuse it.[/bold]")
+    elif short:
         console.print(f"[bold]This run cannot pass the gate: {stops}.[/bold]")
     elif outlook.sealed is not None:
         console.print("[bold]This cohort is large enough to pass.[/bold]")

@@ -13,7 +13,7 @@ from pipeline.commands.app import Out, Set, app, console
 from pipeline.commands.runs import EXIT
 from pipeline.errors import InputError
 
-Given = Annotated[Path | None, typer.Argument(help="Nothing; of a run folder it is said how its stage is run.", show_default=False)]
+Given = Annotated[list[Path] | None, typer.Argument(help="Nothing; of a run folder it is said how its stage is run.", show_default=False)]
 Train = Annotated[Path | None, typer.Option(help="Folder of the real images that the generator was trained on.")]
 Synthetic = Annotated[Path | None, typer.Option(help="Its images: a folder of DICOM or pictures, an .npz as MedMNIST's, or a release.")]
 Holdout = Annotated[Path | None, typer.Option(help="Folder of real images of patients whom the generator never saw, 300 or more.")]
@@ -142,11 +142,11 @@ def stress(
     raise typer.Exit(found.exit_code)
 
 
-def _needed(verb: str, given: Path | None, folders: dict[str, Path | None]) -> dict[str, Path]:
+def _needed(verb: str, given: list[Path] | None, folders: dict[str, Path | None]) -> dict[str, Path]:
     """The folders, all of which are needed."""
     usage = f"synthcohort {verb} {' '.join(f'{name} {_KINDS.get(name, _FOLDER)}' for name in folders)}"
-    if given is not None:
-        refuse_run(given, verb)
+    if given:
+        refuse_run(given[0], verb)
         further = " --holdout FOLDER --holdout-random" if verb == "audit" else ""
         raise InputError(f"{verb} takes its folders by name: {usage}{further}")
     if missing := [name for name, path in folders.items() if path is None]:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from pipeline import api
 from pipeline.commands.app import app, console
 from pipeline.errors import InputError
+from pipeline.release.results import counted
 
 
 @app.command()
@@ -36,7 +37,7 @@ def generate(
     texts = {"text": prompt, "without_text": negative_prompt}
     plan = _plan(finding or [], without or [], attribute or [], texts, count, extrapolate)
     made = api.generate(run, _counts(class_ or []), plan=plan, out=out, seed=seed, console=console)
-    console.print(f"{made.images:,} images in {escape(str(made.folder))}")
+    console.print(f"{counted(made.images, 'image')} in {escape(str(made.folder))}")
     if made.cleared:
         console.print(
             "The weights passed the gate: the images may be shared, as the weights may. No copy was looked for among them. They are "

@@ -102,8 +102,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _unraisable(lost: sys.UnraisableHookArgs) -> None:
     """A Ctrl-C that came where Python can raise nothing (a finaliser, the callback of a weak reference) comes again a moment later."""
     if not issubclass(lost.exc_type, KeyboardInterrupt):
-        return sys.__unraisablehook__(lost)
-    if signal.getsignal(signal.SIGINT) is _end:
+        sys.__unraisablehook__(lost)
+    elif signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, _interrupt)
         again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         again.daemon = True

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from pipeline import api
 from pipeline.commands.app import app, console
+from pipeline.release.results import counted
 
 
 @app.command()
@@ -21,4 +22,4 @@ def phantom(
 ) -> None:
     """Write a folder of phantom chest radiographs as DICOM files with labels.csv, full of invented identities, to try things on."""
     count = api.phantom(out, patients=patients, seed=seed, size=size)
-    console.print(f"{count} images of {patients} invented patients in {escape(str(out))}")
+    console.print(f"{counted(count, 'image')} of {counted(patients, 'invented patient')} in {escape(str(out))}")

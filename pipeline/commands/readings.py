@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pipeline import api
 from pipeline.commands.app import app, console
+from pipeline.release.results import counted
 
 if TYPE_CHECKING:
     from evaluation.intervals import Interval
@@ -25,7 +26,7 @@ def reading(
 ) -> None:
     """Export real and synthetic pictures, numbered at random, for readers to tell apart; the key stays with you."""
     count = api.reading(run, out=out, per_class=per_class, seed=seed)
-    console.print(f"{count} pictures in {escape(str(out))}")
+    console.print(f"{counted(count, 'picture')} in {escape(str(out))}")
     console.print(
         "[bold red]PATIENT DATA[/]: it stays where the patients' images may be. Readers get sheets/ and a copy of answers.csv, never "
         "key.csv; then: synthcohort score FOLDER ANSWERS.csv ..."

@@ -15,7 +15,7 @@ from pipeline.api.first import beginning, is_data, refuse_results
 from pipeline.api.runs import recipe_lines, shadow_cost
 from pipeline.commands.app import ConfigArgument, Out, Set, app, console
 from pipeline.commands.first import tell, tell_outlook
-from pipeline.config import load_config
+from pipeline.config import load_config, shipped
 from pipeline.config.describe import changed
 from pipeline.errors import InputError
 
@@ -35,6 +35,7 @@ def run(
     anyway: Annotated[bool, typer.Option("--anyway", help="Go on where the cohort is too small to pass the gate.")] = False,
 ) -> None:
     """Run every stage that is not up to date: ingest, train, generate, shadows (if asked for), audit, evaluate, stress, review, release."""
+    _tell_of_folder(config)
     if is_data(config):
         file, made = beginning(config)
         config = str(file)
@@ -43,7 +44,7 @@ def run(
         console.print(f"The configuration is in [bold]{escape(config)}[/bold]: change it there; synthcohort run {escape(config)} goes on")
     outcome = api.run(config, settings=set_ or (), out=out, until=until, redo=redo, anyway=anyway, console=console)
     if outcome.idle:
-        console.print(f"Nothing to do: all {len(outcome.steps)} stages of {escape(outcome.folder.name)} are up to date.")
+        console.print(f"Nothing to do: {escape(outcome.folder.name)} is up to date.")
     api.show(outcome.folder, console)
     if outcome.verdict is not None:
         raise typer.Exit(EXIT[outcome.verdict])
@@ -57,6 +58,7 @@ def plan(
     probe: Annotated[bool, typer.Option("--probe", help="Try the work for some seconds, and say what the run will cost.")] = False,
 ) -> None:
     """Say which stages would run, and why, and whether the cohort can pass, without running anything."""
+    _tell_of_folder(config)
     if is_data(config):
         refuse_results(Path(config))
     settings = load_config(config, set_ or ())
@@ -79,6 +81,12 @@ def plan(
     tell_outlook(ahead, anyway=settings.anyway)
     if probe:
         _tell_costs(api.cost(settings, out=out, console=console))
+
+
+def _tell_of_folder(config: str) -> None:
+    """Say of a shipped configuration that a folder here is called the same."""
+    if config in shipped() and Path(config).is_dir():
+        console.print(f"  [bold yellow]! {config} is a shipped configuration, which is taken; the folder: synthcohort run ./{config}[/]")
 
 
 def _tell_costs(costs: Sequence[Cost]) -> None:

@@ -13,11 +13,11 @@ def unusable(error: Exception, words: Sequence[str]) -> str | None:
     """What to type instead of words that the parser of the command line refused; None for any other error.
 
     Args:
-        error: as typer raises it, whose class depends on its version; it knows the command.
+        error: as typer raises it, whose class depends on its version; it knows the command, but where an option is used wrongly.
         words: what was typed after ``synthcohort``.
     """
     message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
-    if message is None or context is None:
+    if message is None:
         return None
     told = re.sub(r"[.\s]+$", "", str(message()))
     if not told:  # the help was asked for, by no word at all, and is printed
@@ -32,4 +32,6 @@ def unusable(error: Exception, words: Sequence[str]) -> str | None:
     setting = next((word.lstrip("-") for word in words if re.match(r"(--)?[a-z]+\.[a-z_.]+=", word)), None)
     if setting is not None and "--set" not in words:
         return f"{told[0].lower()}{told[1:]}: a setting is given as --set {setting}"
+    if context is None:
+        return f"{told[0].lower()}{told[1:]}: synthcohort {first} --help says more"
     return f"{told[0].lower()}{told[1:]}: {context.get_usage().removeprefix('Usage: ').strip()}; {context.command_path} --help says more"

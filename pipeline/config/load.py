@@ -113,7 +113,7 @@ def config_of(data: dict[str, Any], overrides: Sequence[str] = (), where: str = 
     """A configuration from its sections as plain mappings; ``overrides`` and errors as for :func:`load_config`, which names ``where``."""
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals:
+        if not equals or not key.strip():
             raise InputError(f"--set {brief(override)} is not KEY=VALUE: write it as --set train.batch=64")
         *parents, leaf = key.split(".")
         section = data
@@ -146,7 +146,7 @@ def written(text: str) -> str:
         plain = plain and yaml.load(f"[{text}]", _Loader) == [text]
     except (yaml.YAMLError, InputError):
         plain = False
-    return text if plain else json.dumps(text)
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _read(config: str | Path) -> dict[str, Any]:

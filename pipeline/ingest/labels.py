@@ -184,12 +184,38 @@ class Labels:
         return sorted(key for key, path in paths if path.is_absolute() or ".." in path.parts or key[1:2] == ":")
 
 
+def has_labels(path: Path) -> bool:
+    """Whether a table has a column with one label a row; it may also say nothing but whose the images are."""
+    return "label" in table.read(path).columns
+
+
 def class_names(path: Path) -> tuple[str, ...]:
     """The different labels of a table with one label a row, sorted. Raises InputError where it cannot be read, or has no such column."""
     found = table.read(path, ())
     if "label" not in found.columns:
         raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(KEYS)}: name them in its first line")
     return tuple(sorted(set(found.values("label")) - {""}))
+
+
+def finding_names(path: Path) -> tuple[str, ...]:
+    """The findings of a table by which an image can have several, or none: those that its labels name with bars between, sorted, or else
+    its columns of 1 and 0 under other names than :data:`pipeline.ingest.table.NAMES`. Empty where it has neither, or one such column.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    found = table.read(path, ())
+    if "label" in found.columns:
+        labels = found.values("label")
+        named = {table.folded(part): part.strip() for label in sorted(labels) for part in label.split("|")}
+        return tuple(sorted(named[name] for name in named if name not in NO_FINDING)) if any("|" in label for label in labels) else ()
+    columns = tuple(name for name in found.columns if name and name not in table.NAMES and _of_marks(found.values(name)))
+    return columns if len(columns) > 1 else ()
+
+
+def _of_marks(values: Sequence[str]) -> bool:
+    """Whether a column says of some images that they have something and of others that they have not, and nothing else."""
+    return {1, 0} <= {_MARKS.get(value) for value in set(values)} <= {1, 0, -1}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, patients, source, table
 from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.labels import KEYS, Entry, FolderLabels, Labels, class_names
+from pipeline.ingest.labels import KEYS, Entry, FolderLabels, Labels, class_names, finding_names, has_labels
 from pipeline.ingest.readers import nifti
 from pipeline.ingest.readers.archive import is_archive
 from pipeline.ingest.readers.header import Header
@@ -35,6 +35,7 @@ NO_IMAGES = (
     *(".pdf", ".html", ".log", ".db", ".ini", ".zip", ".npz"),
 )
 """Ends of names that are not counted as images; ingest looks into every file."""
+WORKBOOKS = (".xlsx", ".xls", ".ods")
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 
@@ -56,7 +57,9 @@ class Found:
         patients: all of them; None as for ``people``.
         unlabelled: files without a label.
         headers: how many DICOM headers were read, where these were not all: ``people`` and ``patients`` are then the least there can be.
-        train: images of each class in the published training split; empty for what has none.
+        train: images in the published training split; None for what has none.
+        several: whether an image can have several of the classes, or none: findings.
+        workbook: name of a workbook beside the images, which is not read; None where there is none, or a table.
     """
 
     source: Source
@@ -72,7 +75,14 @@ class Found:
     patients: int | None = None
     unlabelled: int = 0
     headers: int | None = None
-    train: Mapping[str, int] | None = None
+    train: int | None = None
+    several: bool = False
+    workbook: str | None = None
+
+    @property
+    def labelled(self) -> int:
+        """Images with a label."""
+        return self.files - self.unlabelled
 
 
 def look(path: Path) -> Found:
@@ -92,18 +102,17 @@ def look(path: Path) -> Found:
     assert found.kind != "archive"
     names = _images(root, found.kind)
     file = _table(root)
-    classes = _classes(root, file, found, names)
-    listed = None if file is None else Labels.load(file, classes, use="optional").matched(names)
+    classes, several = _classes(root, file, found, names)
+    listed = None if file is None else Labels.load(file, classes, several, "optional").matched(names)
     headers = _headers(root, names, found.kind, listed)
-    images, people, refused = _counted(names, headers or {}, listed, classes)
-    if not any(images.values()):
+    images, people, everybody, refused = _counted(names, headers or {}, listed, classes)
+    if refused.total() == len(names):
         raise InputError(
             f"none of {len(names)} files has a class{f' by {file.name}' if file is not None else ''}: {refused.most_common(1)[0][0]}; "
             f"write the names as they are from the folder on, such as img/0001.png, one row for each"
         )
-    everybody = set().union(*people.values())
     few = HEADERS if headers is not None and len(names) > HEADERS else None
-    unlabelled = len(names) - sum(images.values())
+    unlabelled = refused.total()
     if few and listed is not None and listed.column != "file":
         images, unlabelled = {label: round(count * len(names) / few) for label, count in images.items()}, 0
     return Found(
@@ -120,6 +129,8 @@ def look(path: Path) -> Found:
         patients=len(everybody) or None,
         unlabelled=unlabelled,
         headers=few,
+        several=several,
+        workbook=_workbook(root) if file is None else None,
     )
 
 
@@ -130,17 +141,27 @@ def _published(path: Path, file: Path) -> Found:
     from pipeline.ingest.readers import medmnist
 
     flag, _, side = file.stem.partition("_")
+    if file.suffix.lower() != ".npz":
+        raise InputError(f"{path} is an archive: unpack it into a folder, and give that")
     if flag not in medmnist.MODALITY or (side and not side.isdecimal()):
         raise InputError(
             f"{path} is not named like a MedMNIST set, such as breastmnist.npz or breastmnist_64.npz: name it so, or unpack it into a "
             f"folder of pictures for each class"
         )
     found = medmnist.read(IngestConfig(source="medmnist", dataset=flag, path=file.parent, size=int(side or 28)), file)
-    if (found.findings.sum(axis=1) != 1).any():
-        raise InputError(f"{path}: its images have several findings or none, which the stages after ingest do not take: choose another set")
-    by_split = [dict(zip(found.classes, part.sum(axis=0).tolist())) for part in (found.findings, found.findings[found.split == "train"])]
-    facts: dict[str, Any] = {"side": found.shape[-1], "colour": found.shape[0] == 3, "modality": found.modality}
-    return Found("medmnist", file.parent, flag, len(found.split), **facts, table=None, images=by_split[0], train=by_split[1])
+    return Found(
+        source="medmnist",
+        path=file.parent,
+        dataset=flag,
+        files=len(found.split),
+        side=found.shape[-1],
+        colour=found.shape[0] == 3,
+        modality=found.modality,
+        table=None,
+        images=dict(zip(found.classes, found.findings.sum(axis=0).tolist())),
+        train=int((found.split == "train").sum()),
+        several=bool((found.findings.sum(axis=1) != 1).any()),
+    )
 
 
 def _images(root: Path, kind: str) -> list[str]:
@@ -164,30 +185,36 @@ def _table(root: Path) -> Path | None:
     return usable[0] if usable else None
 
 
-def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str]) -> tuple[str, ...]:
-    """The class names, by the table's column ``label`` or by folder."""
-    if file is not None and "label" in (columns := table.read(file).columns):
+def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """The class names, by the table or by folder, and whether an image can have several of them."""
+    labelled = file is not None and has_labels(file)
+    folders = class_folders.counted(names) if found.kind == "pictures" and not labelled else {}
+    if file is not None and not _may_be_classes(folders) and (findings := finding_names(file)):
+        return findings, True
+    if file is not None and labelled:
         if not (classes := class_names(file)):
             raise InputError(f"{file.name}: its column 'label' is empty: write the class of every image there")
-        return _at_least_two(classes, file.name)
-    folders = class_folders.counted(names)
-    if file is not None and (found.kind != "pictures" or not folders):
-        told = ", ".join(name[:40] for name in columns[:8] if name)
-        raise InputError(f"{file.name} has the columns {told}, and none is called label: call the one with the classes so")
+        return _at_least_two(classes, file.name), False
+    if file is not None and len(folders) < 2:
+        told = ", ".join(name[:40] for name in table.read(file).columns[:8] if name)
+        raise InputError(
+            f"{file.name} has the columns {told}, and none is called label: call the one with the classes so, or give a column of 1 and 0 "
+            f"for each of several findings"
+        )
+    sheet = f"; {name} is a workbook, which is not read: save its sheet as labels.csv" if (name := _workbook(root)) else ""
     if found.kind != "pictures":
         raise InputError(
             f"no label table in {root}: put a labels.csv there with the columns file,label (and patient_id where the files do not say), "
-            f"a row for each image"
+            f"a row for each image{sheet}"
         )
-    beside = [name for name in names if "/" not in name]
-    if not folders or len(beside) > len(names) / 2:
+    if not folders or sum("/" not in name for name in names) > len(names) / 2:
         raise InputError(
             f"nothing says which class the pictures in {root} are of: sort them into a folder for each class, or put a labels.csv beside "
-            f"them with the columns file,label"
+            f"them with the columns file,label{sheet}"
         )
     if len(folders) == 1 and any(len(PurePosixPath(name).parts) > 2 for name in names):
         raise InputError(f"{root} holds one folder, so that all images would be of one class: give {root / next(iter(folders))}")
-    if {name.lower() for name in folders} <= SPLITS:
+    if _splits(folders):
         first = next(iter(folders))
         raise InputError(
             f"{root} holds {', '.join(folders)}, which are splits and no classes: splits are drawn by patient, so put all class folders "
@@ -198,7 +225,21 @@ def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str])
             f"{len(folders)} folders in {root} are too many to be classes, and are patients or studies: put a labels.csv beside them "
             f"with the columns file,label,patient_id"
         )
-    return _at_least_two(tuple(folders), "the folders' names")
+    return _at_least_two(tuple(folders), "the folders' names"), False
+
+
+def _workbook(root: Path) -> str | None:
+    """A workbook beside the images, of which a person may think that it is the label table."""
+    return next((path.name for path in sorted(root.iterdir()) if path.suffix.lower() in WORKBOOKS and not path.name.startswith("~")), None)
+
+
+def _may_be_classes(folders: Mapping[str, int]) -> bool:
+    """Whether folders may be classes, and not splits, patients, or the one in which all lies."""
+    return 1 < len(folders) <= class_folders.MOST and not _splits(folders)
+
+
+def _splits(folders: Mapping[str, int]) -> bool:
+    return {name.lower() for name in folders} <= SPLITS
 
 
 def _at_least_two(classes: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -209,23 +250,26 @@ def _at_least_two(classes: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 def _counted(
     names: Sequence[str], headers: Mapping[str, Header], listed: Labels | None, classes: Sequence[str]
-) -> tuple[dict[str, int], dict[str, set[str]], Counter[str]]:
-    """Images and patients of each class, no patients where nobody says who they are; and why files have no class."""
+) -> tuple[dict[str, int], dict[str, set[str]], set[str], Counter[str]]:
+    """Images and patients of each class, and all patients, none where nobody says who they are; and why files have no class."""
     labels = listed if listed is not None and listed.labelled else FolderLabels(tuple(classes))
-    images, people, refused = dict.fromkeys(classes, 0), {label: set[str]() for label in classes}, Counter[str]()
+    images, people = dict.fromkeys(classes, 0), {label: set[str]() for label in classes}
+    everybody, refused = set[str](), Counter[str]()
     for name in names:
         header = headers.get(name, Header(sop_instance_uid=name))
         findings = labels.find(name, header)
         if isinstance(findings, Quarantined):
             refused[findings.reason] += 1
             continue
-        label = classes[findings.index(1)]
-        images[label] += 1
+        present = [label for label, mark in zip(classes, findings) if mark == 1]
         entry = listed.entry(name, header) if listed is not None else None
         stated = entry.stated.get("patient_id") if isinstance(entry, Entry) else None
-        if patient := patients.canonical(stated or header.patient_id):
-            people[label].add(patient)
-    return images, people, refused
+        patient = patients.canonical(stated or header.patient_id)
+        everybody |= {patient} - {""}
+        for label in present:
+            images[label] += 1
+            people[label] |= {patient} - {""}
+    return images, people, everybody, refused
 
 
 def _headers(root: Path, names: Sequence[str], kind: str, listed: Labels | None) -> dict[str, Header] | None:

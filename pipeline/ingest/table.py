@@ -18,8 +18,6 @@ from pathlib import Path
 from pipeline.errors import InputError
 
 SEPARATORS = (",", ";", "\t", "|")
-RELEASED = "finding_"
-"""Before a finding's name in the tables of releases."""
 # How a column may be called, in lower case and without spaces, hyphens, underscores and full stops: a closed list.
 NAMES = {
     "file": ("file", "filename", "filepath", "path", "imageindex"),
@@ -177,7 +175,6 @@ def _clean(value: str) -> str:
 
 def _column(name: str, extra: set[str]) -> str:
     name = folded(name)
-    name = own if (own := name.removeprefix(RELEASED)) in extra else name
     return name if name in extra else _NAMED.get(re.sub(r"[\s._-]", "", name), name)
 
 

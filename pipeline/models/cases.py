@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from evaluation.data import Labelled
 from evaluation.foreign import labels_only
 from pipeline.errors import InputError
+from pipeline.images import FINDING
 from pipeline.ingest import source
 from pipeline.ingest.collect import task_seconds
 from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.labels import NO_FINDING, FolderLabels, Labels, Use, class_names
+from pipeline.ingest.labels import NO_FINDING, FolderLabels, Labels, Use, class_names, has_labels
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.survey import survey
 from pipeline.ingest.table import folded, read
@@ -133,13 +134,14 @@ def opened(
     kind = survey(data, option).kind
     root = data.expanduser()
     if kind == "archive":
-        root, kind = unpacked(root, folder, option), "pictures"
+        root, kind = unpacked(root, folder, option, several=True), "archive"
     table = labels.expanduser() if labels is not None else root / ("rows.csv" if kind == "release" else "labels.csv")
     if labels is not None and not table.is_file():
         raise InputError(f"no label table {table.name}: give the CSV as --labels")
     files = [name for name, path in source.regular_files(root) if path != table and (kind != "release" or name.startswith("images/"))]
-    several = table.is_file() and _several(table, names)
-    classes = tuple(names) if several else class_names(table) if table.is_file() and _labelled(table) else ()
+    columns = _columns(table, names, kind) if table.is_file() else ()
+    several = bool(columns)
+    classes = columns or (class_names(table) if table.is_file() and has_labels(table) else ())
     if not classes and kind == "dicom":
         raise InputError(f"{option} holds DICOM and no labels.csv: give a CSV with sop_instance_uid (or file) and label as --labels")
     folders = tuple(sorted({parts[0] for name in files if len(parts := PurePosixPath(name).parts) > 1}))
@@ -147,7 +149,7 @@ def opened(
     known = Labels.load(table, classes or folders, several, use).matched(files) if table.is_file() else None
     if not classes and len(folders) < 2:
         raise InputError(
-            "--data has no labels: sort the images into a folder for each class, or give a CSV with file and label as --labels"
+            f"{option} has no labels: sort the images into a folder for each class, or give a CSV with file and label as --labels"
         )
     by_patient = kind == "dicom" or (known is not None and known.names_patients())
     settings = Settings(
@@ -161,8 +163,8 @@ def opened(
         table=known,
         burned_in="declared",
     )
-    told = classes or folders
-    if kind == "pictures" and data.is_file():
+    told = tuple(names) if several else classes or folders
+    if kind == "archive" and not several:
         told = tuple(names[int(name)] if name.isdecimal() and int(name) < len(names) else name for name in folders)
     return Cases(settings, tuple(Task((name,)) for name in files), told, Counter(), several)
 
@@ -198,17 +200,32 @@ def ahead(parts: Iterator[Part]) -> Iterator[Part]:
             yield found
 
 
-def _labelled(table: Path) -> bool:
-    return "label" in read(table, ()).columns
+def _columns(table: Path, names: Sequence[str], kind: str) -> tuple[str, ...]:
+    """What stands for the model's classes in a table of images that can have several of them, or none, in their order: a column for each,
+    or labels with bars between; nothing where each has one.
 
-
-def _several(table: Path, names: Sequence[str]) -> bool:
-    """Whether a table has a column for each class, or labels with bars between: an image can have several of them, or none."""
-    found = read(table, names)
-    if "label" not in found.columns:
-        return bool(names) and {folded(name) for name in names} <= set(found.columns)
-    labels = {folded(part) for value in found.values("label") for part in value.split("|")}
-    return bool(names) and any("|" in value for value in found.values("label")) and labels <= {*map(folded, names), *NO_FINDING}
+    Raises:
+        InputError: there are columns for some of the classes only.
+    """
+    marks = [str(number) for number in range(len(names))] if kind == "archive" else list(names)
+    released = [FINDING + name for name in names]
+    found = read(table, [*marks, *released])
+    if kind == "archive" and len(found.columns) - 1 != len(names):
+        raise InputError(
+            f"the labels have {len(found.columns) - 1} findings an image, and the model's contract names {len(names)} classes: declare one "
+            f"for each, in their order"
+        )
+    if "label" in found.columns:
+        labels = {folded(part) for value in found.values("label") for part in value.split("|")}
+        barred = any("|" in value for value in found.values("label")) and labels <= {*map(folded, names), *NO_FINDING}
+        return tuple(names) if names and barred else ()
+    for columns in (marks, released):
+        missing = [name for name, column in zip(names, columns) if folded(column) not in found.columns]
+        if 0 < len(missing) < len(names):
+            raise InputError(f"{table.name} has no column for {', '.join(missing)}, which the model names: add one, of 1, 0 or -1")
+        if not missing and names:
+            return tuple(columns)
+    return ()
 
 
 def _reader(kind: str, root: Path, modality: str | None) -> Any:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,10 +139,10 @@ def kind_of(model: str) -> Kind:
 
 
 def sidecar(model: str) -> Path:
-    """Where a model's contract is looked for."""
-    if kind_of(model) == "callable":
-        return Path(*model.partition(":")[0].split(".")).with_suffix(".yaml")
-    return Path(model).expanduser().with_suffix(".yaml")
+    """Where a model's contract is looked for: its name with ``.yaml``, or ``.yml`` where only that is there."""
+    own = Path(*model.partition(":")[0].split(".")) if kind_of(model) == "callable" else Path(model).expanduser()
+    path, short = own.with_suffix(".yaml"), own.with_suffix(".yml")
+    return short if short.is_file() and not path.is_file() else path
 
 
 def declared(path: Path) -> Declared:
@@ -149,6 +150,10 @@ def declared(path: Path) -> Declared:
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path.name}: no mapping: write a line a property, such as size: 224")
+    if unknown := [str(key) for key in data if key not in Declared.model_fields]:
+        close = difflib.get_close_matches(unknown[0], Declared.model_fields, 1)
+        meant = f"did you mean {close[0]}?" if close else f"it may have {', '.join(Declared.model_fields)}"
+        raise InputError(f"{path.name}: a contract has no {', '.join(one[:40] for one in unknown[:5])}: {meant}")
     try:
         return Declared.model_validate(data)
     except ValidationError as error:
@@ -187,7 +192,7 @@ def completed(told: Declared, facts: Mapping[str, Any], images: Mapping[str, Any
         found[name] = value
         if source and not (source == "the images" and name in ("layout", "dtype")):
             guessed.append(f"{name} {_shown(value)}, from {source}")
-    wrong += _classes(told.classes, images["classes"], where)
+    wrong += wrong_classes(told.classes, images["classes"], where)
     for name in ("mean", "std"):
         values = getattr(told, name)
         if values and found.get("channels") and len(values) not in (1, found["channels"]):
@@ -215,7 +220,8 @@ def completed(told: Declared, facts: Mapping[str, Any], images: Mapping[str, Any
     )
 
 
-def _classes(mine: Sequence[str], theirs: Sequence[str], where: str) -> list[str]:
+def wrong_classes(mine: Sequence[str], theirs: Sequence[str], where: str) -> list[str]:
+    """What is wrong with the classes that a contract names (``mine``) for cases of others (``theirs``), and what to declare."""
     if not mine:
         return [f"classes is not declared: declare classes: [{', '.join(theirs)}] in {where}, in the order of the model's outputs"]
     if len(set(mine)) < len(mine):

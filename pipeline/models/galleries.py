@@ -34,8 +34,9 @@ HARMFUL = 3
 def write(out: Path, found: Found) -> None:
     """Write :data:`FILES`, as far as there is something for them.
 
-    ``answers.npz`` holds probabilities, labels (of several findings ``[n, K]``: 1, 0, -1) and conditions, ``synthetic.parquet`` a row for
-    each synthetic case: kind, label, what the judges say of it, whether it was asked, and what the model named.
+    ``answers.npz`` holds probabilities ``[conditions, n, K]``, a second model's as ``against``, labels ``[n]`` (of several findings
+    ``[n, K]``: 1, 0, -1) and conditions; ``synthetic.parquet`` a row for each synthetic case, or for each finding of one: kind, label, what
+    the judges say of it, whether it was asked, and what the model said.
     """
     lines, captions = _failures(found)
     if lines:
@@ -49,14 +50,12 @@ def write(out: Path, found: Found) -> None:
         if found.made.pairs:
             tiles = [(title, np.stack([_tile(image / np.float32(255)) for image in images])) for title, images in found.made.pairs]
             sheet(out / PAIRS, tiles, SHOWN)
-    conditions = list(found.answers.shifted)
-    p = [found.answers.clean, *found.answers.shifted.values()]
-    names = np.array(["", *(f"{name} {severity}" for name, severity in conditions)])
+    named = {"probabilities": found.answers} | ({"against": found.against} if found.against is not None else {})
     np.savez(
         out / ANSWERS,
-        probabilities=np.stack(p).astype(np.float32),
+        **{name: np.stack([one.clean, *one.shifted.values()]) for name, one in named.items()},
         labels=found.test.findings if found.cases.several else found.test.labels,
-        conditions=names,
+        conditions=np.array(["", *(f"{name} {severity}" for name, severity in found.answers.shifted)]),
     )
 
 

@@ -41,6 +41,8 @@ def write(images: ImageSet, folder: Path, several: bool = False) -> Path:
 def files(model: str, contract: Path | None) -> list[Path]:
     """What the content of a model is: its file, or the module of a callable where it is a file here, and its contract."""
     kind = kind_of(model)
+    if kind == "run" and contract is None:
+        return []
     own = Path(model).expanduser() if kind != "callable" else Path(*model.partition(":")[0].split(".")).with_suffix(".py")
     beside = contract if contract is not None else sidecar(model)
     return [path for path in (own, beside.expanduser()) if path.is_file()]

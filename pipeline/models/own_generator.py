@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import runtime
+from pipeline.denoiser import load_denoiser
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import Denoise, guided
 from pipeline.diffusion.inversion import counterfactual
@@ -20,7 +21,6 @@ from pipeline.diffusion.schedules import RANGE, sampling_levels
 from pipeline.errors import InputError
 from pipeline.further import find_model
 from pipeline.models.draws import seed_of
-from pipeline.train import load_denoiser
 
 STEPS = 18
 """Of Heun's method, as EDM takes them for images of 32 px (Karras et al. 2022, table 2)."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation import foreign, foreign_findings
 from evaluation import rules as accept
@@ -26,29 +25,23 @@ from evaluation.intervals import to_json
 from evaluation.shifts import KNOWN, SEVERITIES, SHIFTS, fitting
 from evaluation.stress import estimates
 from pipeline import runtime
-from pipeline.artifacts import write_json
+from pipeline.artifacts import file_digest, write_json
 from pipeline.cohorts.key import project_key
-from pipeline.config.load import read_yaml
 from pipeline.errors import InputError
+from pipeline.models import acceptance, synthetic, synthetic_findings
 from pipeline.models import cases as sources
-from pipeline.models import synthetic
+from pipeline.models.ahead import known_before
+from pipeline.models.asking import Pass, accepted, in_order, passed
 from pipeline.models.cases import Case, Cases
-from pipeline.models.check import examined
-from pipeline.models.child import Bounds, Child, Condition, ModelFailed, Victim
-from pipeline.models.contract import Contract, Declared, completed, declared, kind_of, sidecar
-from pipeline.models.draws import seed_of
-from pipeline.models.own_classifier import declared_by
+from pipeline.models.child import Bounds, Child, Victim
+from pipeline.models.contract import Contract, kind_of
+from pipeline.models.of_split import files
 
 if TYPE_CHECKING:
     from pipeline.progress import Reporter
 
 PROGRAM = "synthcohort stress"
 VERSION = 2
-IMAGES = {"cuda": 256, "cpu": 32}
-"""Cases in a batch."""
-PIXELS = {"cuda": 1 << 28, "cpu": 1 << 26}
-"""Bytes of pixels in a batch, as float32: what shifts need of memory is some twenty times that."""
-RULES = 200
 FIT_RULE = "fit on clean images"
 
 
@@ -78,33 +71,15 @@ class Asked:
     bounds: Bounds = field(default_factory=Bounds)
     modality: str | None = None
 
-
-@dataclass(frozen=True)
-class Pass:
-    """All cases, asked once.
-
-    Attributes:
-        rows: what is known of each case.
-        tasks: the file of each.
-        seeds: of what is drawn for each.
-        answers: by model, ``float64 [conditions, n, K]``.
-        seconds: of the whole, and of the models themselves.
-        left_out: files that gave no case, by reason.
-        channels: how many cases have so many.
-    """
-
-    rows: list[dict[str, Any]]
-    tasks: list[int]
-    seeds: list[int]
-    answers: list[NDArray[np.float64]]
-    seconds: tuple[float, float]
-    left_out: dict[str, int]
-    channels: Counter[int]
+    @property
+    def models(self) -> tuple[str, ...]:
+        """One, or two that are compared."""
+        return (self.model,) if self.against is None else (self.model, self.against)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a stress test found: ``result`` is the content of ``stress.json``, ``galleries`` the pictures for local eyes."""
+    """What a stress test found: ``result`` is the content of ``stress.json``, ``answers`` are the model's, ``against`` the second one's."""
 
     result: dict[str, Any]
     code: int
@@ -115,6 +90,7 @@ class Found:
     cases: Cases
     contract: Contract
     made: synthetic.Synthetic | None = None
+    against: Answers | None = None
 
 
 def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
@@ -123,52 +99,42 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     Raises:
         InputError: something that was given cannot be used, or the model does not keep its contract.
     """
-    models = [(asked.model, asked.contract)] + ([(asked.against, asked.against_contract)] if asked.against is not None else [])
-    told = _told(models)
-    lines = _rule_lines(asked.rules)
-    if asked.modality is not None and asked.modality not in KNOWN:
-        raise InputError(f"--modality {asked.modality[:20]!r}: use DICOM's code, one of {', '.join(sorted(KNOWN))}")
-    key = project_key(out)
-    modality = told[0][0].modality or asked.modality
+    told, modality, lines = known_before(asked.models, (asked.contract, asked.against_contract), asked.rules, asked.modality)
+    against, key = asked.against is not None, project_key(out)
     cases = sources.opened(asked.data, asked.labels, key, out / sources.UNPACKED / "data", told[0][0].classes, modality)
+    source = None if asked.synthetic is None else synthetic.opened(asked.synthetic, cases, key, out, told[0][0].classes)
     said_of, measures = (foreign_findings, foreign_findings.estimates) if cases.several else (foreign, estimates)
     sample = cases.sample()
     with contextlib.ExitStack() as stack:
         victims = [
-            _accepted(stack.enter_context(Child(model, kind_of(model), runtime.device(), asked.bounds)), one, where, cases, sample)
-            for (model, _), (one, where) in zip(models, told)
+            accepted(stack.enter_context(Child(model, kind_of(model), runtime.device(), asked.bounds)), one, where, cases, sample)
+            for model, (one, where) in zip(asked.models, told)
         ]
         names = victims[0].contract.classes
-        if len(victims) == 2 and set(victims[1].contract.classes) != set(names):
-            raise InputError("--against names other classes than --model: two models are compared on the same ones")
-        modality = modality or Counter(case.row["modality"] for case in sample).most_common(1)[0][0]
-        _parsed(lines, names, fitting(modality, min(len(case.image) for case in sample)), asked)  # what is wrong already is said first
-        clean = _passed(victims, cases, [None], reporter, "clean images")
+        modality, notes = _of_modality(modality, asked, told[0][1], sample)
+        fit_here = fitting(modality, min(len(case.image) for case in sample))
+        acceptance.parsed(lines, asked.rules, names, fit_here, against=against)  # what is wrong already is said first
+        clean = passed(victims, cases, [None], reporter, "clean images")
         shifts = fitting(modality, min(clean.channels))
-        notes = [f"{victim.name}: {note}" for victim in victims for note in victim.notes] + _of_colour(clean.channels, modality, shifts)
+        rules = acceptance.parsed(lines, asked.rules, names, shifts, against=against)
+        test = sources.labelled(clean.rows, cases.classes, names)
+        fitness, *other = [said_of.fit(in_order(p[0], victim.contract.classes, names), test) for victim, p in zip(victims, clean.answers)]
+        notes += [f"{victim.name}: {note}" for victim in victims for note in victim.notes] + _of_colour(clean.channels, modality, shifts)
+        notes += [f"{victims[1].name}, compared with, was not shown to be fit: {one.why}" for one in other if one.answer != "yes"]
         for note in notes:
             reporter.note(note)
-        rules = _parsed(lines, names, shifts, asked)
-        test = sources.labelled(clean.rows, cases.classes, names)
-        fitness = said_of.fit(_in_order(clean.answers[0][0], names, names), test)
         seen: Pass = clean
         made: synthetic.Synthetic | None = None
         conditions = [(name, severity) for name in shifts for severity in SEVERITIES] if fitness.answer == "yes" else []
         if conditions:
-            seen = _passed(victims, cases, conditions, reporter, "shifted images")
+            seen = passed(victims, cases, conditions, reporter, "shifted images")
             if [row["id"] for row in seen.rows] != [row["id"] for row in clean.rows]:
                 raise InputError("--data changed while it was read: leave the folder alone, and give the same command again")
-            if asked.synthetic is not None:
-                made = synthetic.asked(victims[0], cases, test, asked.synthetic, key, out, reporter)
-    answers = [
-        Answers(
-            _in_order(before[0], victim.contract.classes, names),
-            {condition: _in_order(p, victim.contract.classes, names) for condition, p in zip(conditions, after)},
-        )
-        for victim, before, after in zip(victims, clean.answers, seen.answers)
-    ]
+            if source is not None:
+                made = (synthetic_findings if cases.several else synthetic).asked(victims[0], cases, test, source, reporter)
+    answers = _ordered(victims, clean, seen, conditions, names)
     said = _answers(rules, fitness, answers, test, names, cases.several)
-    facts = _facts(victims, cases, test, modality, shifts) | {
+    facts = _facts(asked, victims, cases, test, modality, shifts) | {
         "left_out": clean.left_out,
         "notes": notes,
         "fit": dataclasses.asdict(fitness),
@@ -180,17 +146,44 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     result |= {"synthetic": made.result} if made is not None else {}
     found = to_json(result)
     write_json(out / "stress.json", found)
-    return Found(found, exit_code([one.answer for one in said]), answers[0], test, seen, shifts, cases, victims[0].contract, made)
+    code, other_answers = exit_code([one.answer for one in said]), answers[1] if against else None
+    return Found(found, code, answers[0], test, seen, shifts, cases, victims[0].contract, made, other_answers)
 
 
-def _facts(victims: Sequence[Victim], cases: Cases, test: Labelled, modality: str, shifts: Sequence[str]) -> dict[str, Any]:
-    """What was asked of whom."""
+def _ordered(
+    victims: Sequence[Victim], clean: Pass, seen: Pass, conditions: Sequence[tuple[str, int]], names: Sequence[str]
+) -> list[Answers]:
+    """What every model answered, its columns in the order of the first one's classes."""
+    return [
+        Answers(
+            in_order(before[0], victim.contract.classes, names),
+            {condition: in_order(p, victim.contract.classes, names) for condition, p in zip(conditions, after)},
+        )
+        for victim, before, after in zip(victims, clean.answers, seen.answers)
+    ]
+
+
+def _of_modality(modality: str | None, asked: Asked, where: str, sample: Sequence[Case]) -> tuple[str, list[str]]:
+    """The modality by which shifts are chosen: as declared, or as the images say; and what contradicts it, as sentences."""
+    shown = Counter(case.row["modality"] for case in sample).most_common(1)[0][0]
+    taken = modality or shown
+    others = sorted({shown, asked.modality or ""} - {taken, ""})
+    return taken, [f"{where} says modality {taken}, and the images are said to be {other}: {taken} was taken" for other in others]
+
+
+def _facts(asked: Asked, victims: Sequence[Victim], cases: Cases, test: Labelled, modality: str, shifts: Sequence[str]) -> dict[str, Any]:
+    """What was asked of whom, and when."""
     contract = victims[0].contract
+    given = zip(asked.models, (asked.contract, asked.against_contract))
+    digests = [{path.name: file_digest(path) for path in files(model, own)} for model, own in given]
+    model, *against = [{"name": one.name, "files": of} | one.contract.to_dict() for one, of in zip(victims, digests)]
     return {
         "program": PROGRAM,
         "version": VERSION,
-        "model": {"name": victims[0].name} | contract.to_dict(),
-        "against": {"name": victims[1].name} | victims[1].contract.to_dict() if len(victims) == 2 else None,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "model": model,
+        "against": against[0] if against else None,
+        "rules": {asked.rules.name: file_digest(asked.rules.expanduser())} if asked.rules is not None else {},
         "classes": list(contract.classes),
         "modality": modality if modality in KNOWN else "",
         "unit": "patient" if cases.settings.patients else "image",
@@ -206,43 +199,6 @@ def exit_code(answers: Sequence[str]) -> int:
     return 3 if "no" in answers else 4 if "not enough data" in answers else 0
 
 
-def _told(models: Sequence[tuple[str, Path | None]]) -> list[tuple[Declared, str]]:
-    """What is declared of each model, and the name of the file to declare it in; a second model without one has the first's."""
-    told: list[tuple[Declared, str]] = []
-    for model, given in models:
-        if kind_of(model) == "run" and given is None:
-            told.append((declared_by(Path(model)), "the run"))
-            continue
-        path = given if given is not None else sidecar(model)
-        if given is not None and not path.is_file():
-            raise InputError(f"no contract {path.name}: give the YAML file that declares what {Path(model).name} takes")
-        if path.is_file():
-            told.append((declared(path), path.name))
-        else:
-            told.append(told[0] if told else (Declared(), path.name))
-    return told
-
-
-def _rule_lines(path: Path | None) -> list[str]:
-    """The rules of a file: a YAML list of sentences, or ``rules:`` with one."""
-    if path is None:
-        return []
-    if not path.is_file():
-        raise InputError(f"no rules {path.name}: give a YAML list of sentences such as {accept.FORM.partition('such as ')[2]}")
-    data = read_yaml(path)
-    lines = data.get("rules") if isinstance(data, dict) and set(data) == {"rules"} else data
-    if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in lines) or len(lines) > RULES:
-        raise InputError(f"{path.name}: not a list of 1 to {RULES} rules: {accept.FORM}")
-    return list(lines)
-
-
-def _parsed(lines: Sequence[str], names: Sequence[str], shifts: Sequence[str], asked: Asked) -> list[accept.Rule]:
-    try:
-        return [accept.parsed(line, names, shifts, against=asked.against is not None) for line in lines]
-    except accept.RuleError as error:
-        raise InputError(f"--rules: {error}") from None
-
-
 def _of_colour(channels: Mapping[int, int], modality: str, shifts: Sequence[str]) -> list[str]:
     """Which shifts a few grey images among coloured ones cost, as a sentence."""
     lost = [name for name in fitting(modality, max(channels)) if name not in shifts]
@@ -250,70 +206,6 @@ def _of_colour(channels: Mapping[int, int], modality: str, shifts: Sequence[str]
         return []
     grey, every = channels[min(channels)], sum(channels.values())
     return [f"{grey} of {every} images are grey: shifts of colours ({', '.join(lost)}) are not tried, leave those images out to have them"]
-
-
-def _accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Sequence[Case]) -> Victim:
-    """The model with its whole contract. Raises InputError with everything that speaks against it."""
-    try:
-        facts = child.load()
-    except ModelFailed as failed:
-        raise InputError(str(failed)) from None
-    shapes = {case.image.shape[1:] for case in sample}
-    images = {
-        "classes": cases.classes,
-        "channels": max(len(case.image) for case in sample),
-        "size": next(iter(shapes)) if len(shapes) == 1 else None,
-    }
-    contract, wrong = completed(told, facts, images, where)
-    if contract is None:
-        raise InputError(f"{child.name}: {'; '.join(wrong)}")
-    if cases.several and contract.exclusive:
-        raise InputError(
-            f"{child.name}: the cases have several findings an image, and its outputs are taken for exclusive: declare exclusive: false in "
-            f"{where} where each has a sigmoid of its own"
-        )
-    labels = None
-    if not cases.several:
-        labels = np.array([contract.classes.index(cases.classes[case.row["findings"].index(1)]) for case in sample])
-    found = examined(child, contract, [case.image for case in sample], labels, where)
-    if found.wrong:
-        raise InputError(f"{child.name}: {'; '.join(found.wrong)}")
-    return Victim(child.name, child, found.contract, found.notes)
-
-
-def _passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condition], reporter: Reporter, what: str) -> Pass:
-    """Ask every model for every case under every condition."""
-    rows: list[dict[str, Any]] = []
-    tasks: list[int] = []
-    seeds: list[int] = []
-    channels: Counter[int] = Counter()
-    answers: list[list[NDArray[np.float64]]] = [[] for _ in victims]
-    spent, began = 0.0, time.monotonic()
-    with reporter.progress(what, len(cases.tasks)) as done:
-        batches = sources.batched(cases.read(), IMAGES[runtime.device()], PIXELS[runtime.device()])
-        for batch, own in sources.ahead((batch, [seed_of(case.image) for case in batch]) for batch in batches):
-            images = [case.image for case in batch]
-            for victim, into in zip(victims, answers):
-                try:
-                    found, took = victim.child.ask(images, own, conditions, victim.contract)
-                except ModelFailed as failed:
-                    raise InputError(f"{failed} (after {len(rows)} cases)") from None
-                if not np.isfinite(found).all():
-                    raise InputError(f"{victim.name} gives NaN or infinity for a case beyond the first {len(rows)}: mend the model")
-                into.append(found)
-                spent += took
-            rows += [dict(case.row) for case in batch]
-            tasks += [case.task for case in batch]
-            seeds += own
-            channels.update(len(image) for image in images)
-            done(batch[-1].task + 1)
-    whole = [np.concatenate(parts, axis=1) for parts in answers]
-    return Pass(rows, tasks, seeds, whole, (time.monotonic() - began, spent), dict(cases.left_out), channels)
-
-
-def _in_order(p: NDArray[np.float64], mine: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float64]:
-    """Columns in the order of other classes' names."""
-    return p[:, [list(mine).index(name) for name in wanted]]
 
 
 def _answers(

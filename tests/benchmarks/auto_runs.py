@@ -32,7 +32,7 @@ from pipeline.config import Config, load_config
 from pipeline.evaluate import labelled
 from pipeline.images import ImageSet
 from pipeline.progress import Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 from tests.benchmarks import report
 
 BENCHMARK = "auto_runs"

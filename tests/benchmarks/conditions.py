@@ -33,12 +33,13 @@ from evaluation.intervals import Interval, clopper_pearson, to_json
 from pipeline import runtime
 from pipeline.conditions import Conditions
 from pipeline.config import Asked, Config, GenerateConfig, load_config
+from pipeline.denoiser import build_denoiser, load_denoiser
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import Training
 from pipeline.further import find_model
 from pipeline.generate import Sampling
 from pipeline.phantom.anatomy import FINDINGS
-from pipeline.train import build_denoiser, describe, load_denoiser, mean_and_spread, recipe
+from pipeline.train import describe, mean_and_spread, recipe
 from pipeline.wanted import planned
 from tests.benchmarks.rendered import SIDED, SIZES, Fit, Network, Rendered
 

@@ -30,13 +30,14 @@ from evaluation.data import to_unit
 from pipeline import runtime
 from pipeline.conditions import Conditions
 from pipeline.config import Config, GenerateConfig
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion import schedules
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.mixture import Mixture
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import Training
 from pipeline.images import ImageSet
-from pipeline.train import build_denoiser, describe, mean_and_spread, mixture_of, recipe
+from pipeline.train import describe, mean_and_spread, mixture_of, recipe
 from tests.benchmarks import quality, report
 from tests.benchmarks.judge import TINY, Judge, Protocol
 from tests.benchmarks.quality import Ours, Snapshot

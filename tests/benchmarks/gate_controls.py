@@ -203,18 +203,12 @@ def _set(name: str, own: dict[str, Any], other: dict[str, Any], train: Any, rng:
     """The images of one of :data:`SETS`, ``uint8``, as many as were generated."""
     import numpy as np
 
-    from privacy import limits, power
-
     made = np.array(own["synthetic"])
     count = len(made)
     if name == "twin":
         return other["synthetic"][rng.permutation(len(other["synthetic"]))[:count]]
     if name == "ten copies":
-        kinds = limits.required_kinds(made.shape[-1])
-        for place, source in zip(range(10), rng.permutation(len(train))):
-            transform = getattr(power, kinds[place % len(kinds)])
-            made[place] = transform(train.images[source], rng)
-        return made
+        return with_copies(made, train.images, rng)
     if name == "honest":
         return made
     sources = rng.integers(0, len(train), count)
@@ -226,6 +220,16 @@ def _set(name: str, own: dict[str, Any], other: dict[str, Any], train: Any, rng:
         weight = rng.uniform(0.5, 1, count)[:, None, None, None]
         mixed = weight * first + (1 - weight) * train.images[partner]
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def with_copies(made: Any, train: Any, rng: Any) -> Any:
+    """The images, the first ten of which are copies of training images, of the kinds that the gate requires in turn."""
+    from privacy import limits, power
+
+    made, kinds = made.copy(), limits.required_kinds(made.shape[-1])
+    for place, source in zip(range(10), rng.permutation(len(train))):
+        made[place] = getattr(power, kinds[place % len(kinds)])(train[source], rng)
+    return made
 
 
 def table(results: list[dict[str, Any]], sets: list[str]) -> str:

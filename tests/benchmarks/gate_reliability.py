@@ -37,7 +37,7 @@ def judge_seed(seed: int, config: str, overrides: list[str], fresh_patients: int
     from pipeline.phantom.anatomy import CLASSES
     from pipeline.phantom.image import phantom_arrays
     from pipeline.progress import Reporter
-    from pipeline.stages import run_stages
+    from pipeline.runner import run_stages
     from privacy import copy_report, gate, power
 
     started = time.time()

@@ -29,6 +29,7 @@ from torch import Tensor
 from pipeline import runtime
 from pipeline.conditions import Conditions
 from pipeline.config import Config, GenerateConfig, load_config
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.mixture import Mixture
 from pipeline.diffusion.objectives import Denoiser
@@ -36,8 +37,8 @@ from pipeline.diffusion.training import Training
 from pipeline.generate import Sampling, starts_on_mixture
 from pipeline.images import ImageSet
 from pipeline.progress import Reporter
-from pipeline.stages import run_stages
-from pipeline.train import build_denoiser, describe, mean_and_spread, mixture_of, recipe
+from pipeline.runner import run_stages
+from pipeline.train import describe, mean_and_spread, mixture_of, recipe
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -28,13 +28,14 @@ from evaluation.judges import fitness
 from evaluation.utility import Scored, utility
 from pipeline import runtime
 from pipeline.config import Config, load_config
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion import mixture
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import Training
 from pipeline.generate import Sampling, starts_on_mixture
 from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
-from pipeline.train import build_denoiser, mean_and_spread, recipe
+from pipeline.train import mean_and_spread, recipe
 
 FIRST_SEED = 40_000
 """Cohorts that nothing else here was tuned on."""

@@ -1,9 +1,10 @@
 """How fast the stress test of somebody's model is, how much of the time is the model's own, and how its memory grows with the cases.
 
 A ResNet-18 as TorchScript with random weights names random pictures; what it says of each, with some noise, is the label, so that it is
-fit. Nothing of it is trained, and nothing is downloaded. ::
+fit. Nothing of it is trained, and nothing is downloaded. Where only memory is asked about, ``--network tiny`` is three layers. ::
 
     python -m tests.benchmarks.stress_speed --images 1000 10000 --out speed.json
+    python -m tests.benchmarks.stress_speed --images 1000 10000 --side 32 --network tiny --out memory.json
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from evaluation.shifts import fitting
 from pipeline import api
+from pipeline.models import stress
 from pipeline.models.contract import Contract
 from pipeline.models.load import load, outputs, prepared
 
@@ -35,19 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--network", choices=("resnet18", "tiny"), default="resnet18")
+    parser.add_argument("--shifts", type=int, help="only so many of the shifts, the first ones")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = []
-    with tempfile.TemporaryDirectory(prefix="stress-speed-") as place:
+    some = mock.patch.object(stress, "fitting", lambda modality, channels: fitting(modality, channels)[: options.shifts])
+    with tempfile.TemporaryDirectory(prefix="stress-speed-") as place, some:
         folder = Path(place)
-        model = _model(folder, options.side)
+        model = _model(folder, options.side, options.network)
         for count in options.images:
             data = _pictures(folder / f"cases-{count}", model, count, options.side, device)
             found.append(measured(model, data, folder / f"out-{count}"))
             print(_line(found[-1]), flush=True)
     result = {
         "side": options.side,
+        "network": options.network,
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} cores",
         "rows": found,
     }
@@ -72,22 +80,30 @@ def measured(model: Path, data: Path, out: Path) -> dict[str, Any]:
         "model_share": took["model"] / took["seconds"],
         "whole_seconds": whole,
         "peak_mib": watch.peak >> 20,
+        "peak_by": {name: size >> 20 for name, size in watch.by.items()},
     }
 
 
 def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['cases']:,} cases, {row['answers']:,} answers in {row['seconds']:.1f} s ({row['answers'] / row['seconds']:,.0f} a second), "
-        f"model's own time {row['model_share']:.0%}, whole test {row['whole_seconds']:.1f} s, at most {row['peak_mib']:,} MiB"
+        f"model's own time {row['model_share']:.0%}, whole test {row['whole_seconds']:.1f} s, "
+        f"at most {row['peak_mib']:,} MiB ({', '.join(f'{name} {size:,}' for name, size in row['peak_by'].items())})"
     )
 
 
-def _model(folder: Path, side: int) -> Path:
+def _model(folder: Path, side: int, network: str) -> Path:
     from torchvision.models import resnet18
 
     torch.manual_seed(0)
-    path = folder / "resnet.pt"
-    torch.jit.trace(resnet18(num_classes=2).eval(), torch.rand((2, 3, side, side))).save(str(path))  # type: ignore[no-untyped-call]
+    path = folder / "model.pt"
+    if network == "tiny":
+        module: torch.nn.Module = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 7, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(128, 2)
+        )
+    else:
+        module = resnet18(num_classes=2)
+    torch.jit.trace(module.eval(), torch.rand((2, 3, side, side))).save(str(path))  # type: ignore[no-untyped-call]
     path.with_suffix(".yaml").write_text(f"size: {side}\nchannels: 3\nclasses: [{', '.join(CLASSES)}]\noutput: logits\n")
     return path
 
@@ -116,10 +132,11 @@ def _pictures(folder: Path, model: Path, count: int, side: int, device: str) -> 
 
 
 class _Watch:
-    """The most memory (resident, bytes) that this process and all that it started held at one time."""
+    """The most memory (resident, bytes) that this process and all that it started held at one time, and by whom."""
 
     def __init__(self) -> None:
         self.peak = 0
+        self.by: dict[str, int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -133,10 +150,16 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._ended.wait(0.2):
-            self.peak = max(self.peak, sum(_resident()))
+            sizes = _resident()
+            if sum(sizes.values()) > self.peak:
+                own = sizes.pop(os.getpid(), 0)
+                first, *others = [*sorted(sizes.values(), reverse=True), 0]
+                self.by = {"this process": own, "the largest other": first, "all others": sum(others)}
+                self.peak = sum(self.by.values())
 
 
-def _resident() -> list[int]:
+def _resident() -> dict[int, int]:
+    """Bytes by process, of this one and all below it."""
     parents, sizes = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -149,7 +172,7 @@ def _resident() -> list[int]:
     ours = {os.getpid()}
     while grown := {child for child, parent in parents.items() if parent in ours} - ours:
         ours |= grown
-    return [sizes.get(pid, 0) for pid in ours]
+    return {pid: sizes.get(pid, 0) for pid in ours}
 
 
 if __name__ == "__main__":

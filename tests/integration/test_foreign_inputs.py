@@ -344,3 +344,12 @@ def test_classes_come_from_folders_only_where_all_tell_them(given, tmp_path):
     assert not config.judged_by_classifiers
     assert foreign_config("release", a, b, c, None).judged_by_classifiers
     assert Path(str(config.ingest.path)) == a
+
+
+def test_tables_that_say_whose_images_they_are_leave_the_classes_to_the_folders(given, tmp_path):
+    a, b, c = given
+    for name, source in (("A", a), ("C", c)):
+        shutil.copytree(source, tmp_path / name)
+        rows = [line.split(",") for line in (source / "labels.csv").read_text().splitlines()]
+        (tmp_path / name / "labels.csv").write_text("\n".join(f"{file},{patient}" for file, _, patient in rows))
+    assert foreign_config("release", tmp_path / "A", b, tmp_path / "C", None).ingest.classes == tuple(sorted(CLASSES))

@@ -130,6 +130,11 @@ def test_every_fence_says_what_it_is() -> None:
     assert len(fences("python")) == 1
 
 
+def test_it_can_be_read_in_a_terminal_and_in_a_few_minutes() -> None:
+    assert max(map(len, README.splitlines())) <= 100
+    assert len(README.split()) <= 1500
+
+
 def test_what_make_is_asked_for_is_there() -> None:
     """Without doing it: one is a quarter of an hour, the other is what this test is part of."""
     done = [typed(line.replace("make ", "make --dry-run ", 1), ROOT, os.environ) for line in lines_with("make ")]

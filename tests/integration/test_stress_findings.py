@@ -10,10 +10,8 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
-from evaluation import finding_hypotheses, hypotheses
 from pipeline import api
 from pipeline.errors import InputError
-from pipeline.models import synthetic
 
 CASES = 80
 READERS = """
@@ -82,29 +80,57 @@ def test_two_models_on_too_few_cases_end_with_not_enough_data(place: Path, cohor
 
 
 @pytest.mark.slow
-def test_synthetic_cases_are_asked_about_each_finding_that_judges_are_sure_of(
+def test_synthetic_cases_are_asked_finding_by_finding(place: Path, cohorts_of_the_module: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive of several findings as synthetic cases of a folder of several."""
+    from evaluation import training
+    from pipeline.models import synthetic
+
+    monkeypatch.setattr(training, "CHECK", 256)
+    monkeypatch.setattr(training, "LEAST", 1024)
+    monkeypatch.setattr(synthetic, "CEILING", 8192)
+    monkeypatch.setattr(synthetic, "SEEDS", 1)
+    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("blur",))
+    rng = np.random.default_rng(3)
+    marks = rng.integers(0, 2, (60, 2)).astype(np.uint8)
+    pixels = rng.normal(90 + 60 * np.repeat(marks, 12, axis=1)[:, None, :], 18, (60, 24, 24)).clip(0, 255).astype(np.uint8)
+    np.savez("made.npz", train_images=pixels, train_labels=marks)
+    given = {"model": "readers:sides", "contract": "open.yaml", "data": "A"}
+    (place / "one" / "left").mkdir(parents=True)
+    (place / "one" / "right").mkdir()
+    for number, side in enumerate(("left", "right")):
+        Image.fromarray(pixels[number]).save(place / "one" / side / "0.png")
+    with pytest.raises(InputError, match="--data has several findings an image, and --synthetic one class"):
+        api.stress(**given, synthetic="one", out="out")
+    found = api.stress(**given, synthetic="made.npz", out="out")
+    [one] = found.result["synthetic"]["sets"]
+    assert (one["images"], one["classes"]["left"]["images"]) == (60, int(marks[:, 0].sum()))
+    assert one["kept"] > 30, "the halves are plain to judges that have learned"
+    assert one["right"]["value"] > 0.9
+    table = pd.read_parquet(place / "out" / "synthetic.parquet")
+    assert len(table) == 120
+    assert ((table["called"] != "") == table["kept"]).all()
+    assert not (place / "out" / "unpacked").exists()
+    page = (place / "out" / "stress.html").read_text()
+    assert "Kept without it" in page
+    assert "hypothesis" in page
+
+
+@pytest.mark.slow
+def test_an_archive_of_several_findings_is_asked_as_a_folder_of_them_is(
     place: Path, cohorts_of_the_module: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A release's table says what was asked for in columns of its own names; the judges may not learn to their plateau here."""
-    monkeypatch.setattr(synthetic, "CEILING", 1920)
-    monkeypatch.setattr(finding_hypotheses, "unfit", lambda measured: None)
-    monkeypatch.setattr(hypotheses, "unfinished", lambda trained: None)
-    (place / "B").mkdir()
-    for number in range(20):
-        (place / "B" / f"{number}.png").write_bytes((place / "A" / f"{number}.png").read_bytes())
-    lines = (place / "A" / "labels.csv").read_text().splitlines()
-    (place / "B" / "labels.csv").write_text("\n".join(["file,patient_id,finding_left,finding_right", *lines[1:21]]) + "\n")
-    told = {"model": "readers:sides", "contract": "open.yaml", "data": "A"}
-    found = api.stress(**told, synthetic="B", out="out")
-    [made] = found.result["synthetic"]["sets"]
-    asked = sum(one["images"] + one["absent"]["images"] for one in made["classes"].values())
-    assert made["images"] == 20
-    assert asked == sum(mark != "-1" for line in lines[1:21] for mark in line.split(",")[2:])
-    assert 0 < made["kept"] <= asked
-    assert made["right"]["value"] > 0.9, "the model reads what the judges see"
-    table = pd.read_parquet(place / "out" / "synthetic.parquet")
-    assert ((table["named_left"] >= 0) == table["kept_left"]).all()
-    assert "Images that are not to have it" in (place / "out" / "stress.html").read_text()
-    (place / "B" / "labels.csv").write_text("file,label\n" + "".join(f"{number}.png,left\n" for number in range(20)))
-    with pytest.raises(InputError, match="--synthetic has one class an image, and --data several findings an image: label both alike"):
-        api.stress(**told, synthetic="B", out="other")
+    """MedMNIST's layout of ChestMNIST: findings by their place in the contract's classes."""
+    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("blur",))
+    table = pd.read_csv(place / "A" / "labels.csv")
+    pixels = np.stack([np.asarray(Image.open(place / "A" / name)) for name in table["file"]])
+    np.savez("chest.npz", test_images=pixels, test_labels=table[["left", "right"]].to_numpy(np.int8))
+    given = {"model": "readers:sides", "contract": "open.yaml"}
+    found = api.stress(**given, data="chest.npz", out="archive").result
+    folder = api.stress(**given, data="A", out="folder").result
+    assert found["unit"] == "image"
+    assert {name: one["value"] for name, one in found["clean"]["per_class_recall"].items()} == {
+        name: one["value"] for name, one in folder["clean"]["per_class_recall"].items()
+    }
+    (place / "three.yaml").write_text("classes: [left, right, middle]\nmodality: DX\nexclusive: false\n")
+    with pytest.raises(InputError, match="2 findings an image, and the model's contract names 3 classes"):
+        api.stress(model="readers:sides", contract="three.yaml", data="chest.npz", out="refused")

@@ -1,5 +1,6 @@
 """The stress test of somebody's model, as the command runs it: in a process of its own, over a folder of pictures."""
 
+import hashlib
 import io
 import json
 import sys
@@ -15,6 +16,7 @@ sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 from foreign_models import CLASSES, brightness_images, picture_folder
 
+from evaluation.metrics import macro_auc
 from pipeline import api
 from pipeline.errors import InputError
 from pipeline.models.child import Bounds, Child, ModelFailed
@@ -69,7 +71,13 @@ def place(tmp_path_factory):
     picture_folder(folder / "A", CASES)
     (folder / "readers.py").write_text(READERS)
     (folder / "readers.yaml").write_text(CONTRACT)
-    for name, lines in (("met", [BLURRED]), ("broken", [BLURRED, DARKENED, CLOSE]), ("open", [CLOSE])):
+    (folder / "others.yaml").write_text("classes: [dark, darker]\n")
+    for name, lines in (
+        ("wrong", ["sensitivity(drak) >= 0.9", "auc >= 90"]),
+        ("met", [BLURRED]),
+        ("broken", [BLURRED, DARKENED, CLOSE]),
+        ("open", [CLOSE]),
+    ):
         (folder / f"{name}.yaml").write_text("".join(f"- {line}\n" for line in lines))
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.txt").touch()
@@ -102,7 +110,22 @@ def test_shifts_that_fit_the_modality_were_tried_at_five_severities(tested):
 
 def test_two_models_are_compared_on_the_same_cases(tested):
     assert tested.result["compared"][0]["gain"]["stands"]
-    assert "guessing" in (tested.folder / "stress.html").read_text()
+    page = (tested.folder / "stress.html").read_text()
+    assert "guessing" in page
+    [note] = tested.result["notes"]
+    assert note.startswith("readers:guessing, compared with, was not shown to be fit: AUC")
+    stored = np.load(tested.folder / "answers.npz")
+    assert stored["against"].shape == stored["probabilities"].shape
+    assert macro_auc(stored["against"][0], stored["labels"]) == pytest.approx(tested.result["compared"][0]["against"]["value"])
+
+
+def test_the_page_names_the_files_that_were_tested_by_their_digest_and_the_day(tested):
+    digest = hashlib.sha256(Path("readers.py").read_bytes()).hexdigest()
+    assert tested.result["model"]["files"]["readers.py"] == digest
+    assert tested.result["rules"] == {"broken.yaml": hashlib.sha256(Path("broken.yaml").read_bytes()).hexdigest()}
+    page = (tested.folder / "stress.html").read_text()
+    assert digest in page
+    assert f"tested on {tested.result['date']}" in page
 
 
 def test_the_folder_is_private_and_the_page_stands_alone_and_shows_nobody(tested):
@@ -215,6 +238,10 @@ def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
         ({"model": "nowhere:predict"}, "nowhere:predict: there is no module nowhere: give the command where nowhere.py lies"),
         ({"rules": "readers.yaml"}, "not a list of 1 to 200 rules"),
         ({"rules": "absent.yaml"}, "no rules absent.yaml"),
+        ({"rules": "wrong.yaml", "data": "nothing"}, "no class drak: did you mean dark?; rule 'auc >= 90': 90 is out of reach"),
+        ({"against": "readers:guessing", "against_contract": "others.yaml", "data": "nothing"}, "--against names other classes than"),
+        ({"synthetic": "A", "data": "nothing"}, "no such folder: give the images as --data"),
+        ({"synthetic": "nothing"}, "no such folder: give the images as --synthetic"),
         ({"data": "nothing"}, "no such folder: give the images as --data"),
         ({"out": "A"}, "lies in --data"),
         ({"out": "."}, "--data lies in"),

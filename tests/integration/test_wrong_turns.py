@@ -33,13 +33,18 @@ def desk(tmp_path_factory):
     (folder / "strange" / "labels.csv").write_text(
         "file,label\n" + "".join(f"scan{number}.png,{'ab'[number % 2]}\n" for number in range(24))
     )
+    for name in ("sheet", "marked"):
+        pictures(folder / name, 4, fill="{number}.png")
+    (folder / "sheet" / "labels.xlsx").write_bytes(b"PK")
+    (folder / "marked" / "labels.csv").write_text("file,ill\n0.png,1\n1.png,0\n2.png,1\n3.png,0\n")
     (folder / "empty").mkdir()
     (folder / "mine.yaml").write_text(MINE)
     (folder / "words.yaml").write_text("just words\n")
     (folder / "twice.yaml").write_text(MINE + "name: again\n")
     (folder / "tabs.yaml").write_text("name: x\n\tingest: y\n")
     (folder / "notes.txt").write_text("a note\n")
-    (folder / "set.npz").write_bytes(b"PK\x03\x04 and so on")
+    for name in ("set.npz", "scans.zip"):
+        (folder / name).write_bytes(b"PK\x03\x04 and so on")
     return folder
 
 
@@ -56,7 +61,7 @@ def with_run(desk):
 
 
 def test_there_are_many():
-    assert len({turn.typed for turn in TURNS}) == len(TURNS) >= 58
+    assert len({turn.typed for turn in TURNS}) == len(TURNS) >= 75
 
 
 @pytest.mark.parametrize("turn", TURNS, ids=lambda turn: turn.typed)

@@ -3,7 +3,8 @@
 The folder holds: ``scans`` (pictures in class folders), ``listed`` (pictures with a labels.csv), ``dicom`` (files with a labels.csv),
 ``loose`` (pictures, no labels), ``split`` (train/ and test/ with class folders), ``empty``, ``mine.yaml`` (a configuration for
 ``scans``), ``run`` (its ingest), ``strange`` (pictures with a table of other names), ``words.yaml`` (no mapping), ``twice.yaml`` (a key
-twice), ``tabs.yaml`` (no YAML), ``notes.txt``, ``set.npz``.
+twice), ``tabs.yaml`` (no YAML), ``notes.txt``, ``set.npz``, ``scans.zip``, ``sheet`` (loose pictures beside a workbook), ``marked`` (one
+column of 1 and 0).
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ TURNS = (
     _turn("run mine.yaml train.batch=64", "--set train.batch=64"),
     _turn("generate run --class normal=5", "missing option", "--out", "synthcohort generate --help"),
     _turn("init scans listed", "extra argument", "synthcohort init"),
+    _turn("run mine.yaml --anyway=true", "does not take a value", "synthcohort run --help"),
+    _turn("run mine.yaml --set", "requires an argument", "synthcohort run --help"),
+    _turn("run mine.yaml --set =3", "KEY=VALUE"),
+    _turn("where", "missing argument", "synthcohort where --help"),
     # the wrong kind of thing
     _turn("run run", "is a run folder", "synthcohort show run"),
     _turn("init run", "is a run folder", "synthcohort show run"),
@@ -58,8 +63,17 @@ TURNS = (
     _turn("verify run", "is a run folder", "no release yet"),
     _turn("init set.npz", "breastmnist.npz"),
     _turn("show scans", "not a run folder", "runs/quickstart"),
+    _turn("show run/ingest", "not a run folder", "such as run"),
+    _turn("show run/ingest/cohort.json", "no run folder", "such as run"),
+    _turn("generate run/ingest --class normal=5 --out more", "no trained model", "such as run"),
+    _turn("purge scans", "no run folder", "runs/quickstart"),
+    _turn("verify scans", "no release folder", "runs/quickstart/release"),
+    _turn("where P1 --runs run", "is a run folder", "--runs"),
+    _turn("where P1 --runs scans", "no run folder lies in scans", "--runs"),
+    _turn("init scans.zip", "unpack it into a folder"),
     _turn("audit run", "synthcohort run CONFIG --out run --until audit"),
     _turn("audit scans", "--train FOLDER"),
+    _turn("audit scans listed", "--train FOLDER", "--synthetic FOLDER"),
     _turn("release --synthetic scans", "--train", "--holdout"),
     _turn("audit --train scans --synthetic listed --holdout scans", "--holdout is the folder of --train", "never saw"),
     _turn("audit --train scans --synthetic listed --holdout-random loose", "--holdout FOLDER --holdout-random"),
@@ -73,6 +87,8 @@ TURNS = (
     _turn("init scans --write scans/mine.yaml", "outside", "synthcohort run FILE.yaml"),
     _turn("run .", "outside", "synthcohort init . --write FILE.yaml"),
     _turn("init scans --write no/such/mine.yaml", "no folder", "--write"),
+    _turn("init sheet", "labels.xlsx is a workbook", "labels.csv"),
+    _turn("init marked", "columns file, ill", "label"),
     _turn("init strange", "none of 24 files has a class by labels.csv", "img/0001.png"),
     # settings
     _turn("run mine.yaml --set train.bach=3", "did you mean train.batch"),

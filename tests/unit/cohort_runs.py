@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.progress import Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 
 
 def files(folder: Path) -> list[Path]:

@@ -12,10 +12,11 @@ from rich.console import Console
 from evaluation.intervals import clopper_pearson
 from pipeline import artifacts, folders
 from pipeline.config import Config
+from pipeline.context import Context
 from pipeline.images import ImageSet, finding_columns
 from pipeline.progress import Reporter
 from pipeline.release import stage
-from pipeline.stages import Context, Stage, flow, identity
+from pipeline.stages import Stage, flow, identity
 from privacy import gate
 
 CLASSES = ("normal", "cardiomegaly", "effusion", "nodule", "pneumothorax")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline import stages
+from pipeline import runner, stages
 from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.errors import InputError
@@ -52,7 +52,7 @@ def run(settings: Config, folder: Path, **options: Any) -> list[str]:
     """Run; the names of the stages that ran."""
     calls = folder / "calls.txt"
     before = calls.read_text().split() if calls.exists() else []
-    stages.run_stages(settings, folder, Reporter(folder / "log.jsonl", Console(quiet=True)), **options)
+    runner.run_stages(settings, folder, Reporter(folder / "log.jsonl", Console(quiet=True)), **options)
     return (calls.read_text().split() if calls.exists() else [])[len(before) :]
 
 

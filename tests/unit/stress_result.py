@@ -11,6 +11,7 @@ CLASSES = ("normal", "tension pneumothorax")
 MODEL = {
     **{"name": "chest_radiograph_classifier.onnx", "size": [224, 224], "channels": 1, "layout": "NCHW", "dtype": "float32"},
     **{"range": [0.0, 1.0], "mean": [0.5], "std": [0.25], "fit": "stretch", "output": "probabilities", "exclusive": True},
+    "files": {"chest_radiograph_classifier.onnx": "0123456789abcdef" * 4, "chest_radiograph_classifier.yaml": "fedcba9876543210" * 4},
     **{"classes": list(CLASSES), "guessed": ["size [224, 224], from the images", "range 0 to 1, by default"]},
 }
 
@@ -24,6 +25,7 @@ def stress_result() -> dict[str, Any]:
     }
     return {
         **{"model": MODEL, "against": MODEL | {"name": "an_older_model.onnx"}, "classes": list(CLASSES), "modality": "DX"},
+        "date": "2026-11-26",
         **{"unit": "patient", "n": 420, "patients": 210, "counts": dict.fromkeys(CLASSES, 210), "left_out": {"no label": 3}},
         "shifts": {name: {"strengths": [0.01, 0.02, 0.03, 0.04, 0.05], "meaning": "share of the width"} for name in SHIFTS},
         "fit": {"answer": "yes", "why": "AUC 0.940 (0.920 to 0.960) on clean images"},

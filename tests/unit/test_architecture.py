@@ -111,7 +111,7 @@ def test_every_package_travels_in_the_wheel():
 
 def test_the_command_starts_without_heavy_imports():
     heavy = ("torch", "monai", "pydicom", "matplotlib")
-    ours = "pipeline.commands.main, pipeline.commands.runs, pipeline.stages, pipeline.show"
+    ours = "pipeline.commands.main, pipeline.commands.runs, pipeline.runner, pipeline.show"
     code = f"import sys, {ours}; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -24,12 +24,12 @@ from release_run import config
 from rich.console import Console
 from safetensors.torch import save_file
 
-from pipeline import artifacts, stages, tensors
+from pipeline import artifacts, runner, tensors
+from pipeline.denoiser import build_denoiser, load_denoiser
 from pipeline.errors import InputError
 from pipeline.generate import load_mixture
 from pipeline.images import ImageSet, unit_of
 from pipeline.show import show
-from pipeline.train import build_denoiser, load_denoiser
 
 SMALLER = MODEL | {
     "network": {"widths": [16], "blocks": 1, "patch": 4, "attention": [], "dropout": 0.0},
@@ -182,7 +182,7 @@ def test_records(run: Path) -> None:
 
 
 def test_a_plan_over_a_damaged_record(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fuzz(run / "train" / "record.json", functools.partial(stages.plan, config(), run, {"ingest": {"source": "source-digest"}}), 100, 6)
+    fuzz(run / "train" / "record.json", functools.partial(runner.plan, config(), run, {"ingest": {"source": "source-digest"}}), 100, 6)
 
 
 def test_facts(run: Path) -> None:

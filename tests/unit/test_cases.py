@@ -71,6 +71,47 @@ def test_an_archive_means_the_models_outputs_by_their_index(tmp_path: Path) -> N
     assert {case.image.shape for case in found} == {(3, 28, 28)}
 
 
+def several(folder: Path, marks: np.ndarray) -> Path:
+    """An archive as ChestMNIST's: findings of every image."""
+    images = np.random.default_rng(0).integers(0, 255, (len(marks), 28, 28), dtype=np.uint8)
+    half = len(marks) // 2
+    parts = {"train": slice(0, half), "test": slice(half, None)}
+    arrays = {f"{name}_{what}": of[rows] for name, rows in parts.items() for what, of in (("images", images), ("labels", marks))}
+    np.savez(folder / "chest.npz", **arrays)
+    return folder / "chest.npz"
+
+
+def test_an_archive_of_several_findings_means_the_models_outputs_by_their_place(tmp_path: Path) -> None:
+    marks = np.random.default_rng(1).integers(-1, 2, (12, 3)).astype(np.int8)
+    marks[:, 0] = np.arange(12) % 2
+    names = ("mass", "nodule", "effusion")
+    cases = opened(several(tmp_path, marks), names=names)
+    assert cases.several
+    assert cases.classes == names
+    np.testing.assert_array_equal(sources.labelled([case.row for case in cases.read()], cases.classes, names).findings, marks)
+
+
+@pytest.mark.parametrize(
+    ("marks", "names", "said"),
+    [
+        (np.zeros((8, 3), np.uint8), ("a", "b"), "the labels have 3 findings an image, and the model's contract names 2 classes"),
+        (np.zeros((8, 3), np.uint8), (), "names 0 classes: declare one for each"),
+        (np.full((8, 3), 2, np.uint8), ("a", "b", "c"), "other numbers than 1, 0 and -1"),
+        (np.zeros((8, 3), np.float32), ("a", "b", "c"), "its labels are not one class index an image"),
+    ],
+)
+def test_findings_that_fit_no_model_are_refused(tmp_path: Path, marks: np.ndarray, names: tuple[str, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        opened(several(tmp_path, marks), names=names)
+
+
+def test_a_table_with_columns_for_some_classes_only_says_which_are_missing(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "A", 6)
+    (folder / "labels.csv").write_text("file,dark\n" + "".join(f"{file.name},1\n" for file in folder.rglob("*.png")))
+    with pytest.raises(InputError, match=r"labels\.csv has no column for bright, which the model names"):
+        opened(folder)
+
+
 def test_data_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
     folder = picture_folder(tmp_path / "A", 6)
     flat = tmp_path / "flat"

@@ -23,7 +23,7 @@ from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.ingest.ledger import ELSEWHERE, SETTLED_TWICE
 from pipeline.progress import Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 from pipeline import tensors, warm_start
 from pipeline.condition_table import carried, take_words, told_alike
 from pipeline.conditions import Attribute, Conditions
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion.unet import UNet
-from pipeline.train import build_denoiser
 
 ONE = Conditions(("normal", "effusion", "nodule"))
 CHEST = Conditions(("effusion", "nodule"), True, (Attribute("side", ("left", "right")), Attribute("severity", knots=(0.0, 0.5, 2.0))))

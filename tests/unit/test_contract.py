@@ -40,7 +40,7 @@ def test_a_sidecar_is_read_beside_the_model(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sizes: 3", "unknown key sizes"),
+        ("sizes: 3", "a contract has no sizes: did you mean size?"),
         ("channels: 2", "channels:"),
         ("layout: HWC", "layout:"),
         ("size: 0", "size: pixels from 1 to 8192"),

@@ -18,7 +18,7 @@ import pytest
 from release_run import LENIENT, config, make_context
 from rich.console import Console
 
-from pipeline import artifacts, stages
+from pipeline import artifacts, runner, stages
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.ingest import source
@@ -41,7 +41,7 @@ def damaged(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def again(run: Path, settings: Config | None = None, **options: Any) -> None:
-    stages.run_stages(settings or config(), run, Reporter(run / "log.jsonl", Console(quiet=True)), **options)
+    runner.run_stages(settings or config(), run, Reporter(run / "log.jsonl", Console(quiet=True)), **options)
 
 
 def refused(run: Path, match: str | None = None, **options: Any) -> None:
@@ -64,7 +64,7 @@ def message(call: Callable[[], Any]) -> str | None:
 def looked_at(run: Path) -> None:
     """``plan`` and ``show`` of whatever is there: tables or one line."""
     for look in (
-        lambda: stages.plan(config(), run, {"ingest": {"source": "source-digest"}}),
+        lambda: runner.plan(config(), run, {"ingest": {"source": "source-digest"}}),
         lambda: show(run, Console(file=io.StringIO(), width=150)),
     ):
         assert "\n" not in (message(look) or "")
@@ -147,7 +147,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 def test_the_run_is_whole_before_it_is_damaged(damaged: Path) -> None:
     again(damaged)
-    assert stages.verdict(damaged) == "pass"
+    assert runner.verdict(damaged) == "pass"
     looked_at(damaged)
 
 
@@ -344,7 +344,7 @@ def test_a_file_that_is_edited_with_all_records_after_it_is_still_read_with_care
 def test_results_that_are_none_are_told_alike_by_plan_show_and_run_whatever_their_record_says(damaged: Path, name: str, value: str) -> None:
     forge(damaged, name, lambda path: path.write_text(value))
     stage = name.split("/")[0]
-    steps = {step.stage.name: step.reason for step in stages.plan(config(), damaged, {"ingest": {"source": "source-digest"}})}
+    steps = {step.stage.name: step.reason for step in runner.plan(config(), damaged, {"ingest": {"source": "source-digest"}})}
     assert steps[stage] == f"{name} is missing or damaged"
     stream = io.StringIO()
     show(damaged, Console(file=stream, width=150))
@@ -357,7 +357,7 @@ def test_an_edited_verdict_is_not_shown(damaged: Path) -> None:
     path = damaged / "release" / "gate.json"
     path.write_text(path.read_text().replace('"pass"', '"fail"'))
     with pytest.raises(InputError, match=r"release/gate\.json is damaged"):
-        stages.verdict(damaged)
+        runner.verdict(damaged)
     stream = io.StringIO()
     show(damaged, Console(file=stream, width=150))
     assert "images: fail" not in stream.getvalue()
@@ -372,7 +372,7 @@ def test_the_mark_of_an_interrupted_attempt_is_not_trusted(damaged: Path, damage
     DAMAGES[damage](attempt / "partial.json") if damage != "another file's content" else None
     said = message(lambda: again(damaged))
     if said is None:
-        assert stages.verdict(damaged) == "pass"
+        assert runner.verdict(damaged) == "pass"
         assert "<html" in (damaged / "release" / "report.html").read_text()
     else:
         assert "unfinished/release" in said
@@ -387,7 +387,7 @@ def test_the_list_of_what_takes_its_place_is_not_trusted(damaged: Path, damage: 
         DAMAGES[damage](damaged / "unfinished" / "swap.json")
     said = message(lambda: again(damaged))
     if said is None:
-        assert stages.verdict(damaged) == "pass"
+        assert runner.verdict(damaged) == "pass"
     else:
         assert "unfinished" in said
         assert "\n" not in said

@@ -11,7 +11,8 @@ import pydicom
 import pytest
 from dicom_folder import dataset, ramp, write
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.config import disable_value_validation
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from pipeline.ingest.readers import decode, dicom
 from pipeline.ingest.readers.attributes import parsed
@@ -128,6 +129,77 @@ def test_a_palette_becomes_rgb(tmp_path: Path) -> None:
     entry = np.clip(ramp(top=9).astype(int) - 2, 0, 3)  # values below and above the table get its ends (C.7.6.3.1.5)
     np.testing.assert_array_equal(found.pixels, np.stack([np.array(tables[name])[entry] for name in tables]))
     assert (found.high, found.linear) == (65535, False)
+
+
+@pytest.mark.parametrize(("said", "top"), [(16, 255), (8, 255), (16, 65535)])
+def test_a_palette_of_8_bits_is_as_bright_whatever_its_descriptor_says(tmp_path: Path, said: int, top: int) -> None:
+    header = dataset(ramp(top=255), PhotometricInterpretation="PALETTE COLOR", BitsAllocated=8, BitsStored=8, HighBit=7)
+    header.PixelData = ramp(top=255).astype(np.uint8).tobytes()
+    for name, brightest in (("Red", top), ("Green", 40), ("Blue", 0)):  # a colour may be dark by itself
+        header.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [256, 0, said])
+        header.add_new(f"{name}PaletteColorLookupTableData", "OW", np.linspace(0, brightest, 256).astype("<u2").tobytes())
+    found = read(write(tmp_path / "a", header))
+    assert isinstance(found, Reading)
+    assert (found.low, found.high) == (0, top)
+    assert found.pixels.max(axis=(1, 2)).tolist() == [top, 40, 0]
+
+
+@pytest.mark.parametrize(("said", "filled"), [(16, 12), (16, 8), (12, 10), (12, 12), (16, 15), (8, 3)])
+def test_a_voi_lut_is_as_bright_whatever_its_descriptor_says(tmp_path: Path, said: int, filled: int) -> None:
+    table, top = Dataset(), (1 << filled) - 1
+    table.LUTDescriptor = [4096, 0, said]
+    table.add_new("LUTData", "US", [int(value) for value in np.arange(4096) / 4095 * top])
+    found = displayed(read(write(tmp_path / "a", dataset(ramp(), VOILUTSequence=[table]))))
+    assert found.max() == {15: top / 65535, 3: top / 255}.get(filled, 1)  # 15 of 16 are half of white, and 8 bits the least there are
+
+
+@pytest.mark.parametrize("said", ["HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "cmyk"])
+@pytest.mark.parametrize("samples", [3, 4])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_colours_that_nothing_converts_are_refused_by_name(tmp_path: Path, said: str, samples: int, syntax: UID) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (32, 32, samples), dtype=np.uint8)
+    header = dataset(ramp(), SamplesPerPixel=samples, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelData = 8, 8, 7, colour.tobytes()
+    if syntax == RLELossless and samples == 3:
+        header.compress(syntax, generate_instance_uid=False)
+    with disable_value_validation():
+        header.PhotometricInterpretation = said
+        assert f"Photometric Interpretation is {said.upper()}," in reason(write(tmp_path / "a", header))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"PhotometricInterpretation": "MRN-4711"}, "none that DICOM knows"),
+        ({"PhotometricInterpretation": "RGB"}, "(RGB) contradicts its Samples per Pixel (1)"),
+        ({"SamplesPerPixel": 3, "PlanarConfiguration": 0, "Rows": 8}, "(MONOCHROME2) contradicts its Samples per Pixel (3)"),
+        ({"PhotometricInterpretation": "YBR_RCT", "SamplesPerPixel": 3, "PlanarConfiguration": 0, "Rows": 8}, "JPEG 2000 alone"),
+    ],
+)
+def test_pixels_that_cannot_be_what_the_header_says_are_told(tmp_path: Path, attributes: dict[str, Any], expected: str) -> None:
+    said = reason(write(tmp_path / "a", dataset(ramp(), **attributes)))
+    assert expected in said
+    assert "4711" not in said
+
+
+@pytest.mark.parametrize("said", ["monochrome2", "Monochrome1", "palette color"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+def test_a_photometric_interpretation_in_small_letters_is_understood(tmp_path: Path, said: str, syntax: UID) -> None:
+    def header(name: str) -> Dataset:
+        made = dataset(ramp(), WindowCenter=2048, WindowWidth=4096, PhotometricInterpretation=name.upper())
+        for colour in ("Red", "Green", "Blue") if name.upper() == "PALETTE COLOR" else ():
+            made.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [4096, 0, 16])
+            made.add_new(f"{colour}PaletteColorLookupTableData", "OW", (ramp(64, 64) * 16).astype("<u2").tobytes())
+        if syntax == RLELossless:
+            made.compress(syntax, generate_instance_uid=False)
+        elif syntax == ExplicitVRBigEndian:
+            made.file_meta.TransferSyntaxUID, made.PixelData = syntax, ramp().astype(">u2").tobytes()
+        made.PhotometricInterpretation = name
+        return made
+
+    with disable_value_validation():
+        small, capitals = (displayed(read(write(tmp_path / "a", header(name)))) for name in (said, said.upper()))
+    np.testing.assert_array_equal(small, capitals)
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16, 32])

@@ -25,7 +25,7 @@ from pipeline.config import Config, QueryConfig
 from pipeline.errors import InputError
 from pipeline.ingest.readers.values import quiet
 from pipeline.progress import Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 
 PLUGINS = ("/usr/share/orthanc/plugins/libOrthancDicomWeb.so", "/usr/lib/orthanc/libOrthancDicomWeb.so")
 PATIENTS = 20

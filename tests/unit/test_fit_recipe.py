@@ -16,6 +16,7 @@ from pipeline import artifacts, fit_recipe, train
 from pipeline.api.runs import recipe_lines
 from pipeline.conditions import Conditions
 from pipeline.config import TrainConfig
+from pipeline.denoiser import build_denoiser, load_denoiser
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import Training
 from pipeline.diffusion.validation import LEVELS, Validation
@@ -249,7 +250,7 @@ def test_what_was_settled_is_written_and_the_weights_are_those_of_the_chosen_mom
     recipe, model = written(ctx), json.loads((ctx.out / "model.json").read_text())
     chosen = recipe["chosen"]["images"]
     assert chosen == summary["images_seen"] == model["images"] == model["steps"] * 16
-    denoiser, _ = train.load_denoiser(ctx.out, "cpu")
+    denoiser, _ = load_denoiser(ctx.out, "cpu")
     for name, value in denoiser.state_dict().items():
         assert torch.equal(value, kept[model["steps"]][name]), name
     looked = [line["images"] for line in recipe["curve"]]
@@ -308,7 +309,7 @@ def test_minutes_follow_from_timed_steps_whatever_was_expected_of_them(monkeypat
     recipe = fit_recipe.fit(asked, images, "cpu")
     recipe["fitted"]["images"] = expected
     settled = fit_recipe.settled(asked, recipe)
-    denoiser = train.build_denoiser(train.describe(settled, images, 0.5))
+    denoiser = build_denoiser(train.describe(settled, images, 0.5))
     training = Training(
         denoiser, torch.from_numpy(np.array(images.images)), Condition.of_classes(images.labels, 2), train.recipe(settled), 0
     )
@@ -351,7 +352,7 @@ def test_a_shadow_repeats_what_was_settled_and_where_it_ended(brief, tmp_path, m
     assert trainings.training.step == model["steps"]
     torch.manual_seed(1)
     mean, _ = train.mean_and_spread(pool.images)
-    alone = train.build_denoiser(model, mean)
+    alone = build_denoiser(model, mean)
     condition = Condition.of_classes(pool.labels, 2)
     expected = Training(alone, torch.from_numpy(np.array(pool.images)), condition, train.recipe(config.train), 1, pool.duplicates)
     expected.run(until=model["steps"])

@@ -233,6 +233,14 @@ def test_no_is_said_at_a_confidence_that_holds_for_all_rules(answers: Answers, c
     assert accept.answered([rule] * 100, answers, cases, NAMES)[0].answer == "not enough data"
 
 
+def test_a_part_that_no_case_belongs_to_is_told_with_those_that_there_are(answers: Answers, cases: Labelled) -> None:
+    assert asked("auc >= 0.8 in sex=female", answers, cases).why == "no case has sex=female: write sex=F or sex=M"
+
+
+def test_an_answer_says_on_how_many_images_it_rests(answers: Answers, cases: Labelled) -> None:
+    assert f", n = {(cases.labels == 1).sum()}: the whole interval" in asked("sensitivity(effusion) >= 0.5", answers, cases).why
+
+
 def test_a_gain_is_over_the_other_model(answers: Answers, cases: Labelled) -> None:
     worse = scores(cases.labels, np.random.default_rng(9), 1)
     other = Answers(worse, dict.fromkeys(answers.shifted, worse))
@@ -244,18 +252,35 @@ def test_a_gain_is_over_the_other_model(answers: Answers, cases: Labelled) -> No
     ("rule", "said"),
     [
         ("the model is good", "cannot be read: write MEASURE"),
-        ("sensitivity >= 0.8", "sensitivity is no measure of all classes: use auc, accuracy"),
+        ("sensitivity >= 0.8", "sensitivity is no measure of all classes: write sensitivity(CLASS), or use auc, accuracy"),
+        ("Sensitivity(nodule) >= 0.8", "Sensitivity is no measure of one class: did you mean sensitivity"),
         ("accuracy(normal) >= 0.8", "accuracy is no measure of one class"),
         ("sensitivity(mass) >= 0.8", "no class mass: use normal, effusion, nodule"),
         ("auc >= 0.8 at fog 2", "fog is no shift: use blur"),
         ("auc >= 0.8 at rician_noise 2", "rician_noise does not fit these images"),
+        ("sensitivity(Nodule) >= 0.8", "no class Nodule: did you mean nodule?"),
+        ("auc >= 0.8 at Blur 2", "Blur is no shift: did you mean blur"),
+        ("auc >= 0.8 at motion 2", "motion is no shift: did you mean motion_blur"),
         ("auc >= 0.8 at blur 6", "severities are 1 to 5"),
+        ("auc >= 0.8 at blur", "severities are 1 to 5: write at blur 3"),
+        ("auc >= 0.8 at blur mild", "severities are 1 to 5"),
+        ("auc >= 0.8 at blur in sex=F", "severities are 1 to 5"),
+        ("auc >= 0.8 in sex=F at blur 2", "cannot be read: write MEASURE"),
+        ("auc > 0.8", "> compares nothing here: write >= or <="),
+        ("auc == 0.8", "== compares nothing here"),
+        ("auc >= 0,8", "0,8 is no number: write one from 0 to 1 with a point"),
+        ("auc >= 80%", "80% is no number"),
+        ("auc >= 80", "80 is out of reach: write a share from 0 to 1"),
+        ("auc >= -0.1", "-0.1 is out of reach"),
+        ("auc_drop <= 5 at blur 2", "5 is out of reach: write a share from -1 to 1"),
+        ("auc >= 0.8 in gender=F", "cases are not parted by gender: use site, sex, age_band"),
+        ("auc >= 0.8 in age=60", "cases are not parted by age: did you mean age_band?"),
         ("auc_drop <= 0.1", "a drop needs a shift"),
         ("auc_gain >= 0", "a gain needs a second model"),
     ],
 )
 def test_what_is_no_rule_is_said(rule: str, said: str) -> None:
     with pytest.raises(accept.RuleError, match="rule ") as error:
-        accept.parsed(rule, NAMES, SHIFTS, against=False)
+        accept.parsed(rule, NAMES, SHIFTS, against=False, columns=("site", "sex", "age_band"))
     assert said in str(error.value)
     assert "\n" not in str(error.value)

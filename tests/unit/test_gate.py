@@ -7,7 +7,7 @@ from gate_reports import changed, decide, find, foreign, honest, interval, row, 
 
 from pipeline.config import load_config
 from pipeline.errors import InputError
-from pipeline.stages import check_settings
+from pipeline.runner import check_settings
 from privacy import bounds, gate, limits
 from privacy.judgements import DRAWN, STARTED
 

@@ -12,6 +12,7 @@ from model_facts import MODEL
 from safetensors.torch import save_file
 
 from pipeline.config import GenerateConfig, load_config
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion import ema
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import guided
@@ -22,7 +23,6 @@ from pipeline.diffusion.schedules import RANGE, SCHEDULES, karras_sigmas
 from pipeline.errors import InputError
 from pipeline.generate import Sampling, average, load_guide
 from pipeline.images import from_unit
-from pipeline.train import build_denoiser
 
 LABELS = np.arange(12) % 2
 SEEDS = [10**12 + 7 * number for number in range(12)]

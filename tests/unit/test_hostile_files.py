@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pipeline.config import Config
+from pipeline.context import Context
 from pipeline.ingest import source, stage
 from pipeline.ingest.isolate import Answer, Failed, isolated
 from pipeline.ingest.readers import dicom
 from pipeline.progress import Reporter
-from pipeline.stages import Context
 from tests.benchmarks.hostile_files import KEY, MEGABYTES, SECRET, bomb, data_of, examine, header, mutants, report, special, valid
 
 

@@ -20,7 +20,7 @@ from pipeline.config import Config, load_config
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.progress import Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 
 
 def config(root: Path | None, source: str, **section: Any) -> Config:

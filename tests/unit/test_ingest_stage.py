@@ -18,13 +18,13 @@ from rich.console import Console
 
 from pipeline import artifacts, ranks
 from pipeline.config import Config
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.ingest import cohort, collect, stage
 from pipeline.ingest.isolate import isolated
 from pipeline.ingest.source import CACHE, source_digest
 from pipeline.progress import Reporter
-from pipeline.stages import Context
 
 COLUMNS = [
     *(

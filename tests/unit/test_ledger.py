@@ -17,13 +17,13 @@ from rich.console import Console
 
 from pipeline.cohorts.cohort import TORN, Attempt, Cohort
 from pipeline.config import Config
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.ingest import stage
 from pipeline.ingest.ledger import ELSEWHERE, SETTLED_TWICE, TIES, against_official, place
 from pipeline.ingest.split import assign, tie
 from pipeline.progress import Reporter
-from pipeline.stages import Context
 
 KEY = b"a key of the tests, long enough"
 SHARES = {"train": 0.44, "audit": 0.21, "val": 0.15, "test": 0.2}

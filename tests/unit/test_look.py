@@ -19,7 +19,7 @@ from pipeline.first_config import first
 from pipeline.images import ImageSet
 from pipeline.ingest.look import Found, look
 from pipeline.progress import Console, Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 from privacy import limits
 from tests.unit.command import refused, run_main
 
@@ -103,8 +103,77 @@ def test_a_medmnist_file(tmp_path):
     found = look(medmnist_file(tmp_path / "breastmnist.npz"))
     assert (found.source, found.dataset, found.side, found.modality) == ("medmnist", "breastmnist", 28, "US")
     assert found.images == {"malignant": 20, "normal_benign": 46}
-    assert found.train == {"malignant": 10, "normal_benign": 30}
+    assert found.train == 40
     assert "such as" in told(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("file,effusion,nodule,side,patient_id", lambda n: f"{int(n % 2 == 0)},{int(n % 3 == 0)},left,p{n // 2}"),
+        (
+            "file,effusion,nodule,patient_id",
+            lambda n: f"{'01'[n % 2 == 0]}.0,{({1: '', 2: '-1'}).get(n, int(n % 3 == 0))},p{n // 2}",
+        ),
+        (
+            "file,label,patient_id",
+            lambda n: f"{'|'.join(['Effusion'] * (n % 2 == 0) + ['Nodule'] * (n % 3 == 0)) or 'No Finding'},p{n // 2}",
+        ),
+    ],
+    ids=["columns", "as numbers, and unknown", "bars"],
+)
+def test_an_image_may_have_several_findings_or_none(tmp_path, header, row):
+    root = table(pictures(tmp_path / "data", 24, fill="img/{number}.png"), [header, *(f"img/{n}.png,{row(n)}" for n in range(24))])
+    found = look(root)
+    names = [name.lower() for name in found.images]
+    assert found.several
+    assert dict(zip(names, found.images.values())) == {"effusion": 12, "nodule": 8}
+    assert (found.labelled, found.unlabelled, found.patients) == (24, 0, 12)
+    made = first(found, "cpu")
+    assert made.config.ingest.several_findings
+    assert made.config.generate.guidance_scale > 1
+    run_stages(made.config, tmp_path / "run", Reporter(tmp_path / "log", Console(quiet=True)), until="ingest")
+    rows = ImageSet.load(tmp_path / "run" / "ingest").rows
+    assert [(rows[f"finding_{name}"] == 1).sum() for name in found.images] == [12, 8]
+
+
+def test_marks_beside_class_folders_are_no_findings(tmp_path):
+    root = table(pictures(tmp_path, 20), ["file,smoker,ill,sex", *(f"{'ab'[n % 2]}/{n:03d}.png,{n % 2},{n // 10},F" for n in range(20))])
+    found = look(root)
+    assert (found.several, found.images) == (False, {"a": 10, "b": 10})
+
+
+def test_a_medmnist_file_of_several_findings(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 30), ("val", 10), ("test", 12)):
+        arrays[f"{split}_images"] = rng.integers(0, 255, (count, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count)[:, None] % np.arange(2, 16) == 0).astype(np.uint8)
+    np.savez(tmp_path / "chestmnist.npz", **arrays)
+    found = look(tmp_path / "chestmnist.npz")
+    assert (found.several, found.labelled, found.train, len(found.images)) == (True, 52, 30, 14)
+    made = first(found, "cpu")
+    assert made.config.ingest.multi_label
+    assert made.outlook.units == 30
+    assert "SPLIT BY IMAGE" in made.text
+
+
+def test_a_workbook_is_not_read_and_that_is_said(monkeypatch, capfd, tmp_path):
+    loose = pictures(tmp_path / "loose", 6, fill="{number}.png")
+    (loose / "labels.xlsx").write_bytes(b"PK")
+    assert "labels.xlsx is a workbook, which is not read: save its sheet as labels.csv" in told(loose)
+    sorted_ = pictures(tmp_path / "sorted", 6)
+    (sorted_ / "patients.xlsx").write_bytes(b"PK")
+    assert "patients.xlsx is a workbook" in run_main(monkeypatch, capfd, "init", sorted_).stderr
+
+
+def test_one_of_a_thing_is_told_in_the_singular(monkeypatch, capfd, tmp_path):
+    root = pictures(tmp_path / "data", 4, fill="{name}/{number}.png")
+    table(root, ["file,label,patient_id", "a/0.png,a,P1", "b/1.png,b,P2", "a/2.png,a,P1"])
+    said = run_main(monkeypatch, capfd, "init", root).stderr
+    assert "3 images of 2 patients in 2 classes" in said
+    assert "b: 1 image of 1 patient\n" in said
+    assert "1 file without a label will be left out" in said
 
 
 def test_volumes_are_nifti(tmp_path):
@@ -249,7 +318,9 @@ def test_a_shipped_name_wins_over_a_folder(monkeypatch, capfd, tmp_path):
     pictures(tmp_path / "quickstart", 6)
     monkeypatch.chdir(tmp_path)
     assert "phantom" in run_main(monkeypatch, capfd, "plan", "quickstart").stdout
-    refused(run_main(monkeypatch, capfd, "run", "quickstart", "--set", "train.bach=1"), "train.batch")
+    process = run_main(monkeypatch, capfd, "run", "quickstart", "--set", "train.bach=1")
+    refused(process, "train.batch")
+    assert "the folder: synthcohort run ./quickstart" in " ".join(process.stdout.split())
 
 
 def test_colour_is_kept(tmp_path):

@@ -328,6 +328,20 @@ def test_an_orientation_is_needed_and_two_must_agree(tmp_path: Path, data: bytes
         assert read(path)[0].affine is not None
 
 
+def sized(sizes: list[float], codes: tuple[int, int]) -> bytes:
+    data = bytearray(oriented(codes=codes))
+    data[80:92] = np.array(sizes, "<f4").tobytes()  # pixdim[1] to [3]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("sizes", [[0, 0, 0], [2, 2.5, 0], [0, 2.5, 3], [2, np.nan, 3], [2, 2.5, -3]])
+def test_a_qform_without_the_size_of_its_voxels_says_nothing(tmp_path: Path, sizes: list[float]) -> None:
+    assert "size of its voxels" in reason(saved(tmp_path / "a.nii", sized(sizes, (0, 1))))
+    for codes in ((1, 0), (1, 1), (4, 1)):  # the sform knows them by itself
+        [found] = read(saved(tmp_path / "b.nii", sized(sizes, codes)))
+        assert found.spacing == (3, 2.5, 2)
+
+
 @pytest.mark.parametrize("name", ["a.NII", "a.Nii", "a.NII.GZ", "a.nii.GZ"])
 def test_endings_in_capitals_are_read(tmp_path: Path, name: str) -> None:
     [found] = read(saved(tmp_path / name, volume().to_bytes()))

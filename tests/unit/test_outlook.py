@@ -15,7 +15,7 @@ from pipeline.errors import NotEnough
 from pipeline.images import ImageSet
 from pipeline.ingest import class_folders, split
 from pipeline.progress import Reporter
-from pipeline.stages import run_stages
+from pipeline.runner import run_stages
 from privacy import bounds, limits
 from privacy.gate import copy_bounds
 from tests.unit.command import run_main
@@ -50,7 +50,7 @@ def test_the_sealed_are_the_shares_of_the_whole():
 def test_too_few_sealed_patients_say_how_many_would_do():
     [short] = outlook.expected(config(), "patient", 1000, 2).shortages()
     assert "300 sealed patients are needed, and about 280 will be" in short
-    enough = int(re.search(r": (\d+) patients in all", short)[1])
+    enough = int(re.search(r": ([\d,]+) patients in all", short)[1].replace(",", ""))
     assert outlook.expected(config(), "patient", enough, 2).sealed >= limits.MIN_HOLDOUT
     assert outlook.expected(config(), "patient", enough - 5, 2).sealed < limits.MIN_HOLDOUT
     share = float(re.search(r"ingest.audit_share=(0\.\d+)", short)[1])
@@ -76,7 +76,7 @@ def test_what_is_called_too_few_images_cannot_pass_the_gates_own_bound():
     one_class = {"classes": 1}
     assert outlook.expected(config(generate={"per_class": first}), "patient", 2000, **one_class).shortages() == []
     [short] = outlook.expected(config(generate={"per_class": first - 1}), "patient", 2000, **one_class).shortages()
-    assert f"{first} distinct synthetic images are needed, and {first - 1} will be made" in short
+    assert f"{first:,} distinct synthetic images are needed, and {first - 1:,} will be made" in short
     each = int(re.search(r"per_class=(\d+)", short)[1])
     assert outlook.expected(config(generate={"per_class": each}), "patient", 2000, **one_class).shortages() == []
 
@@ -110,6 +110,8 @@ def test_the_shipped_configurations_say_what_they_are_for(name, short):
 
 def test_the_rarest_class_says_how_many_reach_training():
     assert split_table.rarest(facts(400, 300)).startswith("2 of your 11 b images reach training")
+    one = facts(400, 300) | {"counts": {name: {"a": 9, "b": int(name == "train")} for name in split_table.SPLITS}}
+    assert split_table.rarest(one).startswith("1 of your 1 b image reaches training")
 
 
 def test_the_table_has_images_and_patients_of_every_split():

@@ -95,6 +95,60 @@ def test_overlays_in_every_frame_are_masked(tmp_path: Path, frames: int) -> None
         np.testing.assert_array_equal(one.pixels[0], ramp())
 
 
+SMOOTH = (gaussian_filter(np.random.default_rng(0).normal(size=(32, 32)), 3) * 8000 + 2000).clip(0, 4095).astype(np.uint16)
+NOISE = np.random.default_rng(0).integers(0, 4096, (32, 32)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(("values", "bits"), [(ramp(), 10), (SMOOTH, 9), (SMOOTH, 10), (SMOOTH, 11), (NOISE, 10)])
+def test_values_that_need_more_than_the_stored_bits_are_told(tmp_path: Path, values: NDArray[Any], bits: int, syntax: UID) -> None:
+    said = reason(stored_in(tmp_path / "a", values, syntax, BitsStored=bits, HighBit=bits - 1))
+    assert f"beyond its Bits Stored ({bits})" in said
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_signed_values_and_colours_that_need_more_bits_are_told(tmp_path: Path, frames: int) -> None:
+    values = np.stack([SMOOTH.astype(np.int16) - 2048] * frames)
+    attributes = {"BitsStored": 10, "HighBit": 9, "PixelRepresentation": 1, "NumberOfFrames": frames}
+    [found] = dicom.read(stored_in(tmp_path / "a", values, ExplicitVRLittleEndian, **attributes))
+    assert isinstance(found, Quarantined)
+    assert "Bits Stored" in found.reason
+    colour = {"BitsStored": 10, "HighBit": 9, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    path = stored_in(tmp_path / "b", np.repeat(SMOOTH[..., None], 3, axis=2), ExplicitVRLittleEndian, **colour)
+    assert "Bits Stored" in reason(path)
+
+
+def test_declared_overlays_are_masked_whatever_they_draw(tmp_path: Path) -> None:
+    drawn = (SMOOTH >> 2) | (NOISE & 1) << 10 | (NOISE & 2) << 13
+    attributes = {"BitsStored": 10, "HighBit": 9}
+    assert "Bits Stored" in reason(stored_in(tmp_path / "a", drawn, ExplicitVRLittleEndian, **attributes))
+    header = dataset(drawn, **attributes)
+    for number, place in enumerate((10, 14)):
+        header.add_new(0x60000100 + (number << 17), "US", 16)
+        header.add_new(0x60000102 + (number << 17), "US", place)
+    np.testing.assert_array_equal(read(write(tmp_path / "b", header)).pixels[0], SMOOTH >> 2)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_padding_beyond_the_stored_bits_is_padding_and_wraps_to_no_value(tmp_path: Path, signed: bool) -> None:
+    stored = SMOOTH.astype(np.int64) - 2048 * signed
+    stored[:, :9] = -2000 if not signed else -20_000
+    header = dataset(stored.astype(np.int16).view(np.uint16), PixelRepresentation=int(signed))
+    header.add_new("PixelPaddingValue", "SS" if signed else "US", -20_000 if signed else (1 << 16) - 2000)
+    found = read(write(tmp_path / "a", header)).pixels[0]
+    assert np.isnan(found[:, :9]).all()
+    np.testing.assert_array_equal(found[:, 9:], stored[:, 9:])
+
+
+def test_what_lossy_coding_adds_beyond_the_range_is_its_end(tmp_path: Path) -> None:
+    values = np.where(ramp(64, 64, 9) > 4, 1023, 100) + np.random.default_rng(0).integers(-60, 60, (64, 64))
+    attributes = {"BitsStored": 10, "HighBit": 9, "LossyImageCompression": "01"}
+    found = read(write(tmp_path / "a", dataset(values.astype(np.uint16), **attributes)))
+    np.testing.assert_array_equal(found.pixels[0], values.clip(0, 1023))
+    attributes["LossyImageCompression"] = "00"
+    assert "Bits Stored" in reason(write(tmp_path / "b", dataset(values.astype(np.uint16), **attributes)))
+
+
 # How the values lie in 16 bits: as they are meant, with other bits around them.
 HIGH: dict[str, tuple[NDArray[Any], NDArray[Any], dict[str, Any]]] = {
     "at the low end": (ramp(top=900), ramp(top=900), {}),
@@ -211,6 +265,22 @@ def test_a_window_that_leaves_no_contrast_is_not_used(tmp_path: Path, centre: fl
 def test_a_window_that_shows_something_is_used(tmp_path: Path, centre: float, width: float) -> None:
     found = read(write(tmp_path / "a", dataset(ramp(), WindowCenter=centre, WindowWidth=width)))
     assert (found.low, found.high) == (centre - width / 2, centre + width / 2 - 1)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [("0", "0"), ("0", "-1024"), ("1e-12", "1000"), ("-0.0", "7")])
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 40, "WindowWidth": 400}])
+def test_a_rescale_that_leaves_one_value_is_told(tmp_path: Path, slope: str, intercept: str, window: dict[str, int]) -> None:
+    attributes = {"RescaleSlope": slope, "RescaleIntercept": intercept, **window}
+    assert "every stored value the same" in reason(write(tmp_path / "a", dataset(ramp(), **attributes)))
+    empty = read(write(tmp_path / "b", dataset(np.zeros((32, 32), np.uint16), **attributes)))  # a PET slice without counts
+    assert np.ptp(empty.pixels) == 0
+
+
+def test_a_modality_table_of_one_value_is_told(tmp_path: Path) -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [4096, 0, 12])
+    item.add_new("LUTData", "US", [9] * 4096)
+    assert "every stored value the same" in reason(write(tmp_path / "a", dataset(ramp(), ModalityLUTSequence=[item])))
 
 
 @pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])

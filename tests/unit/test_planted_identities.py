@@ -20,11 +20,11 @@ from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
 from pipeline.config import Config
+from pipeline.context import Context
 from pipeline.images import ImageSet
 from pipeline.ingest import stage
 from pipeline.ingest.readers.attributes import parsed
 from pipeline.progress import Reporter
-from pipeline.stages import Context
 from tests.benchmarks.text_pictures import ink
 
 SECRET = "ZYXSECRET"

@@ -1,14 +1,17 @@
 """What a plan says of time, memory and disk: every stage has its line, and what can be counted is counted."""
 
 import pytest
+import torch
 from cohort_runs import ingest, pictures
 
-from pipeline import probe
+from pipeline import probe, probe_search
 from pipeline.api import cost
+from pipeline.conditions import KNOTS
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.stages import flow
 from privacy.copy_report import searched
+from privacy.power import REGENERATED
 from tests.benchmarks.plan_accuracy import measured, table
 
 TINY = {
@@ -74,30 +77,44 @@ def test_minutes_cost_minutes_whatever_the_machine_makes_of_them(monkeypatch, se
 def test_a_search_is_scaled_from_a_bounded_one(monkeypatch, train, audit, side):
     tried, config = [], tiny(ingest={"size": side})
 
-    def searching(size, references, at):
+    def searching(references, sealed, channels, at):
         tried.append((references, at))
-        return 1e-4 * references + 1e-8 * references**2, 0.02 + 1e-6 * references
+        return 1e-4 * references + 1e-8 * references**2, 0.02 + 1e-6 * references, 1.25
 
-    monkeypatch.setattr(probe, "_searching", searching)
-    found = probe._audit(config, probe.Size({"train": train, "audit": audit, "val": 9, "test": 9}, 1, 5))
+    monkeypatch.setattr(probe_search, "searching", searching)
+    generate = probe.Cost("generate", 10.0, 1, 1)
+    found = probe._audit(config, probe.Size({"train": train, "audit": audit, "val": 9, "test": 9}, 1, 5), generate)
     real, area = train + audit, (max(side, 64) / 64) ** 2
     queries = searched(50, audit, 20, regenerated=True)
-    looked = min(real, probe.REFERENCES)
+    looked = min(real, probe_search.REFERENCES)
     each = (0.02 + 1e-6 * looked) * area + 1e-6 * (real - looked)
     linear = 1e-4 * real if real > looked else 1e-4 * real + 1e-8 * real**2
     expected = linear * area + (1e-8 * real**2 if real > looked else 0) + each * queries
-    assert found.seconds == pytest.approx(5 + expected)
-    assert all(references <= probe.REFERENCES and at <= probe.SIDE for references, at in tried)
-    assert found.memory > 2 * train * side**2
+    anew = 20 * len(REGENERATED) * 10.0 / 50
+    assert found.seconds == pytest.approx(5 + 1.25 * expected + anew)
+    assert all(references <= probe_search.REFERENCES and at <= probe_search.SIDE for references, at in tried)
+    assert found.memory > 2 * max(0, real - looked) * side**2
 
 
 def test_a_search_holds_no_more_images_than_it_is_asked_for(monkeypatch):
     held = []
-    right = probe._noise
-    monkeypatch.setattr(probe, "_noise", lambda count, *given: held.append(count) or right(count, *given))
-    begun, each = probe._searching(probe.Size({"train": 70_000, "audit": 30_000}, 1, 5), 100, 16)
+    right = probe_search._noise
+    monkeypatch.setattr(probe_search, "_noise", lambda count, *given: held.append(count) or right(count, *given))
+    begun, each, strain = probe_search.searching(100, 30, 1, 16)
     assert begun + each > 0
-    assert sum(held) == 100 + 20 + 80
+    assert 1 <= strain <= torch.get_num_threads()
+    assert sum(held) == 100 + 20 + 160
+
+
+def test_a_model_is_timed_with_all_that_it_will_be_told():
+    several = {"ingest": {"several_findings": True, "attributes": {"severity": "number", "side": ["left", "right"]}, "report": "report"}}
+    told = several | {"train": {"attributes": ["severity", "side", "sex"], "text": True}}
+    conditions = probe._conditions(tiny(**told), 4)
+    assert conditions.sizes == (2, 2, 2, 2, KNOTS, 2, 2)
+    assert conditions.names[-1] == "text"
+    assert probe._conditions(tiny(), 4).sizes == (4,)
+    train, generate = probe._train_and_generate(tiny(**told), probe.expected(tiny(**told), None, 200, 4), 16 * 16)
+    assert min(train.seconds, generate.seconds) > 0
 
 
 def test_ones_own_files_are_read_and_no_model_of_them_is_kept(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def test_what_the_system_refuses_is_one_line_wherever_it_refuses(command, config
     def stage(*args, **kwargs):
         raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)), str(tmp_path / "run" / "ingest" / "DOE_JANE.dcm"))
 
-    for place in ("pipeline.stages.run_stages", "pipeline.artifacts.fcntl.flock", "pipeline.ingest.source.source_digest"):
+    for place in ("pipeline.runner.run_stages", "pipeline.artifacts.fcntl.flock", "pipeline.ingest.source.source_digest"):
         with monkeypatch.context() as patch:
             patch.setattr(place, stage)
             process = command("run", config, "--out", tmp_path / "run")
@@ -71,7 +71,7 @@ def test_a_bug_is_told_without_its_message(command, config, tmp_path, monkeypatc
     def stage(*args, **kwargs):
         raise ValueError(name)
 
-    monkeypatch.setattr("pipeline.stages.run_stages", stage)
+    monkeypatch.setattr("pipeline.runner.run_stages", stage)
     monkeypatch.delenv("SYNTHCOHORT_DEBUG", raising=False)
     process = command("run", config, "--out", tmp_path / "run")
     assert process.returncode == 1

@@ -23,12 +23,12 @@ from release_run import CLASSES, COMMON, LENIENT, RARE, audit, finished, make_co
 
 from pipeline.artifacts import file_digest
 from pipeline.cohorts.ledger import count_attempt
+from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
 from pipeline.release import contents, stage
 from pipeline.release import rows as rows_module
 from pipeline.release.verify import verify
-from pipeline.stages import Context
 from privacy import gate, limits
 
 

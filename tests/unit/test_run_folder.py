@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from stage_stubs import config, run, stubbed, tree  # noqa: F401
 
-from pipeline import artifacts, folders, stages
+from pipeline import artifacts, folders, runner, stages
 from pipeline.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("stubbed")
@@ -246,13 +246,13 @@ def test_files_that_were_put_into_a_finished_stage_are_not_removed(tmp_path: Pat
 
 def test_files_that_come_while_a_run_works_are_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(config(), tmp_path)
-    real = stages._run_stage
+    real = runner._run_stage
 
     def and_then(stage, work, wanted):
         note(tmp_path / "train")
         return real(stage, work, wanted)
 
-    monkeypatch.setattr(stages, "_run_stage", and_then)
+    monkeypatch.setattr(runner, "_run_stage", and_then)
     with pytest.raises(InputError, match="train holds 1 files"):
         run(config(train={"images": 200}), tmp_path, redo=True)
     assert (tmp_path / "train" / "note.txt").exists()

@@ -14,6 +14,7 @@ from pipeline.api.runs import shadow_cost
 from pipeline.conditions import Conditions
 from pipeline.config import Config
 from pipeline.context import Context
+from pipeline.denoiser import build_denoiser
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import Training
 from pipeline.errors import InputError
@@ -157,7 +158,7 @@ def test_a_shadow_is_the_training_that_a_run_on_its_images_would_be(run, tmp_pat
     mean, _ = train.mean_and_spread(alone.images)
     seed = train.runtime.derive_seed(config.seed, "shadow", 1)
     torch.manual_seed(train.runtime.derive_seed(seed, "weights"))
-    denoiser = train.build_denoiser(model, mean)
+    denoiser = build_denoiser(model, mean)
     condition = Condition.of_classes(alone.labels, 2)
     fresh = Training(
         denoiser,

@@ -15,7 +15,8 @@ from pipeline.errors import InputError
 from pipeline.release import contents, stage
 from pipeline.release.sign import private_key, public_key
 from pipeline.release.verify import verify
-from pipeline.stages import BY_NAME, check_settings, identity
+from pipeline.runner import check_settings
+from pipeline.stages import BY_NAME, identity
 from privacy import limits
 
 

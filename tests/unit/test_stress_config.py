@@ -7,6 +7,7 @@ import pytest
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.given import digests, locations
+from pipeline.runner import check_settings
 from pipeline.stages import BY_NAME, identity
 
 
@@ -74,6 +75,26 @@ def test_what_is_not_there_is_said_before_any_work(models: Path) -> None:
     ):
         with pytest.raises(InputError, match=said):
             digests(config(**stress), models)
+
+
+@pytest.mark.parametrize(
+    ("contract", "rules", "said"),
+    [
+        ("classes: [x, y]\n", "- sensitivity(z) >= 0.8\n", r"rules\.yaml: rule 'sensitivity\(z\) >= 0\.8': no class z: use x, y"),
+        ("classes: [x, y]\n", "- auc >= 0.8 at blurr 2\n", "blurr is no shift: did you mean blur"),
+        ("classes: [x, y]\nsise: 32\n", "- auc >= 0.8\n", r"m\.yaml: a contract has no sise: did you mean size\?"),
+        ("size: 32\n", "- auc >= 0.8\n", r"stress\.model: classes is not declared: declare classes: \[x, y\] in m\.yaml"),
+        ("classes: [y, w]\n", "- auc >= 0.8\n", "the data have 1 classes that the model does not name"),
+    ],
+)
+def test_a_wrong_contract_or_rule_is_told_before_any_stage(models: Path, contract: str, rules: str, said: str) -> None:
+    """Stress is one of the last stages: what can be known before is not told after hours."""
+    (models / "a" / "m.yaml").write_text(contract)
+    (models / "rules.yaml").write_text(rules)
+    whole = config(model="a/m.onnx", rules="rules.yaml")
+    named = whole.model_copy(update={"ingest": whole.ingest.model_copy(update={"classes": ("x", "y")})})
+    with pytest.raises(InputError, match=said):
+        check_settings(named)
 
 
 def test_without_a_model_the_stages_identity_is_what_it_was(models: Path) -> None:

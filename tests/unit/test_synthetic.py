@@ -51,7 +51,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
         mock.patch.multiple(of_run, EACH=6, STEP=2, CHANGED=3, TRIES=((2.0, 1.0), (30.0, 1.0))),
         mock.patch.object(own_generator, "STEPS", 4),
     ):
-        return synthetic.asked(victim, cases, test, run, b"k" * 32, folder, Reporter(folder / "log.jsonl", silent()))
+        source = synthetic.opened(run, cases, b"k" * 32, folder, NAMES)
+        return synthetic.asked(victim, cases, test, source, Reporter(folder / "log.jsonl", silent()))
 
 
 def test_every_kind_is_told_with_what_was_made_and_kept(found: Synthetic) -> None:

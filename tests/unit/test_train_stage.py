@@ -14,6 +14,7 @@ from trainings import SMALL, cohort, context, put_trained, renamed, spoiled, sto
 
 from pipeline import artifacts, generate, train
 from pipeline.config import Config
+from pipeline.denoiser import load_denoiser
 from pipeline.diffusion import validation
 from pipeline.diffusion.training import BatchTooLarge, Training
 from pipeline.errors import InputError
@@ -82,7 +83,7 @@ def test_averages_stored_while_training_give_the_width_that_generation_asks_for(
     train.run(ctx)
     model = json.loads((ctx.out / "model.json").read_text())
     assert model["ema"] == {"widths": [0.05, 0.1], "steps": [4, 8, 12, 16, 20]}
-    denoiser, model = train.load_denoiser(ctx.out, "cpu")
+    denoiser, model = load_denoiser(ctx.out, "cpu")
     tracked = {name: value.clone() for name, value in denoiser.state_dict().items()}
     generate.average(denoiser, ctx.out, model, 0.1)
     for name, value in denoiser.state_dict().items():
@@ -105,7 +106,7 @@ def test_monais_network_trains_and_generates_like_our_own(tmp_path, objective):
 def test_weights_are_read_into_the_network_that_was_trained(tmp_path, upsample):
     ctx = context(tmp_path, cohort(), upsample=upsample)
     train.run(ctx)
-    denoiser, model = train.load_denoiser(ctx.out, "cpu")
+    denoiser, model = load_denoiser(ctx.out, "cpu")
     assert model["upsample"] == upsample
     weights = load_file(ctx.out / "model.safetensors")
     assert all(torch.equal(value, weights[name]) for name, value in denoiser.state_dict().items())
@@ -116,7 +117,7 @@ def test_a_model_from_before_the_decoder_had_a_choice_is_still_read(tmp_path):
     put_trained(ctx)
     path = ctx.out / "model.json"
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "upsample"}))
-    train.load_denoiser(ctx.out, "cpu")
+    load_denoiser(ctx.out, "cpu")
 
 
 def test_monais_network_is_told_the_time_steps_of_its_schedule():

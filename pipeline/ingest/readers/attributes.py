@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,8 @@ READ = (
     *(f"{colour}PaletteColorLookupTableData" for colour in COLOURS),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in COLOURS),
 )
+# Overlay Bit Position (60xx,0102) of the sixteen planes (PS3.3 C.9.2).
+OVERLAYS = tuple(group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2))
 GROUPS = (
     *("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence", "FrameVOILUTSequence", "FrameContentSequence"),
     *(
@@ -146,7 +150,7 @@ class _Attributes:
             self.damaged.add(keyword)
         return found
 
-    def integer(self, keyword: str) -> int | None:
+    def integer(self, keyword: str | int) -> int | None:
         """A whole number, or None."""
         tag, _ = tag_of(keyword)
         if tag not in self.elements:
@@ -161,7 +165,7 @@ class _Attributes:
                 return int.from_bytes(value[:2], "little" if self.little_endian else "big")
             return None if value is None or value in ("", b"") else int(value)
         except Exception:
-            self.damaged.add(keyword)
+            self.damaged.add(str(keyword))
             return None
 
     @property
@@ -172,6 +176,7 @@ class _Attributes:
         whole = self.integer
         sign, padding = whole("PixelRepresentation"), whole("PixelPaddingValue")
         limit = whole("PixelPaddingRangeLimit") if padding is not None else None
+        planes = [whole(tag) or 0 for tag in OVERLAYS if tag in self.elements]
         return PixelFormat(
             rows=max(whole("Rows") or 0, 0),
             columns=max(whole("Columns") or 0, 0),
@@ -183,6 +188,7 @@ class _Attributes:
             high=whole("HighBit"),
             signed=bool(sign) if sign in (0, 1) else None,
             padding=None if padding is None else (padding, padding if limit is None else limit),
+            overlays=functools.reduce(operator.or_, (1 << place for place in planes if 0 < place < 64), 0),
             lossy=self.text("LossyImageCompression") == "01",
         )
 

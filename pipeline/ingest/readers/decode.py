@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from pydicom.uid import (
 )
 
 from pipeline.ingest.readers.header import PixelFormat
+from pipeline.ingest.readers.padding import declared
 from pipeline.ingest.readers.reading import Unusable
 
 if TYPE_CHECKING:
@@ -31,6 +33,31 @@ if TYPE_CHECKING:
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 PIXEL_DATA = Tag("PixelData")
 JPEG = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
+# Samples per Pixel of each Photometric Interpretation that becomes grey or RGB (PS3.3 C.7.6.3.1.2), and those that nothing here converts.
+SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3}
+UNCONVERTED = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")
+BEYOND = (
+    "holds values beyond its Bits Stored ({}), which would wrap around: set Bits Stored and High Bit to what they need, or export it again"
+)
+# An overlay has few edges, and the image goes on under them: their share of all pairs of neighbours, and the share of these that lie nearer
+# to each other with the bits above than without.
+DRAWN, NEARER = 1 / 3, 1 / 4
+# Share of the range by which lossy coding may run over its end.
+RINGING = 1 / 8
+
+
+def mistaken(pixels: PixelFormat, syntax: str) -> str | None:
+    """Why colours, or greys, cannot be what the header says that they are; None where they can."""
+    name = pixels.photometric
+    if name in UNCONVERTED:
+        return f"its Photometric Interpretation is {name}, which is not read: export it again in RGB"
+    if name and name not in SAMPLES:
+        return "its Photometric Interpretation is none that DICOM knows: export it again in MONOCHROME2 or RGB"
+    if name and pixels.samples != SAMPLES[name]:
+        return f"its Photometric Interpretation ({name}) contradicts its Samples per Pixel ({pixels.samples}): export it again"
+    if name in ("YBR_ICT", "YBR_RCT") and syntax not in JPEG2000TransferSyntaxes:
+        return f"its Photometric Interpretation is {name}, which JPEG 2000 alone has, and its pixels are encoded otherwise: export it again"
+    return None
 
 
 def frames(dataset: Dataset, pixels: PixelFormat) -> Iterator[NDArray[Any]]:
@@ -43,18 +70,18 @@ def frames(dataset: Dataset, pixels: PixelFormat) -> Iterator[NDArray[Any]]:
         raise EOFError  # the decoder would fill in the rest
     if dataset.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit):
         _mend(dataset, pixels.frames)
-    declared = pixels.stored
-    if declared and pixels.high is not None and declared <= pixels.high < (pixels.allocated or 0):
-        dataset.BitsStored = pixels.high + 1  # all bits up to the highest: which of them make the value is decided below
+    if pixels.photometric:
+        dataset.PhotometricInterpretation = pixels.photometric  # in capitals, as pydicom knows it
+    # All bits: which of them make the value is decided below.
     if pixels.frames == 1:
-        stored = pixel_array(dataset, view_only=True)
+        stored = pixel_array(dataset, view_only=True, correct_unused_bits=False)
         if stored.ndim > (2 if pixels.samples == 1 else 3):
             if len(stored) > 1:  # taken for one image, the frames would be its channels
                 raise Unusable("holds more frames than its Number of Frames says: mend that, or export it again")
             stored = stored[0]
         yield meant(stored, pixels)
     else:
-        for stored in iter_pixels(dataset, view_only=True):
+        for stored in iter_pixels(dataset, view_only=True, correct_unused_bits=False):
             yield meant(stored, pixels)
 
 
@@ -114,14 +141,45 @@ def meant(stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
         return stored
     high = bits - 1 if pixels.high is None else min(pixels.high, width - 1)
     shift = high + 1 - bits
-    if shift > 0 and _lies_high(stored, bits, shift):
-        stored = stored >> shift
+    if shift <= 0 or not _lies_high(stored, bits, shift):
+        shift = 0
+    stored = stored >> shift if shift else stored
     signed = stored.dtype.kind == "i"
     bound = 1 << (bits - signed)
     if bits == width or (stored.max() < bound and (not signed or stored.min() >= -bound)):
         return stored
-    kept = stored.astype(np.int64) & ((1 << bits) - 1)
-    return np.asarray((kept ^ bound) - bound if signed else kept).astype(stored.dtype)
+    return _within(stored, bits, dataclasses.replace(pixels, overlays=pixels.overlays >> shift))
+
+
+def _within(stored: NDArray[Any], bits: int, pixels: PixelFormat) -> NDArray[Any]:
+    """Values of which some need more than their bits: without what is above where that is no part of them; Unusable where it may be."""
+    signed = stored.dtype.kind == "i"
+    bound = 1 << (bits - signed)
+    low, high = -bound * signed, bound - 1
+    if pixels.lossy and max(low - int(stored.min()), int(stored.max()) - high) <= RINGING * (high - low):
+        return stored.clip(low, high)
+    padding = declared(pixels)
+    if padding is not None and (((stored >= low) & (stored <= high)) | ((stored >= padding[0]) & (stored <= padding[1]))).all():
+        return stored
+    whole = stored.astype(np.int32 if stored.dtype.itemsize <= 2 else np.int64)
+    kept = whole & ((1 << bits) - 1)
+    if signed:
+        kept = (kept ^ bound) - bound
+    above = -(1 << bits) & ~pixels.overlays
+    # Extended by their sign, but for an overlay; or not extended.
+    if not _drawn((whole ^ kept) & above, whole, kept) and np.ptp(whole & above):
+        raise Unusable(BEYOND.format(bits))
+    return kept.astype(stored.dtype)
+
+
+def _drawn(upper: NDArray[Any], whole: NDArray[Any], kept: NDArray[Any]) -> bool:
+    """Whether bits above an image look drawn over it: values that need them jump at their edges without them."""
+    pairs = edges = nearer = 0
+    for axis in (0, 1):
+        edge = np.diff(upper, axis=axis) != 0
+        nearer += int((edge & (np.abs(np.diff(whole, axis=axis)) < np.abs(np.diff(kept, axis=axis)))).sum())
+        pairs, edges = pairs + edge.size, edges + int(edge.sum())
+    return edges <= DRAWN * pairs and nearer <= NEARER * edges
 
 
 def _lies_high(stored: NDArray[Any], bits: int, shift: int) -> bool:

@@ -15,7 +15,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipeline.ingest.readers import attributes, decode, mosaic
-from pipeline.ingest.readers.attributes import FUNCTIONAL, PIXEL_GROUP, READ
+from pipeline.ingest.readers.attributes import FUNCTIONAL, OVERLAYS, PIXEL_GROUP, READ
 from pipeline.ingest.readers.display import display
 from pipeline.ingest.readers.geometry import place, upright
 from pipeline.ingest.readers.header import Header
@@ -27,7 +27,7 @@ MAX_BYTES = 1 << 30
 MAX_PIXELS = 64 << 20
 MAX_VALUES = 512 << 20
 # As numbers: pydicom's tags compare more slowly.
-_TAGS: list[BaseTag | int] = [*(int(Tag(keyword)) for keyword in READ), *PRIVATE]
+_TAGS: list[BaseTag | int] = [*(int(Tag(keyword)) for keyword in READ), *OVERLAYS, *PRIVATE]
 UNDEFINED = 0xFFFFFFFF
 # As tags: to look a keyword up takes pydicom ten times as long.
 PIXELS = tuple(Tag(name) for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
@@ -221,6 +221,8 @@ def _check(header: Header, dataset: Dataset, path: Path, whole: bool) -> None:
     missing = [name for name, value in {**needed, "Photometric Interpretation": pixels.photometric or None}.items() if value is None]
     if missing and "PixelData" in dataset:
         raise Unusable(f"its header does not say how its pixels are stored ({', '.join(missing)}): export it again")
+    if (why := decode.mistaken(pixels, dataset.file_meta.TransferSyntaxUID)) is not None:
+        raise Unusable(why)
     values = pixels.rows * pixels.columns * pixels.samples
     if values > MAX_PIXELS or pixels.frames * values > MAX_VALUES:
         raise Unusable(f"declares more than {MAX_PIXELS >> 20} million pixels a frame, or {MAX_VALUES >> 20} million in all")

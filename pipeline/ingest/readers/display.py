@@ -18,6 +18,7 @@ from pipeline.ingest.readers.padding import outside
 from pipeline.ingest.readers.reading import Unusable
 
 Shown = tuple[NDArray[np.float32], float, float, bool]
+FLAT = "its rescale or its modality look-up table gives every stored value the same: export it again"
 INCOMPLETE = "a look-up table is incomplete: export the image again, or with its values applied"
 
 
@@ -32,12 +33,14 @@ def display(header: Header, stored: NDArray[Any]) -> Shown:
         Values ``float32 [C, H, W]``, NaN at padding; black is above white when the display is inverted.
 
     Raises:
-        Unusable: a table that is cut, a rescale that is damaged, or values that are not finite.
+        Unusable: a table that is cut, a rescale that is damaged or leaves one value, or values that are not finite.
     """
     signed = bool(header.pixels.signed)
     if header.pixels.photometric == "PALETTE COLOR":
         tables = [entries(table, signed) for table in header.transform.palette or ()]
-        return np.stack([look_up(stored, *table[:2]) for table in tables]).astype(np.float32), 0.0, float(tables[0][2]), False
+        # All three together: a colour may be dark by itself, a palette of no value above 255 of 65535 is one of 8 bits.
+        top = 255 if all(table.max() <= 255 for _, table, _ in tables) else max(top for _, _, top in tables)
+        return np.stack([look_up(stored, first, table) for first, table, _ in tables]).astype(np.float32), 0.0, float(top), False
     if stored.ndim == 3:
         # A colour's range is that of its bits: colour images have no window.
         top = float(2 ** (header.pixels.stored or 8 * stored.dtype.itemsize) - 1)
@@ -58,16 +61,21 @@ def _grey(header: Header, stored: NDArray[Any]) -> Shown:
     if header.damaged & {"RescaleSlope", "RescaleIntercept"}:
         raise Unusable("its rescale slope or intercept is no number: its values would have another unit; export it again")
     values = _modality(transform, signed, stored)
+    lowest, highest = _ends(transform, signed, stored, values)
     nothing = outside(header, stored, values)
     if nothing is not None:
         values[nothing] = np.nan
     if transform.voi_lut is not None:
         first, table, top = entries(transform.voi_lut, signed)
+        needed = int(table.max()).bit_length()
+        if needed <= top.bit_length() - 2:  # some say 16 bits and fill in 12: no table is meant to stay below a quarter of white
+            top = (1 << max(needed, 8)) - 1
         shown = look_up(np.rint(np.nan_to_num(values)), first, table).astype(np.float32)
         if nothing is not None:
             shown[nothing] = np.nan
         return shown, 0.0, float(top), False
-    lowest, highest = _ends(transform, signed, stored, values) if nothing is None else (np.nanmin(values), np.nanmax(values))
+    if nothing is not None:
+        lowest, highest = np.nanmin(values), np.nanmax(values)
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise Unusable("holds values that are not finite")
     bounds = _window(transform)
@@ -98,10 +106,13 @@ def _modality(transform: Transform, signed: bool, stored: NDArray[Any]) -> NDArr
 
 
 def _ends(transform: Transform, signed: bool, stored: NDArray[Any], values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
-    """The lowest and the highest of the values, NaN where one of them is NaN."""
+    """The lowest and the highest of the values, NaN where one of them is NaN. Raises Unusable where they are one and the stored are not."""
     if transform.modality_lut is None:  # they follow the stored ones, whose ends are found in half the time
         values = _modality(transform, signed, np.array([stored.min(), stored.max()]))
-    return values.min(), values.max()
+    lowest, highest = values.min(), values.max()
+    if lowest == highest and stored.min() != stored.max():
+        raise Unusable(FLAT)
+    return lowest, highest
 
 
 def _window(transform: Transform) -> tuple[float, float] | None:

@@ -63,6 +63,7 @@ class PixelFormat:
         allocated, stored, high: Bits Allocated, Bits Stored and High Bit; None where they are absent.
         signed: whether values are in two's complement; None where that is not said.
         padding: lowest and highest stored value of padding, as the file writes them, in either signedness.
+        overlays: the bits of a pixel's allocated ones in which overlay planes are declared (PS3.5 8.1.2, retired), as a mask.
         lossy: whether Lossy Image Compression says that details were lost.
     """
 
@@ -76,6 +77,7 @@ class PixelFormat:
     high: int | None = None
     signed: bool | None = None
     padding: tuple[int, int] | None = None
+    overlays: int = 0
     lossy: bool = False
 
 

@@ -118,11 +118,12 @@ def _volumes(paths: Sequence[Path], refuse: Refuse, header: Header) -> Iterator[
         raise Unusable("one file of a pair: put the .hdr and the .img of one name side by side")
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(_opened(path)) for path in paths]
-        image = _image(files)
+        written = _header(files)
+        image = _image(files, written)
         shape = _shape(image)
         if (why := refuse(header)) is not None:
             raise Unusable(why)
-        affine = _affine(image)
+        affine = _affine(image, written)
         # As stored: a compressed file is decompressed once, and only one volume at a time is in floating point.
         proxy = image.dataobj
         assert isinstance(proxy, ArrayProxy)
@@ -141,8 +142,9 @@ def _opened(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]
 
 
-def _image(files: Sequence[BinaryIO]) -> nibabel.Nifti1Pair:
-    """The image of one file, or of a header's and its voxels'. Raises Unusable where the header is not NIfTI's or contradicts itself."""
+def _header(files: Sequence[BinaryIO]) -> nibabel.Nifti1Header:
+    """The header as it is written, of one file or of a header's and its voxels'. Raises Unusable where it is not NIfTI's or contradicts
+    itself."""
     block = files[0].read(NIFTI2)
     files[0].seek(0)
     if len(block) < NIFTI1:
@@ -153,7 +155,7 @@ def _image(files: Sequence[BinaryIO]) -> nibabel.Nifti1Pair:
     if len(block) < version:
         raise Unusable(CUT_SHORT)
     kind = {NIFTI1: nibabel.Nifti1Header, NIFTI2: nibabel.Nifti2Header}[version]
-    header = kind(block[:version], check=False)  # type: ignore[no-untyped-call]
+    header: nibabel.Nifti1Header = kind(block[:version], check=False)  # type: ignore[no-untyped-call]
     magic, single = bytes(header["magic"].item())[:2], len(files) == 1
     if magic not in (b"n+", b"ni"):
         raise Unusable("an Analyze file, which says nothing of the patient's left and right: convert it to NIfTI from its source")
@@ -164,7 +166,13 @@ def _image(files: Sequence[BinaryIO]) -> nibabel.Nifti1Pair:
     offset = float(header["vox_offset"])
     if not offset.is_integer() or offset < (version + 4 if single else 0):
         raise Unusable(MISFIT)
-    if version == NIFTI1:
+    return header
+
+
+def _image(files: Sequence[BinaryIO], header: nibabel.Nifti1Header) -> nibabel.Nifti1Pair:
+    """The image, with the header as nibabel mends it."""
+    single = len(files) == 1
+    if not isinstance(header, nibabel.Nifti2Header):
         cls = nibabel.Nifti1Image if single else nibabel.Nifti1Pair
     else:
         cls = nibabel.Nifti2Image if single else nibabel.Nifti2Pair
@@ -207,9 +215,9 @@ def _stored(proxy: ArrayProxy, file: BinaryIO) -> NDArray[Any]:
     return np.asarray(stored)
 
 
-def _affine(image: nibabel.Nifti1Pair) -> NDArray[np.float64]:
+def _affine(image: nibabel.Nifti1Pair, written: nibabel.Nifti1Header) -> NDArray[np.float64]:
     """From indices (slice, row, column, 1), the reverse of NIfTI's order, to RAS+ mm."""
-    _check_orientation(image.header)
+    _check_orientation(written)
     units = image.header.get_xyzt_units()[0]  # type: ignore[no-untyped-call]
     affine = np.asarray(image.affine, np.float64)[:, [2, 1, 0, 3]]
     affine[:3] *= _MILLIMETRES.get(units, 1.0)
@@ -219,13 +227,15 @@ def _affine(image: nibabel.Nifti1Pair) -> NDArray[np.float64]:
 
 
 def _check_orientation(header: Any) -> None:
-    """Raises Unusable where a header has no orientation, or two that contradict each other.
+    """Raises Unusable where a header, as it is written, has no orientation, one without a size, or two that contradict each other.
 
     An sform to a template's space may turn, stretch and shear what the qform says of the scanner; no such alignment mirrors it.
     """
     aligned, scanner = int(header["sform_code"]), int(header["qform_code"])
     if aligned <= 0 and scanner <= 0:
         raise Unusable("says nothing of the patient's left and right: neither sform nor qform is set; convert it again from its source")
+    if aligned <= 0 and not (np.asarray(header["pixdim"][1:4]) > 0).all():  # for which nibabel takes 1 mm
+        raise Unusable("says nothing of the size of its voxels: pixdim is not positive, and there is no sform; convert it again")
     if aligned <= 0 or scanner <= 0:
         return
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.readers.header import Header
+from pipeline.ingest.readers.header import Header, PixelFormat
 
 # Below air (-1000 HU) and its noise; scanners fill the outside of their circle with -2000, -3024 or less.
 NOTHING = -1200.0
@@ -35,9 +35,9 @@ def outside(header: Header, stored: NDArray[Any], values: NDArray[np.float32]) -
 
 
 def _declared(header: Header, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-    if header.pixels.padding is None:
+    bounds = declared(header.pixels)
+    if bounds is None:
         return None
-    bounds = sorted(_stored(header, bound) for bound in header.pixels.padding)
     if not header.pixels.lossy:
         return np.asarray((stored >= bounds[0]) & (stored <= bounds[1]))
     low, high = float(stored.min()), float(stored.max())
@@ -50,11 +50,15 @@ def _declared(header: Header, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
     return np.asarray((stored >= bounds[0]) & (stored <= bounds[1]))
 
 
-def _stored(header: Header, bound: int) -> int:
-    """A stored value whose VR may have been written with the other signedness."""
-    bits = header.pixels.allocated or 16
-    number = bound % (1 << bits)
-    return number - (1 << bits) if header.pixels.signed and number >> (bits - 1) else number
+def declared(pixels: PixelFormat) -> tuple[int, int] | None:
+    """The lowest and the highest stored value of padding; their VR may have been written with the other signedness."""
+    if pixels.padding is None:
+        return None
+    bits = pixels.allocated or 16
+    first, last = (bound % (1 << bits) for bound in pixels.padding)
+    if pixels.signed:
+        first, last = (bound - (1 << bits) if bound >> (bits - 1) else bound for bound in (first, last))
+    return min(first, last), max(first, last)
 
 
 def _hounsfield(header: Header) -> bool:
