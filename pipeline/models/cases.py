@@ -147,7 +147,13 @@ def opened(
     folders = tuple(sorted({parts[0] for name in files if len(parts := PurePosixPath(name).parts) > 1}))
     use: Use = "needed" if classes else "optional"
     known = Labels.load(table, classes or folders, several, use).matched(files) if table.is_file() else None
+    if known is not None and known.labelled and len(known.outside()) == len(known.table) + len(known.unmatched) > 0:
+        raise InputError(f"{table.name} names all files by paths out of the folder: write them as they lie below {option}")
     if not classes and len(folders) < 2:
+        if table.is_file():
+            raise InputError(
+                f"{table.name} has no column 'label': call the column of the classes so, or sort the images into a folder for each"
+            )
         raise InputError(
             f"{option} has no labels: sort the images into a folder for each class, or give a CSV with file and label as --labels"
         )

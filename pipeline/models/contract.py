@@ -135,6 +135,9 @@ def kind_of(model: str) -> Kind:
     module, colon, name = model.partition(":")
     if colon and all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         return "callable"
+    beside = [one.name for one in path.parent.iterdir() if one.suffix.lower() in SUFFIXES] if path.parent.is_dir() else []
+    if close := difflib.get_close_matches(path.name, beside, 1):
+        raise InputError(f"no model {path.name}: did you mean {close[0]}?")
     raise InputError(f"no model {path.name}: give a file (.onnx, .pt, .pt2), a Python function as module:callable, or a run's folder")
 
 
@@ -197,14 +200,17 @@ def completed(told: Declared, facts: Mapping[str, Any], images: Mapping[str, Any
         values = getattr(told, name)
         if values and found.get("channels") and len(values) not in (1, found["channels"]):
             wrong.append(f"{name} has {len(values)} values for {found['channels']} channels: declare one for each in {where}")
+    span = _range(told, found.get("dtype"))
+    if any(not min(span) <= one <= max(span) for one in told.mean):
+        wrong.append(
+            f"mean {_shown(told.mean)} lies outside the range {span[0]:g} to {span[1]:g}: declare range in {where}, such as [0, 255]"
+        )
     guessed += [] if "range" in told.model_fields_set else [f"range 0 to {255 if found.get('dtype') == 'uint8' else 1}, by default"]
     guessed += [] if told.mean or told.std else ["no mean and std, by default"]
     if wrong:
         return None, wrong
     size = (int(found["size"][0]), int(found["size"][1]))
-    rest = {name: getattr(told, name) for name in ("range", "mean", "std", "fit", "classes", "exclusive")}
-    if found["dtype"] == "uint8" and "range" not in told.model_fields_set:
-        rest["range"] = (0.0, 255.0)
+    rest = {name: getattr(told, name) for name in ("mean", "std", "fit", "classes", "exclusive")} | {"range": span}
     return (
         Contract(
             size,
@@ -218,6 +224,11 @@ def completed(told: Declared, facts: Mapping[str, Any], images: Mapping[str, Any
         ),
         [],
     )
+
+
+def _range(told: Declared, dtype: str | None) -> tuple[float, float]:
+    """What black and white become: as declared, or as whole numbers have it."""
+    return (0.0, 255.0) if dtype == "uint8" and "range" not in told.model_fields_set else told.range
 
 
 def wrong_classes(mine: Sequence[str], theirs: Sequence[str], where: str) -> list[str]:

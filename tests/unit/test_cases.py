@@ -119,6 +119,24 @@ def test_a_table_with_columns_for_some_classes_only_says_which_are_missing(tmp_p
         opened(folder)
 
 
+@pytest.mark.parametrize(
+    ("head", "place", "said"),
+    [
+        ("file,class,sex", "", r"labels\.csv has no column 'label': call the column of the classes so"),
+        ("file,label,sex", "/data/", r"labels\.csv names all files by paths out of the folder: write them as they lie below --data"),
+    ],
+)
+def test_a_table_that_is_not_read_says_why(tmp_path: Path, head: str, place: str, said: str) -> None:
+    files = sorted(picture_folder(tmp_path / "A", 6).rglob("*.png"))
+    (tmp_path / "flat").mkdir()
+    for file in files:
+        file.rename(tmp_path / "flat" / file.name)
+    lines = [head, *(f"{place}{file.name},{CLASSES[number % 2]},F" for number, file in enumerate(files))]
+    (tmp_path / "flat" / "labels.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path / "flat")
+
+
 def test_data_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
     folder = picture_folder(tmp_path / "A", 6)
     flat = tmp_path / "flat"

@@ -220,3 +220,23 @@ def test_the_chance_of_another_order_is_no_smaller_than_counted(counts: tuple[in
     assert all(chance == pytest.approx(bound) for _, chance in found)
     assert len(found) == 1 or classes > 2, "one order of two classes besides the declared"
     assert bound > BY_CHANCE
+
+
+def test_a_misspelt_model_and_a_short_suffix_are_found(tmp_path: Path) -> None:
+    """The nearest file that is a model is offered, and a contract may be called .yml."""
+    (tmp_path / "chest.onnx").touch()
+    (tmp_path / "chest.yml").write_text("size: 64\n")
+    with pytest.raises(InputError, match=r"no model chest\.onx: did you mean chest\.onnx\?"):
+        kind_of(str(tmp_path / "chest.onx"))
+    assert sidecar(str(tmp_path / "chest.onnx")) == tmp_path / "chest.yml"
+    (tmp_path / "chest.yaml").touch()
+    assert sidecar(str(tmp_path / "chest.onnx")) == tmp_path / "chest.yaml"
+
+
+@pytest.mark.parametrize(
+    ("span", "mean", "refused"), [((0, 1), 115.0, True), ((0, 255), 115.0, False), ((0, 1), 0.0, False), ((-1, 1), -2.0, True)]
+)
+def test_a_mean_of_another_unit_than_the_range_is_refused(span: tuple[float, float], mean: float, refused: bool) -> None:
+    """A model whose input is nearly one number for all images still ranks some of them."""
+    _, wrong = completed(told(range=span, mean=(mean,), std=(64.0,)), {}, IMAGES, "m.yaml")
+    assert any("lies outside the range" in one for one in wrong) is refused
