@@ -143,7 +143,7 @@ def _condition(text: str, shift: str | None, severity: str | None, shifts: Seque
         if shift in SHIFTS:
             raise RuleError(f"rule {text!r}: {shift} does not fit these images: use {', '.join(shifts)}")
         raise RuleError(f"rule {text!r}: {shift} is no shift: {_meant(shift, shifts)}")
-    if severity not in map(str, SEVERITIES):
+    if severity is None or severity not in map(str, SEVERITIES):
         raise RuleError(f"rule {text!r}: severities are 1 to 5: write at {shift} 3")
     return shift, int(severity)
 

@@ -346,6 +346,8 @@ def drawn(name: str, seeds: Sequence[int]) -> NDArray[np.float32]:
     An image's are a function of its seed and the shift's name alone, or the name of the one that it stands beside.
     """
     one = SHIFTS[name]
+    if not one.ranges:
+        return np.zeros((len(seeds), 0), np.float32)
     ranges = np.array(list(one.ranges.values()), np.float64).reshape(-1, 2)
     shares = np.array([np.random.default_rng([seed, zlib.crc32((one.beside or name).encode())]).random(len(ranges)) for seed in seeds])
     return (ranges[:, 0] + shares.reshape(len(seeds), -1) * (ranges[:, 1] - ranges[:, 0])).astype(np.float32)

@@ -50,7 +50,8 @@ def purge(
     """Remove a run's patient data; its release stays, and its weights where they passed."""
     found = api.purge(run, yes=yes)
     for name, size in found.removed.items():
-        console.print(f"{'removed' if yes else 'would remove'} {escape(name)} ({size / 1e6:,.1f} MB)")
+        told = f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+        console.print(f"{'removed' if yes else 'would remove'} {escape(name)} ({told})")
     for name, why in found.kept.items():
         console.print(f"kept {escape(name)}: {why}")
     console.print("The cohort's splits and attempts stay in the folder of the cohorts: later runs of it need them.")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evaluation.foreign import Answers
 from evaluation.shifts import SEVERITIES, SHIFTS, drawn, shift
 from pipeline.models.cases import Case
 from pipeline.models.draws import draw
@@ -50,13 +51,15 @@ def write(out: Path, found: Found) -> None:
         if found.made.pairs:
             tiles = [(title, np.stack([_tile(image / np.float32(255)) for image in images])) for title, images in found.made.pairs]
             sheet(out / PAIRS, tiles, SHOWN)
-    named = {"probabilities": found.answers} | ({"against": found.against} if found.against is not None else {})
-    np.savez(
-        out / ANSWERS,
-        **{name: np.stack([one.clean, *one.shifted.values()]) for name, one in named.items()},
-        labels=found.test.findings if found.cases.several else found.test.labels,
-        conditions=np.array(["", *(f"{name} {severity}" for name, severity in found.answers.shifted)]),
-    )
+    arrays: dict[str, Any] = {name: np.stack([one.clean, *one.shifted.values()]) for name, one in _models(found).items()}
+    labels = found.test.findings if found.cases.several else found.test.labels
+    conditions = np.array(["", *(f"{name} {severity}" for name, severity in found.answers.shifted)])
+    np.savez(out / ANSWERS, **arrays, labels=labels, conditions=conditions)
+
+
+def _models(found: Found) -> dict[str, Answers]:
+    """The answers by their name in the archive."""
+    return {"probabilities": found.answers} | ({"against": found.against} if found.against is not None else {})
 
 
 def sheet(path: Path, lines: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, captions: Sequence[Sequence[str]] = ()) -> None:

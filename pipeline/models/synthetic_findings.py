@@ -42,9 +42,10 @@ def asked(victim: Victim, real: Cases, test: Labelled, source: Path | Cases, rep
         )
     marks = labelled([case.row for case in found], source.classes, names).findings
     judged = judgement(judges, to_unit(np.stack([case.image for case in found])), marks, names)
-    kept = {case.row["id"] for case, sure in zip(found, judged.sure.any(axis=1)) if sure}
+    some = np.flatnonzero(judged.sure.any(axis=1))
+    kept = {found[row].row["id"] for row in some}
     p = np.full(marks.shape, np.nan)
-    p[judged.sure.any(axis=1)] = synthetic.answers(victim, (case.image for case in source.read() if case.row["id"] in kept), len(names))
+    p[some] = synthetic.answers(victim, (case.image for case in source.read() if case.row["id"] in kept), len(names))
     case, finding = np.nonzero(marks >= 0)
     sure = judged.sure[case, finding]
     table = pd.DataFrame(

@@ -68,7 +68,7 @@ def noise_curve(model: Mapping[str, Any]) -> Curve | None:
     places = [(math.log(level) - ends[0]) / (ends[1] - ends[0]) for level in levels]
     ticks = round_ticks(0.0, max(map(max, sides)))
     lines = tuple((name, tone, tuple((x, y / ticks[-1]) for x, y in zip(places, side))) for (name, tone), side in zip(SIDES, sides))
-    return Curve(lines, tuple((x, number(level)) for x, level in zip(places, levels)), _labelled(ticks), None)
+    return Curve(lines, tuple((x, f"{level:g}") for x, level in zip(places, levels)), _labelled(ticks), None)
 
 
 def distance_curve(audit: Mapping[str, Any]) -> Curve | None:

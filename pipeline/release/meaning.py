@@ -16,8 +16,8 @@ HEADLINES = {
     "inconclusive": "Undecided: these images stay for now",
 }
 CONSEQUENCES = {
-    "pass": "The privacy gate found no copied patient, with a search that would have found copies. The verdict covers exactly the images "
-    "of this release, by their digests, and no other image.",
+    "pass": "The privacy gate found no copy of a training image, with a search that would have found copies. The verdict covers exactly "
+    "the images of this release, by their digests, and no other image.",
     "fail": "The privacy gate found images that give training patients away. Treat the images as patient data. This folder holds the "
     "verdict and this report, and no image.",
     "inconclusive": "The evidence does not suffice to let the images leave. Until a pass, treat them as patient data. This folder holds "

@@ -232,7 +232,8 @@ def class_table(per_class: Any) -> dict[str, Any]:
     """Fidelity by class: ``{"columns": [...], "rows": {class: [(synthetic, floor), ...]}, "omitted": {class: reason}}``."""
     facts = {str(name): value for name, value in (per_class or {}).items() if isinstance(value, Mapping)}
     table = {name: {key: (made, floor) for key, made, floor, _ in against_floor(value)} for name, value in facts.items()}
-    columns = list(dict.fromkeys(key for cells in table.values() for key in cells))
+    measured = (key for cells in table.values() for key, cell in cells.items() if set(cell) != {"–"})
+    columns = list(dict.fromkeys(measured))
     return {
         "columns": columns,
         "rows": {name: [cells.get(key, ("–", "–")) for key in columns] for name, cells in table.items() if cells},

@@ -26,6 +26,10 @@ FEW = 5
 """Kinds of copies that a limitation names; the table of the search's power has all."""
 
 
+SMALL = 0.000001
+"""Figures below are told as such."""
+
+
 @dataclass(frozen=True)
 class Results:
     """A finished run's configuration, gate and measured results; none of it holds patient data.
@@ -83,6 +87,8 @@ class Results:
             "stress": {"model", "against", "contract", "against_contract", "rules"},
             "release": {"sign"},
         }
+        if self.config.ingest.source != "phantom":
+            local["ingest"].add("phantom_patients")
         found = self.config.model_dump(mode="json", exclude=local)
         for asked in found["generate"]["plan"]:
             del asked["text"], asked["without_text"]
@@ -112,7 +118,8 @@ def dig(tree: Any, path: str) -> Any:
 def number(value: Any, digits: int = 3) -> str:
     """A figure as text: counts grouped by thousands, a dash for none, fractions as :func:`interval` has them.
 
-    That is to ``digits`` decimals, and as many more as two significant digits need; one decimal from 100 on.
+    That is to ``digits`` decimals, and as many more as two significant digits need; one decimal from 100 on; and no more below
+    :data:`SMALL`.
     """
     if isinstance(value, Mapping) and "unfit" in value:
         return str(value["unfit"])
@@ -120,6 +127,8 @@ def number(value: Any, digits: int = 3) -> str:
         return "–" if value is None or value == "" else str(value)
     if not math.isfinite(value):
         return str(value)
+    if 0 < value < SMALL:
+        return f"under {SMALL:.6f}"
     if float(value).is_integer():
         return f"{value:,.0f}".replace("-", "−")
     return f"{value:,.{_places(abs(value), digits)}f}".replace("-", "−")
@@ -203,12 +212,9 @@ def limitations(results: Results) -> list[str]:
     if isinstance(patients := dig(results.model, "warm_start.patients"), str):
         found.append(f"Training began from earlier weights: {patients}.")
     required, others = planted_copies(results.audit)
-    found += [
-        f"Planted copies of the required kind “{planted(row)}” were found only with a recall of {interval(row['recall'])}: such copies "
-        "could have been missed."
-        for row in required
-        if row["recall"]["low"] < limits.MIN_RECALL
-    ]
+    weak = [f"“{planted(row)}” {interval(row['recall'])}" for row in required if row["recall"]["low"] < limits.MIN_RECALL]
+    if weak:
+        found.append(f"Copies of required kinds could have been missed, of which the search finds too few when planted: {', '.join(weak)}.")
     if others:
         worst = ", ".join(f"“{planted(row)}” {interval(row['recall'])}" for row in others[:FEW])
         rest = f"; and {counted(len(others) - FEW, 'other kind')} more often" if len(others) > FEW else ""
@@ -220,6 +226,11 @@ def limitations(results: Results) -> list[str]:
             f"A judge tells synthetic from real images with a two-sample score of {interval(realism)}, real from real with {floor}."
         )
     found += _labels_of(dig(results.evaluation, "label_fidelity.per_class") or {})
+    if isinstance(unseen := dig(results.evaluation, "n.unseen"), int):
+        found.append(
+            f"{counted(unseen, 'image')} of what too few training patients had together, marked unseen in rows.csv: what a model makes of "
+            "that is an extrapolation."
+        )
     for arm, what in (("synthetic", "Training on these images alone"), ("real+synthetic", "Adding these images to the real ones")):
         gain = dig(results.evaluation, f"utility.differences.{arm}.auc")
         if isinstance(high := dig(gain, "high"), float | int) and high < 0 and dig(gain, "stands"):

@@ -14,7 +14,7 @@ NAMES = {
     "membership_images": "Membership from the images",
     "membership_weights": "Membership from the weights",
     "power": "Power of the search",
-    "holdout": "Sealed patients",
+    "holdout": "Sealed from training",
     "split_bias": "Difference of the sides by themselves",
     "auc": "AUC",
     "tpr_at_1pct_fpr": "Members found at 1% false alarms",
@@ -71,7 +71,8 @@ GLOSSARY = {
     "nearest to a sealed one: of a generator that copies nobody, a short one is expected.",
     "Planted copy": "a training image, changed in a known way and hidden among the synthetic ones, to measure whether the search finds it.",
     "Required kind": "a kind of planted copies that the verdict rests on, the worst of them counting. Of images of this size: {required}.",
-    "Sealed": "real patients drawn at random from the same source as the training ones, whom the generator never saw.",
+    "Sealed": "real patients, or images where nobody says whose they are, drawn at random from the same source as the training ones: the "
+    "generator never saw them.",
     "Shadow training": "a model of the same recipe on another random part of the cohort, which shows what a member looks like.",
 }
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -31,6 +33,7 @@ from pipeline.models import stress
 from pipeline.models.contract import Contract
 from pipeline.models.load import load, outputs, prepared
 
+MODULE = "tests.benchmarks.stress_speed"
 CLASSES = ("lower", "higher")
 
 
@@ -43,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--shifts", type=int, help="only so many of the shifts, the first ones")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
+    if len(options.images) > 1:
+        return _each_alone(options)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = []
     some = mock.patch.object(stress, "fitting", lambda modality, channels: fitting(modality, channels)[: options.shifts])
@@ -59,6 +64,25 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} cores",
         "rows": found,
     }
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _each_alone(options: argparse.Namespace) -> dict[str, Any]:
+    """Every number of images in a process of its own: what one test imports and leaves must not count as the next one's memory."""
+    rows: list[dict[str, Any]] = []
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="stress-speed-") as place:
+        for count in options.images:
+            out = Path(place) / "one.json"
+            given = ["--images", count, "--side", options.side, "--network", options.network, "--out", out]
+            given += ["--shifts", options.shifts] if options.shifts is not None else []
+            subprocess.run([sys.executable, "-W", "ignore", "-m", MODULE, *map(str, given)], check=True)
+            result = json.loads(out.read_text())
+            rows += result["rows"]
+    result |= {"rows": rows, "memory_ratio": rows[-1]["peak_mib"] / rows[0]["peak_mib"]}
+    print(f"most memory at {rows[-1]['cases']:,} cases over that at {rows[0]['cases']:,}: {result['memory_ratio']:.3f}", flush=True)
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return result

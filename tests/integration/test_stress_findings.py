@@ -89,7 +89,7 @@ def test_synthetic_cases_are_asked_finding_by_finding(place: Path, cohorts_of_th
     monkeypatch.setattr(training, "LEAST", 1024)
     monkeypatch.setattr(synthetic, "CEILING", 8192)
     monkeypatch.setattr(synthetic, "SEEDS", 1)
-    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("blur",))
+    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("motion_blur",))
     rng = np.random.default_rng(3)
     marks = rng.integers(0, 2, (60, 2)).astype(np.uint8)
     pixels = rng.normal(90 + 60 * np.repeat(marks, 12, axis=1)[:, None, :], 18, (60, 24, 24)).clip(0, 255).astype(np.uint8)
@@ -120,7 +120,7 @@ def test_an_archive_of_several_findings_is_asked_as_a_folder_of_them_is(
     place: Path, cohorts_of_the_module: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MedMNIST's layout of ChestMNIST: findings by their place in the contract's classes."""
-    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("blur",))
+    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("motion_blur",))
     table = pd.read_csv(place / "A" / "labels.csv")
     pixels = np.stack([np.asarray(Image.open(place / "A" / name)) for name in table["file"]])
     np.savez("chest.npz", test_images=pixels, test_labels=table[["left", "right"]].to_numpy(np.int8))

@@ -84,5 +84,6 @@ def test_figures_show_as_many_places_as_they_need() -> None:
     assert number(12345) == "12,345"
     assert number(-0.03) == interval(-0.03) == "−0.030"
     assert number(0.00001) == "0.000010"
+    assert number(1.2e-7) == "under 0.000001"
     assert number(150.25) == "150.2"
     assert (counted(1, "class", "classes"), counted(2000, "class", "classes")) == ("1 class", "2,000 classes")

@@ -91,6 +91,13 @@ def test_an_archive_of_several_findings_means_the_models_outputs_by_their_place(
     np.testing.assert_array_equal(sources.labelled([case.row for case in cases.read()], cases.classes, names).findings, marks)
 
 
+def test_findings_by_column_as_a_table_gives_them_are_the_same(tmp_path: Path) -> None:
+    """A data frame's numbers lie in Fortran's order."""
+    marks = np.asfortranarray(np.arange(24).reshape(8, 3) % 2, np.int64)
+    cases = opened(several(tmp_path, marks), names=("a", "b", "c"))
+    assert [case.row["findings"] for case in cases.read()] == marks.tolist()
+
+
 @pytest.mark.parametrize(
     ("marks", "names", "said"),
     [

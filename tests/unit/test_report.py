@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.config import Asked
 from pipeline.release.cards import data_card
 from pipeline.release.curve import distance_curve, noise_curve
 from pipeline.release.figures import audit_figures
+from pipeline.release.findings_page import findings_table
 from pipeline.release.page import check_page
 from pipeline.release.plots import change_plot, legend, power_plot, whiskers
 from pipeline.release.report import against_floor, balance, class_table, heat_table, measures, prevalence_table, render_report
@@ -170,6 +172,23 @@ def test_a_listed_value_that_few_training_patients_have_is_not_published() -> No
     assert "secret" not in page
 
 
+def test_what_was_never_seen_together_is_told_apart() -> None:
+    sides = {"per_class": {"effusion": {"auc": measure(0.9)}}, "auc": measure(0.91), "micro_auc": measure(0.92)}
+    unseen = {"per_class": {"effusion": {"auc": measure(0.6)}}, "auc": measure(0.61), "micro_auc": measure(0.62)}
+    found = {"judge": sides, "findings": {"label_fidelity": sides}, "n": {"unseen": 40}}
+    heading, effusion, *_ = findings_table(found)
+    assert (len(heading), len(effusion)) == (5, 5)
+    found["findings"]["label_fidelity_unseen"] = unseen
+    heading, effusion, macro, micro = findings_table(found)
+    assert "never seen together" in heading[-1]
+    assert [row[-1].split()[0] for row in (effusion, macro, micro)] == ["0.600", "0.610", "0.620"]
+    assert [row[-2].split()[0] for row in (effusion, macro, micro)] == ["0.900", "0.910", "0.920"]
+    told = results("pass", evaluation=EVALUATION | found)
+    assert "40 images of what too few training patients had together" in " ".join(limitations(told))
+    assert not any("had together" in line for line in limitations(results("pass")))
+    assert heading[-1] in render_report(told, {})
+
+
 def test_weights_whose_images_fail_are_never_said_to_be_shareable() -> None:
     page = render_report(results("fail"), {})
     assert "may be shared" not in page
@@ -225,6 +244,7 @@ def test_classes_too_small_to_measure_are_named_with_the_reason() -> None:
     table = class_table(EVALUATION["fidelity"]["per_class"])
     assert table["omitted"] == {"pneumothorax": "22 images a side, fewer than 50"}
     assert "pneumothorax" not in table["rows"]
+    assert class_table({"nodule": {"two_sample": {"synthetic": None, "floor": None}}})["columns"] == [], "a row of dashes says nothing"
     shown = dict(zip(table["columns"], table["rows"]["nodule"], strict=True))
     assert shown["frechet"] == ("6.000 (5.600 to 6.400)", "1.700 (1.680 to 1.720)")
     assert "22 images a side" in render_report(results("pass"), {})
@@ -247,13 +267,14 @@ def test_heat_grows_with_the_drop() -> None:
 
 
 def test_required_kinds_come_first_and_the_others_are_called_not_certified() -> None:
-    weak = [row | {"recall": measure(0.6, 0.1, 100)} if row["kind"] == "shift" else row for row in AUDIT["power"]]
+    weak = [row | {"recall": measure(0.6, 0.1, 100)} if row["kind"] in ("shift", "flip") else row for row in AUDIT["power"]]
     found = results("pass", audit=AUDIT | {"power": weak})
     required, others = planted_copies(found.audit)
-    assert [row["kind"] for row in required] == ["shift", "blur", "flip", "identity", "intensity"]
+    assert [row["kind"] for row in required] == ["flip", "shift", "blur", "identity", "intensity"]
     assert [row["kind"] for row in others] == ["jpeg_15", "crop", "noise_strong", "rot90"]
-    lines = [line for line in limitations(found) if "copies" in line]
-    assert lines[0].startswith("Planted copies of the required kind “moved” were found only with a recall of 0.600 (0.500 to 0.700)")
+    lines = [line for line in limitations(found) if "copies" in line.lower()]
+    assert lines[0].lower().startswith("copies of required kinds could have been missed")
+    assert "“mirrored” 0.600 (0.500 to 0.700), “moved” 0.600 (0.500 to 0.700)." in lines[0]
     assert lines[1].startswith(
         "No verdict certifies copies that were changed in other ways, of which the search finds: “JPEG of quality 15” 0.710 ("
     )
@@ -266,11 +287,11 @@ def test_required_kinds_come_first_and_the_others_are_called_not_certified() -> 
     assert line.endswith("; and 3 other kinds more often.")
     figures = {figure.key: figure for figure in audit_figures(found.audit)}
     assert "required" in figures["weakest_recall"].name
-    assert "moved" in figures["weakest_recall"].name
+    assert "mirrored" in figures["weakest_recall"].name
     assert "not certified (JPEG of quality 15)" in figures["uncertified_recall"].name
     found.gate["digests"]["rows"] = "ef" * 32
     names = [figure.name for figure in data_card(found, dict.fromkeys(EVALUATION["classes"], 8)).power]
-    assert names[:2] == ["moved", "slightly blurred"]
+    assert names[:2] == ["mirrored", "moved"]
     assert names[5:] == [f"{name} (not certified)" for name in ("JPEG of quality 15", "cropped", "strong noise", "turned by quarters")]
     page = render_report(found, {})
     assert page.index("The kinds that the verdict rests on") < page.index("which no verdict certifies")
@@ -390,6 +411,7 @@ def test_distances_and_losses_are_drawn_in_a_reports_own_notation() -> None:
     assert drawn.chosen == pytest.approx(0.03 / 0.3)
     losses = noise_curve(found.model)
     assert losses is not None
+    assert [label for _, label in losses.across] == ["0.2", "0.5", "1"]
     assert [x for x, _ in losses.lines[0][2]] == pytest.approx([0, math.log(2.5) / math.log(5), 1])
     assert distance_curve({}) is None
     assert noise_curve({"validation": {"levels": [1.0], "train": [1.0], "val": [1.0]}}) is None
@@ -399,6 +421,14 @@ def test_bounds_on_one_side_say_so() -> None:
     assert interval({"value": 0.979, "low": 0.841, "high": None}) == "0.979 (at least 0.841)"
     assert interval({"value": 0.0, "low": None, "high": 0.0047}) == "0 (at most 0.0047)"
     assert interval({"value": 0.979, "low": None, "high": None}) == "0.979"
+
+
+def test_settings_of_another_source_are_not_listed() -> None:
+    found = results("pass")
+    assert "phantom_patients" in found.settings["ingest"]
+    own = found.config.ingest.model_copy(update={"source": "pictures", "path": Path("x"), "classes": ("a", "b")})
+    found = replace(found, config=found.config.model_copy(update={"ingest": own}))
+    assert "phantom_patients" not in found.settings["ingest"]
 
 
 @pytest.mark.parametrize(

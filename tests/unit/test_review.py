@@ -109,6 +109,13 @@ def test_the_page_stands_alone_and_says_that_it_is_patient_data(tmp_path: Path) 
     assert BY_NAME["review"].private
 
 
+def test_of_images_of_nobody_no_patient_is_called_unseen(tmp_path: Path) -> None:
+    ctx = made_run(tmp_path)
+    assert "nor others of their patients" in page_of(ctx)
+    artifacts.write_json(tmp_path / "ingest" / "cohort.json", {"unit": "image"})
+    assert "whose they are is not known" in page_of(ctx)
+
+
 def test_a_set_that_no_classifier_judged_has_no_failures(tmp_path: Path) -> None:
     ctx = made_run(tmp_path)
     without = Context(**{**vars(ctx), "records": {"ingest": {}, "generate": {}, "audit": {}}})

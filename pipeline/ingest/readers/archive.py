@@ -127,7 +127,7 @@ def _labels(archive: zipfile.ZipFile, name: str, several: bool) -> NDArray[Any] 
     if member not in archive.namelist():
         return None
     with archive.open(member) as file:
-        shape, dtype = _header(file)
+        shape, fortran, dtype = _described(file)
         count, columns = math.prod(shape), math.prod(shape[1:])
         allowed = MAX_FINDINGS if several else 1
         if not np.issubdtype(dtype, np.integer) or len(shape) not in (1, 2) or shape[0] > MAX_IMAGES or not 1 <= columns <= allowed:
@@ -137,17 +137,25 @@ def _labels(archive: zipfile.ZipFile, name: str, several: bool) -> NDArray[Any] 
         return marks
     if not np.isin(marks, (-1, 0, 1)).all():
         raise NotAnArchive("its labels of several findings are other numbers than 1, 0 and -1")
-    return marks.reshape(shape)
+    return marks.reshape(shape, order="F" if fortran else "C")
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the array whose ``.npy`` begins here; the file is left at its first value."""
+    """Shape and type of the images' array whose ``.npy`` begins here; the file is left at its first value."""
+    shape, fortran, dtype = _described(file)
+    if fortran:
+        raise NotAnArchive("its images are not in C order")
+    return shape, dtype
+
+
+def _described(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran's order, and type."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    if fortran or dtype.hasobject:
-        raise NotAnArchive("its arrays are not plain numbers in C order")
-    return tuple(shape), dtype
+    if dtype.hasobject:
+        raise NotAnArchive("its arrays are not plain numbers")
+    return tuple(shape), bool(fortran), dtype
 
 
 def is_archive(path: Path) -> bool:
