@@ -1,6 +1,9 @@
 # `make quickstart` and `make test` need only Python >= 3.11 (PYTHON=python3.12 chooses one) and make.
 PYTHON ?= python3
 BIN = .venv/bin
+# A process a core, up to four for memory's sake. The tests of a file stay together, since what they share is made once, and files in their
+# order: the long ones come first.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Images of Python set it, for layers that nothing runs in: here every worker would compile all that it imports, half of a short test's time.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -10,10 +13,10 @@ quickstart: .venv/ready
 	$(BIN)/synthcohort run quickstart
 
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

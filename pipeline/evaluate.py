@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.arms import CONTROL, DEFAULT, FULL, course, train_arms
 from evaluation.classifiers import Classifier, Kind, make_classifier
@@ -39,6 +40,17 @@ def labelled(images: ImageSet) -> Labelled:
     known = {column: rows[column].astype(object) for column in SUBGROUPS if column in rows}
     attributes = {column: values.where(values.notna(), "").to_numpy(dtype=str) for column, values in known.items()}
     return Labelled(np.asarray(images.images), images.findings, groups.to_numpy(dtype=str), attributes, images.asked)
+
+
+def extrapolated(made: ImageSet) -> NDArray[np.bool_]:
+    """Which synthetic images are of what too few training patients had together, ``[n]``."""
+    return made.rows["unseen"].to_numpy(bool) if "unseen" in made.rows else np.zeros(len(made), bool)
+
+
+def sizes(made: ImageSet, **parts: Labelled) -> dict[str, int]:
+    """Images of each part, of the synthetic ones, and of these the extrapolated ones where there are any."""
+    unseen = int(extrapolated(made).sum())
+    return {name: len(part) for name, part in parts.items()} | {"synthetic": len(made)} | ({"unseen": unseen} if unseen else {})
 
 
 def load(ctx: Context) -> tuple[dict[str, ImageSet], ImageSet]:
@@ -74,7 +86,7 @@ def run(ctx: Context) -> dict[str, Any]:
     result: dict[str, Any] = {
         "classes": list(made.classes),
         "unit": unit_of(ctx.folder("ingest")),
-        "n": {"learn": len(learn), "choose": len(choose), "audit": len(audit), "test": len(test), "synthetic": len(synthetic)},
+        "n": sizes(made, learn=learn, choose=choose, audit=audit, test=test),
         "seeds": work.seeds,
         "ceiling": config.classifier_images,
     }

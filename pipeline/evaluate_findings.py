@@ -19,7 +19,7 @@ from evaluation.training import Task, Trained, train, unfinished
 from pipeline import runtime
 from pipeline.artifacts import write_json
 from pipeline.context import Context
-from pipeline.evaluate import JUDGES, halves, labelled, load, save_judges
+from pipeline.evaluate import JUDGES, extrapolated, halves, labelled, load, save_judges, sizes
 from pipeline.imagenet import imagenet_space
 from pipeline.images import unit_of
 from pipeline.release.figures import evaluation_figures, summary
@@ -42,18 +42,24 @@ def run(ctx: Context) -> dict[str, Any]:
     still = {arm: reason for arm, trained in arms.items() if (reason := unfinished(trained))}
     judge = findings.judged(scored[CONTROL], test, names)
     seen = np.stack([one.classifier.predict(synthetic.unit) for one in arms[CONTROL]])
+    unseen = extrapolated(made)
     result: dict[str, Any] = {
         "classes": list(names),
         "several": True,
         "unit": unit_of(ctx.folder("ingest")),
-        "n": {"learn": len(learn), "choose": len(choose), "audit": len(audit), "test": len(test), "synthetic": len(synthetic)},
+        "n": sizes(made, learn=learn, choose=choose, audit=audit, test=test),
         "seeds": seeds,
         "ceiling": config.classifier_images,
         "fidelity": _fidelity(ctx, names, learn, choose, audit, synthetic, seeds, rng, device),
         "judge": {"network": config.classifier, "trained_on": CONTROL} | _fitness(judge, still.get(CONTROL)),
         "findings": {
             # A real-trained judge on synthetic images: does it see what was asked for, and miss what was asked to be absent?
-            "label_fidelity": findings.judged(seen, synthetic, names),
+            # What was never seen together is a question of its own.
+            **{
+                key: findings.judged(seen[:, rows], synthetic.take(rows), names)
+                for key, rows in (("label_fidelity", ~unseen), ("label_fidelity_unseen", unseen))
+                if rows.any()
+            },
             "together": {
                 "real": findings.together(real.findings, real.groups).tolist(),
                 "synthetic": findings.together(synthetic.findings).tolist(),

@@ -95,13 +95,20 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
     if gate:
         _print(console, "the verdict", lambda: _verdict(gate))
     verdict = str(dig(gate, "images.verdict"))
-    for line in NEXT.get(verdict, ("The run is not finished: the same command, without --until, goes on where it stopped.",)):
+    for line in NEXT.get(verdict, (_unfinished(finished["cohort"]),)):
         if audited and not (run / line.partition(":")[0]).exists():
             continue
         console.print(f"  → {line}", highlight=False)
     if (run / UNFINISHED).is_dir():
         console.print(f"  → {UNFINISHED}/: what an interrupted attempt left; its command goes on from there", highlight=False)
     console.print(f"  in {run}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _unfinished(cohort: Mapping[str, Any]) -> str:
+    """How a run goes on that has no verdict; ``cohort`` holds the facts of its ingest, where that is finished."""
+    if cohort.get("dimensions") == 3 or cohort.get("bits") == 16:
+        return "ingest/: images and rows; the stages after ingest take 2-D, 8-bit images"
+    return "The run is not finished: the same command, without --until, goes on where it stopped."
 
 
 def refuse_missing(run: Path) -> None:

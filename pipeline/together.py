@@ -10,6 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SETS, CELLS = 4096, 100_000
+"""Sets of attributes, and combinations of their values, that are counted at the most: where most are frequent, both double with every
+attribute. Six attributes are counted whole with 14 findings, ten to three at a time."""
+Cell = tuple[tuple[int, ...], int, NDArray[np.int64]]
+
 
 @dataclass(frozen=True)
 class Together:
@@ -28,7 +33,8 @@ class Together:
         cls, findings: NDArray[np.int8], columns: Sequence[NDArray[Any]], patients: NDArray[Any], least: int, *, several: bool
     ) -> tuple[Together, ...]:
         """Values of some of the attributes with all findings, with one that is present, or with any, the most that ``least`` patients had
-        together: nothing that is part of another.
+        together: nothing that is part of another. Of as many attributes at a time as :data:`SETS` and :data:`CELLS` leave room for; of more
+        together nothing is known, as of what nobody had.
 
         Args:
             findings: of images, ``[n, K]``.
@@ -40,10 +46,13 @@ class Together:
         told = {place: np.where(column != "", _codes(column), -1) for place, column in enumerate(columns)}
         people = _codes(patients)
         levels = list(_levels(findings, several)) if columns else []
-        cells: list[tuple[tuple[int, ...], int, NDArray[np.int64]]] = []
-        for level, (rows, has) in enumerate(levels):
-            whole = _enough(np.where(rows, _codes(has), -1), people, least)
-            cells += [(chosen, level, _first(grown)) for chosen, grown in _frequent((), whole, told, people, least)]
+        wholes = [_enough(np.where(rows, _codes(has), -1), people, least) for rows, has in levels]
+        cells: list[Cell] = []
+        for most in range(1, len(columns) + 1):
+            further = _counted(wholes, told, people, least, most)
+            if further is None or len(further) == len(cells):
+                break
+            cells = further
         found: list[Together] = []
         held: set[tuple[tuple[int, ...], tuple[str, ...]]] = set()
         # The largest first: what is held is then part of what was found.
@@ -78,8 +87,29 @@ def _levels(findings: NDArray[np.int8], several: bool) -> Iterator[tuple[NDArray
     yield np.ones(len(findings), bool), np.full_like(findings, -1)
 
 
+def _counted(
+    wholes: Sequence[NDArray[np.int64]], told: Mapping[int, NDArray[np.int64]], people: NDArray[np.int64], least: int, most: int
+) -> list[Cell] | None:
+    """The sets of up to ``most`` attributes that :func:`_frequent` finds at each level, and the first image of each of their cells; None
+    where they are more than :data:`SETS`, or their cells more than :data:`CELLS`; single attributes are counted whatever they are."""
+    found: list[Cell] = []
+    cells = 0
+    for level, whole in enumerate(wholes):
+        for chosen, grown in _frequent((), whole, told, people, least, most):
+            found.append((chosen, level, _first(grown)))
+            cells += len(found[-1][-1])
+            if most > 1 and (len(found) > SETS or cells > CELLS):
+                return None
+    return found
+
+
 def _frequent(
-    chosen: tuple[int, ...], cells: NDArray[np.int64], told: Mapping[int, NDArray[np.int64]], people: NDArray[np.int64], least: int
+    chosen: tuple[int, ...],
+    cells: NDArray[np.int64],
+    told: Mapping[int, NDArray[np.int64]],
+    people: NDArray[np.int64],
+    least: int,
+    most: int,
 ) -> Iterator[tuple[tuple[int, ...], NDArray[np.int64]]]:
     """Every set of attributes beyond ``chosen`` that ``least`` people have values of together, and the cells that they form, ``[n]``.
 
@@ -92,12 +122,15 @@ def _frequent(
         told: of further attributes, by their places: the same with each of them alone, or its value; -1 for unknown.
         people: whose each image is, ``[n]``.
         least: people, at the least.
+        most: attributes that are added, at the most.
     """
     pairs = ((place, np.where((cells >= 0) & (other >= 0), cells * (other.max() + 1) + other, -1)) for place, other in told.items())
     grown = {place: more for place, pair in pairs if ((more := _enough(pair, people, least)) >= 0).any()}
     for place, more in grown.items():
         yield (*chosen, place), more
-        yield from _frequent((*chosen, place), more, {other: grown[other] for other in grown if other > place}, people, least)
+        if most > 1:
+            later = {other: grown[other] for other in grown if other > place}
+            yield from _frequent((*chosen, place), more, later, people, least, most - 1)
 
 
 def _enough(cells: NDArray[np.int64], people: NDArray[np.int64], least: int) -> NDArray[np.int64]:

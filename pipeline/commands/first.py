@@ -55,7 +55,7 @@ def tell(made: api.Beginning, console: Console = console) -> None:
     if found.patients is None:
         console.print("  [bold yellow]! SPLIT BY IMAGE: nobody says who the patients are, so that one may lie on both sides.[/]")
         if found.source != "medmnist":
-            console.print("    A column patient_id in the label table mends that.")
+            console.print("    A column patient_id in the label table mends that; give it before the first run, whose splits stay.")
         if found.workbook is not None:
             console.print(f"    {escape(found.workbook)} is a workbook, which is not read: save its sheet as labels.csv.")
     if found.unlabelled:

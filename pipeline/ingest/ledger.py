@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cohorts.cohort import TORN, Cohort
-from pipeline.ingest import split
+from pipeline.errors import InputError
+from pipeline.ingest import notes, split
 
 TIES = "a near-duplicate of images in different splits, which would tie them together: earlier patients stay where they are"
 SETTLED_TWICE = "its patient or image was put into different splits by earlier runs: nobody can tell where it belongs"
@@ -58,9 +59,14 @@ def place(
     drawn = _follow(clusters, np.asarray(patients), free, of_cluster, splits)
     kept &= drawn >= -1
     use = np.flatnonzero(kept)
+    if twice.any() and not len(use):
+        raise InputError(f"no {noun} are left to split: {notes.torn(int(twice.sum()), len(twice))}")
     # Settled patients are units by themselves; new ones are tied to each other where nothing settled decides on them.
     units = split.renumber(np.where(drawn >= 0, drawn, len(splits) + np.unique(np.asarray(patients), return_inverse=True)[1])[use])
-    splits[use] = split.assign(units, labels[use], shares, classes, rng, noun=noun, fixed=splits[use])
+    try:
+        splits[use] = split.assign(units, labels[use], shares, classes, rng, noun=noun, fixed=splits[use])
+    except InputError as error:
+        raise InputError(f"{error}; {notes.torn(int(twice.sum()), len(twice))}") from None if twice.any() else error
     return splits, np.where(twice, SETTLED_TWICE, np.where(kept, "", TIES)).astype(object)
 
 

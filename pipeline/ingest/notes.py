@@ -44,3 +44,12 @@ def tied(groups: int, patients: int) -> list[str]:
     if not groups:
         return []
     return [f"{groups} groups of near-duplicates are shared by {patients} patients, as one person under two ids is: each is in one split"]
+
+
+def torn(count: int, total: int) -> str:
+    """A sentence on images whose patients earlier runs put into different splits, as happens before a table says who the patients are."""
+    return (
+        f"{count:,} of {total:,} images are left out: earlier runs put images of the same patient into different splits, as a run does "
+        f"that is not told whose they are; if no model of those runs is kept, SYNTHCOHORT_COHORTS=NEW_FOLDER in front of the command "
+        f"draws all splits anew"
+    )

@@ -66,6 +66,9 @@ def run(ctx: Context) -> dict[str, Any]:
         holdout.refuse_unlabelled(cohort)
     patients, splits, why = _split(ctx, cohort, clusters)
     kept = why == ""
+    if "split" not in cohort.rows and (torn := int((why == ledger.SETTLED_TWICE).sum())):
+        cohort = replace(cohort, notes=[*cohort.notes, notes.torn(torn, len(why))])
+        ctx.reporter.note(cohort.notes[-1])
     left_out = sorted(cohort.left_out + list(zip(cohort.rows["file"][~kept].tolist(), why[~kept].tolist())))
     table = {
         "id": cohort.rows["id"],

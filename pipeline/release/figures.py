@@ -198,6 +198,8 @@ def _sentence(what: str, name: str, change: Any) -> str:
         return f"{what}: too few test patients with or without {name} to say what it changed."
     if change.get("stands"):
         return f"{what} changed sensitivity for {name} by {interval(change)}."
+    if change["low"] > 0 or change["high"] < 0:
+        return f"{what}: the change of sensitivity for {name}, {interval(change)}, does not stand among all that were compared."
     return f"{what}: no change of sensitivity for {name} could be shown, {interval(change)}."
 
 

@@ -7,24 +7,33 @@ from typing import Any
 
 from pipeline.release.results import dig, interval
 
+MADE = {
+    "label_fidelity": "AUC on synthetic images, for what was asked",
+    "label_fidelity_unseen": "the same, where it was never seen together",
+}
+"""What is said of synthetic images: those of combinations that training patients had, and of others."""
+
 
 def findings_table(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Each finding as (name, share of real test images, AUC and average precision on these, AUC on synthetic images); then all of them."""
-    real, made = dig(evaluation, "judge"), dig(evaluation, "findings.label_fidelity")
-    if not isinstance(real, Mapping) or not isinstance(made, Mapping):
+    """A heading, then each finding as (name, share of real test images, AUC and average precision on these, AUC on synthetic images); then
+    all of them. Nothing where there is no judge."""
+    real = dig(evaluation, "judge")
+    made = {title: one for key, title in MADE.items() if isinstance(one := dig(evaluation, f"findings.{key}"), Mapping)}
+    if not isinstance(real, Mapping) or not made:
         return []
-    rows: list[tuple[str, ...]] = [
+    rows: list[tuple[str, ...]] = [("Finding", "Share of real test images", "AUC on real test images", "Average precision", *made)]
+    rows += [
         (
             str(name),
             _share(facts.get("prevalence")),
             interval(facts.get("auc")),
             interval(facts.get("average_precision")),
-            interval(dig(made, f"per_class.{name}.auc")),
+            *(interval(dig(one, f"per_class.{name}.auc")) for one in made.values()),
         )
         for name, facts in (real.get("per_class") or {}).items()
     ]
-    rows.append(("all, the mean (macro)", "", interval(real.get("auc")), "", interval(made.get("auc"))))
-    rows.append(("all pairs of image and finding (micro)", "", interval(real.get("micro_auc")), "", interval(made.get("micro_auc"))))
+    for title, key in (("all, the mean (macro)", "auc"), ("all pairs of image and finding (micro)", "micro_auc")):
+        rows.append((title, "", interval(real.get(key)), "", *(interval(one.get(key)) for one in made.values())))
     return rows
 
 

@@ -226,6 +226,11 @@ def limitations(results: Results) -> list[str]:
             f"A judge tells synthetic from real images with a two-sample score of {interval(realism)}, real from real with {floor}."
         )
     found += _labels_of(dig(results.evaluation, "label_fidelity.per_class") or {})
+    if isinstance(unseen := dig(results.evaluation, "n.unseen"), int):
+        found.append(
+            f"{counted(unseen, 'image')} of what too few training patients had together, marked unseen in rows.csv: what a model makes of "
+            "that is an extrapolation."
+        )
     for arm, what in (("synthetic", "Training on these images alone"), ("real+synthetic", "Adding these images to the real ones")):
         gain = dig(results.evaluation, f"utility.differences.{arm}.auc")
         if isinstance(high := dig(gain, "high"), float | int) and high < 0 and dig(gain, "stands"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,16 @@ def test_patients_that_become_known_stay_where_their_images_are_or_out(tmp_path:
     assert set(reasons) <= {SETTLED_TWICE}
     assert 0 < len(reasons) <= 20
     assert len(again) == 120 - len(reasons)
+    told = json.loads((tmp_path / "other" / "ingest" / "cohort.json").read_text())["notes"][-1]
+    assert told.startswith(f"{len(reasons)} of 120 images are left out")
+    for patient, said in (
+        (lambda n: f"patient {n if n < 5 else 100 + n % 9}", "too few patients"),
+        (lambda n: f"patient {n // 12}", "no patients"),
+    ):
+        table(root, patient)
+        with pytest.raises(InputError, match="SYNTHCOHORT_COHORTS=NEW_FOLDER") as error:
+            ingest(root, tmp_path / said)
+        assert message(error).startswith(said)
 
 
 def test_patients_of_dicom_files_stay_under_another_size_seed_and_class_list(tmp_path: Path) -> None:

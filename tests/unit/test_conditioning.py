@@ -29,6 +29,14 @@ def test_each_condition_is_dropped_on_its_own(probability):
     assert many.classes.sum() == 0
 
 
+def test_of_one_class_an_image_each_row_takes_one_number_and_no_other_is_drawn():
+    """Trainings with one class an image are what they were, bit for bit, whatever is done with several fields."""
+    many, drawn, other = Condition.of_classes(np.arange(300) % 3, 3), torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+    expected = torch.where(torch.rand(300, 1, generator=other) < 0.3, 3, many.codes)
+    assert torch.equal(many.dropped(0.3, drawn).codes, expected)
+    assert torch.equal(drawn.get_state(), other.get_state())
+
+
 def test_a_captured_graph_reads_what_is_copied_into_its_rows():
     held = ASKED.clone()
     seen = held.classes

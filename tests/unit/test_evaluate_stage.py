@@ -245,3 +245,10 @@ def test_weights_from_a_file_make_a_feature_space(tmp_path: Path) -> None:
     features = space(np.zeros((3, 1, 16, 16), np.float32))
     assert features.shape == (3, 512)
     assert np.isfinite(features).all()
+
+
+def test_extrapolated_images_are_counted_where_there_are_any():
+    made = blobs(6, "test", 0)
+    assert evaluate.sizes(made, test=made) == {"test": 6, "synthetic": 6}
+    rows = made.rows.assign(unseen=[False, True, True, False, False, False])
+    assert evaluate.sizes(ImageSet(made.images, rows), test=made) == {"test": 6, "synthetic": 6, "unseen": 2}

@@ -17,6 +17,7 @@ from pipeline.config import Asked
 from pipeline.release.cards import data_card
 from pipeline.release.curve import distance_curve, noise_curve
 from pipeline.release.figures import audit_figures
+from pipeline.release.findings_page import findings_table
 from pipeline.release.page import check_page
 from pipeline.release.plots import change_plot, legend, power_plot, whiskers
 from pipeline.release.report import against_floor, balance, class_table, heat_table, measures, prevalence_table, render_report
@@ -169,6 +170,23 @@ def test_a_listed_value_that_few_training_patients_have_is_not_published() -> No
     assert "severity: number, ward: general, paediatric, note: values of a list" in page
     assert "witness" not in page
     assert "secret" not in page
+
+
+def test_what_was_never_seen_together_is_told_apart() -> None:
+    sides = {"per_class": {"effusion": {"auc": measure(0.9)}}, "auc": measure(0.91), "micro_auc": measure(0.92)}
+    unseen = {"per_class": {"effusion": {"auc": measure(0.6)}}, "auc": measure(0.61), "micro_auc": measure(0.62)}
+    found = {"judge": sides, "findings": {"label_fidelity": sides}, "n": {"unseen": 40}}
+    heading, effusion, *_ = findings_table(found)
+    assert (len(heading), len(effusion)) == (5, 5)
+    found["findings"]["label_fidelity_unseen"] = unseen
+    heading, effusion, macro, micro = findings_table(found)
+    assert "never seen together" in heading[-1]
+    assert [row[-1].split()[0] for row in (effusion, macro, micro)] == ["0.600", "0.610", "0.620"]
+    assert [row[-2].split()[0] for row in (effusion, macro, micro)] == ["0.900", "0.910", "0.920"]
+    told = results("pass", evaluation=EVALUATION | found)
+    assert "40 images of what too few training patients had together" in " ".join(limitations(told))
+    assert not any("had together" in line for line in limitations(results("pass")))
+    assert heading[-1] in render_report(told, {})
 
 
 def test_weights_whose_images_fail_are_never_said_to_be_shareable() -> None:

@@ -51,6 +51,19 @@ def test_partial_run_shows_what_is_there(tmp_path: Path) -> None:
     assert "Fréchet" not in shown, "figures of an unfinished stage are not shown"
 
 
+def test_volumes_are_not_sent_to_stages_that_refuse_them(tmp_path: Path) -> None:
+    ctx = make_context(tmp_path / "run")
+    cohort = artifacts.read_object(ctx.run / "ingest" / "cohort.json")
+    for name in ("train", "generate", "audit", "evaluate", "stress", "release"):
+        shutil.rmtree(ctx.run / name, ignore_errors=True)
+    assert "without --until" in text(ctx.run)
+    artifacts.write_json(ctx.run / "ingest" / "cohort.json", cohort | {"dimensions": 3})
+    artifacts.publish(ctx.run / "ingest", {"stage": "ingest"}, summary={}, seconds=1.0)
+    shown = text(ctx.run)
+    assert "take 2-D, 8-bit images" in shown
+    assert "without --until" not in shown
+
+
 def test_folder_that_is_no_run_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a run folder"):
         text(tmp_path)

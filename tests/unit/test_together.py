@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from pipeline import together
 from pipeline.together import Together
 
 
@@ -49,3 +50,27 @@ def test_combinations_without_enough_patients_are_not_extended():
     assert {one.findings for one in learned} == {(1,)}
     alone = Together.learned(np.ones((len(first), 1), np.int8), columns, np.arange(len(first)), 13, several=False)
     assert [one.values.index("yes") for one in alone] == list(range(60)), "12 patients have both of two, 24 have each"
+
+
+def test_where_most_sets_are_frequent_as_many_at_a_time_are_counted_as_there_is_room_for():
+    """Of 24 attributes that everybody has, 2^24 combinations have enough patients: pairs are told, and of three together nothing is."""
+    columns = [np.full(30, "yes") for _ in range(24)]
+    learned = Together.learned(np.ones((30, 1), np.int8), columns, np.arange(30), 11, several=False)
+    pairs = {tuple(np.flatnonzero(np.array(one.values) == "yes").tolist()) for one in learned}
+    assert (pairs, len(learned)) == (set(itertools.combinations(range(24), 2)), 276)
+    asked = ["yes"] * 3 + [""] * 21
+    assert not any(one.has((1,), asked) for one in learned)
+    assert any(one.has((1,), ["", *asked[1:]]) for one in learned)
+
+
+def test_cells_of_many_values_are_bounded_too(monkeypatch):
+    rng = np.random.default_rng(0)
+    columns = [rng.choice(list("abcd"), 4000) for _ in range(4)]
+    findings = np.ones((4000, 1), np.int8)
+    whole = Together.learned(findings, columns, np.arange(4000), 2, several=False)
+    monkeypatch.setattr(together, "CELLS", 300)
+    bounded = Together.learned(findings, columns, np.arange(4000), 2, several=False)
+    assert max(sum(value != "" for value in one.values) for one in whole) == 4
+    # two levels of 16 values alone and 96 pairs; the 256 triples of each do not fit
+    assert {sum(value != "" for value in one.values) for one in bounded} == {2}
+    assert len(bounded) == 96
