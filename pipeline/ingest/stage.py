@@ -313,14 +313,19 @@ def _write_facts(
             "quarantined": dict(sorted(Counter(reason for _, reason in left_out).items())),
         },
     )
-    published = "split" in cohort.rows
+    ingest, published = ctx.config.ingest, "split" in cohort.rows
     artifacts.write_json(
         ctx.out / "deidentification.json",
         {
             "method": "published without patient data; nothing to remove" if published else "allow-list",
-            "kept": [name for name in cleaned.rows.columns if not name.startswith("finding_")],
-            "actions": [] if published else allow_list.describe(ctx.config.ingest.burned_in, len(ctx.config.ingest.mask)),
+            "kept": [name for name in cleaned.rows.columns if not name.startswith("finding_") and _said(cleaned.rows[name])],
+            "actions": allow_list.describe(ingest.source, ingest.burned_in, len(ingest.mask), reports=ingest.report is not None),
             "dates": "none kept",
-            "mask": [list(rectangle) for rectangle in ctx.config.ingest.mask],
+            "mask": [list(rectangle) for rectangle in ingest.mask],
         },
     )
+
+
+def _said(column: pd.Series[Any]) -> bool:
+    """Whether a column says something of any image."""
+    return bool((column.notna() & (column != "")).any())
