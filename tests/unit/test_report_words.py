@@ -16,7 +16,7 @@ from test_report import results
 from pipeline import artifacts
 from pipeline.release.cards import actions, data_card
 from pipeline.release.page import check_page
-from pipeline.release.report import balance, render_report
+from pipeline.release.report import render_report
 from pipeline.release.results import Results, interval
 from pipeline.release.words import setting, title
 from privacy import kinds, limits
@@ -83,17 +83,6 @@ def test_what_could_not_be_measured_leaves_no_gaps_in_sentences() -> None:
     assert not re.search(r" [.;:,] | of \.|: ;|\(\)", said)
     assert said.count("normal, cardiomegaly, effusion, nodule, pneumothorax: not measured") == 1
     assert "encoder was still" not in said
-
-
-def test_the_balance_describes_no_small_group_of_patients() -> None:
-    counts = {"train": {"normal": 1234, "rare": 10, "few": 11, "some": 96}}
-    assert balance(results("pass", cohort={"counts": counts})) == [
-        ("normal", "about 1,230", "2"),
-        ("rare", "fewer than 11", "2"),
-        ("few", "about 10", "2"),
-        ("some", "about 100", "2"),
-    ]
-    assert balance(results("pass", cohort={})) == []
 
 
 def test_de_identification_is_told_of_the_files_that_there_were(tmp_path: Path) -> None:
