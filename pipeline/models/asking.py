@@ -59,7 +59,7 @@ def accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Seq
     try:
         facts = child.load()
     except ModelFailed as failed:
-        raise InputError(str(failed)) from None
+        raise InputError(f"{child.name}: {failed}") from None
     shapes = {case.image.shape[1:] for case in sample}
     images = {
         "classes": cases.classes,
@@ -99,7 +99,7 @@ def passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Conditi
                 try:
                     found, took = victim.child.ask(images, own, conditions, victim.contract)
                 except ModelFailed as failed:
-                    raise InputError(f"{failed} (after {len(rows)} cases)") from None
+                    raise InputError(f"{victim.name}: {failed} (after {len(rows)} cases)") from None
                 if not np.isfinite(found).all():
                     raise InputError(f"{victim.name} gives NaN or infinity for a case beyond the first {len(rows)}: mend the model")
                 into.append(found)

@@ -40,7 +40,7 @@ Condition = tuple[str, int] | None
 
 
 class ModelFailed(Exception):
-    """The model gave no answer; ``why`` is the kind, the message one line that says what happened and what to do."""
+    """The model gave no answer; ``why`` is the kind, the message what happened and what to do, to follow the model's name."""
 
     def __init__(self, why: Why, message: str) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class Bounds:
 
 
 class Child:
-    """One model in its process; a context manager that ends it.
+    """One model in its process; a context manager that ends it, and what it started.
 
     Args:
         model: a file, or ``module:callable``.
@@ -84,6 +84,8 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError, TypeError):  # it has no group yet, or no number
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -123,17 +125,17 @@ class Child:
         try:
             while not self.pipe.poll(LOOK):
                 if time.monotonic() > end:
-                    raise ModelFailed("slow", f"{self.name} gave no answer in {seconds:.0f} s: give --seconds, or a smaller model")
-                if _resident(self.process.pid) > self.bounds.memory:
+                    raise ModelFailed("slow", f"it gave no answer in {seconds:.0f} s: give --seconds, or a smaller model")
+                if _held(self.process.pid) > self.bounds.memory:
                     held = f"{self.bounds.memory / (1 << 30):g} GiB"
-                    raise ModelFailed("memory", f"{self.name} needs more than {held} of memory: give --memory, or a smaller model")
+                    raise ModelFailed("memory", f"it needs more than {held} of memory: give --memory, or a smaller model")
             return self._read(self.pipe.recv_bytes())
         except (EOFError, OSError):
             self.process.join(5)
             code = self.process.exitcode
             names = {-number.value: number.name for number in signal.Signals}
             how = names.get(code, f"exit {code}") if code is not None else "no answer"
-            raise ModelFailed("crash", f"{self.name} ended its process ({how}): run it by itself on one image to see why") from None
+            raise ModelFailed("crash", f"it ended its process ({how}): run it by itself on one image to see why") from None
 
     def _read(self, data: bytes) -> tuple[dict[str, Any], NDArray[np.float64]]:
         try:
@@ -143,9 +145,9 @@ class Child:
             if not isinstance(facts, dict) or values.dtype != np.float64:
                 raise ValueError
         except (ValueError, EOFError, RecursionError):
-            raise ModelFailed("crash", f"{self.name} wrote into the pipe of its process: let it write nowhere") from None
+            raise ModelFailed("crash", "it wrote into the pipe of its process: let it write nowhere") from None
         if (why := facts.get("failed")) in ("load", "run", "memory"):
-            raise ModelFailed(why, f"{self.name}: {str(facts.get('message'))[:MESSAGE]}")
+            raise ModelFailed(why, str(facts.get("message"))[:MESSAGE])
         return facts, values
 
 
@@ -159,16 +161,39 @@ class Victim:
     notes: tuple[str, ...] = ()
 
 
-def _resident(pid: int | None) -> int:
-    """Bytes of memory that a process holds; 0 where the system does not tell."""
+def _held(pid: int | None) -> int:
+    """Bytes of memory that a process and all that it started hold, what they share counted once; 0 where the system does not tell."""
+    family = _family(pid)
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        if len(family) == 1:
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        return sum(_own_share(one) for one in family)
     except (OSError, IndexError, ValueError):
         return 0
 
 
+def _own_share(pid: int | None) -> int:
+    """Bytes of a process, those that it shares divided by how many share them; 0 for one that has ended."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+    return 0
+
+
+def _family(pid: int | None) -> list[int | None]:
+    """A process, its children, theirs, and so on."""
+    found = [pid]
+    for one in found:  # which grows
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                with contextlib.suppress(OSError):  # a thread that has ended
+                    found += [int(child) for child in (thread / "children").read_text().split()]
+    return found
+
+
 def _serve(pipe: Connection, model: str, kind: Kind, device: str) -> None:
     """The child: answers until the pipe closes."""
+    os.setsid()  # so that what the model starts can be ended with it
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
