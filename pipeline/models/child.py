@@ -99,7 +99,12 @@ class Child:
         return self._answer(("raw", list(images), contract), 60 + self.bounds.seconds * len(images))
 
     def ask(
-        self, images: Sequence[NDArray[Any]], seeds: Sequence[int], conditions: Sequence[Condition], contract: Contract
+        self,
+        images: Sequence[NDArray[Any]],
+        seeds: Sequence[int],
+        conditions: Sequence[Condition],
+        contract: Contract,
+        parameters: Mapping[str, NDArray[np.float32]],
     ) -> tuple[NDArray[np.float64], float]:
         """Probabilities under every condition, and the seconds that the model itself took.
 
@@ -107,6 +112,8 @@ class Child:
             images: uint8 or uint16 ``[C, H, W]``, of any sizes.
             seeds: one an image, of what is drawn for it.
             conditions: shift and severity; None for the image as it is.
+            parameters: what :func:`evaluation.shifts.drawn` draws of each shift for these seeds: whoever asks has the time for it, the
+                child, whose device waits meanwhile, has not.
 
         Returns:
             ``float64 [conditions, n, K]``, seconds.
@@ -115,7 +122,7 @@ class Child:
             ModelFailed: no answer in time, or in memory, or an error of the model's.
         """
         limit = 60 + self.bounds.seconds * len(images) * len(conditions)
-        facts, values = self._answer(("ask", list(images), list(seeds), list(conditions), contract), limit)
+        facts, values = self._answer(("ask", list(images), list(seeds), list(conditions), contract, dict(parameters)), limit)
         return values, float(facts["seconds"])
 
     def _answer(self, question: tuple[Any, ...], seconds: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
@@ -258,7 +265,12 @@ def _raw(loaded: Loaded, images: Sequence[NDArray[Any]], contract: Contract) -> 
 
 
 def _asked(
-    loaded: Loaded, images: Sequence[NDArray[Any]], seeds: Sequence[int], conditions: Sequence[Condition], contract: Contract
+    loaded: Loaded,
+    images: Sequence[NDArray[Any]],
+    seeds: Sequence[int],
+    conditions: Sequence[Condition],
+    contract: Contract,
+    parameters: Mapping[str, NDArray[np.float32]],
 ) -> bytes:
     import torch
 
@@ -268,11 +280,14 @@ def _asked(
     for number, image in enumerate(images):
         sizes.setdefault((*image.shape, image.dtype.itemsize), []).append(number)
     order = np.concatenate([np.array(rows) for rows in sizes.values()])
-    parts = [(_unit([images[row] for row in rows], loaded.device), [seeds[row] for row in rows]) for rows in sizes.values()]
+    parts = []
+    for rows in sizes.values():
+        own = {name: of[rows] for name, of in parameters.items()}
+        parts.append((_unit([images[row] for row in rows], loaded.device), [seeds[row] for row in rows], own))
     draws: dict[tuple[int, str], Any] = {}
     found, spent = [], 0.0
     for condition in conditions:
-        x = torch.cat([prepared(_shifted(part, of, condition, draws, k), contract) for k, (part, of) in enumerate(parts)])
+        x = torch.cat([prepared(_shifted(*part, condition, draws, k), contract) for k, part in enumerate(parts)])
         if loaded.device == "cuda":
             torch.cuda.synchronize()
         since = time.monotonic()
@@ -284,7 +299,14 @@ def _asked(
     return _packed({"seconds": spent}, np.stack(found))
 
 
-def _shifted(x: Tensor, seeds: Sequence[int], condition: Condition, draws: dict[tuple[int, str], Any], part: int) -> Tensor:
+def _shifted(
+    x: Tensor,
+    seeds: Sequence[int],
+    parameters: Mapping[str, NDArray[np.float32]],
+    condition: Condition,
+    draws: dict[tuple[int, str], Any],
+    part: int,
+) -> Tensor:
     """Images under a condition; what is drawn for a shift is kept in ``draws`` while its severities are asked."""
     from evaluation.shifts import shift
     from pipeline.models.draws import draw
@@ -295,5 +317,5 @@ def _shifted(x: Tensor, seeds: Sequence[int], condition: Condition, draws: dict[
     if (part, name) not in draws:
         for key in [key for key in draws if key[1] != name]:
             del draws[key]
-        draws[part, name] = draw(name, seeds, x)
+        draws[part, name] = draw(name, seeds, x, parameters[name])
     return shift(x, name, severity, draws[part, name])

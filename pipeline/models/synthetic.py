@@ -137,7 +137,7 @@ def answers(victim: Victim, images: Iterable[NDArray[Any]], classes: int) -> Flo
     def ask() -> None:
         if held:
             try:
-                parts.append(victim.child.ask(held, [seed_of(image) for image in held], [None], victim.contract)[0][0])
+                parts.append(victim.child.ask(held, [seed_of(image) for image in held], [None], victim.contract, {})[0][0])
             except ModelFailed as failed:
                 raise InputError(f"{victim.name}: {failed} (on synthetic cases)") from None
             held.clear()
