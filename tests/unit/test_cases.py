@@ -1,5 +1,6 @@
 """The cases of a stress test: who is read, as what, and what is left out."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,44 @@ def test_class_folders_do_without_a_table(tmp_path: Path) -> None:
     assert cases.classes == ("bright", "dark")
     assert not cases.settings.patients
     assert len(list(cases.read())) == 8
+
+
+def test_an_image_that_lies_there_twice_is_one_case(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "A", 8)
+    table = (folder / "labels.csv").read_text()
+    for name in ("again", "otherwise"):
+        shutil.copy(folder / "dark" / "000.png", folder / f"{name}.png")
+    (folder / "labels.csv").write_text(f"{table}again.png,dark,p0,F\notherwise.png,bright,p9,F\n")
+    cases = opened(folder)
+    assert len(list(cases.read())) == 8
+    assert cases.left_out == {
+        "the same image as an earlier file's": 1,
+        "the same image as an earlier file's, under another label": 1,
+    }
+
+
+def test_an_image_that_no_row_names_is_said_to_have_no_row(tmp_path: Path) -> None:
+    """And not that its patient is missing, which the row would have named."""
+    folder = picture_folder(tmp_path / "A", 8)
+    table = (folder / "labels.csv").read_text()
+    (folder / "labels.csv").write_text(table.replace("dark/000.png", "dark/999.png").replace(",p1,", ",,", 1))
+    cases = opened(folder)
+    assert len(list(cases.read())) == 6
+    told = {reason.partition(":")[0] for reason in cases.left_out}
+    assert told == {"no label", "no Patient ID"}
+    assert not any("split" in reason for reason in cases.left_out), "there is none"
+
+
+def test_a_table_of_any_name_is_found_where_it_is_the_only_one(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "A", 8)
+    (folder / "labels.csv").rename(folder / "findings 2026.csv")
+    (folder / "scanners.csv").write_text("scanner,vendor\nA,B\n")
+    cases = opened(folder)
+    assert cases.settings.patients
+    assert len(list(cases.read())) == 8
+    shutil.copy(folder / "findings 2026.csv", folder / "other.csv")
+    with pytest.raises(InputError, match=r"2 tables lie in .*: name the one labels\.csv"):
+        opened(folder)
 
 
 def test_dicom_is_read_as_it_is_displayed_and_what_is_no_case_is_counted(tmp_path: Path) -> None:
