@@ -98,8 +98,8 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
     length = section.length if isinstance(section.images, int) else images
     dropout, augment = regularisation(length * most)
     knows = section.backbone == "unet"
-    bound = "up to" if section.minutes is None else "about"
-    why = f"each image is seen {bound} {length * most:,.0f} times" if knows else f"the backbone {section.backbone} knows none"
+    told = "seen up to" if section.minutes is None else "expected to be seen about"
+    why = f"each image is {told} {length * most:,.0f} times" if knows else f"the backbone {section.backbone} knows none"
     settle("dropout", dropout if knows else 0.0, why)
     settle("augment", augment if knows else 0.0, why)
     side = max(cohort.images.shape[2:])
