@@ -6,10 +6,10 @@
 The first trains the configuration ``text_conditioned`` on rendered phantoms, none of which has what :data:`UNSEEN` names: that is asked for
 too, and told apart. The second takes a run's model, which must be of phantoms with several findings and told of ``severity`` and ``side``.
 
-What a judge says is corrected for its errors on rendered phantoms that it never saw (Rogan & Gladen 1978), of those that also show what else
-is asked for; of what no such correction is known for, what it says of true renderings stands beside, as the ceiling. Sides, severities and sizes are those of the images that show the
-finding: of what is not there nothing can be right. Writes ``conditions.json`` and ``conditions.png``, the trade-off of guidance for each
-condition, and prints a line for each aim.
+What a judge says is corrected for its errors on rendered phantoms that it never saw (Rogan & Gladen 1978), on those that also show what
+else is asked for; of what no such correction is known for, what it says of true renderings stands beside, as the ceiling. Sides, severities
+and sizes are those of the images that show the finding: of what is not there nothing can be right. Writes ``conditions.json`` and
+``conditions.png``, the trade-off of guidance for each condition, and prints a line for each aim.
 """
 
 from __future__ import annotations
@@ -166,9 +166,8 @@ def errors(judge: Judge, test: Rendered, true: Mapping[str, Sequence[Images]]) -
     found: Table = {}
     for k, name in enumerate((*FINDINGS, "side")):
         found[name] = _errors(called[:, k], test.marks[:, k], every)
-        found[name]["given"] = {
-            other: _errors(called[:, k], test.marks[:, k], test.marks[:, place] == 1) for place, other in enumerate(FINDINGS) if other != name
-        }
+        beside = {other: test.marks[:, place] == 1 for place, other in enumerate(FINDINGS) if other != name}
+        found[name]["given"] = {other: _errors(called[:, k], test.marks[:, k], among) for other, among in beside.items()}
     for name, images in true.items():
         found[name] |= graded(judge, name, images)
     return found
