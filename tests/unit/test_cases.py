@@ -4,13 +4,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from foreign_models import CLASSES, picture_folder
+from release_run import CLASSES as released_classes
+from release_run import LENIENT, finished, make_context, synthetic_images
 
 from pipeline import api
 from pipeline.errors import InputError
 from pipeline.models import cases as sources
 from pipeline.models.cases import Cases
+from privacy import limits
 
 KEY = b"k" * 32
 
@@ -189,6 +193,24 @@ def test_data_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
     lines = ["file,label", *(f"{file.name},dark" for file in sorted(flat.iterdir()))]
     (tmp_path / "y.csv").write_text("\n".join(lines) + "\n")
     assert len(list(opened(flat, tmp_path / "y.csv").read())) == 6
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_release_is_read_by_its_columns_in_the_models_order(tmp_path: Path, several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures alone, not the DICOM of the same images beside them."""
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
+    release = finished(make_context(tmp_path / "run", several=several)).out
+    rows = pd.read_csv(release / "rows.csv").set_index("file").sort_index()
+    names = ("nodule", "effusion") if several else tuple(reversed(released_classes))
+    cases = sources.opened(release, None, KEY, tmp_path / "unpacked", names, None, "--synthetic")
+    found = list(cases.read())
+    assert cases.several is several
+    assert len(found) == len(rows) == len(synthetic_images())
+    marks = sources.labelled([case.row for case in found], names if several else cases.classes, names).findings
+    np.testing.assert_array_equal(marks, rows[[f"finding_{name}" for name in names]].to_numpy())
+    if several:
+        with pytest.raises(InputError, match="has no column for absent, which the model names"):
+            sources.opened(release, None, KEY, tmp_path / "unpacked", ("nodule", "absent"), None, "--synthetic")
 
 
 def test_batches_hold_so_many_images_and_so_many_bytes(tmp_path: Path) -> None:
