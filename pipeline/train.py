@@ -33,6 +33,7 @@ from pipeline.fit_recipe import Course
 from pipeline.images import ImageSet
 from pipeline.ingest.split import kept_together
 from pipeline.release.figures import summary, train_figures
+from pipeline.wanted import wanted
 
 CHECKPOINT, STATE, SUFFIX = "checkpoint", "state", ".safetensors"
 MIXTURE, METRICS = "mixture.safetensors", "metrics.jsonl"
@@ -48,8 +49,8 @@ def run(ctx: Context) -> dict[str, Any]:
     is written before the process ends.
 
     Raises:
-        InputError: a batch that does not fit, a training that diverges, a warm start from weights that do not fit, or too few patients
-            in ``val`` to choose a length on.
+        InputError: a batch that does not fit, a training that diverges, a warm start from weights that do not fit, too few patients in
+            ``val`` to choose a length on, or ``generate`` asks for what the model will not know.
         Stopped: the process was asked to end.
     """
     runtime.limit_threads()
@@ -66,6 +67,7 @@ def run(ctx: Context) -> dict[str, Any]:
         text=asked.text,
         features=word_features.width(ctx.folder("ingest")),
     )
+    wanted(ctx.config, conditions)  # what cannot be asked for is told before the training, not after it
     validation = _validation(everyone, cohort, conditions, ctx.config.seed)
     if validation is None and asked.images == AUTO:
         raise InputError(
