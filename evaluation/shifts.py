@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluation.corruptions import CORRUPTIONS
-from evaluation.optics import coloured_noise, filtered, gaussian, jpeg, positions, restained, turned
+from evaluation.optics import coloured_noise, filtered, filtered_along, gaussian, jpeg, positions, restained, separable, turned
 
 SEVERITIES = (1, 2, 3, 4, 5)
 RADIOGRAPH = frozenset({"CR", "DX", "IO", "MG", "PX", "RF", "RG", "XA"})
@@ -122,8 +122,9 @@ def _patch(x: Tensor, s: float, d: Draw) -> Tensor:
     v, u = positions(x)
     width = s * 5 / 7 * x.shape[2] / x.shape[3]
     left = torch.where(d["side"] > 0, 0.97 - width, torch.full_like(d["side"], 0.03))
-    distance = torch.hypot(v - (0.04 + s / 2), (u - (left + width / 2)) * x.shape[3] / x.shape[2])
-    return x + (0.97 - x).clamp_min(0) * torch.exp(-((distance / (0.22 * s)) ** 2) / 2)
+    upright, across = v - (0.04 + s / 2), (u - (left + width / 2)) * x.shape[3] / x.shape[2]
+    light = [torch.exp(-((distance / (0.22 * s)) ** 2) / 2) for distance in (upright, across)]
+    return x + (0.97 - x).clamp_min(0) * (light[0] * light[1])
 
 
 def _device(x: Tensor, s: float, d: Draw) -> Tensor:
@@ -184,12 +185,12 @@ def _streaks(x: Tensor, s: float, d: Draw) -> Tensor:
 
 
 def _sharp_kernel(x: Tensor, s: float, d: Draw) -> Tensor:
-    return filtered(x, lambda fy, fx: 1 + s * (1 - torch.exp(-((fy**2 + fx**2) / 0.15**2))))
+    return x + s * (x - separable(x, lambda f: torch.exp(-((f / 0.15) ** 2))))
 
 
 def _slice_thickness(x: Tensor, s: float, d: Draw) -> Tensor:
     """The mean over a thicker slice, whose axis lies upright in the image, as in coronal and sagittal planes."""
-    return filtered(x, lambda fy, fx: torch.sinc(s * x.shape[3] * fy))
+    return filtered_along(x, lambda f: torch.sinc(s * x.shape[3] * f), 2)
 
 
 def _window(x: Tensor, s: float, d: Draw) -> Tensor:
@@ -212,7 +213,7 @@ def _bias_field(x: Tensor, s: float, d: Draw) -> Tensor:
 
 def _gibbs_ringing(x: Tensor, s: float, d: Draw) -> Tensor:
     limit = 0.5 * (1 - s) + 1e-6
-    return filtered(x, lambda fy, fx: ((fy.abs() <= limit) & (fx.abs() <= limit)).to(x.dtype))
+    return separable(x, lambda f: (f <= limit).to(x.dtype))
 
 
 def _kspace_spike(x: Tensor, s: float, d: Draw) -> Tensor:
@@ -225,7 +226,7 @@ def _kspace_spike(x: Tensor, s: float, d: Draw) -> Tensor:
 def _motion_ghosts(x: Tensor, s: float, d: Draw) -> Tensor:
     """Periodic motion modulates k-space along the phase encoding, which repeats the image above and below (Wood & Henkelman 1985)."""
     distance = d["distance"] * x.shape[2]
-    return filtered(x, lambda fy, fx: 1 + s * torch.cos(2 * math.pi * fy * distance), wrap=True).abs()
+    return filtered_along(x, lambda f: 1 + s * torch.cos(2 * math.pi * f * distance), 2, wrap=True).abs()
 
 
 def _speckle(x: Tensor, s: float, d: Draw) -> Tensor:

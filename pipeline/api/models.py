@@ -84,6 +84,8 @@ def stress(
 
     if not (memory > 0 and seconds > 0):
         raise InputError("--memory is in GiB and --seconds in seconds, both above 0")
+    if against is None and against_contract is not None:
+        raise InputError("--against-contract says what a second model takes, and there is none: give --against")
     kind_of(str(model))
     paths = [None if path is None else Path(path) for path in (contract, against_contract, labels, rules, synthetic)]
     asked = Asked(

@@ -52,7 +52,7 @@ class TrainConfig(Section):
     """Whether the model reads the images' reports too (``ingest.report``), by cross-attention, and can be given a text to draw."""
     label_dropout: Annotated[float, Field(ge=0, lt=1), unit("as a probability")] = 0.1
     """Probability, for each image, that its label is replaced by the learned null class (classifier-free guidance); with several
-    findings or attributes, that all of them are, and that each is by itself."""
+    findings, attributes or a text, that all of them are; otherwise any number of them is kept, each as often. 0 keeps all always."""
     augment: Fitted[Annotated[float, Field(ge=0, le=1), unit("as a probability")]] = 0.12
     """Probability of each geometric augmentation; the network is told of them, so that they do not leak. `auto` fits it to the cohort."""
     balance: Annotated[float, Field(ge=0, le=1), unit("as a share")] = 0.5

@@ -177,12 +177,29 @@ def _table(root: Path) -> Path | None:
     usual = root / "labels.csv"
     there = [usual] if usual.is_file() else sorted([*root.glob("*.csv"), *root.glob("*.tsv")])
     found = [file for file in there if file.is_file() and not file.is_symlink()]
-    usable = [file for file in found if set(KEYS) & set(table.read(file).columns)]
-    if len(usable) > 1:
-        raise InputError(f"{len(usable)} tables lie in {root}, {' and '.join(file.name for file in usable[:2])}: name the one labels.csv")
+    usable = _usable(root, found)
     if found and not usable:
         raise InputError(f"{found[0].name} has none of the columns {', '.join(KEYS)}: name the column with the files' names 'file'")
     return usable[0] if usable else None
+
+
+def label_table(root: Path) -> Path:
+    """``labels.csv``, or the only table beside the images by which they can be found; ``labels.csv`` too where there is none.
+
+    Raises:
+        InputError: there are several, or one that cannot be read.
+    """
+    usual = root / "labels.csv"
+    others = [] if usual.is_file() else [*root.glob("*.csv"), *root.glob("*.tsv")]
+    return next(iter(_usable(root, sorted(file for file in others if file.is_file() and not file.is_symlink()))), usual)
+
+
+def _usable(root: Path, tables: Sequence[Path]) -> list[Path]:
+    """Those that have a column by which to find images, one at the most."""
+    usable = [file for file in tables if set(KEYS) & set(table.read(file).columns)]
+    if len(usable) > 1:
+        raise InputError(f"{len(usable)} tables lie in {root}, {' and '.join(file.name for file in usable[:2])}: name the one labels.csv")
+    return usable
 
 
 def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str]) -> tuple[tuple[str, ...], bool]:

@@ -194,11 +194,13 @@ def _refuse(header: Header, task: Task, settings: Settings, told: dict[str, _Tol
         return "its Modality is not that of an image of the body (a whole slide, a segmentation, a report, ...): keep such files elsewhere"
     if isinstance(asked.stated, Quarantined):
         return asked.stated.reason
+    if isinstance(asked.findings, Quarantined):
+        return asked.findings.reason
     if settings.patients and not patients.canonical(asked.stated.get("patient_id") or header.patient_id):
-        return "no Patient ID: it could not be kept on the same side of the split as the patient's other images; give it one"
+        return "no Patient ID: nobody could tell which other images are the same patient's; give it one"
     if (why := text_guard.refuse_header(header, settings.burned_in)) is not None:
         return why
-    return asked.findings.reason if isinstance(asked.findings, Quarantined) else None
+    return None
 
 
 def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArray[Any], dict[str, Any]]:

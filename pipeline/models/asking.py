@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.shifts import drawn
 from pipeline import runtime
 from pipeline.errors import InputError
 from pipeline.models import cases as sources
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 KEPT = ("id", "patient", "findings", *ATTRIBUTES)
 """What is kept of a case's row, however many there are."""
-IMAGES = {"cuda": 256, "cpu": 32}
-"""Cases in a batch."""
+IMAGES = {"cuda": 512, "cpu": 32}
+"""Cases in a batch: on a GPU so many that what Python does between its kernels, once a batch and condition, counts for little."""
 PIXELS = {"cuda": 1 << 28, "cpu": 1 << 26}
 """Bytes of pixels in a batch, as float32: what shifts need of memory is some twenty times that."""
 
@@ -59,7 +60,7 @@ def accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Seq
     try:
         facts = child.load()
     except ModelFailed as failed:
-        raise InputError(str(failed)) from None
+        raise InputError(f"{child.name}: {failed}") from None
     shapes = {case.image.shape[1:] for case in sample}
     images = {
         "classes": cases.classes,
@@ -93,13 +94,13 @@ def passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Conditi
     spent, began = 0.0, time.monotonic()
     with reporter.progress(what, len(cases.tasks)) as done:
         batches = sources.batched(cases.read(), IMAGES[runtime.device()], PIXELS[runtime.device()])
-        for batch, own in sources.ahead((batch, [seed_of(case.image) for case in batch]) for batch in batches):
+        for batch, own, parameters in sources.ahead(_drawn(batch, conditions) for batch in batches):
             images = [case.image for case in batch]
             for victim, into in zip(victims, answers):
                 try:
-                    found, took = victim.child.ask(images, own, conditions, victim.contract)
+                    found, took = victim.child.ask(images, own, conditions, victim.contract, parameters)
                 except ModelFailed as failed:
-                    raise InputError(f"{failed} (after {len(rows)} cases)") from None
+                    raise InputError(f"{victim.name}: {failed} (after {len(rows)} cases)") from None
                 if not np.isfinite(found).all():
                     raise InputError(f"{victim.name} gives NaN or infinity for a case beyond the first {len(rows)}: mend the model")
                 into.append(found)
@@ -111,6 +112,12 @@ def passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Conditi
             done(batch[-1].task + 1)
     whole = [np.concatenate(parts, axis=1) for parts in answers]
     return Pass(rows, tasks, seeds, whole, (time.monotonic() - began, spent), dict(cases.left_out), channels)
+
+
+def _drawn(batch: list[Case], conditions: Sequence[Condition]) -> tuple[list[Case], list[int], dict[str, NDArray[np.float32]]]:
+    """A batch, its seeds, and what is drawn for every shift that it is asked under."""
+    seeds = [seed_of(case.image) for case in batch]
+    return batch, seeds, {name: drawn(name, seeds) for name in dict.fromkeys(one[0] for one in conditions if one is not None)}
 
 
 def in_order(p: NDArray[np.float64], mine: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from pipeline.ingest import source
 from pipeline.ingest.collect import task_seconds
 from pipeline.ingest.isolate import Answer, isolated
 from pipeline.ingest.labels import NO_FINDING, FolderLabels, Labels, Use, class_names, has_labels
+from pipeline.ingest.look import label_table
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.survey import survey
 from pipeline.ingest.table import folded, read
@@ -81,7 +82,7 @@ class Cases:
             seconds=functools.partial(task_seconds, settings=self.settings),
             memory=self.settings.memory,
         )
-        seen: set[str] = set()
+        seen: dict[str, list[int]] = {}
         for number, answer in zip(chosen, answers):
             if not isinstance(answer, Answer):
                 self.left_out[answer.reason] += 1
@@ -92,10 +93,12 @@ class Cases:
                     self.left_out["several findings, none, or an unknown one: one class an image is needed"] += 1
                 elif set(row["findings"]) == {-1}:
                     self.left_out["no finding is known of it"] += 1
-                elif row["id"] in seen:
-                    self.left_out["the same image as an earlier file's"] += 1
+                elif (earlier := seen.get(row["pixels"], seen.get(row["id"]))) is not None:
+                    self.left_out[
+                        f"the same image as an earlier file's{'' if earlier == row['findings'] else ', under another label'}"
+                    ] += 1
                 else:
-                    seen.add(row["id"])
+                    seen[row["id"]] = seen[row["pixels"]] = row["findings"]
                     yield Case(number, image, row)
 
     def sample(self) -> list[Case]:
@@ -135,7 +138,7 @@ def opened(
     root = data.expanduser()
     if kind == "archive":
         root, kind = unpacked(root, folder, option, several=True), "archive"
-    table = labels.expanduser() if labels is not None else root / ("rows.csv" if kind == "release" else "labels.csv")
+    table = labels.expanduser() if labels is not None else root / "rows.csv" if kind == "release" else label_table(root)
     if labels is not None and not table.is_file():
         raise InputError(f"no label table {table.name}: give the CSV as --labels")
     files = [name for name, path in source.regular_files(root) if path != table and (kind != "release" or name.startswith("images/"))]

@@ -57,7 +57,7 @@ def examined(child: Child, contract: Contract, images: Sequence[NDArray[Any]], l
     except ModelFailed as failed:
         if failed.why != "run":
             return Examined(contract, (str(failed),))
-        return Examined(contract, (f"{failed}; {_what_would_do(child, contract, images, where)}",))
+        return Examined(contract, (f"{failed}; {_what_would_do(child, contract, images, where, str(failed))}",))
     wrong = list(_of_values(raw, found, contract, where))
     if wrong:
         return Examined(contract, tuple(wrong))
@@ -148,8 +148,8 @@ def other_order(raw: NDArray[np.float64], labels: NDArray[np.int64], classes: in
     return best, min(1.0, (math.factorial(classes) - 1) / divisions)
 
 
-def _what_would_do(child: Child, contract: Contract, images: Sequence[NDArray[Any]], where: str) -> str:
-    """What else the model takes, of what is often wrong: channels, layout, side."""
+def _what_would_do(child: Child, contract: Contract, images: Sequence[NDArray[Any]], where: str, why: str) -> str:
+    """What else the model takes, of what is often wrong: channels, layout, type, range, side. ``why`` is its error as declared."""
     others: list[tuple[str, Contract]] = []
     for channels in (1, 3):
         if channels != contract.channels:
@@ -157,13 +157,26 @@ def _what_would_do(child: Child, contract: Contract, images: Sequence[NDArray[An
             others.append((f"channels: {channels}", dataclasses.replace(contract, channels=channels, mean=mean, std=std)))
     layout: Layout = "NHWC" if contract.layout == "NCHW" else "NCHW"
     others.append((f"layout: {layout}", dataclasses.replace(contract, layout=layout)))
+    plain = dataclasses.replace(contract, range=(0.0, 255.0), mean=(), std=())
+    others += [
+        (f"dtype: {dtype}", dataclasses.replace(contract, dtype=dtype)) for dtype in ("float32", "float16") if dtype != contract.dtype
+    ]
+    others.append(("range: [0, 255], without mean and std", plain))
+    others.append(("dtype: uint8, without mean and std", dataclasses.replace(plain, dtype="uint8")))
     others += [(f"size: {side}", dataclasses.replace(contract, size=(side, side))) for side in SIDES if contract.size != (side, side)]
+    same = True
     for said, other in others:
         try:
             child.raw(images[:1], other)
         except ModelFailed as failed:
+            same &= str(failed) == why
             if failed.why != "run":
                 break
             continue
         return f"it takes the image with {said}: declare that in {where}"
+    if same:
+        return (
+            f"and so it does whatever size, channels, layout, dtype and range it is given: run it by itself on one image to see why, or "
+            f"declare them as the model takes them in {where}"
+        )
     return f"declare size, channels, layout and dtype as the model takes them in {where}"

@@ -40,7 +40,7 @@ Condition = tuple[str, int] | None
 
 
 class ModelFailed(Exception):
-    """The model gave no answer; ``why`` is the kind, the message one line that says what happened and what to do."""
+    """The model gave no answer; ``why`` is the kind, the message what happened and what to do, to follow the model's name."""
 
     def __init__(self, why: Why, message: str) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class Bounds:
 
 
 class Child:
-    """One model in its process; a context manager that ends it.
+    """One model in its process; a context manager that ends it, and what it started.
 
     Args:
         model: a file, or ``module:callable``.
@@ -84,6 +84,8 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError, TypeError):  # it has no group yet, or no number
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -97,7 +99,12 @@ class Child:
         return self._answer(("raw", list(images), contract), 60 + self.bounds.seconds * len(images))
 
     def ask(
-        self, images: Sequence[NDArray[Any]], seeds: Sequence[int], conditions: Sequence[Condition], contract: Contract
+        self,
+        images: Sequence[NDArray[Any]],
+        seeds: Sequence[int],
+        conditions: Sequence[Condition],
+        contract: Contract,
+        parameters: Mapping[str, NDArray[np.float32]],
     ) -> tuple[NDArray[np.float64], float]:
         """Probabilities under every condition, and the seconds that the model itself took.
 
@@ -105,6 +112,8 @@ class Child:
             images: uint8 or uint16 ``[C, H, W]``, of any sizes.
             seeds: one an image, of what is drawn for it.
             conditions: shift and severity; None for the image as it is.
+            parameters: what :func:`evaluation.shifts.drawn` draws of each shift for these seeds: whoever asks has the time for it, the
+                child, whose device waits meanwhile, has not.
 
         Returns:
             ``float64 [conditions, n, K]``, seconds.
@@ -113,7 +122,7 @@ class Child:
             ModelFailed: no answer in time, or in memory, or an error of the model's.
         """
         limit = 60 + self.bounds.seconds * len(images) * len(conditions)
-        facts, values = self._answer(("ask", list(images), list(seeds), list(conditions), contract), limit)
+        facts, values = self._answer(("ask", list(images), list(seeds), list(conditions), contract, dict(parameters)), limit)
         return values, float(facts["seconds"])
 
     def _answer(self, question: tuple[Any, ...], seconds: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
@@ -123,17 +132,17 @@ class Child:
         try:
             while not self.pipe.poll(LOOK):
                 if time.monotonic() > end:
-                    raise ModelFailed("slow", f"{self.name} gave no answer in {seconds:.0f} s: give --seconds, or a smaller model")
-                if _resident(self.process.pid) > self.bounds.memory:
+                    raise ModelFailed("slow", f"it gave no answer in {seconds:.0f} s: give --seconds, or a smaller model")
+                if _held(self.process.pid) > self.bounds.memory:
                     held = f"{self.bounds.memory / (1 << 30):g} GiB"
-                    raise ModelFailed("memory", f"{self.name} needs more than {held} of memory: give --memory, or a smaller model")
+                    raise ModelFailed("memory", f"it needs more than {held} of memory: give --memory, or a smaller model")
             return self._read(self.pipe.recv_bytes())
         except (EOFError, OSError):
             self.process.join(5)
             code = self.process.exitcode
             names = {-number.value: number.name for number in signal.Signals}
             how = names.get(code, f"exit {code}") if code is not None else "no answer"
-            raise ModelFailed("crash", f"{self.name} ended its process ({how}): run it by itself on one image to see why") from None
+            raise ModelFailed("crash", f"it ended its process ({how}): run it by itself on one image to see why") from None
 
     def _read(self, data: bytes) -> tuple[dict[str, Any], NDArray[np.float64]]:
         try:
@@ -143,9 +152,9 @@ class Child:
             if not isinstance(facts, dict) or values.dtype != np.float64:
                 raise ValueError
         except (ValueError, EOFError, RecursionError):
-            raise ModelFailed("crash", f"{self.name} wrote into the pipe of its process: let it write nowhere") from None
+            raise ModelFailed("crash", "it wrote into the pipe of its process: let it write nowhere") from None
         if (why := facts.get("failed")) in ("load", "run", "memory"):
-            raise ModelFailed(why, f"{self.name}: {str(facts.get('message'))[:MESSAGE]}")
+            raise ModelFailed(why, str(facts.get("message"))[:MESSAGE])
         return facts, values
 
 
@@ -159,16 +168,39 @@ class Victim:
     notes: tuple[str, ...] = ()
 
 
-def _resident(pid: int | None) -> int:
-    """Bytes of memory that a process holds; 0 where the system does not tell."""
+def _held(pid: int | None) -> int:
+    """Bytes of memory that a process and all that it started hold, what they share counted once; 0 where the system does not tell."""
+    family = _family(pid)
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        if len(family) == 1:
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        return sum(_own_share(one) for one in family)
     except (OSError, IndexError, ValueError):
         return 0
 
 
+def _own_share(pid: int | None) -> int:
+    """Bytes of a process, those that it shares divided by how many share them; 0 for one that has ended."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+    return 0
+
+
+def _family(pid: int | None) -> list[int | None]:
+    """A process, its children, theirs, and so on."""
+    found = [pid]
+    for one in found:  # which grows
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                with contextlib.suppress(OSError):  # a thread that has ended
+                    found += [int(child) for child in (thread / "children").read_text().split()]
+    return found
+
+
 def _serve(pipe: Connection, model: str, kind: Kind, device: str) -> None:
     """The child: answers until the pipe closes."""
+    os.setsid()  # so that what the model starts can be ended with it
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -233,7 +265,12 @@ def _raw(loaded: Loaded, images: Sequence[NDArray[Any]], contract: Contract) -> 
 
 
 def _asked(
-    loaded: Loaded, images: Sequence[NDArray[Any]], seeds: Sequence[int], conditions: Sequence[Condition], contract: Contract
+    loaded: Loaded,
+    images: Sequence[NDArray[Any]],
+    seeds: Sequence[int],
+    conditions: Sequence[Condition],
+    contract: Contract,
+    parameters: Mapping[str, NDArray[np.float32]],
 ) -> bytes:
     import torch
 
@@ -243,11 +280,14 @@ def _asked(
     for number, image in enumerate(images):
         sizes.setdefault((*image.shape, image.dtype.itemsize), []).append(number)
     order = np.concatenate([np.array(rows) for rows in sizes.values()])
-    parts = [(_unit([images[row] for row in rows], loaded.device), [seeds[row] for row in rows]) for rows in sizes.values()]
+    parts = []
+    for rows in sizes.values():
+        own = {name: of[rows] for name, of in parameters.items()}
+        parts.append((_unit([images[row] for row in rows], loaded.device), [seeds[row] for row in rows], own))
     draws: dict[tuple[int, str], Any] = {}
     found, spent = [], 0.0
     for condition in conditions:
-        x = torch.cat([prepared(_shifted(part, of, condition, draws, k), contract) for k, (part, of) in enumerate(parts)])
+        x = torch.cat([prepared(_shifted(*part, condition, draws, k), contract) for k, part in enumerate(parts)])
         if loaded.device == "cuda":
             torch.cuda.synchronize()
         since = time.monotonic()
@@ -259,7 +299,14 @@ def _asked(
     return _packed({"seconds": spent}, np.stack(found))
 
 
-def _shifted(x: Tensor, seeds: Sequence[int], condition: Condition, draws: dict[tuple[int, str], Any], part: int) -> Tensor:
+def _shifted(
+    x: Tensor,
+    seeds: Sequence[int],
+    parameters: Mapping[str, NDArray[np.float32]],
+    condition: Condition,
+    draws: dict[tuple[int, str], Any],
+    part: int,
+) -> Tensor:
     """Images under a condition; what is drawn for a shift is kept in ``draws`` while its severities are asked."""
     from evaluation.shifts import shift
     from pipeline.models.draws import draw
@@ -270,5 +317,5 @@ def _shifted(x: Tensor, seeds: Sequence[int], condition: Condition, draws: dict[
     if (part, name) not in draws:
         for key in [key for key in draws if key[1] != name]:
             del draws[key]
-        draws[part, name] = draw(name, seeds, x)
+        draws[part, name] = draw(name, seeds, x, parameters[name])
     return shift(x, name, severity, draws[part, name])

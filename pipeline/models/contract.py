@@ -124,6 +124,8 @@ class Contract:
 def kind_of(model: str) -> Kind:
     """How a model is loaded, told by its name. Raises InputError where it is nothing that can be."""
     path = Path(model).expanduser()
+    if not model.strip():
+        raise InputError("no model is named: give a file (.onnx, .pt, .pt2), a Python function as module:callable, or a run's folder")
     if path.is_file():
         if (kind := SUFFIXES.get(path.suffix.lower())) is not None:
             return kind
@@ -133,9 +135,11 @@ def kind_of(model: str) -> Kind:
     if path.is_dir():
         return "run"
     module, colon, name = model.partition(":")
-    if colon and all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+    if colon and not module.endswith(".py") and all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         return "callable"
     beside = [one.name for one in path.parent.iterdir() if one.suffix.lower() in SUFFIXES] if path.parent.is_dir() else []
+    if module.endswith(".py") and name.isidentifier():
+        raise InputError(f"no model {path.name}: a function's module is named without .py: give {Path(module).stem}:{name}")
     if close := difflib.get_close_matches(path.name, beside, 1):
         raise InputError(f"no model {path.name}: did you mean {close[0]}?")
     raise InputError(f"no model {path.name}: give a file (.onnx, .pt, .pt2), a Python function as module:callable, or a run's folder")
@@ -240,7 +244,8 @@ def wrong_classes(mine: Sequence[str], theirs: Sequence[str], where: str) -> lis
     if len(mine) < 2:
         return [f"classes names one: declare both in {where}, the second being the one whose column the model gives"]
     if strange := [name for name in theirs if name not in mine]:
-        return [f"the data have {len(strange)} classes that the model does not name: declare classes of {', '.join(theirs)} in {where}"]
+        told = ", ".join(strange)
+        return [f"the data have classes that the model does not name ({told}): declare classes of {', '.join(theirs)} in {where}"]
     return []
 
 

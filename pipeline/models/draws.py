@@ -24,10 +24,13 @@ def seed_of(image: NDArray[Any]) -> int:
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
-def draw(name: str, seeds: Sequence[int], images: Tensor) -> Draw:
-    """What is drawn of a shift for images ``[n, C, H, W]`` with these seeds, on their device. Noise is made when it is asked for, once."""
-    values = torch.from_numpy(drawn(name, seeds)).to(images.device)
-    parameters = {key: values[:, k].reshape(-1, 1, 1, 1) for k, key in enumerate(SHIFTS[name].ranges)}
+def draw(name: str, seeds: Sequence[int], images: Tensor, values: NDArray[np.float32] | None = None) -> Draw:
+    """What is drawn of a shift for images ``[n, C, H, W]`` with these seeds, on their device. Noise is made when it is asked for, once.
+
+    ``values`` are those of :func:`evaluation.shifts.drawn`, where somebody has drawn them before.
+    """
+    of = torch.from_numpy(drawn(name, seeds) if values is None else values).to(images.device)
+    parameters = {key: of[:, k].reshape(-1, 1, 1, 1) for k, key in enumerate(SHIFTS[name].ranges)}
 
     @functools.cache
     def normal(k: int) -> Tensor:

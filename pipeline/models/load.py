@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def outputs(model: Loaded, x: Tensor, contract: Contract) -> NDArray[np.float64]
         short = size - len(part) if contract.batch else 0
         if short:  # the file fixes how many there are
             part = torch.cat([part, part[-1:].expand(short, *part.shape[1:])])
-        found = _matrix(model.call(part), len(part))
+        found = _matrix(model.call(part), len(part), len(contract.classes))
         parts.append(found[: len(found) - short])
     return np.concatenate(parts)
 
@@ -107,21 +107,46 @@ def _fitted(x: Tensor, contract: Contract) -> Tensor:
     return functional.pad(x, (right // 2, right - right // 2, below // 2, below - below // 2))
 
 
-def _matrix(found: Any, count: int) -> NDArray[np.float64]:
-    """A model's answer as ``[n, columns]``: itself, or the first of several."""
-    while not hasattr(found, "shape") and isinstance(found, dict | list | tuple) and len(found):
-        first = next(iter(found.values() if isinstance(found, dict) else found))
-        if not hasattr(first, "shape") and not isinstance(first, dict | list | tuple):
-            break
-        if len(found) == count and not isinstance(found, dict):  # a row an image
-            found = [one.detach().cpu().numpy() if isinstance(one, Tensor) else one for one in found]
-            break
-        found = first
-    values = found.detach().float().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
+def _matrix(found: Any, count: int, classes: int) -> NDArray[np.float64]:
+    """A model's answer as ``[n, columns]``: itself, or of several arrays the first that has a column a class, or else the first."""
+    arrays = list(_arrays(found, count))
+    wanted = [(count, classes), *([(count, 1), (count,)] if classes == 2 else [])]
+    fitting = [one for shape in wanted for one in arrays if hasattr(one, "shape") and tuple(one.shape) == shape]
+    chosen = [*fitting, *arrays, None][0]
+    values = chosen.detach().float().cpu().numpy() if isinstance(chosen, Tensor) else np.asarray(chosen)
     if values.dtype.kind not in "fiu" or values.ndim not in (1, 2) or len(values) != count:
         shape = list(values.shape)
         raise NotLoaded(f"the model gives {values.dtype} {shape} for {count} images: it must give a row of numbers for each")
+    whole = not chosen.is_floating_point() if isinstance(chosen, Tensor) else values.dtype.kind != "f"
+    if whole and values.size == count:
+        raise NotLoaded("the model gives one whole number an image, the number of a class: let it give scores, probabilities or logits")
     return values.reshape(count, -1).astype(np.float64)
+
+
+def _arrays(found: Any, count: int) -> Iterator[Any]:
+    """The arrays of an answer, in their order; a list of ``count`` rows is one."""
+    if hasattr(found, "shape") or not isinstance(found, dict | list | tuple):
+        yield found
+        return
+    parts = list(found.values() if isinstance(found, dict) else found)
+    axes = {_axes(one) for one in parts}
+    if isinstance(found, dict) or (0 not in axes and (len(parts) != count or max(axes, default=0) > 1)):
+        for one in parts:
+            yield from _arrays(one, count)
+    else:
+        yield np.array([one.detach().float().cpu().numpy() if isinstance(one, Tensor) else one for one in parts])
+
+
+def _axes(one: Any) -> int:
+    if hasattr(one, "ndim"):
+        return int(one.ndim)
+    return 1 + _axes(one[0]) if isinstance(one, list | tuple) and one else 0
+
+
+def _cannot(what: str, error: Exception, instead: str) -> NotLoaded:
+    """Why a file is not what its name says, as its reader puts it, and what would be."""
+    why = " ".join(str(error).split())[:100]
+    return NotLoaded(f"it is no {what} ({why}): {instead}, or give module:callable")
 
 
 def _onnx(model: str, device: str) -> Loaded:
@@ -133,7 +158,10 @@ def _onnx(model: str, device: str) -> Loaded:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     there = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    session = onnxruntime.InferenceSession(model, options, providers=there)
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=there)
+    except Exception as error:  # of many kinds, which it does not name
+        raise _cannot("ONNX model that onnxruntime takes", error, "export it again with torch.onnx.export") from None
     if len(session.get_inputs()) != 1:
         raise NotLoaded(f"the model has {len(session.get_inputs())} inputs: export it with one, the images")
     [taken] = session.get_inputs()
@@ -144,7 +172,7 @@ def _onnx(model: str, device: str) -> Loaded:
         raise NotLoaded("the model has no output of floating numbers: export its scores as a tensor (for scikit-learn, zipmap off)")
 
     def call(x: Tensor) -> Any:
-        return session.run(given[:1], {taken.name: x.cpu().numpy()})[0]
+        return session.run(given, {taken.name: x.cpu().numpy()})
 
     return Loaded(call, _shape(list(taken.shape)) | {"dtype": _ONNX_TYPES[taken.type]}, device)
 
@@ -153,13 +181,15 @@ def _torchscript(model: str, device: str) -> Loaded:
     try:
         module = torch.jit.load(model, map_location=device)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        why = " ".join(str(error).split())[:100]
-        raise NotLoaded(f"{Path(model).name} is no TorchScript ({why}): save it with torch.jit.trace, or give module:callable") from None
+        raise _cannot("TorchScript", error, "save it with torch.jit.trace") from None
     return _module(module, device)
 
 
 def _exported(model: str, device: str) -> Loaded:
-    program = torch.export.load(model)
+    try:
+        program = torch.export.load(model)
+    except Exception as error:  # of many kinds
+        raise _cannot("program of torch.export", error, "save it with torch.export.save") from None
     shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     if len(shapes) != 1:
         raise NotLoaded(f"the program has {len(shapes)} inputs: export it with one, the images")

@@ -7,9 +7,12 @@ measured for a version of the test, the page says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
+
+from evaluation.intervals import clopper_pearson
+from pipeline.release.results import interval
 
 FILE = "stress_power.json"
 DEFECTS = {
@@ -19,6 +22,9 @@ DEFECTS = {
     "naive": "no letter ever seen in training",
     "sound": "sound: what is found of these is a false alarm",
 }
+WAYS = {"by shifts": "real shifts", "synthetic": "synthetic cases", "both": "both"}
+RANKED = {"all": "all {n} classifiers", "defective": "the {n} that are not sound"}
+FORETOLD = "How far the order of classifiers on synthetic cases foretells their order on real ones"
 
 
 def measured(version: int) -> Mapping[str, Any]:
@@ -50,12 +56,30 @@ def table(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 def headline(found: Mapping[str, Any]) -> str:
     """How many classifiers with planted defects, and how many sound ones, the test found; empty where it was not measured."""
+    if not found.get("rows"):
+        return ""
     parts = []
     for title, of in (("with planted defects", set(DEFECTS) - {"sound", "naive"}), ("that are sound", {"sound"})):
-        rows = [row for row in found.get("rows") or [] if row["defect"] in of]
-        by = {key: sum(round(row[key]["value"] * row["n"]) for row in rows if key in row) for key in ("by shifts", "synthetic")}
-        ways = f"{by['by shifts']} by real shifts" + (
-            f" and {by['synthetic']} by synthetic cases" if "synthetic" in (rows or [{}])[0] else ""
-        )
-        parts.append(f"of {sum(row['n'] for row in rows)} classifiers {title} {ways}")
-    return f"It found, {'; '.join(parts)}." if found.get("rows") else ""
+        rows = [row for row in found["rows"] if row["defect"] in of]
+        ways = [f"{_together(rows, key)} by {way}" for key, way in WAYS.items() if rows and all(key in row for row in rows)]
+        parts.append(f"of {sum(row['n'] for row in rows)} classifiers {title} {' and '.join(ways)}")
+    return f"It found, {'; '.join(parts)}."
+
+
+def _together(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    """How many of several rows' classifiers, with the share of them and its interval."""
+    n = sum(row["n"] for row in rows)
+    hits = sum(round(row[key]["value"] * row["n"]) for row in rows)
+    return f"{hits}, a share of {interval(clopper_pearson(hits, n).to_dict())},"
+
+
+def ranking(found: Mapping[str, Any]) -> str:
+    """How far the order of classifiers on synthetic cases foretells that on real ones, as a sentence; that it was not measured where so."""
+    said = []
+    for name, rank in (found.get("ranking") or {}).items():
+        if rank["value"] is not None:
+            reach = "" if rank["low"] is not None else ", too few for an interval"
+            said.append(f"over {RANKED[name].format(n=rank['n'])} {interval(rank)}{reach}")
+    if not said:
+        return f"{FORETOLD} was not measured."
+    return f"{FORETOLD}, as a rank correlation of AUC (1: the same order; 0: no relation): {'; '.join(said)}."

@@ -108,7 +108,9 @@ def opened(synthetic: Path, real: Cases, key: bytes, out: Path, names: Sequence[
             f"{one} has several findings an image, and {other} one class: give both in one way, by a table with the same columns"
         )
     if strange := [name for name in made.classes if name not in names]:
-        raise InputError(f"--synthetic has {len(strange)} classes that the model does not name: sort its images into {', '.join(names)}")
+        raise InputError(
+            f"--synthetic has classes that the model does not name ({', '.join(strange)}): sort its images into {', '.join(names)}"
+        )
     return made
 
 
@@ -135,9 +137,9 @@ def answers(victim: Victim, images: Iterable[NDArray[Any]], classes: int) -> Flo
     def ask() -> None:
         if held:
             try:
-                parts.append(victim.child.ask(held, [seed_of(image) for image in held], [None], victim.contract)[0][0])
+                parts.append(victim.child.ask(held, [seed_of(image) for image in held], [None], victim.contract, {})[0][0])
             except ModelFailed as failed:
-                raise InputError(f"{failed} (on synthetic cases)") from None
+                raise InputError(f"{victim.name}: {failed} (on synthetic cases)") from None
             held.clear()
 
     for image in images:

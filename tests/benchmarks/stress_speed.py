@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.shifts import fitting
+from evaluation.shifts import SHIFTS, fitting
 from pipeline import api
 from pipeline.models import stress
 from pipeline.models.contract import Contract
@@ -43,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--network", choices=("resnet18", "tiny"), default="resnet18")
-    parser.add_argument("--shifts", type=int, help="only so many of the shifts, the first ones")
+    parser.add_argument("--shifts", type=int, default=20, help="how many: those of radiographs, then others that take grey images")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     if len(options.images) > 1:
         return _each_alone(options)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = []
-    some = mock.patch.object(stress, "fitting", lambda modality, channels: fitting(modality, channels)[: options.shifts])
+    some = mock.patch.object(stress, "fitting", lambda modality, channels: _shifts(modality, options.shifts))
     with tempfile.TemporaryDirectory(prefix="stress-speed-") as place, some:
         folder = Path(place)
         model = _model(folder, options.side, options.network)
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             print(_line(found[-1]), flush=True)
     result = {
         "side": options.side,
+        "shifts": options.shifts,
         "network": options.network,
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} cores",
         "rows": found,
@@ -76,8 +77,7 @@ def _each_alone(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="stress-speed-") as place:
         for count in options.images:
             out = Path(place) / "one.json"
-            given = ["--images", count, "--side", options.side, "--network", options.network, "--out", out]
-            given += ["--shifts", options.shifts] if options.shifts is not None else []
+            given = ["--images", count, "--side", options.side, "--network", options.network, "--shifts", options.shifts, "--out", out]
             subprocess.run([sys.executable, "-W", "ignore", "-m", MODULE, *map(str, given)], check=True)
             result = json.loads(out.read_text())
             rows += result["rows"]
@@ -86,6 +86,11 @@ def _each_alone(options: argparse.Namespace) -> dict[str, Any]:
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _shifts(modality: str, count: int) -> tuple[str, ...]:
+    """So many shifts of grey images, those that fit the modality first: no modality has 20 of its own."""
+    return tuple(dict.fromkeys((*fitting(modality, 1), *(name for name, one in SHIFTS.items() if not one.colour))))[:count]
 
 
 def measured(model: Path, data: Path, out: Path) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
+from release_run import LENIENT, finished, make_context
+
 from pipeline import api
 from pipeline.errors import InputError
+from privacy import limits
 
 CASES = 80
 READERS = """
@@ -113,6 +116,33 @@ def test_synthetic_cases_are_asked_finding_by_finding(place: Path, cohorts_of_th
     page = (place / "out" / "stress.html").read_text()
     assert "Kept without it" in page
     assert "hypothesis" in page
+
+
+@pytest.mark.slow
+def test_a_release_of_several_findings_is_asked_finding_by_finding(
+    place: Path, cohorts_of_the_module: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From what the release stage packs to the page; here the judges may not learn long enough to be sure of much."""
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
+    monkeypatch.setattr("pipeline.models.synthetic.CEILING", 640)
+    monkeypatch.setattr("pipeline.models.stress.fitting", lambda *_: ("motion_blur",))
+    release = finished(make_context(place / "run", several=True)).out
+    rows = pd.read_csv(release / "rows.csv")
+    table = place / "A" / "labels.csv"
+    table.write_text(table.read_text().replace("left,right", "effusion,nodule"))
+    (place / "two.yaml").write_text("classes: [effusion, nodule]\nmodality: DX\noutput: logits\nexclusive: false\n")
+    found = api.stress(model="readers:sides", contract="two.yaml", data="A", synthetic=release, out="out")
+    [one] = found.result["synthetic"]["sets"]
+    assert one["images"] == len(rows)
+    assert {name: of["images"] for name, of in one["classes"].items()} == {
+        name: int((rows[f"finding_{name}"] == 1).sum()) for name in ("effusion", "nodule")
+    }
+    asked = pd.read_parquet(place / "out" / "synthetic.parquet")
+    assert len(asked) == int((rows[["finding_effusion", "finding_nodule"]] >= 0).to_numpy().sum()), "unknown marks are not asked about"
+    assert "Kept without it" in (place / "out" / "stress.html").read_text()
+    table.write_text("file,label\n0.png,effusion\n1.png,nodule\n")
+    with pytest.raises(InputError, match="--synthetic has several findings an image, and --data one class"):
+        api.stress(model="readers:sides", contract="two.yaml", data="A", synthetic=release, out="out")
 
 
 @pytest.mark.slow

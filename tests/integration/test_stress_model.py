@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,19 @@ def grows(x):
 
 def raises(x):
     raise KeyError("the images are upside down\\nand more")
+
+def breeds(x):
+    if os.fork() == 0:
+        held = np.ones(1 << 28)
+        time.sleep(600)
+    time.sleep(600)
+
+def leaves(x):
+    import subprocess
+    started = subprocess.Popen(["sleep", "600"])
+    with open("left.txt", "w") as file:
+        file.write(str(started.pid))
+    return bright(x)
 
 def noisy(x):
     print("the model speaks")
@@ -248,6 +262,9 @@ def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
         ({"out": "A/dark"}, "lies in --data"),
         ({"out": "mine"}, "mine is there and not empty: give --out a folder that is not"),
         ({"contract": "absent.yaml"}, "no contract absent.yaml"),
+        ({"against_contract": "others.yaml"}, "there is none: give --against"),
+        ({"model": ""}, "no model is named"),
+        ({"model": "readers.py:bright"}, "a function's module is named without .py: give readers:bright"),
         ({"memory": 0}, "--memory is in GiB"),
         ({"modality": "X-ray"}, "--modality 'X-ray': use DICOM's code, one of CR, CT, DX"),
     ],
@@ -265,10 +282,11 @@ PLAIN = Contract((24, 26), 1, "NCHW", "float32", (0.0, 1.0), (), (), "stretch", 
 @pytest.mark.parametrize(
     ("name", "bounds", "why", "said"),
     [
-        ("dies", Bounds(), "crash", "readers:dies ended its process (SIGSEGV)"),
-        ("sleeps", Bounds(seconds=-59.5), "slow", "readers:sleeps gave no answer in 0 s"),
-        ("grows", Bounds(memory=3 << 29), "memory", "readers:grows needs more than 1.5 GiB of memory"),
-        ("raises", Bounds(), "run", "readers:raises: KeyError: 'the images are upside down\\nand more'"),
+        ("dies", Bounds(), "crash", "it ended its process (SIGSEGV)"),
+        ("sleeps", Bounds(seconds=-59.5), "slow", "it gave no answer in 0 s"),
+        ("grows", Bounds(memory=3 << 29), "memory", "it needs more than 1.5 GiB of memory"),
+        ("breeds", Bounds(memory=3 << 29), "memory", "it needs more than 1.5 GiB of memory"),
+        ("raises", Bounds(), "run", "KeyError: 'the images are upside down\\nand more'"),
     ],
 )
 def test_a_model_that_misbehaves_costs_itself_only(place, name, bounds, why, said):
@@ -280,6 +298,19 @@ def test_a_model_that_misbehaves_costs_itself_only(place, name, bounds, why, sai
     assert failed.value.why == why
     assert said in str(failed.value)
     assert not child.process.is_alive()
+
+
+def test_what_a_model_started_ends_with_it(place):
+    images, _ = brightness_images(2)
+    with Child("readers:leaves", "callable", "cpu", Bounds()) as child:
+        child.load()
+        child.raw(list(images), PLAIN)
+        left = Path("/proc") / Path("left.txt").read_text()
+        assert left.exists()
+    until = time.monotonic() + 10
+    while left.exists() and (left / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < until, "it runs on"
+        time.sleep(0.01)
 
 
 def test_what_a_model_prints_goes_nowhere(place, capfd):

@@ -62,4 +62,4 @@ class InProcess:
             x = torch.cat([prepared(torch.from_numpy(np.stack([image])).float() / 255, contract) for image in images])
             return {"low": float(x.float().min()), "high": float(x.float().max())}, outputs(self.loaded, x, contract)
         except Exception as error:
-            raise ModelFailed("run", f"model: {type(error).__name__}: {error}".splitlines()[0]) from None
+            raise ModelFailed("run", f"{type(error).__name__}: {' '.join(str(error).split())}") from None

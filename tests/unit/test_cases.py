@@ -1,15 +1,20 @@
 """The cases of a stress test: who is read, as what, and what is left out."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from foreign_models import CLASSES, picture_folder
+from release_run import CLASSES as released_classes
+from release_run import LENIENT, finished, make_context, synthetic_images
 
 from pipeline import api
 from pipeline.errors import InputError
 from pipeline.models import cases as sources
 from pipeline.models.cases import Cases
+from privacy import limits
 
 KEY = b"k" * 32
 
@@ -47,6 +52,44 @@ def test_class_folders_do_without_a_table(tmp_path: Path) -> None:
     assert cases.classes == ("bright", "dark")
     assert not cases.settings.patients
     assert len(list(cases.read())) == 8
+
+
+def test_an_image_that_lies_there_twice_is_one_case(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "A", 8)
+    table = (folder / "labels.csv").read_text()
+    for name in ("again", "otherwise"):
+        shutil.copy(folder / "dark" / "000.png", folder / f"{name}.png")
+    (folder / "labels.csv").write_text(f"{table}again.png,dark,p0,F\notherwise.png,bright,p9,F\n")
+    cases = opened(folder)
+    assert len(list(cases.read())) == 8
+    assert cases.left_out == {
+        "the same image as an earlier file's": 1,
+        "the same image as an earlier file's, under another label": 1,
+    }
+
+
+def test_an_image_that_no_row_names_is_said_to_have_no_row(tmp_path: Path) -> None:
+    """And not that its patient is missing, which the row would have named."""
+    folder = picture_folder(tmp_path / "A", 8)
+    table = (folder / "labels.csv").read_text()
+    (folder / "labels.csv").write_text(table.replace("dark/000.png", "dark/999.png").replace(",p1,", ",,", 1))
+    cases = opened(folder)
+    assert len(list(cases.read())) == 6
+    told = {reason.partition(":")[0] for reason in cases.left_out}
+    assert told == {"no label", "no Patient ID"}
+    assert not any("split" in reason for reason in cases.left_out), "there is none"
+
+
+def test_a_table_of_any_name_is_found_where_it_is_the_only_one(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "A", 8)
+    (folder / "labels.csv").rename(folder / "findings 2026.csv")
+    (folder / "scanners.csv").write_text("scanner,vendor\nA,B\n")
+    cases = opened(folder)
+    assert cases.settings.patients
+    assert len(list(cases.read())) == 8
+    shutil.copy(folder / "findings 2026.csv", folder / "other.csv")
+    with pytest.raises(InputError, match=r"2 tables lie in .*: name the one labels\.csv"):
+        opened(folder)
 
 
 def test_dicom_is_read_as_it_is_displayed_and_what_is_no_case_is_counted(tmp_path: Path) -> None:
@@ -150,6 +193,24 @@ def test_data_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
     lines = ["file,label", *(f"{file.name},dark" for file in sorted(flat.iterdir()))]
     (tmp_path / "y.csv").write_text("\n".join(lines) + "\n")
     assert len(list(opened(flat, tmp_path / "y.csv").read())) == 6
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_release_is_read_by_its_columns_in_the_models_order(tmp_path: Path, several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures alone, not the DICOM of the same images beside them."""
+    monkeypatch.setattr(limits, "MAX_COPY_RATE", LENIENT)
+    release = finished(make_context(tmp_path / "run", several=several)).out
+    rows = pd.read_csv(release / "rows.csv").set_index("file").sort_index()
+    names = ("nodule", "effusion") if several else tuple(reversed(released_classes))
+    cases = sources.opened(release, None, KEY, tmp_path / "unpacked", names, None, "--synthetic")
+    found = list(cases.read())
+    assert cases.several is several
+    assert len(found) == len(rows) == len(synthetic_images())
+    marks = sources.labelled([case.row for case in found], names if several else cases.classes, names).findings
+    np.testing.assert_array_equal(marks, rows[[f"finding_{name}" for name in names]].to_numpy())
+    if several:
+        with pytest.raises(InputError, match="has no column for absent, which the model names"):
+            sources.opened(release, None, KEY, tmp_path / "unpacked", ("nodule", "absent"), None, "--synthetic")
 
 
 def test_batches_hold_so_many_images_and_so_many_bytes(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_what_is_declared_wins_and_the_file_and_the_images_fill_the_rest() -> No
         ({"layout": "NCHW"}, {"layout": "NHWC"}, "declare layout: NHWC"),
         ({"mean": (0.5, 0.4)}, {"channels": 3}, "mean has 2 values for 3 channels"),
         ({"classes": ()}, {}, "declare classes: [bright, dark] in m.yaml, in the order of the model's outputs"),
-        ({"classes": ("dark", "light")}, {}, "1 classes that the model does not name"),
+        ({"classes": ("dark", "light")}, {}, "classes that the model does not name (bright)"),
         ({"classes": ("dark",)}, {}, "classes names one: declare both"),
         ({"classes": ("dark", "bright", "dark")}, {}, "classes names one twice"),
     ],

@@ -10,8 +10,8 @@ from foreign_models import CLASSES, InProcess, brightness_images, trained
 from torch import nn
 
 from pipeline.models.check import examined
-from pipeline.models.contract import Declared, completed, kind_of
-from pipeline.models.load import NotLoaded, load
+from pipeline.models.contract import Declared, Kind, completed, kind_of
+from pipeline.models.load import Loaded, NotLoaded, load, outputs
 
 SIDE = 32
 
@@ -133,5 +133,85 @@ def test_a_monai_densenet_as_a_module(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_weights_that_are_no_torchscript_are_refused_with_what_to_do(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "w.pt")
-    with pytest.raises(NotLoaded, match=r"w\.pt is no TorchScript .*save it with torch\.jit\.trace, or give module:callable"):
+    with pytest.raises(NotLoaded, match=r"it is no TorchScript .*save it with torch\.jit\.trace, or give module:callable"):
         load(str(tmp_path / "w.pt"), "torchscript", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("onnx", "torch.onnx.export"), ("torchscript", "torch.jit.trace"), ("export", "torch.export.save")]
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused_with_what_to_do(tmp_path: Path, kind: Kind, said: str) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime", reason="ONNX models need onnxruntime, which is not installed")
+    (tmp_path / "m").write_bytes(b"half of a model")
+    with pytest.raises(NotLoaded, match=f"it is no .*{said}, or give module:callable"):
+        load(str(tmp_path / "m"), kind, "cpu")
+
+
+ROWS = [[0.25, 0.75], [0.5, 0.5]]
+SCORES = np.array(ROWS)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        SCORES,
+        torch.tensor(ROWS),
+        ROWS,
+        [torch.tensor(row) for row in ROWS],
+        {"features": np.zeros((2, 5)), "scores": SCORES},
+        (torch.tensor(ROWS), torch.zeros((2, 7))),
+        [[np.zeros((2, 2, 3, 3))], (SCORES, SCORES + 1)],
+        {"scores": ROWS},
+    ],
+)
+def test_of_several_arrays_the_scores_are_taken_whatever_they_lie_in(answer: Any) -> None:
+    """Two images and two classes, so that two arrays are as many as two rows are."""
+    contract = completed(Declared(classes=CLASSES, size=4), {}, {"classes": CLASSES, "channels": 1}, "m.yaml")[0]
+    assert contract is not None
+    np.testing.assert_array_equal(outputs(Loaded(lambda x: answer, {}, "cpu"), torch.zeros((2, 1, 4, 4)), contract), SCORES)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (np.array([0, 1]), "the number of a class: let it give scores"),
+        (torch.tensor([[0], [1]]), "the number of a class: let it give scores"),
+        (["dark", "bright"], r"\[2\] for 2 images: it must give a row of numbers for each"),
+        ((), "it must give a row of numbers for each"),
+        (0.5, "it must give a row of numbers for each"),
+    ],
+)
+def test_what_is_no_row_of_scores_an_image_is_refused(answer: Any, said: str) -> None:
+    contract = completed(Declared(classes=CLASSES, size=4), {}, {"classes": CLASSES, "channels": 1}, "m.yaml")[0]
+    assert contract is not None
+    with pytest.raises(NotLoaded, match=said):
+        outputs(Loaded(lambda x: answer, {}, "cpu"), torch.zeros((2, 1, 4, 4)), contract)
+
+
+@pytest.mark.parametrize(
+    ("takes", "said"),
+    [
+        ("x.dtype == torch.float16", "it takes the image with dtype: float16: declare that in m.yaml"),
+        ("x.dtype == torch.uint8", "it takes the image with dtype: uint8, without mean and std: declare that in m.yaml"),
+        ("x.max() > 2", "it takes the image with range: [0, 255], without mean and std: declare that in m.yaml"),
+        (
+            "False",
+            "and so it does whatever size, channels, layout, dtype and range it is given: run it by itself on one image to see why, or "
+            "declare them as the model takes them in m.yaml",
+        ),
+    ],
+)
+def test_what_a_model_takes_instead_is_tried(takes: str, said: str) -> None:
+    """Where nothing helps, and the error is the same each time, the contract is not what is wrong."""
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        if not eval(takes, {"x": x, "torch": torch}):
+            raise ValueError("no")
+        return x.float().mean(dim=(1, 2, 3))[:, None] * torch.tensor([[1.0, -1.0]])
+
+    contract = completed(Declared(classes=CLASSES, size=24), {}, {"classes": CLASSES, "channels": 1}, "m.yaml")[0]
+    assert contract is not None
+    images, labels = brightness_images(8)
+    [wrong] = examined(InProcess(Loaded(call, {}, "cpu")), contract, list(images), labels, "m.yaml").wrong  # type: ignore[arg-type]
+    assert wrong == f"ValueError: no; {said}"

@@ -2,6 +2,8 @@
 
 import io
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.corruptions import CORRUPTIONS
-from evaluation.optics import jpeg
+from evaluation.optics import filtered, filtered_along, jpeg
 from evaluation.shifts import KNOWN, SHIFTS, Draw, drawn, fitting, shift
 
 N, SIDE = 12, 40
@@ -124,6 +126,69 @@ def test_motion_ghosts_repeat_the_image_at_their_distance() -> None:
     after = shift(x, "motion_ghosts", 3, Draw({"distance": torch.full((1, 1, 1, 1), 0.2)}, lambda k: x))
     ghosts = [float(after[0, 0, row, 50]) for row in (30, 50, 70)]
     assert ghosts == pytest.approx([0.16, 1, 0.16], abs=1e-3)  # x + s/2 (up + down)
+
+
+def spectrum_filtered(x: Tensor, transfer: Callable[..., Any], *, wrap: bool = False) -> np.ndarray:
+    """The naive way: the whole mirrored image in one transform, in double precision."""
+    height, width = x.shape[2:]
+    above, left = (0, 0) if wrap else (height // 2, width // 2)
+    padded = np.pad(x.double().numpy(), ((0, 0), (0, 0), (above, above), (left, left)), mode="reflect")
+    rows, columns = padded.shape[2:]
+    spectrum = np.fft.rfft2(padded) * transfer(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :])
+    found = np.fft.irfft2(spectrum, s=(rows, columns))
+    return np.asarray(found[:, :, above : above + height, left : left + width])
+
+
+@pytest.mark.parametrize("size", [(40, 48), (41, 37), (40, 37), (2, 2), (1, 5)])
+@pytest.mark.parametrize("wrap", [False, True])
+def test_filters_are_products_with_the_spectrum_however_they_are_computed(size: tuple[int, int], wrap: bool) -> None:
+    x = torch.rand((3, 2, *size), generator=torch.Generator().manual_seed(0))
+    along = (np.random.default_rng(0).uniform(1, 3, (3, 1, 1, 1))).astype(np.float32)
+
+    def slanted(fy: Any, fx: Any) -> Any:
+        return 1 / (1 + (fy + fx * along) ** 2)
+
+    found = filtered(x, lambda fy, fx: 1 / (1 + (fy + fx * torch.from_numpy(along)) ** 2), wrap=wrap)
+    np.testing.assert_allclose(found.numpy(), spectrum_filtered(x, slanted, wrap=wrap), atol=1e-5)
+    for dim in (2, 3):
+        found = filtered_along(x, lambda f: 1 / (1 + 9 * f**2), dim, wrap=wrap)
+        expected = spectrum_filtered(x, lambda fy, fx, dim=dim: 1 / (1 + 9 * (fy if dim == 2 else fx) ** 2), wrap=wrap)
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def disc_of_light(x: Tensor, strength: float, draw: Draw) -> np.ndarray:
+    height, width = x.shape[2:]
+    row, column = np.mgrid[:height, :width] + 0.5
+    wide = strength * 5 / 7 * height
+    left = np.where(draw["side"].numpy() > 0, 0.97 * width - wide, 0.03 * width)
+    distance = np.hypot(row - (0.04 + strength / 2) * height, column - left - wide / 2) / height
+    return np.asarray(x.numpy() + np.clip(0.97 - x.numpy(), 0, None) * np.exp(-((distance / (0.22 * strength)) ** 2) / 2))
+
+
+SPECTRA: dict[str, Callable[..., Any]] = {
+    "blur": lambda s, d, width, height: lambda fy, fx: np.exp(-2 * (np.pi * s * width) ** 2 * (fy**2 + fx**2)),
+    "motion_blur": lambda s, d, width, height: lambda fy, fx: np.sinc(s * width * (fy * np.sin(d["angle"]) + fx * np.cos(d["angle"]))),
+    "sharp_kernel": lambda s, d, width, height: lambda fy, fx: 1 + s * (1 - np.exp(-((fy**2 + fx**2) / 0.15**2))),
+    "slice_thickness": lambda s, d, width, height: lambda fy, fx: np.sinc(s * width * fy) + 0 * fx,
+    "gibbs_ringing": lambda s, d, width, height: lambda fy, fx: (np.abs(fy) <= 0.5 * (1 - s) + 1e-6) & (np.abs(fx) <= 0.5 * (1 - s) + 1e-6),
+    "motion_ghosts": lambda s, d, width, height: lambda fy, fx: 1 + s * np.cos(2 * np.pi * fy * d["distance"] * height) + 0 * fx,
+}
+
+
+@pytest.mark.parametrize("name", [*SPECTRA, "scatter", "patch"])
+@pytest.mark.parametrize("severity", [1, 5])
+def test_shifts_are_what_their_formula_gives_over_the_whole_image(name: str, severity: int, images: Tensor) -> None:
+    """However they are taken apart to be faster."""
+    s, draw = SHIFTS[name].strengths[severity - 1], draw_for(name, images)
+    (height, width), d = images.shape[2:], {key: value.double().numpy() for key, value in draw.parameters.items()}
+    if name == "patch":
+        expected = disc_of_light(images, s, draw)
+    elif name == "scatter":
+        veil = spectrum_filtered(images, lambda fy, fx: np.exp(-2 * (np.pi * d["width"] * width) ** 2 * (fy**2 + fx**2)))
+        expected = (images.numpy() + s * veil) / (1 + s)
+    else:
+        expected = spectrum_filtered(images, SPECTRA[name](s, d, width, height), wrap=name == "motion_ghosts")
+    np.testing.assert_allclose(shift(images, name, severity, draw).numpy(), expected.clip(0, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("quality", [60, 25, 7])

@@ -84,7 +84,7 @@ def test_what_is_not_there_is_said_before_any_work(models: Path) -> None:
         ("classes: [x, y]\n", "- auc >= 0.8 at blurr 2\n", "blurr is no shift: did you mean blur"),
         ("classes: [x, y]\nsise: 32\n", "- auc >= 0.8\n", r"m\.yaml: a contract has no sise: did you mean size\?"),
         ("size: 32\n", "- auc >= 0.8\n", r"stress\.model: classes is not declared: declare classes: \[x, y\] in m\.yaml"),
-        ("classes: [y, w]\n", "- auc >= 0.8\n", "the data have 1 classes that the model does not name"),
+        ("classes: [y, w]\n", "- auc >= 0.8\n", r"the data have classes that the model does not name \(x\)"),
     ],
 )
 def test_a_wrong_contract_or_rule_is_told_before_any_stage(models: Path, contract: str, rules: str, said: str) -> None:

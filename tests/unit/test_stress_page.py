@@ -31,10 +31,33 @@ def test_measured_power_is_told_by_what_was_planted_with_the_sound_ones_last() -
     assert "false alarm" in sound[0]
 
 
-def test_the_headline_counts_victims_and_false_alarms() -> None:
+def test_the_headline_counts_victims_and_false_alarms_with_shares_and_intervals() -> None:
+    """Clopper and Pearson's intervals of 3 of 4 and 9 of 12."""
     said = power.headline(power.valid(measured(2), 2))
-    assert said == "It found, of 4 classifiers with planted defects 3 by real shifts; of 12 classifiers that are sound 9 by real shifts."
+    assert said == (
+        "It found, of 4 classifiers with planted defects 3, a share of 0.750 (0.194 to 0.994), by real shifts; "
+        "of 12 classifiers that are sound 9, a share of 0.750 (0.428 to 0.945), by real shifts."
+    )
     assert power.headline(power.valid(None, 2)) == ""
+
+
+def test_the_page_tells_first_how_far_synthetic_cases_rank_classifiers_as_real_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = {"value": 0.81, "low": 0.69, "high": 0.89, "n": 52}
+    few = {"value": 0.5, "low": None, "high": None, "n": 4}
+    found = json.loads(measured(2)) | {"ranking": {"all": rank, "defective": few}}
+    monkeypatch.setattr(power, "measured", lambda version: power.valid(json.dumps(found), version))
+    first = page.render(stress_result(), 3).partition("</section>")[0].partition("<details>")[0]
+    assert "over all 52 classifiers 0.810 (0.690 to 0.890); over the 4 that are not sound 0.500, too few for an interval." in first
+    assert "4 networks." in first
+
+
+@pytest.mark.parametrize("rank", [{}, {"ranking": {}}, {"ranking": {"all": {"value": None, "low": None, "high": None, "n": 9}}}])
+def test_a_ranking_that_was_not_measured_is_said_not_to_be(rank: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(measured(2)) | rank
+    for text in (json.dumps(found), None):
+        monkeypatch.setattr(power, "measured", lambda version, text=text: power.valid(text, version))
+        first = page.render(stress_result(), 3).partition("</section>")[0]
+        assert "How far the order of classifiers on synthetic cases foretells their order on real ones was not measured." in first
 
 
 def test_of_each_class_the_letter_is_told_that_stands_or_moves_it_most() -> None:
