@@ -14,7 +14,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pipeline.ingest.readers import attributes, decode, mosaic
+from pipeline.ingest.readers import attributes, decode, meta, mosaic
 from pipeline.ingest.readers.attributes import FUNCTIONAL, OVERLAYS, PIXEL_GROUP, READ
 from pipeline.ingest.readers.display import display
 from pipeline.ingest.readers.geometry import place, upright
@@ -158,17 +158,19 @@ def _open(path: Path, tags: list[BaseTag | int], pixels: bool = True) -> tuple[D
         raise Unusable(f"larger than {MAX_BYTES >> 20} MiB: split it into files with fewer frames")
     with file:
         try:
-            dataset: Dataset = read_partial(file, None if pixels else _at_pixels, specific_tags=tags)
+            until = None if pixels else _at_pixels
+            found = meta.explicit(file, until, tags)
+            dataset: Dataset = read_partial(file, until, specific_tags=tags) if found is None else found
         except InvalidDicomError:
             dataset = _without_meta(file, tags, pixels)
         except zlib.error as error:
             raise Unusable(CUT_SHORT if "incomplete" in str(error) else DAMAGED.format("deflate")) from None
         whole = file.tell() <= size and not _cut(dataset, size - file.tell())
-    meta = dataset.file_meta
-    if not meta.get("TransferSyntaxUID"):
+    said = dataset.file_meta
+    if not said.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        said.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return dataset, whole
 
 
