@@ -161,15 +161,20 @@ def together(findings: NDArray[np.int8], patients: NDArray[Any] | None = None) -
     return shares
 
 
-def rogan_gladen(called: Interval, sensitivity: float, specificity: float) -> Interval:
+def rogan_gladen(called: Interval, sensitivity: Interval, specificity: Interval) -> Interval:
     """The share of images that have a finding, from the share in which an imperfect judge calls it (Rogan & Gladen 1978,
     doi:10.1093/oxfordjournals.aje.a112510): (called + specificity − 1) / (sensitivity + specificity − 1), within 0..1.
+
+    Bounds take in how sure the judge's errors are: the distances to the bounds of all three add up as variances do, each by its weight in
+    the share (Zou & Donner 2008, doi:10.1002/sim.3095).
 
     Raises:
         ValueError: the judge is no better than chance.
     """
-    better = sensitivity + specificity - 1
+    better = sensitivity.value + specificity.value - 1
     if better <= 0:
-        raise ValueError(f"a judge of sensitivity {sensitivity:g} and specificity {specificity:g} tells nothing")
-    value, low, high = (min(1.0, max(0.0, (one + specificity - 1) / better)) for one in (called.value, called.low, called.high))
-    return Interval(value, low, high, called.n)
+        raise ValueError(f"a judge of sensitivity {sensitivity.value:g} and specificity {specificity.value:g} tells nothing")
+    value = min(1.0, max(0.0, (called.value + specificity.value - 1) / better))
+    below = called.value - called.low, value * (sensitivity.high - sensitivity.value), (1 - value) * (specificity.value - specificity.low)
+    above = called.high - called.value, value * (sensitivity.value - sensitivity.low), (1 - value) * (specificity.high - specificity.value)
+    return Interval(value, max(0.0, value - math.hypot(*below) / better), min(1.0, value + math.hypot(*above) / better), called.n)

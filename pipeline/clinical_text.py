@@ -30,6 +30,13 @@ BEFORE_NAMES = frozenset(
 )
 # What leads to a name, among other words.
 LEADING = frozenset(["and", "for", "per", "to", "via", "with"])
+DENYING = frozenset(
+    [
+        *("no", "not", "without", "none", "nor", "neither", "never", "cannot"),
+        *("negative", "absent", "free", "resolved", "unlikely", "excluded"),
+    ]
+)
+"""Words that deny what stands before or after them."""
 NAMES = 2
 """Words that a person's name may have."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")

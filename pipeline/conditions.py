@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.clinical_text import LISTED
+from pipeline.clinical_text import DENYING, LISTED
 from pipeline.diffusion.conditioning import Condition
 from pipeline.errors import InputError
 from pipeline.together import Together
@@ -255,6 +255,7 @@ class Conditions:
             len(self.classes) if self.several else 0,
             torch.from_numpy(np.stack(between, axis=1).astype(np.float32)) if continuous else None,
             self._words(asked.get(TEXT), len(findings)) if self.vocabulary else None,
+            tuple(place for place, word in enumerate(self.words, 1) if word in DENYING) if self.vocabulary else (),
         )
 
     def _words(self, texts: NDArray[Any] | None, count: int) -> Tensor:

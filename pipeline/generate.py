@@ -33,7 +33,7 @@ from pipeline.errors import InputError
 from pipeline.images import FINDING, ImageSet
 from pipeline.ranks import Report, Share
 from pipeline.train import MIXTURE
-from pipeline.wanted import Wanted, wanted
+from pipeline.wanted import Wanted, check_names, wanted
 from pipeline.warm_start import TAKE, began_from, trained_on, weights_file
 
 Replay = Callable[[Condition, Tensor, Condition | None], Tensor]
@@ -132,7 +132,7 @@ class Sampling:
         count: how many images will be asked for in all, which may be too few to compile for; enough where None.
 
     Raises:
-        InputError: as :func:`check_names`.
+        InputError: as :func:`pipeline.wanted.check_names`.
     """
 
     def __init__(
@@ -244,16 +244,6 @@ def starts_on_mixture(section: GenerateConfig) -> bool:
 def sampler_of(section: GenerateConfig) -> Sampler:
     """The sampler that a configuration names."""
     return functools.partial(ddim, eta=section.eta) if section.sampler == "ddim" else SAMPLERS[section.sampler]
-
-
-def check_names(section: GenerateConfig, conditions: Conditions) -> None:
-    """Raise InputError where guidance names what the model does not know."""
-    if section.negative_class not in (None, *conditions.classes):
-        known = ", ".join(conditions.classes)
-        raise InputError(f"generate.negative_class {section.negative_class!r} is no class of the model: use one of {known}")
-    if unknown := [name for name in section.weights if name not in conditions.names]:
-        known = ", ".join(conditions.names) or "one class an image, and generate.guidance_scale is the weight of that"
-        raise InputError(f"generate.weights: the model knows no {unknown[0]!r}, but {known}")
 
 
 def away_from(section: GenerateConfig, conditions: Conditions, condition: Condition) -> Condition | None:

@@ -114,7 +114,9 @@ class Outlook:
             return []
         better = bounds.enough_images(limits.MIN_RECALL, self._bound, ERROR)
         each = math.ceil(better / self.classes / 10) * 10
-        return [f"{enough:,} distinct synthetic images are needed, and {made:,} will be made: --set generate.per_class={each}"]
+        planned = bool(self.config.generate.plan)
+        more = f"raise the counts of generate.plan to {better:,} in all" if planned else f"--set generate.per_class={each}"
+        return [f"{enough:,} distinct synthetic images are needed, and {made:,} will be made: {more}"]
 
 
 def expected(config: Config, unit: str, units: int | None, classes: Mapping[str, int] | int | None, train: int | None = None) -> Outlook:

@@ -16,9 +16,9 @@ from pipeline.context import Context
 from pipeline.denoiser import load_denoiser
 from pipeline.diffusion.guidance import guided
 from pipeline.diffusion.noise import StepNoise
-from pipeline.generate import Sampling, average, away_from, check_names, levels_of, load_mixture, sampler_of, starts_on_mixture
+from pipeline.generate import Sampling, average, away_from, levels_of, load_mixture, sampler_of, starts_on_mixture
 from pipeline.images import from_unit
-from pipeline.wanted import Wanted
+from pipeline.wanted import Wanted, check_names
 from privacy.copy_report import Regenerate
 
 

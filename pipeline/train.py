@@ -33,6 +33,7 @@ from pipeline.fit_recipe import Course
 from pipeline.images import ImageSet
 from pipeline.ingest.split import kept_together
 from pipeline.release.figures import summary, train_figures
+from pipeline.wanted import wanted
 
 CHECKPOINT, STATE, SUFFIX = "checkpoint", "state", ".safetensors"
 MIXTURE, METRICS = "mixture.safetensors", "metrics.jsonl"
@@ -48,8 +49,8 @@ def run(ctx: Context) -> dict[str, Any]:
     is written before the process ends.
 
     Raises:
-        InputError: a batch that does not fit, a training that diverges, a warm start from weights that do not fit, or too few patients
-            in ``val`` to choose a length on.
+        InputError: a batch that does not fit, a training that diverges, a warm start from weights that do not fit, too few patients in
+            ``val`` to choose a length on, or ``generate`` asks for what the model will not know.
         Stopped: the process was asked to end.
     """
     runtime.limit_threads()
@@ -66,21 +67,26 @@ def run(ctx: Context) -> dict[str, Any]:
         text=asked.text,
         features=word_features.width(ctx.folder("ingest")),
     )
+    wanted(ctx.config, conditions)  # what cannot be asked for is told before the training, not after it
     validation = _validation(everyone, cohort, conditions, ctx.config.seed)
     if validation is None and asked.images == AUTO:
         raise InputError(
-            "train.images=auto chooses the length on half of val, where two patients are needed: add patients, raise ingest.val_share, "
-            "or give a number"
+            "train.images=auto chooses the length on train and half of val, and needs two patients in each: add patients, raise "
+            "ingest.val_share, or give a number"
         )
     state, found = _resumed(ctx, device) or (None, fit_recipe.fit(asked, cohort, device))
     section = fit_recipe.settled(asked, found)
     mean, spread = mean_and_spread(cohort.images)
     model = describe(section, cohort, spread, conditions)
+    if not model["sigma_data"]:
+        raise InputError("train: all images of the train split are one picture, of which nothing can be learned: give other images")
     told = word_features.of(ctx.folder("ingest"), conditions.words) if conditions.features else None
     torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
-    denoiser = build_denoiser(model, mean, told).to(device)
+    denoiser, remembers = build_denoiser(model, mean, told).to(device), False
     if section.start_from is not None:
-        patients = warm_start.check_patients(section, ctx.run, ctx.folder("ingest"), ctx.records.get("ingest", {}))
+        record = ctx.records.get("ingest", {})
+        patients = warm_start.check_patients(section, ctx.run, ctx.folder("ingest"), record)
+        remembers = warm_start.saw_train(section.start_from, patients, record)
         taken = warm_start.start(denoiser, section.start_from, conditions, section.start_classes, section.frozen)
         model["warm_start"] = {"patients": patients, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
     training = _training(denoiser, cohort, conditions, section, runtime.derive_seed(ctx.config.seed, "training"))
@@ -93,7 +99,8 @@ def run(ctx: Context) -> dict[str, Any]:
         training.recipe = recipe(section)
     course = None
     if validation is not None and asked.images == AUTO:
-        course = Course(validation, section.batch, fit_recipe.first_look(found, section.batch), training.recipe.steps)
+        first = fit_recipe.first_look(found, section.batch)
+        course = Course(validation, section.batch, first, training.recipe.steps, remembers=remembers)
         course.load(state or {})
     write_json(ctx.out / fit_recipe.FILE, found)
     ctx = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": section}))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import runtime
 from pipeline.clinical_text import closed, unknown
 from pipeline.conditions import TEXT, WITHOUT_TEXT, Attribute, Conditions
-from pipeline.config import Asked, Config
+from pipeline.config import Asked, Config, GenerateConfig
 from pipeline.diffusion.conditioning import PRESENT, Condition
 from pipeline.errors import InputError
 from pipeline.images import ATTRIBUTE
@@ -75,15 +75,26 @@ def wanted(config: Config, conditions: Conditions) -> Wanted:
     """The images that a run makes: ``generate.plan``, or ``generate.per_class`` of every class or finding (:func:`balanced`).
 
     Raises:
-        InputError: as :func:`planned`.
+        InputError: as :func:`planned` and :func:`check_names`.
     """
     section = config.generate
+    check_names(section, conditions)
     if section.plan:
         count = sum(entry.count for entry in section.plan)
         return planned(section.plan, conditions, _seeds(config.seed, count), "generate.plan")
     assert section.per_class is not None
     findings = balanced(conditions, section.per_class)
     return Wanted.of_findings(findings, _seeds(config.seed, len(findings)))
+
+
+def check_names(section: GenerateConfig, conditions: Conditions) -> None:
+    """Raise InputError where guidance names what the model does not know."""
+    if section.negative_class not in (None, *conditions.classes):
+        known = ", ".join(conditions.classes)
+        raise InputError(f"generate.negative_class {section.negative_class!r} is no class of the model: use one of {known}")
+    if unknown := [name for name in section.weights if name not in conditions.names]:
+        known = ", ".join(conditions.names) or "one class an image, and generate.guidance_scale is the weight of that"
+        raise InputError(f"generate.weights: the model knows no {unknown[0]!r}, but {known}")
 
 
 def balanced(conditions: Conditions, each: int) -> NDArray[np.int8]:

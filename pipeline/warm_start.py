@@ -173,6 +173,12 @@ def began_from(folder: Path) -> str | None:
     return None if patients in (None, SAME) else str(patients)
 
 
+def saw_train(given: Path, patients: str, record: Mapping[str, Any]) -> bool:
+    """Whether earlier weights, of whose patients :func:`check_patients` said ``patients``, have seen images of this run's train split."""
+    earlier = load_record(weights_file(given).parent, "train")
+    return patients == SAME or (earlier is not None and earlier["identity"].get("inputs", {}).get("ingest") == record.get("digest"))
+
+
 def trained_beside(folder: Path) -> str:
     """On whom a train folder's model was trained beside its train split, one of :data:`privacy.judgements.STARTED`."""
     others = began_from(folder)

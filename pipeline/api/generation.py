@@ -77,13 +77,13 @@ def _plan(classes: Mapping[str, int], plan: Sequence[Asked | Mapping[str, Any]])
     from pydantic import ValidationError
 
     from pipeline.config import Asked
+    from pipeline.config.load import one_line
 
     given: list[Any] = [{"findings": [name], "count": count} for name, count in classes.items()]
     try:
         asked = [Asked.model_validate(one) for one in [*given, *plan]]
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise InputError(f"what to generate: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InputError(f"what to generate: {one_line(error)}") from None
     if not asked:
         raise InputError("nothing to generate: give classes or findings and how many images of them")
     kinds = [one.model_dump(mode="json", exclude={"count", "extrapolate"}) for one in asked]

@@ -49,12 +49,14 @@ class Cohort:
             way is found again by its images, and an image in another kind of file by its values.
         attempts: the sets that were judged, in their order.
         seen: pseudonyms of patients, or of images, that a foreign generator saw: their splits are not settled by that.
+        former: whether some of its images may be known by no other pseudonym of their values than that of an earlier version.
     """
 
     patients: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
     seen: frozenset[str] = frozenset()
+    former: bool = False
 
     def holds(self, patients: Set[str], images: Set[str]) -> bool:
         """Whether any of these belongs to the cohort."""
@@ -69,11 +71,20 @@ class Cohort:
             known[attempt.generated] = ours.judged(attempt.verdict, attempt.recall) if attempt.verdict == "pass" else ours
         attempts = sorted(known.values(), key=lambda attempt: attempt.date)
         patients, images = _joined(self.patients, other.patients), _joined(self.images, other.images)
-        return Cohort(patients, images, tuple(attempts), self.seen | other.seen)
+        return Cohort(patients, images, tuple(attempts), self.seen | other.seen, self.former or other.former)
 
-    def with_splits(self, patients: Mapping[str, str], images: Mapping[str, str]) -> Cohort:
-        """With further assignments; what is settled stays as it is."""
-        return dataclasses.replace(self, patients={**patients, **self.patients}, images={**images, **self.images})
+    def with_splits(self, patients: Mapping[str, str], images: Mapping[str, str], *, former: bool = False) -> Cohort:
+        """With further assignments, by ``former`` pseudonyms of values or not; what is settled stays as it is."""
+        everyone, every = {**patients, **self.patients}, {**images, **self.images}
+        return dataclasses.replace(self, patients=everyone, images=every, former=former or self.former)
+
+    def met(self, names: Set[str]) -> Cohort:
+        """After a run that has images by the pseudonyms of this version and by the former ones.
+
+        Args:
+            names: all pseudonyms of the run. The former ones are needed no more where the cohort holds no others.
+        """
+        return dataclasses.replace(self, former=self.former and not self.images.keys() | self.seen <= names)
 
     def called(self, other_names: Mapping[str, str]) -> Cohort:
         """With images that are settled under another name settled by their own too.
@@ -112,6 +123,7 @@ class Cohort:
             "images": dict(sorted(self.images.items())),
             "attempts": [dataclasses.asdict(attempt) for attempt in self.attempts],
             "seen": sorted(self.seen),
+            "former": self.former,
         }
         return json.dumps(value | {"seal": _seal(value, key)}, indent=0).encode()
 
@@ -124,18 +136,20 @@ class Cohort:
             mark, patients, images, attempts = (value[name] for name in ("key", "patients", "images", "attempts"))
             judged = tuple(Attempt(**entry) for entry in attempts)
             splits, seen = {*patients.values(), *images.values()}, frozenset(value.get("seen", ()))
+            former = value.get("former", True)
         except (RecursionError, TypeError, KeyError, AttributeError):
             raise ValueError("not a cohort's file") from None
         texts = [text for attempt in judged for text in (attempt.generated, attempt.verdict, attempt.date)]
         if not all(isinstance(text, str) for text in (mark, *texts, *seen)) or not splits <= {*SPLITS, TORN}:
             raise ValueError("not a cohort's file")
-        if not all(attempt.recall is None or isinstance(attempt.recall, int | float) for attempt in judged):
+        recalls = [attempt.recall for attempt in judged if attempt.recall is not None]
+        if not all(isinstance(recall, int | float) for recall in recalls) or not isinstance(former, bool):
             raise ValueError("not a cohort's file")
         if mark != artifacts.key_mark(key):
             return None
         if seal != _seal(value, key):
             raise ValueError("edited")
-        return cls(patients, images, judged, seen)
+        return cls(patients, images, judged, seen, former)
 
 
 def _seal(value: Mapping[str, Any], key: bytes) -> str:

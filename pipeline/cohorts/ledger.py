@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from privacy import limits
 if TYPE_CHECKING:
     from pipeline.context import Context
 
-Splits = Mapping[str, str]
 # Sources whose images have no identifier: they are known by what they show.
 BY_CONTENT = ("pictures", "nifti")
 # Where a run folder held them, by an earlier version.
@@ -77,6 +76,17 @@ def find(run: Path, patients: Iterable[str], images: Iterable[str]) -> Iterator[
         yield Found(cohort.joined(_left_in(run, old, key)), key, files, old)
 
 
+def knows_formerly(run: Path) -> bool:
+    """Whether any cohort's images may be known by the former pseudonyms of their values alone, so that these have to be made too.
+
+    Raises:
+        InputError: as :func:`find`.
+    """
+    key = project_key(run)
+    with folder.held():
+        return any(one.former and bool(one.images or one.seen) for one in (_load(path, key) for path in folder.files()))
+
+
 def restore(run: Path, *, stands: bool) -> None:
     """Settle what a finished ingest says, should the cohort's file have been lost.
 
@@ -87,12 +97,12 @@ def restore(run: Path, *, stands: bool) -> None:
     Raises:
         InputError: it contradicts the cohort.
     """
-    assigned = _assigned(run / "ingest")
-    if assigned is not None:
-        with find(run, *assigned) as found:
+    own = _assigned(run / "ingest")
+    if own is not None:
+        with find(run, own.patients, own.images) as found:
             if stands:
-                _check(found.cohort, *assigned)
-            found.save(found.cohort.with_splits(*assigned))
+                _check(found.cohort, own)
+            found.save(found.cohort.with_splits(own.patients, own.images, former=own.former))
 
 
 REDRAWN = {"audit": True, "shadows": True}
@@ -134,8 +144,8 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None, 
     """
     if ctx.config.ingest.replication:
         return Standing(None)
-    assigned = _assigned(ctx.folder("ingest"), foreign=ctx.config.foreign)
-    if assigned is None:
+    own = _assigned(ctx.folder("ingest"), foreign=ctx.config.foreign)
+    if own is None:
         raise InputError("ingest/rows.parquet or cohort.json is damaged: remove the ingest folder of this run to make it anew")
     # What is declared of a holdout draws nothing.
     drawn = ctx.config.model_dump(mode="json", include=REDRAWN, exclude={"audit": {"holdout_random"}})
@@ -145,12 +155,13 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None, 
         real = {name: digest for name, digest in read.items() if JUDGED_FILES["images"].fullmatch(name)}
         drawn |= {"seed": ctx.config.seed, "real": real}
     generated = artifacts.fingerprint({"generated": str(ctx.records["generate"]["digest"]), "settings": drawn})
-    with find(ctx.run, *assigned) as found:
+    with find(ctx.run, own.patients, own.images) as found:
         if ctx.config.foreign:
-            cohort = dataclasses.replace(found.cohort, seen=found.cohort.seen.union(*assigned))
+            names = {*own.patients, *own.images}
+            cohort = dataclasses.replace(found.cohort, seen=found.cohort.seen | names).met(names)
         else:
-            _check(found.cohort, *assigned)
-            cohort = found.cohort.with_splits(*assigned)
+            _check(found.cohort, own)
+            cohort = found.cohort.with_splits(own.patients, own.images, former=own.former)
         cohort, number = cohort.attempted(generated)
         released = cohort.released(besides=generated)
         # An earlier version noted no recall: what its gate asked for is what is known.
@@ -160,15 +171,15 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None, 
     return standing
 
 
-def _check(cohort: Cohort, patients: Splits, images: Splits) -> None:
-    if cohort.contradicts(patients, images):
+def _check(cohort: Cohort, own: Cohort) -> None:
+    if cohort.contradicts(own.patients, own.images):
         raise InputError(
             f"this run's splits are not those of its cohort in {folder.folder()}: remove the ingest folder of this run to take the "
             f"cohort's, or give the folder that knows this run's as SYNTHCOHORT_COHORTS"
         )
 
 
-def _assigned(ingest: Path, *, foreign: bool = False) -> tuple[Splits, Splits] | None:
+def _assigned(ingest: Path, *, foreign: bool = False) -> Cohort | None:
     """Split of every patient and of every image of a finished ingest; None where it cannot be read, or settles nothing.
 
     ``foreign``: of those whom a foreign generator saw, which settles nothing otherwise.
@@ -180,10 +191,10 @@ def _assigned(ingest: Path, *, foreign: bool = False) -> tuple[Splits, Splits] |
         import pyarrow.parquet
 
         table = pyarrow.parquet.ParquetFile(ingest / "rows.parquet")
-        # An earlier version kept no pseudonyms of pixels.
-        by_pixels = [name for name in ("pixels",) if name in table.schema_arrow.names]
-        rows = table.read(["id", "patient", "split", *by_pixels]).to_pydict()
-        names = ["id", *by_pixels] if facts["source"]["kind"] not in BY_CONTENT else by_pixels
+        # Earlier versions kept pseudonyms of values under another name, and before that none.
+        by_values = [name for name in ("values", "pixels") if name in table.schema_arrow.names]
+        rows = table.read(["id", "patient", "split", *by_values]).to_pydict()
+        names = ["id", *by_values] if facts["source"]["kind"] not in BY_CONTENT else by_values
     except (OSError, ValueError, KeyError, TypeError):
         return None
     wanted = [place for place, split in enumerate(rows["split"]) if not foreign or split == "train"]
@@ -191,8 +202,9 @@ def _assigned(ingest: Path, *, foreign: bool = False) -> tuple[Splits, Splits] |
     images = {rows[name][place]: rows["split"][place] for name in names for place in wanted}
     # An earlier version made other pseudonyms of patients, and of images without an identifier.
     if "key_mark" not in facts:
-        return ({}, images) if images else None
-    return (patients, images) if facts.get("unit") == "patient" else ({}, patients | images)
+        return Cohort(images=images, former=True) if images else None
+    former = "values" not in by_values
+    return Cohort(patients, images, former=former) if facts.get("unit") == "patient" else Cohort(images=patients | images, former=former)
 
 
 def _load(path: Path, key: bytes) -> Cohort:

@@ -46,7 +46,7 @@ def generate(
     else:
         console.print(
             "[bold red]UNAUDITED PATIENT DATA[/]: the weights are not cleared, and nobody has judged these images. To have more of them "
-            "judged and released: synthcohort run CONFIG --set generate.per_class=N --redo"
+            "judged and released: synthcohort run CONFIG --redo with a higher generate.per_class, or a larger generate.plan"
         )
 
 
@@ -63,6 +63,8 @@ def _plan(
     if wrong := [text for text, (name, _, value) in zip(attributes, pairs) if not name or not value]:
         raise InputError(f"--attribute {wrong[0]}: give a name and a value, as in --attribute sex=F")
     named = {name: value for name, _, value in pairs}
+    if twice := [name for place, (name, _, _) in enumerate(pairs) if name in [one for one, _, _ in pairs[:place]]]:
+        raise InputError(f"--attribute {twice[0]} is given twice: an image has one value of it, and other images take another command")
     return [{"findings": findings, "without": without, "attributes": named, **texts, "count": count, "extrapolate": extrapolate}]
 
 

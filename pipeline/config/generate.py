@@ -39,6 +39,8 @@ class Asked(Section):
     def _not_both(self) -> Asked:
         if both := [name for name in self.findings if name in self.without]:
             raise ValueError(f"{both[0]} is asked for and denied at once: name it once")
+        if self.text.strip() and self.text.lower().split() == self.without_text.lower().split():
+            raise ValueError("the same text is asked for and led away from at once: give it once")
         return self
 
 

@@ -14,6 +14,7 @@ from evaluation.data import rarest
 
 ABSENT, PRESENT = 0, 1
 """Codes of a finding."""
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Condition:
             after the last.
         between: of continuous fields, how far the value lies on the way from its code to the next, ``float32 [n, F]`` in [0, 1), 0 for the
             others; None where no field is continuous.
+        denying: words of a text that deny what stands beside them.
     """
 
     codes: Tensor
@@ -38,6 +40,7 @@ class Condition:
     findings: int = 0
     between: Tensor | None = None
     text: Tensor | None = None
+    denying: tuple[int, ...] = ()
 
     @classmethod
     def of_classes(cls, classes: Tensor | NDArray[np.int64], count: int, device: str = "cpu") -> Condition:
@@ -96,19 +99,35 @@ class Condition:
         """Rows that ask for less: of one class each, the null condition with a probability of its own (Ho & Salimans 2022,
         arXiv:2207.12598, algorithm 1).
 
-        Of several fields, a row loses all together with this probability, and each on its own at the row's own rate: uniform to the power
-        1 / probability − 1, whose mean is the probability. So every number of fields is met alone and together, as composed guidance asks
-        for them, and most rows keep most of what is known.
+        Of several fields, a row loses all together with this probability; otherwise it keeps any number of them equally often, and any of
+        them, and its text every second time whatever else it keeps. Images are asked for by one or two of many fields, and a network that
+        has mostly met all of them together has learned little of what one alone asks for: least where a text tells of everything. Of
+        every second text that is kept a run of its words is, since prompts are shorter than reports; one with a word of
+        :attr:`denying` stays whole, or what it denies would be told.
         """
         fields, nothing = len(self.sizes), self.null()
         count = fields + (self.text is not None)
         drop = self._uniform(count, generator) < probability
-        if count > 1:
-            rate = self._uniform(1, generator) ** (1 / probability - 1 if probability > 0 else torch.inf)
-            drop = (self._uniform(count, generator) < rate) | drop[:, :1]
+        if count > 1 and probability > 0:
+            others, rate = self._uniform(count, generator), self._uniform(1, generator)
+            drop = torch.cat([others[:, :fields] < rate, others[:, fields:] < HALF], dim=1) | drop[:, :1]
         between = None if self.between is None else torch.where(drop[:, :fields], 0.0, self.between)
-        text = None if self.text is None else torch.where(drop[:, fields:], 0, self.text)
+        text = self.text
+        if text is not None and probability > 0:
+            text = torch.where(drop[:, fields:], 0, self._shortened(text, generator))
         return replace(nothing, codes=torch.where(drop[:, :fields], nothing.codes, self.codes), between=between, text=text)
+
+    def _shortened(self, text: Tensor, generator: torch.Generator) -> Tensor:
+        """Every second row's words to a run of them: where it begins and how many it has are uniform."""
+        whole, begin, length = self._uniform(3, generator).T[..., None]
+        words, places = (text > 0).sum(dim=1, keepdim=True), torch.arange(text.shape[1], device=text.device)
+        first = (begin * words).long()
+        kept = 1 + (length * (words - first)).long()
+        run = torch.where(places < kept, text.gather(1, (first + places).clamp(max=text.shape[1] - 1)), 0)
+        stays = whole < HALF
+        for word in self.denying:
+            stays = stays | (text == word).any(dim=1, keepdim=True)
+        return torch.where(stays, text, run)
 
     def to(self, device: str) -> Condition:
         """On another device; a copy to a GPU from pinned memory is waited for by nothing."""

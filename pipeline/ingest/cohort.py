@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pipeline import artifacts, ranks
 from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
-from pipeline.ingest import class_folders, notes, patients, source
+from pipeline.ingest import class_folders, notes, patients, pseudonym, source
 from pipeline.ingest.collect import BLOCKS, collect, read_blocks
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.tasks import Left, grouped, never_read
-from pipeline.ingest.work import Settings, by_pixels
+from pipeline.ingest.work import Settings
 
 if TYPE_CHECKING:
     from pipeline.config import IngestConfig
@@ -39,10 +39,10 @@ class Cohort:
 
     Attributes:
         images: ``[n, C, (D,) size, size]``, memory-mapped.
-        rows: ``id``, ``patient``, ``content``, ``pixels``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`, indexed by their places in
+        rows: ``id``, ``patient``, ``content``, ``values``, ``findings`` (a tuple), ``file`` and :data:`FIELDS`, indexed by their places in
             ``images``; ``split`` for a set with official splits, otherwise :data:`PASSING`. ``content`` is the pseudonym by which an image
-            is found again: of its identifier, or of its pixels where it has none; where patients are unknown, it is ``patient`` too. By
-            ``pixels``, that of its values, it is found in another kind of file.
+            is found again: of its identifier, or of its values where it has none; where patients are unknown, it is ``patient`` too. By
+            ``values`` it is found in another kind of file, and by ``pixels``, where there is one, in what earlier versions settled.
         left_out: file and reason of everything quarantined so far.
         classes: class names.
         unit: ``patient``, or ``image`` where patients are unknown.
@@ -74,32 +74,34 @@ def _partial(ctx: Context, key: bytes, which: str = "store") -> Path:
     return ctx.out / f"partial-{artifacts.keyed(key, which)[:8]}"
 
 
-def published(ctx: Context) -> Cohort:
-    """A MedMNIST set: images without patients."""
+def published(ctx: Context, *, formerly: bool = False) -> Cohort:
+    """A MedMNIST set: images without patients. ``formerly`` as :class:`~pipeline.ingest.work.Settings` has it."""
     from pipeline.ingest.readers import medmnist
 
     ingest = ctx.config.ingest
     found = medmnist.read(ingest, source.medmnist_file(ingest))
     medmnist.check_classes(found)
     key = project_key(ctx.run)
-    values: list[str] = []
+    named: list[dict[str, str]] = []
 
     def seen(block: NDArray[np.uint8]) -> None:
-        values.extend(by_pixels(image.astype(np.float32), key) for image in block)
+        named.extend(pseudonym.both(image.astype(np.float32), key, formerly=formerly) for image in block)
 
     with ctx.reporter.progress("reading images", len(found.split)) as done:
         pixels = medmnist.fitted(found, ingest.size, _partial(ctx, key), seen, done)
     files = [f"{name}/{number}" for name, number in zip(found.split, found.number)]
     ids = [artifacts.keyed(key, "image", str(ingest.dataset), file)[:16] for file in files]
     empty = dict.fromkeys(("view", "laterality", "site", "sex", "age_band", "acquisition", "turned"), "")
-    names = {"id": ids, "patient": ids, "content": ids, "pixels": values}
-    rows = pd.DataFrame({**names, "findings": list(map(tuple, found.findings)), "file": files})
+    names = {"id": ids, "patient": ids, "content": ids}
+    rows = pd.DataFrame({**names, **pd.DataFrame(named), "findings": list(map(tuple, found.findings)), "file": files})
     rows = rows.assign(split=found.split, modality=found.modality, **empty, spacing_mm=math.nan, intensity_low=0.0, intensity_high=255.0)
     facts = {"source": {"kind": "medmnist", "dataset": ingest.dataset, **found.facts}, "modality": found.modality}
     return Cohort(pixels, rows, [], found.classes, "image", facts)
 
 
-def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people: bool = True, below: str = "") -> Cohort:
+def scanned(
+    ctx: Context, ingest: IngestConfig, which: str = "store", *, people: bool = True, below: str = "", formerly: bool = False
+) -> Cohort:
     """A folder of files, the phantom's own and what a PACS sent included.
 
     Args:
@@ -108,6 +110,7 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         which: name of the place where images are collected, one for each folder that a stage reads.
         people: whether images are of patients. Synthetic ones are each by itself.
         below: beginning of the relative paths that are read.
+        formerly: as :class:`~pipeline.ingest.work.Settings` has it.
     """
     key = project_key(ctx.run)
     root, path, classes = _where(ctx, ingest)
@@ -131,14 +134,15 @@ def scanned(ctx: Context, ingest: IngestConfig, which: str = "store", *, people:
         burned_in=ingest.burned_in,
         mask=ingest.mask,
         attributes=ingest.told if people else {},
+        formerly=formerly,
     )
     tasks, left_out = grouped(ctx, root, names)
-    folder, workers = _partial(ctx, key, which), source.workers()
+    folder, workers = _partial(ctx, key, f"{which} formerly" if formerly else which), source.workers()
     with ctx.reporter.progress("reading images", len(tasks)) as done:
         if ranks.count() > 1 or (folder / BLOCKS).exists():
             ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
         store = collect(folder, settings, tasks, workers, done)
-    rows, conflicts = _without_conflicts(store.rows(tasks, settings.attributes), store.again())
+    rows, conflicts = _without_conflicts(store.rows(tasks, settings.attributes, formerly=formerly), store.again())
     # A table that serves several folders names files of the others.
     own = None if ingest.label_table is not None else table
     left_out += store.left_out(tasks) + never_read(root, own) + conflicts

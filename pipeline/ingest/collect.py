@@ -35,7 +35,7 @@ SLOWEST = 16 << 20
 BLOCKS = "blocks"
 BLOCK = 512
 # Of the journal's lines: what an interrupted attempt of an earlier version left in another one is read again.
-FORM = b"2"
+FORM = b"3"
 FIELDS = (
     *("modality", "view", "laterality", "site", "sex", "age_band", "acquisition", "turned"),
     *("spacing_mm", "intensity_low", "intensity_high"),
@@ -205,13 +205,14 @@ class Store:
             yield Answer(line, tuple(images[start:end]))
             start = end
 
-    def rows(self, tasks: Sequence[Task], attributes: Mapping[str, AttributeKind] | None = None) -> pd.DataFrame:
-        """One row an image: ``id``, ``patient``, ``content``, ``pixels``, ``file``, ``findings`` (a tuple), :data:`FIELDS`,
-        :data:`PASSING`, and ``attributes`` as texts and ``float32``."""
+    def rows(self, tasks: Sequence[Task], attributes: Mapping[str, AttributeKind] | None = None, *, formerly: bool = False) -> pd.DataFrame:
+        """One row an image: ``id``, ``patient``, ``content``, ``values``, ``pixels`` where it has images' former pseudonyms, ``file``,
+        ``findings`` (a tuple), :data:`FIELDS`, :data:`PASSING`, and ``attributes`` as texts and ``float32``."""
         import pandas as pd
 
         own = {ATTRIBUTE + name: kind for name, kind in (attributes or {}).items()}
-        names = ("id", "patient", "content", "pixels", "findings", "file", *FIELDS, *PASSING, *own)
+        pseudonyms = ("id", "patient", "content", "values", *(["pixels"] if formerly else []))
+        names = (*pseudonyms, "findings", "file", *FIELDS, *PASSING, *own)
         columns: dict[str, list[Any]] = {name: [] for name in names}
         shared: dict[Any, Any] = {}  # equal values are kept once: most columns hold few different ones
         for task, line in zip(tasks, self.lines()):

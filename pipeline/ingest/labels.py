@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
 _MARKS = {"": -1} | {
     f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", *(point + "0" * n for point in ".," for n in range(1, 7)))
 }
+_LIST = re.compile(r"\[(.*)\]")
 NO_FINDING = ("no finding", "")
 Use = Literal["needed", "optional", "elsewhere"]
 CONTRADICTORY = "contradictory labels for its {column} in the label table"
@@ -85,8 +87,9 @@ class Labels:
     ) -> Labels:
         """Read the table: the first of :data:`KEYS` that it has, and a column ``label``, or with ``several`` a column for each class.
 
-        In the column of a class 1 is present, 0 absent, -1 or nothing unknown. With ``several`` and no such columns, ``label`` names the
-        findings with bars between, as in ChestX-ray14 (Wang et al. 2017, arXiv:1705.02315). The columns of
+        In the column of a class 1 is present, 0 absent, -1 or nothing unknown, but absent where a column ``No Finding`` has 1, as CheXpert
+        (Irvin et al. 2019, arXiv:1901.07031) has it. With ``several`` and no such columns, ``label`` names the findings with bars between,
+        as in ChestX-ray14 (Wang et al. 2017, arXiv:1705.02315), or in a list. The columns of
         :data:`pipeline.ingest.facts.FACTS` are read where they are there, and win over the header; ``attributes``, and the text ``report``
         in closed vocabulary, where they are asked for. ``use`` says whether labels must be there, may be there, or come from elsewhere.
 
@@ -109,6 +112,9 @@ class Labels:
         for name in {column, "patient_id"}:
             facts.refuse_shortened(found, name)
         values = [found.values(name) for name in wanted] if labelled else []
+        if several and labelled and not barred:
+            normal = [_MARKS.get(value) == 1 for value in found.values("no_finding")]
+            values = [[value or "0" * none for value, none in zip(column_values, normal)] for column_values in values]
         labels = values[0] if values else []
         if barred:
             to_findings = _barred(path, classes, labels, found.lines)
@@ -198,7 +204,7 @@ def class_names(path: Path) -> tuple[str, ...]:
 
 
 def finding_names(path: Path) -> tuple[str, ...]:
-    """The findings of a table by which an image can have several, or none: those that its labels name with bars between, sorted, or else
+    """The findings of a table by which an image can have several, or none: those that its labels name together, sorted, or else
     its columns of 1 and 0 under other names than :data:`pipeline.ingest.table.NAMES`. Empty where it has neither, or one such column.
 
     Raises:
@@ -207,8 +213,9 @@ def finding_names(path: Path) -> tuple[str, ...]:
     found = table.read(path, ())
     if "label" in found.columns:
         labels = found.values("label")
-        named = {table.folded(part): part.strip() for label in sorted(labels) for part in label.split("|")}
-        return tuple(sorted(named[name] for name in named if name not in NO_FINDING)) if any("|" in label for label in labels) else ()
+        named = {table.folded(part): part.strip() for label in sorted(labels) for part in _parts(label)}
+        several = any("|" in label or _LIST.fullmatch(label) for label in labels)
+        return tuple(sorted(named[name] for name in named if name not in NO_FINDING)) if several else ()
     columns = tuple(name for name in found.columns if name and name not in table.NAMES and _of_marks(found.values(name)))
     return columns if len(columns) > 1 else ()
 
@@ -304,11 +311,17 @@ def _class(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Seq
     return lambda values, line: one_hot(index[normalize("NFC", values[0])], len(classes))
 
 
+def _parts(label: str) -> list[str]:
+    """What a label names: with bars between, or in a list as JSON and Python write it."""
+    listed = _LIST.fullmatch(label)
+    return [part.strip(" '\"") for part in listed[1].split(",")] if listed else label.split("|")
+
+
 def _barred(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Sequence[int]) -> Any:
     index = {table.folded(name): number for number, name in enumerate(classes)}
 
     def named(label: str) -> list[str]:
-        return [name for name in map(table.folded, label.split("|")) if name not in NO_FINDING]
+        return [name for name in map(table.folded, _parts(label)) if name not in NO_FINDING]
 
     unknown = [label for label in labels if not index.keys() >= set(named(label)) or (not named(label) and "|" in label)]
     if unknown:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline import artifacts, images, word_features
 from pipeline.cohorts.cohort import Cohort as Settled
 from pipeline.cohorts.key import project_key
-from pipeline.cohorts.ledger import find
+from pipeline.cohorts.ledger import find, knows_formerly
 from pipeline.errors import InputError
 from pipeline.images import ATTRIBUTE, FINDING, ImageSet
 from pipeline.ingest import holdout, ledger, notes, quarantine, source, split
@@ -34,6 +34,8 @@ UNKNOWN = "unknown (split by image)"
 OFFICIAL = (
     "read them as those runs did to keep their splits, or set ingest.replication to take the official ones in a run that is not released"
 )
+# Pseudonyms of an image's values; the second where a ledger of an earlier version may know images by it alone.
+VALUES = ("values", "pixels")
 # From how far off the shares of settled splits are mentioned.
 OFF = 0.05
 
@@ -50,9 +52,11 @@ def run(ctx: Context) -> dict[str, Any]:
     """
     ingest = ctx.config.ingest
     holdout.refuse_two_readings(ctx.config)
-    cohort = published(ctx) if ingest.source == "medmnist" else scanned(ctx, ingest)
+    formerly = not ingest.replication and knows_formerly(ctx.run)
+    cohort = published(ctx, formerly=formerly) if ingest.source == "medmnist" else scanned(ctx, ingest, formerly=formerly)
     if ctx.config.foreign:
-        cohort = holdout.joined(cohort, scanned(ctx, source.of_holdout(ingest), "holdout") if ingest.holdout is not None else None)
+        asked = source.of_holdout(ingest) if ingest.holdout is not None else None
+        cohort = holdout.joined(cohort, scanned(ctx, asked, "holdout", formerly=formerly) if asked is not None else None)
     quarantine.write(ctx.out, cohort.left_out)
     for note in cohort.notes:
         ctx.reporter.note(note)
@@ -77,7 +81,7 @@ def run(ctx: Context) -> dict[str, Any]:
         **{FINDING + name: cohort.findings[:, number] for number, name in enumerate(cohort.classes)},
         **{name: cohort.rows[name] for name in (*FIELDS, *(ATTRIBUTE + name for name in ingest.told))},
         "duplicate_group": clusters,
-        "pixels": cohort.rows["pixels"],
+        **{name: cohort.rows[name] for name in VALUES if name in cohort.rows},
     }
     images.write(ctx.out, cohort.images, cohort.rows.index.to_numpy()[kept], pd.DataFrame(table)[kept].reset_index(drop=True))
     cleaned = ImageSet.load(ctx.out)
@@ -119,12 +123,17 @@ def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[N
     if ingest.replication or ctx.config.foreign:
         return _draw(ctx, Settled(), cohort, clusters)
     people = [*rows["patient"], *rows["issued"]] if cohort.unit == "patient" else []
-    with find(ctx.run, people, [*rows["content"], *rows["pixels"]]) as found:
-        settled = found.cohort.called(dict(zip(rows["content"], rows["pixels"])))
+    names = [rows[name] for name in ("content", *VALUES) if name in rows]
+    every = {name for images in names for name in images}
+    with find(ctx.run, people, every) as found:
+        settled = found.cohort
+        if "pixels" in rows:
+            settled = settled.called(dict(zip(rows["values"], rows["pixels"]))).met(every.union(people))
+        settled = settled.called(dict(zip(rows["content"], rows["values"])))
         patients, splits, why = _draw(ctx, settled, cohort, clusters)
         kept = why == ""
         by_patient = dict(zip(patients[kept].tolist(), splits[kept].tolist())) if cohort.unit == "patient" else {}
-        by_image = {name: split for by in ("content", "pixels") for name, split in zip(rows[by][kept], splits[kept].tolist())}
+        by_image = {name: split for images in names for name, split in zip(images[kept], splits[kept].tolist())}
         found.save(settled.with_splits(by_patient, by_image))
     if settled.images and "split" not in rows and (told := _off(splits[kept], ingest)) is not None:
         ctx.reporter.note(told)
@@ -304,14 +313,19 @@ def _write_facts(
             "quarantined": dict(sorted(Counter(reason for _, reason in left_out).items())),
         },
     )
-    published = "split" in cohort.rows
+    ingest, published = ctx.config.ingest, "split" in cohort.rows
     artifacts.write_json(
         ctx.out / "deidentification.json",
         {
             "method": "published without patient data; nothing to remove" if published else "allow-list",
-            "kept": [name for name in cleaned.rows.columns if not name.startswith("finding_")],
-            "actions": [] if published else allow_list.describe(ctx.config.ingest.burned_in, len(ctx.config.ingest.mask)),
+            "kept": [name for name in cleaned.rows.columns if not name.startswith("finding_") and _said(cleaned.rows[name])],
+            "actions": allow_list.describe(ingest.source, ingest.burned_in, len(ingest.mask), reports=ingest.report is not None),
             "dates": "none kept",
-            "mask": [list(rectangle) for rectangle in ctx.config.ingest.mask],
+            "mask": [list(rectangle) for rectangle in ingest.mask],
         },
     )
+
+
+def _said(column: pd.Series[Any]) -> bool:
+    """Whether a column says something of any image."""
+    return bool((column.notna() & (column != "")).any())

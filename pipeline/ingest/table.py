@@ -25,6 +25,7 @@ NAMES = {
     "series_instance_uid": ("seriesinstanceuid",),
     "patient_id": ("patientid", "participantid", "subjectid"),
     "label": ("label", "labels", "findinglabels"),
+    "no_finding": ("nofinding",),
     "sex": ("sex", "patientsex", "gender"),
     "age": ("age", "patientage"),
     "site": ("site", "institution", "institutionname"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import keyed
 from pipeline.images import ATTRIBUTE
-from pipeline.ingest import attributes, patients
+from pipeline.ingest import attributes, patients, pseudonym
 from pipeline.ingest.attributes import Value
 from pipeline.ingest.deidentify import allow_list, blank, text_guard
 from pipeline.ingest.intensity import window
@@ -78,6 +77,7 @@ class Settings:
         burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
         mask: as in :func:`pipeline.ingest.deidentify.blank.masked`.
         attributes: as ``ingest.attributes``.
+        formerly: whether images get the pseudonyms too that their values had in earlier versions.
     """
 
     root: Path
@@ -92,6 +92,7 @@ class Settings:
     burned_in: text_guard.Policy = "strict"
     mask: tuple[blank.Rectangle, ...] = ()
     attributes: Mapping[str, AttributeKind] = dataclasses.field(default_factory=dict)
+    formerly: bool = False
 
     @property
     def memory(self) -> int:
@@ -207,7 +208,7 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
     assert isinstance(stated, dict)
     # Before the pixels are blanked, cropped and standardised in place: whose an image is does not hang on what is asked for, or a mask
     # would make the cohort another one, with other splits and no attempts.
-    pixels = by_pixels(reading.pixels, settings.key)
+    names = pseudonym.both(reading.pixels, settings.key, formerly=settings.formerly)
     # Before anything else looks at the pixels; rectangles are shares of the whole picture, as stored, so the crop comes after them.
     if settings.mask:
         mask = [Turn.named(reading.turned).rectangle(one) for one in settings.mask]
@@ -227,7 +228,7 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
     if reading.frame is not None:
         kept["id"] = keyed(settings.key, "frame", kept["id"], str(reading.frame))[:16]
     if not settings.patients:
-        kept["patient"] = None if settings.dicom else pixels
+        kept["patient"] = None if settings.dicom else names["values"]
     low, high = window(reading, kept["modality"], settings.target.scaling)
     if kept["modality"] not in SPARSE and _faint(few, low, high) and _faint(_known(reading.pixels), low, high):
         raise Unusable(BLANK)
@@ -240,8 +241,8 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
         spacing = mm * ratio if mm else None
     row = {
         **kept,
-        "content": kept["id"] if settings.dicom else pixels,
-        "pixels": pixels,
+        "content": kept["id"] if settings.dicom else names["values"],
+        **names,
         "findings": told.findings,
         **{ATTRIBUTE + name: value for name, value in told.asked.items()},
         "turned": reading.turned,
@@ -250,12 +251,6 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
         "intensity_high": high if reading.linear else None,
     }
     return image, row
-
-
-def by_pixels(pixels: NDArray[np.float32], key: bytes) -> str:
-    """Pseudonym of an image by its values: the same in whatever kind of file it lies, and whatever its name, labels and metadata are."""
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data.cast("B")).digest()
-    return keyed(key, "content", str(pixels.shape), digest)[:16]
 
 
 def _passing(header: Header, stated: Mapping[str, str], settings: Settings) -> dict[str, str]:

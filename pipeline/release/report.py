@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.release import meaning
+from pipeline.release.balance import balance, combinations, explained
 from pipeline.release.cards import actions, html_template, software_version
 from pipeline.release.curve import distance_curve, noise_curve, training_curve
 from pipeline.release.figures import ARMS, audit_figures, evaluation_figures, recipe_figures, sentences, stress_figures, train_figures
@@ -70,6 +71,8 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         prevalence=prevalence_table(results.stress.get("prevalence")),
         splits=source_splits(results.cohort),
         balance=balance(results),
+        combinations=combinations(results),
+        explained=explained(results),
         mute=mute(results.evaluation),
         findings=findings_table(results.evaluation),
         together=together_table(results.evaluation),
@@ -92,14 +95,6 @@ def source_splits(cohort: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for name, counts in (cohort.get("counts") or {}).items()
         if isinstance(counts, Mapping)
     ]
-
-
-def balance(results: Results) -> list[tuple[str, str, str]]:
-    """Each class as (name, real images for training, synthetic images). Real ones to the nearest ten: no small group is described."""
-    counts, made = dig(results.cohort, "counts.train"), results.config.generate.per_class
-    if not isinstance(counts, Mapping) or made is None or results.config.ingest.multi_label:
-        return []
-    return [(str(name), "fewer than 11" if count < 11 else f"about {round(count, -1):,}", number(made)) for name, count in counts.items()]
 
 
 def mute(evaluation: Mapping[str, Any]) -> list[str]:

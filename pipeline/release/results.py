@@ -40,6 +40,8 @@ class Results:
         records: the record of every stage before the release, by name.
         cohort, deidentification, model, audit, evaluation, stress, shadows, recipe: the JSON results of the stages; ``{}`` where there is
             none.
+        made: how many images were generated of each combination of findings, ``int8 [K]`` as a tuple: 1 asked for, 0 asked to be absent,
+            -1 left open.
     """
 
     config: Config
@@ -53,13 +55,19 @@ class Results:
     stress: Mapping[str, Any]
     shadows: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[tuple[int, ...], int] = field(default_factory=dict)
 
     @classmethod
     def load(
-        cls, config: Config, folder: Callable[[str], Path], gate: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]
+        cls,
+        config: Config,
+        folder: Callable[[str], Path],
+        gate: Mapping[str, Any],
+        records: Mapping[str, Mapping[str, Any]],
+        made: Mapping[tuple[int, ...], int] | None = None,
     ) -> Results:
         """Read the stages' results from their folders, which ``folder`` names by stage."""
-        return cls(config, gate, records, **read_results(folder))
+        return cls(config, gate, records, made=made or {}, **read_results(folder))
 
     @property
     def source(self) -> dict[str, str]:

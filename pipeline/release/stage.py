@@ -6,6 +6,7 @@ without any raster image.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def run(ctx: Context) -> dict[str, Any]:
     labels, further = labels_of(generated, table.several), further_cells(told, len(generated))
     rows = table.header + b"".join(map(table.line, range(len(labels)), labels, further))
     verdict = _verdict(ctx, generated, table.release, rows)
-    results = Results.load(ctx.config, ctx.folder, verdict, ctx.records)
+    made = Counter(map(tuple, generated.findings.tolist()))
+    results = Results.load(ctx.config, ctx.folder, verdict, ctx.records, made)
     passed = verdict["images"]["verdict"] == "pass"
     if passed:
         (ctx.out / contents.ROWS).write_bytes(rows)

@@ -300,7 +300,7 @@ def _against_run(release: _Release, run: Path) -> Iterator[str]:
     same = sum(digest in known for digest in release.pixels)
     if same:
         yield f"{same} released images are pixel for pixel images of the source"
-    columns = [name for name in ("id", "patient", "patient_id", "pseudonym", "pixels") if name in source.rows]
+    columns = [name for name in ("id", "patient", "patient_id", "pseudonym", "values", "pixels") if name in source.rows]
     marks = {str(value).encode() for name in columns for value in source.rows[name] if len(str(value)) >= 8}
     words = re.compile(rb"[A-Za-z0-9_-]{8,}")
     for name in sorted(name for name in release.sizes if "/" not in name and name != contents.ARCHIVE):

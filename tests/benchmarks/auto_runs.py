@@ -1,12 +1,17 @@
-"""Does `train.images: auto` come as near to real as any fixed length that copies nobody? Whole runs of one cohort, beside each other.
+"""What does `train.images: auto` end with, from seed to seed? Whole runs of one cohort, to the gate's verdict on their images.
 
-For each seed (a split, weights and noise of its own) the whole journey with `auto`, to the gate's verdict; then the same cohort trained for
-half, once, twice and four times as many images as `auto` kept, with what else it chose and the configuration's own decay, to the copy
-search. All of a seed's runs are judged by one panel, on the same halvings. Points that lie in --out are not measured again.
+For each seed (a split, weights and noise of its own, and a cohort of its own where phantoms are the source) the journey with `auto` to the
+audit: copies, the gate's verdict, and the panel's distance above its floor on the sealed patients. How near to the floor other lengths
+come is the frontier's question (``tests/benchmarks/frontier.py``), along the same trainings; ``--lengths auto,0.5,1,2,4`` asks it of whole
+runs: trained for so many times as many images as `auto` kept, with what else it chose and the configuration's own decay of the learning
+rate. All of a seed's runs are judged by one panel, on the same halvings.
 
     python -m tests.benchmarks.auto_runs --config breastmnist --set ingest.path=FOLDER --out results
     python -m tests.benchmarks.auto_runs --config dicom_folder --set ingest.source=phantom --set ingest.phantom_patients=300 --name "300"
     python -m tests.benchmarks.auto_runs --out results --table
+
+Several processes of the same command share the seeds, and a later call goes on where an earlier one was stopped: what lies in --out is not
+measured again, and a run in --runs goes on as the pipeline resumes it.
 """
 
 from __future__ import annotations
@@ -33,11 +38,12 @@ from pipeline.evaluate import labelled
 from pipeline.images import ImageSet
 from pipeline.progress import Reporter
 from pipeline.runner import run_stages
-from tests.benchmarks import report
+from tests.benchmarks import quality, report
+from tests.benchmarks.claims import claimed
+from tests.benchmarks.run_seeds import judged
 
 BENCHMARK = "auto_runs"
 AUTO = "auto"
-LENGTHS = (AUTO, "0.5", "1", "2", "4")
 FITTED = ("train.images=auto", "train.decay=0", "train.widths=auto", "train.dropout=auto", "train.augment=auto")
 TINY = (
     "train.batch=16",
@@ -62,7 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--name", help="the cohort's name in the table (default: the configuration's)")
     parser.add_argument("--seeds", default="0,1,2", type=lambda text: [int(part) for part in text.split(",")])
-    parser.add_argument("--lengths", default=LENGTHS, type=lambda text: text.split(","), help="auto, and multiples of what it kept")
+    parser.add_argument("--lengths", default=[AUTO], type=lambda text: text.split(","), help="auto, and multiples of what it kept")
     parser.add_argument("--splits", type=int, default=5, help="halvings of the panel")
     parser.add_argument("--classifier-images", type=int, default=100_000, help="images seen in training each judge, at the most")
     parser.add_argument("--seconds", type=float, default=500, help="start no run after so many seconds")
@@ -95,9 +101,9 @@ def measure(options: argparse.Namespace, seed: int, length: str, auto: Row | Non
     # Attempts count by cohort: a seed is a split of its own.
     home, repeats = str(folder.with_name(folder.name + ".cohorts")), 20 if options.tiny else fit_recipe.REPEATS
     with mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=home), mock.patch.object(fit_recipe, "REPEATS", repeats):
-        run_stages(config, folder, Reporter(folder / "log.jsonl"), until=None if length == AUTO else "audit", redo=True)
+        run_stages(config, folder, Reporter(folder / "log.jsonl"), until="audit", redo=True)
     seconds = time.perf_counter() - began
-    recipe, copies = read_object(folder / "train" / fit_recipe.FILE), read_object(folder / "audit" / "audit.json")["copies"]
+    recipe, gate = read_object(folder / "train" / fit_recipe.FILE), judged(folder / "audit")
     everyone, made = ImageSet.load(folder / "ingest"), ImageSet.load(folder / "generate")
     panelled = panel(
         labelled(everyone.split("audit")),
@@ -110,30 +116,30 @@ def measure(options: argparse.Namespace, seed: int, length: str, auto: Row | Non
         device=runtime.device(),
     )
     row: Row = {"cohort": options.name, "seed": seed, "length": length, "images": recipe["chosen"]["images"], "seconds": seconds}
-    row |= {"train": len(everyone.split("train")), "copies": copies["flagged"], "of": len(made)}
+    row |= {"train": len(everyone.split("train")), "copies": gate["flagged"], "of": len(made)}
     row |= {key: to_json(panelled.get(key)) for key in ("synthetic", "floor", "difference", "unfit")}
     if length == AUTO:
-        gate = read_object(folder / "release" / "gate.json")
         row |= {"fitted": {key: value for key, value in recipe["fitted"].items() if key != "images"}, "why": recipe["chosen"]["why"]}
-        row |= {"verdict": gate["verdict"], "reasons": gate["images"]["reasons"]}
+        row |= {"verdict": gate["verdict"], "reasons": gate["reasons"]}
     return row
 
 
 def make(options: argparse.Namespace) -> None:
-    """Measure what is not there yet, seed by seed."""
+    """Measure what is not there yet, seed by seed, each by one of the processes that do the same."""
     began = time.perf_counter()
-    done = {(row["seed"], row["length"]): row for row in rows_of(options.out) if row["cohort"] == options.name}
     record = report.Record(options.out, BENCHMARK, report.facts() | {"tiny": options.tiny})
     for seed in options.seeds:
-        for length in options.lengths:
-            if (seed, length) in done:
-                continue
-            if time.perf_counter() - began > options.seconds:
-                print(f"no time for seed {seed}, {length}, and what follows: the same command goes on there", flush=True)
-                return
-            row = done[seed, length] = measure(options, seed, length, done.get((seed, AUTO)))
-            record.add(row)
-            print(f"{time.perf_counter() - began:7.1f} s  {told(row)}", flush=True)
+        with claimed(options.out / "claims", f"{quality.slug(options.name)}-{seed}") as ours:
+            for length in options.lengths if ours else ():
+                done = {(row["seed"], row["length"]): row for row in rows_of(options.out) if row["cohort"] == options.name}
+                if (seed, length) in done:
+                    continue
+                if time.perf_counter() - began > options.seconds:
+                    print(f"no time for seed {seed}, {length}, and what follows: the same command goes on there", flush=True)
+                    return
+                row = measure(options, seed, length, done.get((seed, AUTO)))
+                record.add(row)
+                print(f"{time.perf_counter() - began:7.1f} s  {told(row)}", flush=True)
 
 
 def told(row: Row) -> str:
@@ -150,7 +156,7 @@ def rows_of(folder: Path) -> list[Row]:
 
 
 def points_of(rows: Sequence[Row]) -> list[Row]:
-    """By cohort and length: what each seed ended with, and the panel's mean distance above its floor."""
+    """By cohort and length: what each seed ended with, the panel's mean distance above its floor, and the highest of its upper bounds."""
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["seed"]):
         groups[row["cohort"], row["length"]].append(row)
@@ -159,7 +165,7 @@ def points_of(rows: Sequence[Row]) -> list[Row]:
         apart = [row["difference"]["value"] for row in group if row["difference"] is not None]
         point: Row = {"cohort": cohort, "length": length, "seeds": len(group), "images": [row["images"] for row in group]}
         point |= {"copies": [row["copies"] for row in group], "above_floor": float(np.mean(apart)) if apart else None}
-        point |= {"spread": float(np.std(apart, ddof=1)) if len(apart) > 1 else None}
+        point |= {"highest": max((row["difference"]["high"] for row in group if row["difference"] is not None), default=None)}
         points.append(point | {"verdicts": [row["verdict"] for row in group if "verdict" in row]})
     return sorted(points, key=lambda point: (point["cohort"], point["length"] != AUTO, point["length"]))
 
@@ -179,9 +185,10 @@ def findings(rows: Sequence[Row]) -> list[str]:
             both = sorted(set(at) & set(auto))
             if both and length not in copied:
                 apart[length] = [auto[seed] - at[seed] for seed in both]
+        fixed = any(row["length"] != AUTO for row in rows if row["cohort"] == cohort)
         clean = "no copy flagged in any seed" if AUTO not in copied else "COPIES FLAGGED"
         if not apart:
-            said.append(f"{cohort}: auto: {clean}; no fixed length without a copy to compare it with")
+            said.append(f"{cohort}: auto: {clean}" + ("; no fixed length without a copy to compare it with" if fixed else ""))
             continue
         nearest = max(apart, key=lambda length: np.mean(apart[length]))
         differences = apart[nearest]
@@ -200,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"no records of {BENCHMARK} in {options.out}")
     for one in report.load(options.out, BENCHMARK):
         print(f"{one['facts']['date']}, {one['facts']['hardware']}: {one['facts']['command']}")
-    keys = ("cohort", "length", "seeds", "images", "copies", "verdicts", "above_floor", "spread")
+    keys = ("cohort", "length", "seeds", "images", "copies", "verdicts", "above_floor", "highest")
     print(report.markdown(keys, [[point[key] for key in keys] for point in points_of(rows)]))
     print("\n".join(findings(rows)), flush=True)
 

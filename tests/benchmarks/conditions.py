@@ -6,15 +6,16 @@
 The first trains the configuration ``text_conditioned`` on rendered phantoms, none of which has what :data:`UNSEEN` names: that is asked for
 too, and told apart. The second takes a run's model, which must be of phantoms with several findings and told of ``severity`` and ``side``.
 
-What a judge says is corrected for its errors on rendered phantoms that it never saw (Rogan & Gladen 1978); of what no such correction is
-known for, what it says of true renderings stands beside, as the ceiling. Sides, severities and sizes are those of the images that show the
-finding: of what is not there nothing can be right. Writes ``conditions.json`` and ``conditions.png``, the trade-off of guidance for each
-condition, and prints a line for each aim.
+What a judge says is corrected for its errors on rendered phantoms that it never saw (Rogan & Gladen 1978), on those that also show what
+else is asked for; of what no such correction is known for, what it says of true renderings stands beside, as the ceiling. Sides, severities
+and sizes are those of the images that show the finding: of what is not there nothing can be right. Writes ``conditions.json`` and
+``conditions.png``, the trade-off of guidance for each condition, and prints a line for each aim.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -158,33 +159,39 @@ def severe(count: int, size: int) -> dict[str, list[Images]]:
 
 
 def errors(judge: Judge, test: Rendered, true: Mapping[str, Sequence[Images]]) -> Table:
-    """A judge's sensitivity and specificity on rendered phantoms that it never saw, and what it says of severities that are as asked."""
+    """A judge's sensitivity and specificity on rendered phantoms that it never saw, of all and of those that also show each other finding;
+    and what it says of severities that are as asked."""
     called = judge.marks(test.images)
+    every = np.ones(len(test), bool)
     found: Table = {}
     for k, name in enumerate((*FINDINGS, "side")):
-        yes, no = (called[test.marks[:, k] == side, k] for side in (1, 0))
-        found[name] = {
-            "sensitivity": clopper_pearson(int(yes.sum()), len(yes)),
-            "specificity": clopper_pearson(int((~no).sum()), len(no)),
-        }
+        found[name] = _errors(called[:, k], test.marks[:, k], every)
+        beside = {other: test.marks[:, place] == 1 for place, other in enumerate(FINDINGS) if other != name}
+        found[name]["given"] = {other: _errors(called[:, k], test.marks[:, k], among) for other, among in beside.items()}
     for name, images in true.items():
         found[name] |= graded(judge, name, images)
     return found
 
 
-def share(judge: Judge, its: Table, images: Images, name: str, present: bool) -> Table:
-    """How many images have (or have not) a finding as the judge calls them, and corrected for its errors."""
-    return shares(judge.marks(images)[:, (*FINDINGS, "side").index(name)], its[name], present)
+def _errors(called: NDArray[np.bool_], truth: NDArray[np.int8], among: NDArray[np.bool_]) -> dict[str, Any]:
+    yes, no = called[among & (truth == 1)], called[among & (truth == 0)]
+    return {"sensitivity": clopper_pearson(int(yes.sum()), len(yes)), "specificity": clopper_pearson(int((~no).sum()), len(no))}
 
 
-def shares(called: NDArray[np.bool_], its: Mapping[str, Interval], yes: bool) -> Table:
+def share(judge: Judge, its: Table, images: Images, name: str, present: bool, beside: str | None = None) -> Table:
+    """How many images have (or have not) a finding as the judge calls them, and corrected for its errors where they show ``beside`` too."""
+    its = its[name] if beside is None else its[name]["given"][beside]
+    return shares(judge.marks(images)[:, (*FINDINGS, "side").index(name)], its, present)
+
+
+def shares(called: NDArray[np.bool_], its: Mapping[str, Any], yes: bool) -> Table:
     """The share of calls that are right where they should be ``yes``, and what is right by a judge of such errors."""
     if not len(called):
         return {}
     counted = clopper_pearson(int(called.sum()), len(called))
-    errs = its["sensitivity"].value, its["specificity"].value
+    errs = its["sensitivity"], its["specificity"]
     # A judge that is no better than chance has nothing that could be corrected.
-    true = rogan_gladen(counted, *errs) if sum(errs) > 1 else Interval(math.nan, math.nan, math.nan, counted.n)
+    true = rogan_gladen(counted, *errs) if sum(one.value for one in errs) > 1 else Interval(math.nan, math.nan, math.nan, counted.n)
     both = {"called": counted, "corrected": true}
     return both if yes else {key: Interval(1 - one.value, 1 - one.high, 1 - one.low, one.n) for key, one in both.items()}
 
@@ -208,12 +215,12 @@ def measure(judge: Judge, its: Table, drawn: Drawn) -> Table:
             images, key = drawn(findings=[name], without=[other]), f"{name} without {other}"
             found["one_without"][key] = {
                 "present": share(judge, its, images, name, True),
-                "absent": share(judge, its, images, other, False),
+                "absent": share(judge, its, images, other, False, beside=name),
             }
     pairs = [[one, other] for place, one in enumerate(FINDINGS) for other in FINDINGS[place + 1 :]]
     for pair in pairs:
         images = drawn(findings=pair)
-        told = {name: share(judge, its, images, name, True) for name in pair}
+        told = {name: share(judge, its, images, name, True, beside=other) for name, other in itertools.permutations(pair)}
         found["both" if drawn.seen({"findings": pair}) else "unseen"][" + ".join(pair)] = told
     for name in SIDED:
         for side in ("left", "right"):

@@ -170,14 +170,15 @@ def middle(value: Value | None) -> float:
     return float("nan") if value is None else value[0]
 
 
-def picture(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure with panels in a row, drawn without a display."""
+def picture(panels: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with panels in rows, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.0 * panels, 4.4), layout="constrained")
+    columns = panels // rows
+    figure = Figure(figsize=(5.0 * columns, 4.4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, linewidth=0.6)

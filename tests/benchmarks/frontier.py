@@ -2,29 +2,33 @@
 
 Trainings on random halves of a cohort's train and audit images, one after the other in one module, are looked at along the way: what the
 panel makes of their images beyond its floor, what a classifier trained on them is worth, how many are copies, and how well membership is
-told by the weights, each training being attacked with the others. Marked is the length that `train.images: auto` keeps.
+told by the weights, each training being attacked with the others. What `train.images: auto` keeps of each is looked at as well.
 
     python -m tests.benchmarks.frontier --config dicom_folder --set ingest.source=phantom --set ingest.phantom_patients=300 --out results
-    python -m tests.benchmarks.frontier --config pneumoniamnist --set ingest.path=FOLDER --out results --first 4 --trainings 4
+    python -m tests.benchmarks.frontier --config pneumoniamnist --set ingest.path=FOLDER --name PneumoniaMNIST --out results
     python -m tests.benchmarks.frontier --out results --table                            # attack and draw what is there
+
+Each training and each judgement is a task of its own, written down when it is done. Several processes of the same command share them,
+on one GPU (some with ``--judge-first``, so that it does not wait for what judging does on processors) or on several, and a later call goes
+on where an earlier one was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import itertools
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from evaluation.data import Labelled
-from evaluation.intervals import interval, to_json
+from evaluation.intervals import Interval, interval, to_json
 from evaluation.metrics import macro_auc_estimate
 from evaluation.panel import panel
 from evaluation.plain_features import plain_features
@@ -43,14 +47,20 @@ from pipeline.train import describe, mean_and_spread
 from pipeline.wanted import wanted
 from privacy import shadows
 from privacy.copy_report import find_copies
-from tests.benchmarks import curves, quality, report
+from tests.benchmarks import frontier_picture, quality, report
+from tests.benchmarks.claims import claimed
+from tests.benchmarks.frontier_picture import BENCHMARK, trained_path
 
-BENCHMARK = "frontier"
 TINY = ("train.widths=[16]", "train.blocks=1", "train.batch=16", "train.attention=[]", "train.compile=false", "generate.steps=4")
 STRIDE = 3
 """Of the course's moments, which grow by a quarter, those that are judged: each twice as long as the one before."""
 DRAWS = 2
 """Noise draws of the attack on the weights."""
+AT_ONCE = 1024
+"""Images denoised together where nothing is learned: on slow processors a GPU waits for smaller batches to be launched."""
+WAIT = 2.0
+"""Seconds until a process looks again for a task, where others have all that are left."""
+State = dict[str, Tensor]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -58,16 +68,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="dicom_folder", help="the cohort and its recipe: a shipped configuration, or a file")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("results"), help="a folder of one cohort and recipe")
     parser.add_argument("--name", default="cohort", help="the cohort's name in the picture")
     parser.add_argument("--images", type=int, default=None, help="length of each training (default: auto's ceiling)")
-    parser.add_argument("--trainings", type=int, default=8, help="trainings to make now")
-    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
-    parser.add_argument("--every", type=int, default=1, help="from one number to the next: as many as there are devices at work")
-    parser.add_argument("--judged", type=int, default=2, help="trainings whose images are generated and judged: the first ones")
+    parser.add_argument("--trainings", type=int, default=8, help="trainings in all")
+    parser.add_argument("--judged", type=int, default=3, help="trainings whose images are generated and judged: the first ones")
     parser.add_argument("--per-class", type=int, default=300, help="images generated of each class")
     parser.add_argument("--classifier-images", type=int, default=60_000, help="images seen in training each judge, at the most")
-    parser.add_argument("--seconds", type=float, default=500, help="start no training after so many seconds")
+    parser.add_argument("--seconds", type=float, default=500, help="begin nothing that may take longer than until then")
+    parser.add_argument("--judge-first", action="store_true", help="judge what is there before training further")
     parser.add_argument("--table", action="store_true", help="only attack and draw what lies in --out")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see on a CPU that everything runs")
     return parser.parse_args(arguments)
@@ -80,8 +89,9 @@ class Frontier:
         self.options, self.device = options, runtime.device()
         # The learning rate does not fall towards an end: every moment is the end of a training of that length.
         given = ["train.images=auto", "train.decay=0", "train.ema_snapshots=0", f"generate.per_class={options.per_class}"]
+        given.append(f"generate.batch={AT_ONCE // 2}")
         config = load_config(options.config, [*options.overrides, *(TINY if options.tiny else ()), *given])
-        sets = quality.load_sets(config)
+        sets = quality.load_sets(config, options.out / "cohort")
         self.pool, self.units = pool_of(sets["train"], sets["audit"])
         assert config.train is not None
         settled = fit_recipe.fit(config.train, self.pool.take(np.arange(len(self.pool)) % 2 == 0), self.device)
@@ -97,64 +107,140 @@ class Frontier:
         self.condition = Condition.of_classes(self.pool.labels, len(self.pool.classes))
         self.test = labelled(sets["test"])
         self.learn, self.choose = halves(labelled(sets["val"]), config.seed)
-        self.about = {"fitted": settled["fitted"], "pool": len(self.pool), "name": options.name}
+        about = {"fitted": settled["fitted"], "pool": len(self.pool), "name": options.name, "tiny": options.tiny}
+        self.record = report.Record(options.out, BENCHMARK, report.facts() | about)
 
-    def train(self, number: int, inside: NDArray[np.bool_], judged: bool) -> Iterator[tuple[int, dict[str, Any], NDArray[np.float64]]]:
-        """Train on the images ``inside``; of each judged moment, the images seen, what is found, and what an attack sees of the weights."""
+    def inside(self, number: int) -> NDArray[np.bool_]:
+        """The images that a training sees, each drawn by itself, so that what the others saw tells nothing of it."""
+        half = np.bincount(self.pool.labels, minlength=len(self.pool.classes)) // 2
+        return np.asarray(shadows.draw(self.units, self.pool.labels, half, 1, np.random.default_rng([3, number]))[0], bool)
+
+    def train(self, number: int) -> None:
+        """One training, with what an attack sees of its weights at every judged moment and of what `auto` keeps; and their images."""
+        inside, judged = self.inside(number), number < self.options.judged
         training = self.shadows.begin(number, inside)
         validation = Validation(self.everyone.take(inside), self.choose, runtime.derive_seed(self.config.seed, "validation"))
         course = Course(validation, self.section.batch, self.first_look, training.recipe.steps)
-        kept = 0
-        for place, moment in enumerate(course.moments):
-            training.run(until=moment)
-            was_over = course.over
-            facts = course.look(training)
-            # What `auto` keeps is settled where it would have stopped; this training goes on.
-            kept = kept if was_over else course.steps * self.section.batch
-            if place % STRIDE and moment != course.moments[-1]:
+        last = course.moments[-1]
+        looked = [moment for place, moment in enumerate(course.moments) if place % STRIDE == 0 or moment == last]
+        seen: list[NDArray[np.float64]] = []
+        parted: list[float] = []
+        made: dict[str, NDArray[np.uint8]] = {}
+        auto: tuple[int, State] | None = None
+        with claimed(self.options.out / "claims", "compiling", wait=True):  # by one of the processes, for all
+            training.run(until=1)
+        for moment in course.moments:
+            if auto is not None and moment not in looked:
                 continue
-            with averaged(training), runtime.autocast(self.device):
-                seeds = [runtime.derive_seed(self.config.seed, "noise", draw) for draw in range(DRAWS)]
-                given = training.denoiser, self.everyone.unit, self.condition
-                seen = shadows.weights_features(*given, seeds=seeds, device=self.device, batch=self.section.batch)
-                made = self.shadows.release(self.asked) if judged else None
-            found = {"parted": facts["parted"]} | (self.judge(made, inside) if made is not None else {})
-            yield moment * self.section.batch, found | {"kept": kept}, seen
+            training.run(until=moment)
+            if auto is None:
+                course.look(training)
+                if course.over:  # Here `auto` ends, with what it kept; this training goes on.
+                    auto = course.steps, course.kept
+            if moment in looked:
+                now = course.looked[-1] if auto is None else validation(training)
+                parted.append(float(np.exp(validation.parted(course.looked[0], now).value)))
+                seen.append(self.seen_of(training, training.averaged()))
+                if judged:
+                    made[f"{moment * self.section.batch}"] = self.made_by(training, training.averaged())
+        assert auto is not None
+        kept, weights = auto
+        seen.append(seen[looked.index(kept)] if kept in looked else self.seen_of(training, weights))
+        if judged and kept not in looked:
+            made[f"{kept * self.section.batch}"] = self.made_by(training, weights)
+        facts = {"images": np.array(looked) * self.section.batch, "kept": kept * self.section.batch, "parted": np.array(parted)}
+        facts |= {"inside": inside, "features": np.stack(seen).astype(np.float32), "pool": quality.digest(np.asarray(self.pool.images))}
+        if judged:
+            publish(self.images_path(number), made)
+        publish(trained_path(self.options.out, number), facts)
 
-    def judge(self, images: NDArray[np.uint8], inside: NDArray[np.bool_]) -> dict[str, Any]:
-        """The panel, train on synthetic, and the copy search, on a training's images."""
+    def seen_of(self, training: Training, weights: State) -> NDArray[np.float64]:
+        """What an attack sees of weights: features of every image of the pool, ``[n, d]``."""
+        seeds = [runtime.derive_seed(self.config.seed, "noise", draw) for draw in range(DRAWS)]
+        with Within(training, weights), runtime.autocast(self.device):
+            given = training.denoiser, self.everyone.unit, self.condition
+            return shadows.weights_features(*given, seeds=seeds, device=self.device, batch=max(self.section.batch, AT_ONCE))
+
+    def made_by(self, training: Training, weights: State) -> NDArray[np.uint8]:
+        """The images that weights make."""
+        with Within(training, weights), runtime.autocast(self.device):
+            return self.shadows.release(self.asked)
+
+    def images_path(self, number: int) -> Path:
+        """Where the images of a judged training wait to be judged, by its length; no record needs them."""
+        return self.options.out / "images" / f"{number:03d}.npz"
+
+    def judge(self, number: int, images: str) -> None:
+        """The panel, train on synthetic, and the copy search, on what a training has made after so many images."""
         rng, labels, names = np.random.default_rng(0), self.asked.findings.argmax(axis=1), self.pool.classes
-        made = Labelled.of_classes(images, labels, np.arange(len(images)), len(names))
+        with np.load(self.images_path(number)) as file:
+            pictures = file[images]
+        made = Labelled.of_classes(pictures, labels, np.arange(len(pictures)), len(names))
+        inside = self.inside(number)
         member, sealed = self.everyone.take(inside), self.everyone.take(~inside)
         told = {"splits": 1 if self.options.tiny else 3, "ceiling": self.options.classifier_images}
         panelled = panel(sealed, made, names, spaces={"plain": plain_features}, **told, rng=rng, device=self.device)
-        copies = find_copies(member, sealed, images, planted=20, rng=rng, device=self.device, learn=self.learn)
-        return {
+        # Nothing is planted beyond one of each kind: what a search finds of copies is measured elsewhere.
+        copies = find_copies(member, sealed, pictures, planted=1, rng=rng, device=self.device, learn=self.learn)
+        row = {
+            "training": number,
+            "images": int(images),
             "above_floor": to_json(panelled.get("difference")),
-            "worth": self.worth(made),
-            "copies": int(copies.flagged.sum()),
-            "of": len(images),
+            "unfit": panelled.get("unfit"),
         }
+        self.record.add(row | {"worth": to_json(self.worth(made)), "copies": int(copies.flagged.sum()), "of": len(pictures)})
 
-    def worth(self, made: Labelled) -> float:
+    def worth(self, made: Labelled) -> Interval:
         """AUC on real test images of classifiers trained on these."""
         tasks = [Task(made.unit, made.labels, made.classes, seed, self.choose) for seed in range(1 if self.options.tiny else 3)]
         trained = train(tasks, kind="small", ceiling=self.options.classifier_images, device=self.device)
         scores = np.stack([one.classifier.predict(self.test.unit) for one in trained])
-        return interval(macro_auc_estimate(scores, self.test.labels, self.test.groups)).value
+        return interval(macro_auc_estimate(scores, self.test.labels, self.test.groups))
+
+    def judge_real(self) -> None:
+        """What real images are worth: half of the pool."""
+        self.record.add({"real": to_json(self.worth(self.everyone.take(np.arange(len(self.pool)) % 2 == 0)))})
+
+    def tasks(self) -> dict[str, Callable[[], None]]:
+        """What is not done yet and can be begun, by name, the most urgent first."""
+        rows = [row for one in report.load(self.options.out, BENCHMARK) for row in one["rows"]]
+        judged = {(row["training"], str(row["images"])) for row in rows if "training" in row}
+        judging: dict[str, Callable[[], None]] = {}
+        trainings: dict[str, Callable[[], None]] = {}
+        for number in range(self.options.trainings):
+            if not trained_path(self.options.out, number).exists():
+                trainings[f"training-{number}"] = lambda number=number: self.train(number)  # type: ignore[misc]
+            elif self.images_path(number).exists():
+                with np.load(self.images_path(number)) as file:
+                    waiting = [images for images in file.files if (number, images) not in judged]
+                judging |= {f"judging-{number}-{images}": lambda n=number, i=images: self.judge(n, i) for images in waiting}  # type: ignore[misc]
+        if not any("real" in row for row in rows):
+            judging["judging-real"] = self.judge_real
+        return judging | trainings if self.options.judge_first else trainings | judging
 
 
-@contextlib.contextmanager
-def averaged(training: Training) -> Iterator[None]:
-    """The denoiser with its averaged weights, in place, and as it was afterwards."""
-    saved = {name: value.clone() for name, value in training.denoiser.state_dict().items()}
-    training.denoiser.load_state_dict(training.averaged())
-    training.denoiser.eval()
-    try:
-        yield
-    finally:
-        training.denoiser.load_state_dict(saved)
-        training.denoiser.train()
+class Within:
+    """The context in which a training's denoiser has other weights, in place, and is as it was afterwards."""
+
+    def __init__(self, training: Training, weights: State) -> None:
+        self.denoiser, self.weights = training.denoiser, weights
+
+    def __enter__(self) -> None:
+        self.saved = {name: value.clone() for name, value in self.denoiser.state_dict().items()}
+        self.denoiser.load_state_dict(self.weights)
+        self.denoiser.eval()
+
+    def __exit__(self, *raised: object) -> None:
+        self.denoiser.load_state_dict(self.saved)
+        self.denoiser.train()
+
+
+def publish(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays into a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"unfinished-{path.name}")
+    np.savez(part, **arrays)
+    part.replace(path)
 
 
 def pool_of(train_set: ImageSet, audit: ImageSet) -> tuple[ImageSet, NDArray[np.int64]]:
@@ -167,91 +253,40 @@ def pool_of(train_set: ImageSet, audit: ImageSet) -> tuple[ImageSet, NDArray[np.
 
 
 def make(options: argparse.Namespace) -> None:
-    """Train, and keep what is seen of each training in ``--out``."""
+    """Do what is left, beside other processes that do the same, until nothing is or the time is up."""
     began = time.perf_counter()
     frontier = Frontier(options)
-    record = report.Record(options.out, BENCHMARK, report.facts() | frontier.about | {"tiny": options.tiny})
-    half = np.bincount(frontier.pool.labels, minlength=len(frontier.pool.classes)) // 2
-    record.add({"real": frontier.worth(frontier.everyone.take(np.arange(len(frontier.pool)) % 2 == 0))})
-    for number in range(options.first, options.first + options.trainings * options.every, options.every):
-        if time.perf_counter() - began > options.seconds:
-            print(f"no time for training {number} and those after it: --first {number}", flush=True)
+    print(f"{time.perf_counter() - began:7.1f} s  {len(frontier.pool)} images ready, {frontier.section.images:,} a training", flush=True)
+    longest: dict[str, float] = defaultdict(float)
+    while tasks := frontier.tasks():
+        now = time.perf_counter() - began
+        in_time = {name: task for name, task in tasks.items() if now + longest[_kind(name)] < options.seconds}
+        if not in_time:
+            print(f"{now:7.1f} s  no time for {len(tasks)} tasks: the same command goes on with them", flush=True)
             return
-        # Each by itself, so that what the others saw tells nothing of it.
-        inside = shadows.draw(frontier.units, frontier.pool.labels, half, 1, np.random.default_rng([3, number]))[0]
-        features = []
-        for images, found, seen in frontier.train(number, inside, judged=number < options.judged):
-            record.add({"training": number, "images": images} | found)
-            features.append(seen)
-            print(f"{time.perf_counter() - began:7.1f} s  training {number}, {images:>9,} images: {found}", flush=True)
-        made = {"inside": inside, "features": np.stack(features), "pool": quality.digest(np.asarray(frontier.pool.images))}
-        np.savez(options.out / f"{BENCHMARK}_{number:03d}.npz", **made)
+        for name, task in in_time.items():
+            with claimed(options.out / "claims", name) as ours:
+                if ours and name in frontier.tasks():
+                    task()
+                    took = time.perf_counter() - began - now
+                    longest[_kind(name)] = max(longest[_kind(name)], took)
+                    print(f"{now + took:7.1f} s  {name} took {took:.1f} s", flush=True)
+                    break
+        else:
+            time.sleep(WAIT)
 
 
-def points_of(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """By length: means over trainings of what was judged, and of the attack on each with all others; and what holds for all lengths."""
-    records = report.load(folder, BENCHMARK)
-    rows = [row for one in records for row in one["rows"]]
-    if not (seen := [np.load(path) for path in sorted(folder.glob(f"{BENCHMARK}_*.npz"))]):
-        raise SystemExit(f"no trainings in {folder}")
-    if len({str(one["pool"]) for one in seen}) > 1:
-        raise SystemExit(f"the trainings in {folder} are of different images, or of images in another order: attack them apart")
-    inside = np.stack([one["inside"] for one in seen])
-    real = [row["real"] for row in rows if "real" in row]
-    final: dict[int, int] = {row["training"]: row["kept"] for row in rows if "kept" in row}  # the last row of each counts
-    points = []
-    for place, images in enumerate(sorted({row["images"] for row in rows if "images" in row})):
-        here = [row for row in rows if row.get("images") == images]
-        point: dict[str, Any] = {"images": images, "ratio": float(np.mean([row["parted"]["value"] for row in here]))}
-        for key in ("above_floor", "worth", "copies"):
-            values = [row[key]["value"] if isinstance(row[key], dict) else row[key] for row in here if row.get(key) is not None]
-            point[key] = float(np.mean(values)) if values else None
-        if len(seen) >= shadows.FEWEST:
-            point["membership"] = shadows.power(np.stack([one["features"][place] for one in seen]).astype(np.float64), inside)["auc"][
-                "value"
-            ]
-        points.append(point)
-    facts = records[-1]["facts"] | {"real": float(np.mean(real)), "kept": sorted(final.values()), "trainings": len(seen)}
-    return points, facts
-
-
-ACROSS = {"copies": "images flagged as copies", "membership": "membership AUC of the weights"}
-UP = {"above_floor": "panel's AUC above its floor", "worth": "AUC of training on synthetic"}
-
-
-def draw(points: list[dict[str, Any]], facts: dict[str, Any], folder: Path) -> None:
-    """Fidelity and worth against copies and membership; lengths beside the points, and a ring where `auto` stops."""
-    figure, axes = curves.picture(len(ACROSS) * len(UP))
-    kept = float(np.median(facts["kept"]))
-    for axis, (across, up) in zip(axes, itertools.product(ACROSS, UP)):
-        shown = [point for point in points if point.get(across) is not None and point.get(up) is not None]
-        axis.plot([p[across] for p in shown], [p[up] for p in shown], marker="o", color=curves.COLOURS[0])
-        for point in shown:
-            place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
-            axis.annotate(f"{point['images'] / 1000:,.0f}k", (point[across], point[up]), **place)
-        for point in [point for point in shown if point["images"] <= kept][-1:]:
-            style = {"markersize": 14, "markerfacecolor": "none", "color": curves.COLOURS[1], "label": "about where auto stops"}
-            axis.plot([point[across]], [point[up]], "o", **style)
-            axis.legend(fontsize=8, frameon=False)
-        if up == "worth":
-            axis.axhline(facts["real"], color="#555555", linestyle=":")
-        axis.set(xlabel=ACROSS[across], ylabel=UP[up])
-    figure.suptitle(f"{facts['name']}: {facts['pool'] // 2} images a training, {facts['trainings']} trainings")
-    figure.savefig(folder / f"{BENCHMARK}_{quality.slug(facts['name'])}.png", dpi=150)
+def _kind(name: str) -> str:
+    return name.partition("-")[0]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train unless told not to, then attack, print and draw what is there."""
+    """Do what is left unless told not to, then attack, print and draw what is there."""
     options = parse(arguments)
     if not options.table:
         runtime.limit_threads()
         make(options)
-    points, facts = points_of(options.out)
-    print(f"{facts['date']}, {facts['hardware']}: {facts['command']}")
-    print(f"recipe {facts['fitted']}; real halves are worth {facts['real']:.3f}; auto keeps {facts['kept']} images")
-    keys = ("images", "ratio", "above_floor", "worth", "copies", "membership")
-    print(report.markdown(keys, [[point.get(key) for key in keys] for point in points]), flush=True)
-    draw(points, facts, options.out)
+    frontier_picture.show(options.out)
 
 
 if __name__ == "__main__":

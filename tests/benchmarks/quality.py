@@ -7,6 +7,7 @@ fit the encoder, the official test images score the classifiers. Compilation, sn
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -39,6 +40,7 @@ from pipeline.images import ImageSet
 from pipeline.progress import Reporter
 from pipeline.runner import run_stages
 from pipeline.train import describe, mean_and_spread, mixture_of, recipe
+from tests.benchmarks.claims import claimed
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -83,13 +85,17 @@ def configuration(options: argparse.Namespace, extra: Sequence[str] = ()) -> Con
     return load_config("pneumoniamnist", [*where, *(TINY if options.tiny else ()), *options.overrides, *extra])
 
 
-def load_sets(config: Config) -> dict[str, ImageSet]:
-    """The four splits, through the pipeline's own ingest."""
+def load_sets(config: Config, kept: Path | None = None) -> dict[str, ImageSet]:
+    """The four splits, through the pipeline's own ingest; with ``kept``, a folder, once for all processes and calls that name it."""
     # Each seed has splits of its own, and nothing of them stays; in other processes they are the same, which they are under one key.
     own = {"SYNTHCOHORT_KEY": "the key of benchmarks, which keep nothing"}
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}/cohorts", **own):
-        run_stages(config, Path(folder), Reporter(Path(folder) / "log.jsonl"), until="ingest")
-        everyone = ImageSet.load(Path(folder) / "ingest")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run" if kept is None else kept
+        stack.enter_context(mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=f"{folder}.cohorts", **own))
+        stack.enter_context(claimed(folder.parent, f"{folder.name}.ingest", wait=True))
+        folder.mkdir(parents=True, exist_ok=True)
+        run_stages(config, folder, Reporter(folder / "log.jsonl"), until="ingest")
+        everyone = ImageSet.load(folder / "ingest")
         return {name: everyone.split(name) for name in SPLITS}
 
 

@@ -127,7 +127,7 @@ class Network:
     def __init__(self, learn: Rendered, choose: Rendered, ceiling: int, device: str) -> None:
         side = learn.labelled()
         task = Task(side.unit, side.findings, side.classes, 0, choose.labelled(), augment=False)
-        [trained] = train([task], kind="resnet18" if device == "cuda" else "small", ceiling=ceiling, device=device)
+        [trained] = train([task], kind="small", ceiling=ceiling, device=device)
         self.classifier: Classifier = trained.classifier
         self.plateau = trained.plateau
         p = self.classifier.predict(to_unit(choose.images))

@@ -80,6 +80,44 @@ def test_it_describes_every_field_that_it_keeps() -> None:
         assert word in text
 
 
+@pytest.mark.parametrize("source", ["pictures", "nifti"])
+@pytest.mark.parametrize("burned_in", ["strict", "search", "declared"])
+def test_of_files_without_a_patients_header_it_describes_what_is_done_to_them(source: str, burned_in: str) -> None:
+    said = describe(source, burned_in, 2, reports=True)
+    text = " ".join(said)
+    for of_dicom in (
+        "Patient ID",
+        "SOP Instance UID",
+        "Institution Name",
+        "Patient's Age",
+        "Patient Orientation",
+        "MONOCHROME1",
+        "whose header",
+    ):
+        assert of_dicom not in text
+    assert not [one for one in said if "Ultrasound is cropped" in one or "without being declared" in one]
+    assert ("EXIF" in text, "NIfTI" in text) == (source == "pictures", source == "nifti")
+    for word in (
+        "path",
+        "patient_id",
+        "values",
+        "site",
+        "acquisition",
+        "modality",
+        "view",
+        "side",
+        "sex",
+        "age",
+        "date",
+        "reports",
+        "2 rectangles",
+    ):
+        assert word in text
+    assert ("often has text" in text) == (burned_in == "strict")
+    assert ("Every image is searched" in text) != ("Text burned into the pixels is not searched for." in said)
+    assert describe("medmnist") == []
+
+
 def test_it_describes_what_the_text_guard_does_under_each_policy() -> None:
     """The sentences follow the guard's own behaviour on a clean and on a written picture of a kind that often has text."""
     ultrasound = Header(modality="US")
@@ -89,7 +127,7 @@ def test_it_describes_what_the_text_guard_does_under_each_policy() -> None:
     letters = np.asarray(ImageFont.load_default_imagefont().getmask("DOE^JANE 1948"), np.float32).reshape(-1, 78)
     written[0, 10 : 10 + len(letters), 20:98] = letters
     for policy in ("strict", "search", "declared"):
-        said = " ".join(describe(policy))
+        said = " ".join(describe(burned_in=policy))
         assert ("Ultrasound without" in said) == (refuse(ultrasound, clean, policy) is not None)
         assert ("is searched for burned-in text" in said) == (refuse_pixels(written, policy) is not None)
         assert ("not searched for" in said) == (refuse_pixels(written, policy) is None)

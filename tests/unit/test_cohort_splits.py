@@ -190,7 +190,7 @@ def test_pictures_with_the_values_of_dicom_files_are_their_cohort(tmp_path: Path
         (tmp_path / "png" / label).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pydicom.dcmread(root / name).pixel_array).save(tmp_path / "png" / label / f"{number}.png")
     exported = ingest(tmp_path / "png", tmp_path / "other", classes=classes, size=16, seed=5)
-    splits = [rows.set_index("pixels")["split"].sort_index() for rows in (first, exported)]
+    splits = [rows.set_index("values")["split"].sort_index() for rows in (first, exported)]
     pd.testing.assert_series_equal(*splits)
     assert len(files(cohorts)) == 1
 
@@ -221,12 +221,12 @@ def exported(folder: Path) -> dict[str, Any]:
 def test_of_a_published_set_what_pictures_put_elsewhere_before_is_left_out(tmp_path: Path, cohorts: Path) -> None:
     """Official splits hold where earlier runs had the same; the run agrees with its cohort, and says what it lacks."""
     section = exported(tmp_path)
-    first = ingest(tmp_path / "pictures", tmp_path / "first", val_share=0.3, test_share=0.3).reset_index().set_index("pixels")["split"]
+    first = ingest(tmp_path / "pictures", tmp_path / "first", val_share=0.3, test_share=0.3).reset_index().set_index("values")["split"]
     console = Console(file=io.StringIO(), width=400)
     run_stages(settings(tmp_path, **section), tmp_path / "run", Reporter(tmp_path / "log.jsonl", console), until="ingest")
     rows = ImageSet.load(tmp_path / "run" / "ingest").rows
     left_out = pd.read_parquet(tmp_path / "run" / "ingest" / "quarantine.parquet")
-    assert rows["split"].tolist() == first[rows["pixels"]].tolist(), "every image is where it was"
+    assert rows["split"].tolist() == first[rows["values"]].tolist(), "every image is where it was"
     assert len(rows) + len(left_out) == sum(PUBLISHED.values())
     assert set(left_out["reason"]) == {ELSEWHERE}
     assert 0 < len(rows) < 200
@@ -243,7 +243,7 @@ def test_a_published_set_that_loses_a_class_to_earlier_runs_says_what_to_do(tmp_
     section = exported(tmp_path)
     rows = ingest(tmp_path, tmp_path / "drawn", replication=True, **section)
     with ledger.find(tmp_path / "drawn", (), ()) as found:
-        found.save(Cohort(images=dict.fromkeys(rows.loc[rows["split"] == "val", "pixels"], "train")))
+        found.save(Cohort(images=dict.fromkeys(rows.loc[rows["split"] == "val", "values"], "train")))
     with pytest.raises(InputError, match=r"which leaves the official val without malignant: read them as those runs did") as error:
         ingest(tmp_path, tmp_path / "run", **section)
     message(error)

@@ -85,16 +85,16 @@ def test_a_continuous_value_is_linear_between_its_knots_and_flat_beyond_them():
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.2])
-def test_fields_are_dropped_together_and_each_on_its_own(probability):
+def test_fields_are_dropped_together_or_any_number_of_them_is_kept_equally_often(probability):
     many = CHEST.condition(np.ones((40_000, 2), np.int8), {"severity": np.full(40_000, 0.3), "side": np.full(40_000, "left")})
     codes = many.dropped(probability, torch.Generator().manual_seed(0)).codes
-    gone = codes == torch.tensor(many.sizes)
-    alone = gone.float().mean(dim=0)
-    # Together with probability p; otherwise each with the row's own rate, whose mean is p.
-    assert alone.tolist() == pytest.approx([1 - (1 - probability) ** 2] * 4, abs=0.01)
-    counts = torch.bincount(gone.sum(dim=1), minlength=5) / len(gone)
-    assert (counts[1:4] > 0.02).all() == (probability > 0)
-    assert float(counts[4]) >= probability
+    kept = codes != torch.tensor(many.sizes)
+    counts = (torch.bincount(kept.sum(dim=1), minlength=5) / len(kept)).tolist()
+    each = (1 - probability) / 5
+    assert counts == pytest.approx([probability + each, each, each, each, each] if probability else [0, 0, 0, 0, 1], abs=0.01)
+    # Whichever they are: a field alone is met as often as any other.
+    alone = kept[kept.sum(dim=1) == 1].float().mean(dim=0).tolist()
+    assert not probability or alone == pytest.approx([0.25] * 4, abs=0.02)
     assert not (many.codes == torch.tensor(many.sizes)).any()
 
 
@@ -130,8 +130,33 @@ def test_texts_are_places_in_the_vocabulary_and_no_text_is_nothing():
         0.2, torch.Generator().manual_seed(0)
     )
     gone = ~dropped.text.any(dim=1)
-    assert float(gone.float().mean()) == pytest.approx(1 - 0.8**2, abs=0.02)
-    assert 0.1 < float((dropped.codes[gone] == 2).all(dim=1).float().mean()) < 0.9, "on its own too"
+    assert float(gone.float().mean()) == pytest.approx(0.2 + 0.8 / 2, abs=0.02)
+    # One in five loses everything; of the others the text goes every second time, whatever else is kept.
+    alone = (dropped.codes[gone] == 2).all(dim=1)
+    assert float(alone.float().mean()) == pytest.approx((0.2 + 0.4 / 3) / 0.6, abs=0.02)
+
+
+def test_every_second_text_is_read_in_part_and_one_that_denies_is_not():
+    reading = Conditions(("a", "b"), True, vocabulary=("effusion", "left", "no", "small"), longest=5)
+    texts = np.repeat(["small left effusion", "no effusion", ""], 6000)
+    condition = reading.condition(np.ones((18_000, 2), np.int8), {"text": texts})
+    told = condition.dropped(0.2, torch.Generator().manual_seed(0)).text
+    runs, counts = told[:6000][told[:6000].any(dim=1)].unique(dim=0, return_counts=True)
+    # Begins anywhere, and has any of the lengths that there are from there on: of three words a third of a third is the whole.
+    share = dict(zip(map(tuple, runs.tolist()), (counts / counts.sum()).tolist()))
+    expected = {
+        (4, 2, 1, 0, 0): 1 / 2 + 1 / 18,
+        (4, 2, 0, 0, 0): 1 / 18,
+        (4, 0, 0, 0, 0): 1 / 18,
+        (2, 1, 0, 0, 0): 1 / 12,
+        (2, 0, 0, 0, 0): 1 / 12,
+        (1, 0, 0, 0, 0): 1 / 6,
+    }
+    assert share == pytest.approx(expected, abs=0.03)
+    denied = told[6000:12_000]
+    assert denied[denied.any(dim=1)].unique(dim=0).tolist() == [[3, 1, 0, 0, 0]]
+    assert not told[12_000:].any()
+    assert torch.equal(condition.dropped(0.0, torch.Generator().manual_seed(0)).text, condition.text)
 
 
 def test_words_of_few_patients_are_not_read_and_a_text_is_needed():

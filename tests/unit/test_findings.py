@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from evaluation import findings
 from evaluation.data import Labelled
-from evaluation.intervals import Interval, interval
+from evaluation.intervals import Interval, clopper_pearson, interval
 from evaluation.training import Task, train
 
 
@@ -106,12 +106,24 @@ def test_what_few_patients_have_together_is_not_told_of_real_images():
 
 def test_a_judges_errors_are_taken_out_of_a_share():
     """Rogan and Gladen: of 30 % with the finding, a judge of sensitivity .9 and specificity .8 calls .3 · .9 + .7 · .2 = 41 %."""
-    found = findings.rogan_gladen(Interval(0.41, 0.36, 0.46, 400), 0.9, 0.8)
+    known = Interval(0.9, 0.9, 0.9, 10**6), Interval(0.8, 0.8, 0.8, 10**6)
+    found = findings.rogan_gladen(Interval(0.41, 0.36, 0.46, 400), *known)
     assert (found.value, found.n) == (pytest.approx(0.3), 400)
     assert found.low == pytest.approx(0.16 / 0.7)
-    assert findings.rogan_gladen(Interval(0.05, 0.0, 0.1, 9), 0.9, 0.8).value == 0
+    assert findings.rogan_gladen(Interval(0.05, 0.0, 0.1, 9), *known).value == 0
     with pytest.raises(ValueError, match="tells nothing"):
-        findings.rogan_gladen(found, 0.5, 0.5)
+        findings.rogan_gladen(found, Interval(0.5, 0.4, 0.6, 90), Interval(0.5, 0.4, 0.6, 90))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_bounds_of_a_corrected_share_hold_the_true_one(share):
+    """Sensitivity .8 measured on 60 and specificity .95 on 300 images: alone, the bounds of the calls would hold in .8 of the tries."""
+    rng, held, tries = np.random.default_rng(0), 0, 400
+    for _ in range(tries):
+        counts = [(rng.binomial(n, p), n) for n, p in ((400, share * 0.8 + (1 - share) * 0.05), (60, 0.8), (300, 0.95))]
+        found = findings.rogan_gladen(*(clopper_pearson(int(k), n) for k, n in counts))
+        held += found.low <= share <= found.high
+    assert held / tries >= 0.94
 
 
 def test_one_network_learns_several_findings_and_nothing_from_what_is_unknown():

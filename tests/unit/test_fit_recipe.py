@@ -12,6 +12,7 @@ from scipy.stats import ttest_ind
 from trainings import SMALL, cohort, context, renamed, stopped_in_the_middle
 
 from evaluation.data import Labelled
+from evaluation.intervals import Interval
 from pipeline import artifacts, fit_recipe, train
 from pipeline.api.runs import recipe_lines
 from pipeline.conditions import Conditions
@@ -171,6 +172,20 @@ def test_losses_that_never_part_are_kept_to_the_ceiling():
     course = scripted([0.0] * 12)
     assert followed(course).steps == course.moments[-1]
     assert "ceiling" in course.why()
+
+
+def test_what_earlier_weights_remembered_is_not_taken_for_how_hard_images_are():
+    inherited = [0.6] * 8
+    blind, seeing = scripted(inherited), scripted(inherited)
+    assert followed(blind).steps == blind.moments[-1], "what grew since the first moment is all that others have to look at"
+    seeing.remembers = True
+    assert followed(seeing).steps == seeing.moments[0]
+    assert seeing.ratio() == Interval(*(pytest.approx(np.exp(bound)) for bound in bounds(seeing.looked[0].gap)), n=80)
+    assert "the earlier weights remember training images: at the first look the ratio of the losses was 1." in seeing.why()
+
+
+def bounds(gap: Interval) -> tuple[float, float, float]:
+    return gap.value, gap.low, gap.high
 
 
 def test_moments_grow_by_a_quarter_and_end_at_the_ceiling():
@@ -370,8 +385,15 @@ def with_patients_in_val(count: int) -> ImageSet:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_a_length_is_not_chosen_on_fewer_than_two_patients(tmp_path, count):
-    with pytest.raises(InputError, match=r"train\.images=auto chooses the length on half of val, where two patients are needed: add"):
+    with pytest.raises(InputError, match=r"train\.images=auto .* half of val, and needs two patients in each: add"):
         train.run(auto(tmp_path, with_patients_in_val(count)))
+
+
+def test_one_picture_alone_is_refused_before_it_is_trained_on(tmp_path):
+    images = cohort()
+    same = ImageSet(np.full_like(np.asarray(images.images), 7), images.rows)
+    with pytest.raises(InputError, match="all images of the train split are one picture"):
+        train.run(auto(tmp_path, same))
 
 
 def test_what_is_looked_at_has_two_patients_on_both_sides():

@@ -1,40 +1,65 @@
-"""The frontier benchmark, through at tiny size, and where it says that `auto` stops."""
+"""The frontier benchmark: through at tiny size by processes that share its tasks, and what is said of `auto`."""
 
 import numpy as np
 import pytest
 from trainings import cohort
 
-from tests.benchmarks import frontier, report
+from tests.benchmarks import frontier, frontier_picture, report
+from tests.benchmarks.claims import claimed
 
 WORDS = ["--config", "quickstart", "--tiny", "--images", "320", "--per-class", "4", "--classifier-images", "64", "--set"]
-WORDS += ["generate.guidance_scale=1"]
+WORDS += ["generate.guidance_scale=1", "--judged", "1"]
 
 
 @pytest.mark.slow
 def test_it_trains_on_halves_in_place_attacks_each_with_the_others_and_draws(tmp_path, monkeypatch, capsys):
     images = cohort()
     monkeypatch.setattr(
-        frontier.quality, "load_sets", lambda config: {name: images.split(name) for name in ("train", "audit", "val", "test")}
+        frontier.quality, "load_sets", lambda config, kept: {name: images.split(name) for name in ("train", "audit", "val", "test")}
     )
     monkeypatch.setattr(frontier.fit_recipe, "FEWEST", 4)
     out = ["--out", str(tmp_path)]
-    for first in ("0", "1"):  # as two devices share them
-        frontier.main([*WORDS, *out, "--first", first, "--every", "2", "--trainings", "2", "--judged", "1"])
-    rows = [row for one in report.load(tmp_path, frontier.BENCHMARK) for row in one["rows"] if "training" in row]
-    lengths = sorted({row["images"] for row in rows})
-    assert lengths[-1] == 320
-    assert sorted((row["training"], row["images"]) for row in rows) == [(n, length) for n in range(4) for length in lengths]
-    assert all(("copies" in row) == (row["training"] == 0) for row in rows)
-    assert all(row["kept"] <= row["images"] for row in rows)
+    frontier.main([*WORDS, *out, "--trainings", "2"])
+    before = frontier.trained_path(tmp_path, 1).read_bytes()
+    frontier.main([*WORDS, *out, "--trainings", "5", "--judge-first"])
+    assert frontier.trained_path(tmp_path, 1).read_bytes() == before
+    rows = [row for one in report.load(tmp_path, frontier.BENCHMARK) for row in one["rows"]]
+    judged = [(row["training"], row["images"]) for row in rows if "training" in row]
+    one = dict(np.load(frontier.trained_path(tmp_path, 0)))
+    assert sorted(judged) == [(0, images) for images in sorted({*one["images"].tolist(), int(one["kept"])})]
+    assert sum("real" in row for row in rows) == 1
+    assert one["images"][-1] == 320
+    assert len(one["features"]) == len(one["images"]) + 1
     capsys.readouterr()
     frontier.main(["--table", *out])
     told = capsys.readouterr().out
     assert told.count("\n| 320 |") == 1
-    points, facts = frontier.points_of(tmp_path)
-    assert facts["trainings"] == 4
+    assert told.count("\n| auto |") == 1
+    points, facts = frontier_picture.points_of(tmp_path)
+    assert facts["trainings"] == 5
     assert all(0 <= point["membership"] <= 1 for point in points)
     assert (tmp_path / "frontier_cohort.png").stat().st_size > 10_000
-    one = dict(np.load(tmp_path / "frontier_003.npz"))
-    np.savez(tmp_path / "frontier_003.npz", **one | {"pool": "another"})
+    np.savez(frontier.trained_path(tmp_path, 3), **one | {"pool": "another"})
     with pytest.raises(SystemExit, match="of different images"):
-        frontier.points_of(tmp_path)
+        frontier_picture.points_of(tmp_path)
+
+
+def test_a_task_is_had_by_one_at_a_time_and_free_again_afterwards(tmp_path):
+    with claimed(tmp_path, "task") as ours, claimed(tmp_path, "task") as theirs, claimed(tmp_path, "other") as another:
+        assert (ours, theirs, another) == (True, False, True)
+    with claimed(tmp_path, "task") as again:
+        assert again
+
+
+def point(length: str, apart: list[float | None], copies: int = 0) -> frontier_picture.Point:
+    found = [None if value is None else {"value": value, "low": value - 0.1, "high": value + 0.1} for value in apart]
+    return {"length": length, "rows": {n: {"above_floor": one, "copies": copies} for n, one in enumerate(found)}}
+
+
+def test_auto_is_compared_with_the_nearest_length_of_the_same_trainings_that_copied_nobody():
+    auto = point("auto", [0.10, 0.20])
+    said = frontier_picture.findings([point("1,000", [0.3, 0.3]), point("2,000", [0.09, 0.17]), point("4,000", [0.0, 0.0], 1), auto])
+    assert said[0] == "auto: 0, 0 flagged as copies; above the floor by +0.100 [+0.000, +0.200]; +0.200 [+0.100, +0.300]"
+    assert "than 2,000 images, the nearest without a copy, by +0.020 (standard error over trainings 0.010)" in said[1]
+    assert "no length without a copy" in frontier_picture.findings([point("4,000", [0.0, 0.0], 1), auto])[1]
+    assert frontier_picture.findings([point("4,000", [0.0]), point("auto", [None])]) == ["auto: not judged yet"]

@@ -42,7 +42,7 @@ COLUMNS = [
         "acquisition",
         "turned",
     ),
-    *("spacing_mm", "intensity_low", "intensity_high", "duplicate_group", "pixels"),
+    *("spacing_mm", "intensity_low", "intensity_high", "duplicate_group", "values"),
 ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.ingest.labels import Entry, FieldLabels, FolderLabels, Labels
+from pipeline.ingest.labels import Entry, FieldLabels, FolderLabels, Labels, finding_names
 from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined
 
@@ -96,6 +96,30 @@ def test_several_findings_in_one_column_are_parted_by_bars(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"1 label\(s\) of the column 'label' hold what is no class, on line\(s\) 2") as caught:
         Labels.load(path, ("effusion", "nodule"), several=True)
     assert "Roe" not in str(caught.value)
+
+
+def test_several_findings_may_be_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("""file,label\na,"[""Nodule"", ""pleural effusion""]"\nb,[]\nc,['nodule']\nd,[Jane Roe]\n""")
+    assert finding_names(path) == ("Jane Roe", "nodule", "pleural effusion")
+    with pytest.raises(InputError, match=r"1 label\(s\) of the column 'label' hold what is no class, on line\(s\) 5") as caught:
+        Labels.load(path, ("pleural effusion", "nodule"), several=True)
+    assert "Roe" not in str(caught.value)
+    path.write_text(path.read_text().replace("d,[Jane Roe]\n", ""))
+    table = Labels.load(path, ("pleural effusion", "nodule"), several=True)
+    assert [table.find(name, Header()) for name in "abc"] == [(1, 1), (0, 0), (0, 1)]
+
+
+def test_no_finding_says_that_what_is_left_blank_is_absent(tmp_path: Path) -> None:
+    """CheXpert's own table leaves the findings of a normal image blank, and so would all normal images be without a label."""
+    path = tmp_path / "labels.csv"
+    path.write_text("file,No Finding,Effusion,Nodule\na,1.0,,\nb,,1.0,\nc,0.0,,-1.0\nd,,,\n")
+    assert "no finding" not in finding_names(path)
+    table = Labels.load(path, ("effusion", "nodule"), several=True)
+    assert [table.find(name, Header()) for name in "abc"] == [(0, 0), (1, -1), (-1, -1)]
+    assert isinstance(table.find("d", Header()), Quarantined)
+    named = Labels.load(path, ("no finding", "effusion"), several=True)
+    assert [named.find(name, Header()) for name in "abc"] == [(1, -1), (-1, 1), (0, -1)]
 
 
 def test_rows_that_differ_on_an_attribute_say_nothing_of_it(tmp_path: Path) -> None:

@@ -81,6 +81,18 @@ def test_what_is_called_too_few_images_cannot_pass_the_gates_own_bound():
     assert outlook.expected(config(generate={"per_class": each}), "patient", 2000, **one_class).shortages() == []
 
 
+def test_of_a_plan_its_counts_are_to_be_raised_and_would_do():
+    def short(count):
+        ask = config()
+        plan = type(ask.generate).model_validate({"plan": [{"findings": ["a"], "count": count}]})
+        return outlook.expected(ask.model_copy(update={"generate": plan}), "patient", 2000, 2).shortages()
+
+    [said] = short(100)
+    assert "per_class" not in said, "which excludes a plan"
+    enough = int(re.search(r"raise the counts of generate\.plan to ([\d,]+) in all", said)[1].replace(",", ""))
+    assert short(enough) == []
+
+
 def test_too_few_planted_copies_cannot_show_the_recall():
     [short] = outlook.expected(config(audit={"planted": 20}), "patient", 2000, 2).shortages()
     enough = int(re.search(r"audit.planted=(\d+)", short)[1])

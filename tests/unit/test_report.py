@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from release_run import AUDIT, EVALUATION, STRESS, config, decide, measure
 
+from evaluation.utility import LEAST_PATIENTS
 from pipeline.config import Asked
 from pipeline.release.cards import data_card
 from pipeline.release.curve import distance_curve, noise_curve
@@ -183,6 +184,16 @@ def test_what_was_never_seen_together_is_told_apart() -> None:
     assert "40 images of what too few training patients had together" in " ".join(limitations(told))
     assert not any("had together" in line for line in limitations(results("pass")))
     assert heading[-1] in render_report(told, {})
+
+
+def test_what_a_dash_among_findings_that_come_together_means_is_said() -> None:
+    judged = {"per_class": {name: {"auc": measure(0.9)} for name in ("a", "b")}, "auc": measure(0.9), "micro_auc": measure(0.9)}
+    shares = {"real": [[1.0, None], [0.2, 1.0]], "synthetic": [[1.0, 0.5], [None, 1.0]]}
+    found = {"judge": judged, "findings": {"label_fidelity": judged, "together": shares}, "classes": ["a", "b"]}
+    page = render_report(results("pass", evaluation=EVALUATION | found), {})
+    assert "<td>– · 50%</td>" in page
+    assert "A dash stands where fewer than 11 training patients had both" in page
+    assert LEAST_PATIENTS == 11
 
 
 def test_weights_whose_images_fail_are_never_said_to_be_shareable() -> None:

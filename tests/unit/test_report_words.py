@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cohort_runs import ingest, pictures
 from release_run import AUDIT, EVALUATION
 from test_report import results
 
+from pipeline import artifacts
+from pipeline.release.cards import actions, data_card
 from pipeline.release.page import check_page
-from pipeline.release.report import balance, render_report
+from pipeline.release.report import render_report
 from pipeline.release.results import Results, interval
 from pipeline.release.words import setting, title
 from privacy import kinds, limits
@@ -82,15 +85,21 @@ def test_what_could_not_be_measured_leaves_no_gaps_in_sentences() -> None:
     assert "encoder was still" not in said
 
 
-def test_the_balance_describes_no_small_group_of_patients() -> None:
-    counts = {"train": {"normal": 1234, "rare": 10, "few": 11, "some": 96}}
-    assert balance(results("pass", cohort={"counts": counts})) == [
-        ("normal", "about 1,230", "2"),
-        ("rare", "fewer than 11", "2"),
-        ("few", "about 10", "2"),
-        ("some", "about 100", "2"),
-    ]
-    assert balance(results("pass", cohort={})) == []
+def test_de_identification_is_told_of_the_files_that_there_were(tmp_path: Path) -> None:
+    """Of pictures neither the report nor the card speaks of DICOM's attributes, or of columns in which nothing stands."""
+    ingest(pictures(tmp_path / "in"), tmp_path / "run")
+    found = results("pass", deidentification=artifacts.read_object(tmp_path / "run" / "ingest" / "deidentification.json"))
+    said = actions(found)
+    assert said[0].startswith("Of a picture only its pixels are kept")
+    assert said[-1] == (
+        "Columns kept of every image: id, patient, split, modality, intensity_low, intensity_high, duplicate_group, values."
+    )
+    page = html.unescape(render_report(found, {}))
+    check_page(render_report(found, {}), found.gate, {})
+    assert all(one in page for one in said)
+    assert "Patient ID" not in page
+    gate = {**found.gate, "digests": {**found.gate["digests"], "rows": "0" * 64}}
+    assert data_card(replace(found, gate=gate), {"normal": 4}, 4).deidentification == said
 
 
 def test_bounds_on_one_side_say_so() -> None:

@@ -48,6 +48,23 @@ def test_the_loss_on_unseen_images_is_logged_at_each_checkpoint_and_told_in_the_
     assert told["ratio"]["n"] in (7, 8), "half of 15 patients of val"
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"plan": [{"findings": ["il"], "count": 1}]}, "no finding 'il': use healthy, ill"),
+        ({"plan": [{"findings": ["ill"], "attributes": {"sex": "F"}, "count": 1}]}, "no attribute 'sex'"),
+        ({"per_class": 1, "weights": {"sex": 2}}, "generate.weights: the model knows no 'sex'"),
+        ({"per_class": 1, "negative_class": "il", "guidance_scale": 2}, "'il' is no class of the model"),
+    ],
+)
+def test_what_the_model_will_not_know_is_told_before_the_training(tmp_path, monkeypatch, asked, why):
+    monkeypatch.setattr(Training, "run", lambda *args, **options: pytest.fail("trained"))
+    ctx = context(tmp_path, cohort())
+    generate_section = type(ctx.config.generate).model_validate(asked)
+    with pytest.raises(InputError, match=why):
+        train.run(dataclasses.replace(ctx, config=ctx.config.model_copy(update={"generate": generate_section})))
+
+
 def test_a_training_without_anybody_to_validate_on_is_logged_as_before(tmp_path):
     images = cohort()
     ctx = context(tmp_path, renamed(images, split=images.rows["split"].replace("val", "test")))

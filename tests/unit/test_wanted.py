@@ -156,6 +156,8 @@ def test_a_plan_takes_the_place_of_per_class():
         config(plan=[asked], per_class=1)
     with pytest.raises(ValueError, match="asked for and denied at once"):
         config(plan=[asked | {"without": ["nodule"]}])
+    with pytest.raises(ValueError, match="the same text is asked for and led away from at once"):
+        config(plan=[asked | {"text": "Small nodule", "without_text": " small  nodule"}])
 
 
 def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():

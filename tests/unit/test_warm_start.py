@@ -16,7 +16,7 @@ from pipeline import artifacts, generate, train, warm_start
 from pipeline import given as outside
 from pipeline.artifacts import file_digest
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, Stopped
 from pipeline.stages import BY_NAME, identity
 from pipeline.warm_start import weights_file
 from privacy.judgements import STARTED
@@ -162,7 +162,35 @@ def test_a_warm_start_whose_patients_are_shown_is_taken(tmp_path, columns, their
     first = finished(tmp_path / "first", **theirs)
     ctx = later(tmp_path / "later", renamed(cohort(), **columns), start_from=str(first), widths=[16], **mine)
     train.run(ctx)
-    assert said in json.loads((ctx.out / "model.json").read_text())["warm_start"]["patients"]
+    patients = json.loads((ctx.out / "model.json").read_text())["warm_start"]["patients"]
+    assert said in patients
+    assert warm_start.saw_train(first, patients, ctx.records["ingest"]) == (said == "this run's train split alone")
+
+
+def test_weights_that_began_elsewhere_have_seen_what_they_were_trained_on_since(tmp_path):
+    first = finished(tmp_path / "first")
+    begun_elsewhere(first)
+    ctx = later(tmp_path / "later", cohort(), start_from=str(first), widths=[16])
+    patients = warm_start.check_patients(ctx.config.train, ctx.run, ctx.folder("ingest"), ctx.records["ingest"])
+    assert "declared" in patients
+    assert warm_start.saw_train(first, patients, ctx.records["ingest"])
+
+
+def test_a_length_that_fits_itself_minds_what_the_earlier_weights_remember(tmp_path, monkeypatch):
+    told = []
+
+    def course(*given, remembers):
+        told.append(remembers)
+        raise Stopped
+
+    monkeypatch.setattr(train, "Course", course)
+    first = finished(tmp_path / "first")
+    for place, columns in (("own", {}), ("other", OTHERS)):
+        ctx = later(tmp_path / place, renamed(cohort(), **columns), start_from=str(first), widths=[16])
+        section = ctx.config.train.model_copy(update={"images": "auto"})
+        with pytest.raises(Stopped):
+            train.run(dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": section})))
+    assert told == [True, False]
 
 
 def test_a_guide_that_was_trained_on_other_images_is_refused(tmp_path):

@@ -101,35 +101,81 @@ def age_band(age: str) -> str:
     return f"{OLDEST_BAND}+" if decade >= OLDEST_BAND else f"{decade}-{decade + 9}"
 
 
-def describe(burned_in: str = "strict", mask: int = 0) -> list[str]:
+_FILES = {
+    "pictures": (
+        "Of a picture only its pixels are kept, turned upright where EXIF says how; EXIF, XMP, comments and all else in the file are left "
+        "behind, and its size in mm is taken as unknown."
+    ),
+    "nifti": (
+        "Of a NIfTI file only its voxels are kept, with the spacing of their grid; every other field of its header (descrip, aux_file, "
+        "db_name, intent_name) and its extensions are left behind."
+    ),
+}
+_DICOM = (
+    "Only the attributes named here are kept; every other one, private ones, nested sequences and overlays included, is left behind.",
+    "Patient ID and SOP Instance UID are replaced by HMAC-SHA-256 pseudonyms under a secret key that is in no output.",
+    "Institution Name is replaced by a pseudonymous site index made with the same key, and so is a label table's acquisition.",
+    "What a label table says of patient, sex, age, site, view and side wins over the header and is treated like it.",
+    "Modality, view position, laterality and sex are kept where they equal a term that DICOM defines, and are emptied otherwise.",
+    "Patient's Age is kept as a ten-year band; 90 years and above are one band.",
+    "No date and no time is kept, not even shifted.",
+    "No free text is kept: descriptions, comments, names and addresses are left behind.",
+    "Radiographs and mammograms are turned into their standard view by Patient Orientation; what was turned is kept as a word.",
+    "Pixel spacing is kept; pixel values are windowed to 8 or 16 bits, MONOCHROME1 is inverted, colour becomes luminance by default.",
+    "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
+)
+_WITHOUT_HEADER = (
+    "A file's path is replaced by an HMAC-SHA-256 pseudonym under a secret key that is in no output, and so is a label table's patient_id; "
+    "where nobody says whose an image is, its patient is a pseudonym of its values.",
+    "A label table's site and acquisition are replaced by pseudonymous indices made with the same key.",
+    "The modality that the configuration names, and a label table's view, side and sex, are kept where they equal a term that DICOM "
+    "defines, and are emptied otherwise.",
+    "A label table's age is kept as a ten-year band; 90 years and above are one band.",
+    "No date and no time is kept, not even shifted.",
+    "No free text is kept: file names, comments and what a label table says beside the columns named here are left behind.",
+    "Values are mapped to 8 or 16 bits, colour becomes luminance by default.",
+)
+_CROPPED = "Ultrasound is cropped to the largest two-dimensional region that its header calibrates (Sequence of Ultrasound Regions)."
+_SEARCH = (
+    "Every image is searched for burned-in text of three letters or more, 10 px high or higher; what is found is read, and the image "
+    "quarantined where words or numbers are read, or where they could be there unread."
+)
+_MARKERS = (
+    "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
+    f"Markers of side and view that stand alone are no identity and stay: {', '.join(SIDES + SEEN_FROM)}, and a view with "
+    "L or R before it.",
+)
+_REPORTS = "Of a label table's reports only words of a closed clinical vocabulary are kept."
+
+
+def describe(source: str = "dicom", burned_in: str = "strict", mask: int = 0, *, reports: bool = False) -> list[str]:
     """What de-identification does, one sentence an action, for the cards and for a reviewer.
 
-    ``burned_in`` is ``ingest.burned_in``, ``mask`` the number of rectangles in ``ingest.mask``.
+    Args:
+        source: ``ingest.source``, whose files have a header like DICOM's, or none that counts (``pictures``, ``nifti``). A published data
+            set (``medmnist``) has no patient data, and nothing is done to it.
+        burned_in: ``ingest.burned_in``.
+        mask: the number of rectangles in ``ingest.mask``.
+        reports: whether ``ingest.report`` names a column of the label table.
     """
+    if source == "medmnist":
+        return []
+    of_files = source in _FILES
+    undeclared = "" if of_files else " without being declared"
     blanked = f"{mask} rectangles, which the user named, are blanked in every image before anything looks at it."
-    kinds = "Ultrasound without such a region, photographs, secondary captures and digitised films are left out if they deny no text."
-    search = (
-        "Every image is searched for burned-in text of three letters or more, 10 px high or higher; what is found is read, and the image "
-        "quarantined where words or numbers are read, or where they could be there unread."
+    kinds = (
+        "Files are left out where the modality that the configuration names is one that often has text (ultrasound, endoscopy, "
+        "photographs, secondary captures)."
+        if of_files
+        else "Ultrasound without such a region, photographs, secondary captures and digitised films are left out if they deny no text."
     )
     return [
-        "Only the attributes named here are kept; every other one, private ones, nested sequences and overlays included, is left behind.",
-        "Patient ID and SOP Instance UID are replaced by HMAC-SHA-256 pseudonyms under a secret key that is in no output.",
-        "Institution Name is replaced by a pseudonymous site index made with the same key, and so is a label table's acquisition.",
-        "What a label table says of patient, sex, age, site, view and side wins over the header and is treated like it.",
-        "Modality, view position, laterality and sex are kept where they equal a term that DICOM defines, and are emptied otherwise.",
-        "Patient's Age is kept as a ten-year band; 90 years and above are one band.",
-        "No date and no time is kept, not even shifted.",
-        "No free text is kept: descriptions, comments, names and addresses are left behind.",
-        "Radiographs and mammograms are turned into their standard view by Patient Orientation; what was turned is kept as a word.",
-        "Pixel spacing is kept; pixel values are windowed to 8 or 16 bits, MONOCHROME1 is inverted, colour becomes luminance by default.",
-        "Images whose header declares burned-in annotation, recognisable visual features, or a screen are quarantined.",
+        *((_FILES[source], *_WITHOUT_HEADER) if of_files else _DICOM),
+        *([_REPORTS] if reports else []),
         *([blanked] if mask else []),
-        "Ultrasound is cropped to the largest two-dimensional region that its header calibrates (Sequence of Ultrasound Regions).",
+        *([] if of_files else [_CROPPED]),
         *([kinds] if burned_in == "strict" else []),
-        *([search] if burned_in != "declared" else ["Text burned into the pixels without being declared is not searched for."]),
-        "A single letter, as of a laterality marker, is not taken for text and stays in the pixels; two letters mostly are.",
-        f"Markers of side and view that stand alone are no identity and stay: {', '.join(SIDES + SEEN_FROM)}, and a view with "
-        "L or R before it.",
+        _SEARCH if burned_in != "declared" else f"Text burned into the pixels{undeclared} is not searched for.",
+        *_MARKERS,
         "No table from identities to pseudonyms is written anywhere.",
     ]
