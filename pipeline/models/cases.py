@@ -93,12 +93,12 @@ class Cases:
                     self.left_out["several findings, none, or an unknown one: one class an image is needed"] += 1
                 elif set(row["findings"]) == {-1}:
                     self.left_out["no finding is known of it"] += 1
-                elif (earlier := seen.get(row["pixels"], seen.get(row["id"]))) is not None:
+                elif (earlier := seen.get(row["values"], seen.get(row["id"]))) is not None:
                     self.left_out[
                         f"the same image as an earlier file's{'' if earlier == row['findings'] else ', under another label'}"
                     ] += 1
                 else:
-                    seen[row["id"]] = seen[row["pixels"]] = row["findings"]
+                    seen[row["id"]] = seen[row["values"]] = row["findings"]
                     yield Case(number, image, row)
 
     def sample(self) -> list[Case]:
