@@ -44,39 +44,29 @@ def filtered(x: Tensor, transfer: Transfer, *, wrap: bool = False) -> Tensor:
     """
     height, width = x.shape[2:]
     above, left = (0, 0) if wrap else (height // 2, width // 2)
-    fy = torch.fft.fftfreq(height + 2 * above, device=x.device, dtype=x.dtype)[:, None]
-    fx = torch.fft.rfftfreq(width + 2 * left, device=x.device, dtype=x.dtype)[None, :]
-    # Rows that mirror others have their spectra too, and those that are cut off again need none: half of the rows are transformed.
-    spectra = torch.fft.rfft(_mirrored(x, left, 3))
-    columns = torch.fft.fft(_mirrored(spectra, above, 2), dim=2)
-    kept = torch.fft.ifft(columns * transfer(fy, fx), dim=2)[:, :, above : above + height]
-    result: Tensor = torch.fft.irfft(kept, n=width + 2 * left)
-    return result[..., left : left + width]
+    padded = functional.pad(x, (left, left, above, above), mode="reflect") if above or left else x
+    rows, columns = padded.shape[2:]
+    fy = torch.fft.fftfreq(rows, device=x.device, dtype=x.dtype)[:, None]
+    fx = torch.fft.rfftfreq(columns, device=x.device, dtype=x.dtype)[None, :]
+    result: Tensor = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer(fy, fx), s=(rows, columns))
+    return result[:, :, above : above + height, left : left + width]
 
 
 def filtered_along(x: Tensor, transfer: Callable[[Tensor], Tensor], dim: int, *, wrap: bool = False) -> Tensor:
     """:func:`filtered` by a ``transfer`` of the frequencies along one axis alone, 2 (upright) or 3: a share of the work."""
     size = x.shape[dim]
     beyond = 0 if wrap else size // 2
-    whole = size + 2 * beyond
-    f = torch.fft.rfftfreq(whole, device=x.device, dtype=x.dtype)
-    spectra = torch.fft.rfft(_mirrored(x, beyond, dim), dim=dim)
-    result: Tensor = torch.fft.irfft(spectra * transfer(f if dim == 3 else f[:, None]), n=whole, dim=dim)
+    ends = (beyond, beyond, 0, 0) if dim == 3 else (0, 0, beyond, beyond)
+    padded = functional.pad(x, ends, mode="reflect") if beyond else x
+    f = torch.fft.rfftfreq(padded.shape[dim], device=x.device, dtype=x.dtype)
+    spectra = torch.fft.rfft(padded, dim=dim) * transfer(f if dim == 3 else f[:, None])
+    result: Tensor = torch.fft.irfft(spectra, n=padded.shape[dim], dim=dim)
     return result.narrow(dim, beyond, size)
 
 
 def separable(x: Tensor, transfer: Callable[[Tensor], Tensor]) -> Tensor:
     """:func:`filtered` by ``transfer(fy) * transfer(fx)``."""
     return filtered_along(filtered_along(x, transfer, 3), transfer, 2)
-
-
-def _mirrored(x: Tensor, beyond: int, dim: int) -> Tensor:
-    """So many more at both ends of an axis, reflected at the first and the last, which are not repeated."""
-    if not beyond:
-        return x
-    last = x.shape[dim] - 1
-    places = torch.arange(-beyond, last + 1 + beyond, device=x.device).abs()
-    return x.index_select(dim, last - (last - places).abs())
 
 
 def gaussian(x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from pipeline.models import power
 from pipeline.release.cards import html_template, software_version
 from pipeline.release.plots import subgroup_plot
 from pipeline.release.report import heat_table, prevalence_table, worst_drops
-from pipeline.release.results import dig, interval
+from pipeline.release.results import dig, interval, number
 from pipeline.release.words import title
 
 MOST_HARM = 20
@@ -38,9 +38,11 @@ def render(result: Mapping[str, Any], code: int) -> str:
         foretold=power.ranking(known),
         heat=heat_table({**result, "corruption_reference": result.get("reference")}),
         worst=worst_drops(result),
+        harmed=len(harmful(result)),
         harm=[(row, calibration.get((row["shift"], row["severity"]), {})) for row in harmful(result)[:MOST_HARM]],
         classes=class_rows(result),
         subgroups=subgroup_plot(result.get("subgroups")),
+        counted=counted(result.get("subgroups") or {}),
         marker=strongest_markers(result),
         severities=[one for one in dig(result, "synthetic.sets") or [] if "weight" in one],
         changed=[one for one in dig(result, "synthetic.sets") or [] if "same_patient" in one],
@@ -52,6 +54,15 @@ def render(result: Mapping[str, Any], code: int) -> str:
 def harmful(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The conditions under which silent errors were shown to grow, the most harmful first."""
     return [row for row in dig(result, "harm.conditions") or [] if row["stands"]]
+
+
+def counted(subgroups: Mapping[str, Any]) -> str:
+    """How many images the AUC of each subgroup rests on, in words."""
+    sizes = {
+        column: ", ".join(f"{value} {number(dig(facts, 'auc.n'))}" for value, facts in values.items())
+        for column, values in subgroups.items()
+    }
+    return "; ".join(f"{title(column)} {said}" for column, said in sizes.items() if said)
 
 
 def strongest_markers(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -71,7 +82,8 @@ def resolution(result: Mapping[str, Any]) -> str:
     if not halves:
         return ""
     return (
-        f"Half of the drops of AUC are known to within ±{halves[len(halves) // 2]:.3f}, the least well known to within ±{halves[-1]:.3f}: "
+        f"Half of the drops of AUC are known on these {result['n']:,} images to within ±{halves[len(halves) // 2]:.3f}, the least "
+        f"well known to within ±{halves[-1]:.3f}: "
         f"a shift that takes less may be harmless or may not, and this test does not tell."
     )
 

@@ -1,6 +1,7 @@
 """What the page of a stress test says of the test's own power, and of markers."""
 
 import json
+import re
 
 import pytest
 from stress_result import stress_result
@@ -76,6 +77,26 @@ def test_the_page_says_by_what_its_tables_are_tested_together(several: bool) -> 
     text = page.render(stress_result() | {"several": several}, 3)
     assert text.count("together (Holm within a finding, Bonferroni over the findings)") == (3 if several else 0)
     assert text.count("together (Holm)") == (2 if several else 5)
+
+
+def test_no_number_of_the_page_stands_without_its_interval_and_its_n() -> None:
+    """In a table, a cell with three decimals has an interval beside or below it, or its column says that there is none."""
+    result = stress_result()
+    rows = result["harm"]["conditions"]
+    result["harm"]["conditions"] = [row | {"stands": True} for row in rows * 2]
+    text = page.render(result, 3)
+    bare = set()
+    for table in re.findall(r"<table.*?</table>", text, re.DOTALL):
+        head = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", table)
+        for row in re.findall(r"<tr>(<td.*?)</tr>", table, re.DOTALL):
+            cells = re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL)
+            bare |= {head[k] for k, cell in enumerate(cells) if head and re.search(r"\d\.\d{3}", cell) and " to " not in cell} - (
+                {head[1]} if "without an interval" in cells[0] else set()
+            )
+    assert bare == {"Calibration error, without an interval"}
+    assert "here are the first 20 of 40" in text
+    assert "Images: Acquisition portable bedside unit 400, upright 400." in text
+    assert text.count("420 images") >= 6
 
 
 def test_a_page_of_too_few_cases_has_no_comparison_and_no_area() -> None:
