@@ -20,12 +20,12 @@ train: {{images: 256, batch: 32, widths: [8], blocks: 1}}
 generate: {{per_class: 25, batch: 8, steps: 4, levels: [0.02, 8]}}
 """
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "SYNTHCOHORT_WORKERS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "SYNTHCOHORT_WORKERS": "1"}
 
 
 def start(launcher, config, run, *words):
     command = [*launcher, "pipeline", "run", str(config), "--out", str(run), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ONE_THREAD, start_new_session=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | ONE_THREAD, start_new_session=True)
 
 
 def alive(run):
