@@ -39,23 +39,29 @@ def _outcome() -> int | str | None:
         if not system.supported():
             raise InputError(system.UNSUPPORTED)
         return _command()
-    except InputError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        # A library may answer a Ctrl-C in its own code with an error of its own, such as one of a damaged file.
+        if isinstance(error, KeyboardInterrupt) or signal.getsignal(signal.SIGINT) is _end:
+            print(INTERRUPTED, file=sys.stderr)
+            return 130
+        return _told(error)
+
+
+def _told(error: Exception) -> int:
+    """The exit code of an error, after its line."""
+    if isinstance(error, InputError):
         _say(str(error))
         return 4 if isinstance(error, NotEnough) else 2
-    except Stopped as error:
+    if isinstance(error, Stopped):
         _say(f"{error}; the same command goes on from there")
         return 143
-    except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        return 130
-    except Exception as error:
-        if os.environ.get("SYNTHCOHORT_DEBUG"):
-            raise
-        # Where it happened, which is code: the message of a library may quote a file, and with it a patient.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        print(terminal.shown(frames), file=sys.stderr, end="")
-        _say(f"a bug ({type(error).__name__}): report these lines; SYNTHCOHORT_DEBUG=1 shows the message too, which may hold patient data")
-        return 1
+    if os.environ.get("SYNTHCOHORT_DEBUG"):
+        raise error
+    # Where it happened, which is code: the message of a library may quote a file, and with it a patient.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    print(terminal.shown(frames), file=sys.stderr, end="")
+    _say(f"a bug ({type(error).__name__}): report these lines; SYNTHCOHORT_DEBUG=1 shows the message too, which may hold patient data")
+    return 1
 
 
 def _command() -> int | str | None:

@@ -116,6 +116,26 @@ main.main()
     assert (done.returncode, done.stderr.removeprefix("\x1b[?25h")) == (130, SENTENCE)
 
 
+@pytest.mark.parametrize("turned", ["InputError('train/model.safetensors is damaged')", "RuntimeError('cannot read')"])
+def test_interrupted_where_a_library_makes_an_error_of_it(turned):
+    code = f"""
+import os, signal, time
+from pipeline.commands import main
+from pipeline.errors import InputError
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+    except KeyboardInterrupt as error:
+        raise {turned} from error
+main._command = work
+main.main()
+"""
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, **listening)
+    assert (done.returncode, done.stderr) == (130, SENTENCE)
+
+
 def test_killed_its_workers_end_with_it(tmp_path):
     process = start(quick(tmp_path), tmp_path / "run")
     assert inside(process, tmp_path / "run", "drawing")
