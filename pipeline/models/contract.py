@@ -62,7 +62,8 @@ class Declared(Section):
     fit: Literal["stretch", "pad"] = "stretch"
     """How an image comes to ``size``: each side by itself, or both alike, with black beside it. Bilinear, with antialiasing."""
     classes: tuple[Line, ...] = ()
-    """Names of the outputs, in their order, as the labels spell them, but for case. A model of two classes may give one column, that of the second."""
+    """Names of the outputs, in their order, as the labels spell them but for case. A model of two classes may give one column, that of
+    the second."""
     output: Literal["probabilities", "logits"] | None = None
     """What its outputs are."""
     exclusive: bool = True
