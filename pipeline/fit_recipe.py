@@ -52,7 +52,12 @@ SMALL = 1000
 FEWEST = 32
 """Steps before the losses are looked at for the first time: what is hard for a network that has learned nothing is no guide to later."""
 FIRST = 8
-"""How often each image is seen before the losses are looked at for the first time: what they differ by then is the two sides' own."""
+"""How often images are seen, in the mean, before the losses are looked at for the first time: what they differ by then is the two sides' own.
+The same phantoms' losses in trainings that had seen them and in others (300 patients, 32 pixels, on a CPU, without dropout and augmentation)
+were apart by a factor of 1.004 (standard error .003) then, those of the class drawn most often, seen 19 times, by 1.007 (.012); by 1.02 (.02)
+after 38 times, and by 1.12 (.02) after 76."""
+OFTEN = 32
+"""How often the image that is drawn most often is seen by then at the most: balance may draw one of a rare class many times as often."""
 GROWTH = 2 ** (1 / 3)
 """From one moment to the next: what is kept is at most a quarter shorter than it could be."""
 APART = 1.25
@@ -181,9 +186,10 @@ def begun(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in ("curve", "chosen")}
 
 
-def first_look(recipe: Mapping[str, Any], batch: int) -> int:
-    """The step after which the losses are looked at for the first time, in a recipe for a cohort of distinct images."""
-    return max(FEWEST, round(FIRST * int(recipe["cohort"]["distinct"]) / batch))
+def first_look(cohort: ImageSet, section: TrainConfig) -> int:
+    """The step after which the losses are looked at for the first time, in a training on these images."""
+    distinct, most = drawn(cohort, section.balance)
+    return max(FEWEST, round(min(FIRST * distinct, OFTEN / most) / section.batch))
 
 
 def timed(recipe: Mapping[str, Any], training: Training, minutes: float) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def run(ctx: Context) -> dict[str, Any]:
         training.recipe = recipe(section)
     course = None
     if validation is not None and asked.images == AUTO:
-        first = fit_recipe.first_look(found, section.batch)
+        first = fit_recipe.first_look(cohort, section)
         course = Course(validation, section.batch, first, training.recipe.steps, remembers=remembers)
         course.load(state or {})
     write_json(ctx.out / fit_recipe.FILE, found)
