@@ -72,7 +72,7 @@ STAGES = (
         True,
         "audit.json, pairs.png and pairs.json (local eyes only)",
     ),
-    Stage("evaluate", 3, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
+    Stage("evaluate", 4, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
     Stage(
         "stress",
         4,
