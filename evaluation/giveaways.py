@@ -32,8 +32,8 @@ def giveaways(features: Floats, pool: Labelled, design: Rows, confirmation: Rows
 
     Returns:
         At most :data:`COUNT` of ``feature`` (its name), ``synthetic`` (``more`` or ``less`` than in real images), and ``auc``: how often a
-        synthetic image has more (or less) of it than a real one, with its interval over patients at 1 - :data:`~evaluation.intervals.FAMILY` / :data:`COUNT`, so that all
-        hold together with 95 % confidence (Bonferroni).
+        synthetic image has more (or less) of it than a real one, with its interval over patients. All intervals hold together with 95 %
+        confidence (Bonferroni).
     """
     names = feature_names(pool.unit.shape[1])
     x, made = _of(features, design)
