@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.diffusion import grid
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.text import TextEncoder
 
@@ -72,8 +73,7 @@ class UNet(nn.Module):
         hidden = 4 * widths[0]
         self.condition = Embedding(hidden, (classes,) if isinstance(classes, int) else classes)
         self.stem = conv(dims, channels * patch**dims, widths[0], 3)
-        side = math.ceil(size / self.multiple) * self.multiple // patch
-        attends = [side // 2**level in attention for level in range(len(widths))]
+        attends = [side in attention for side in grid.sides(size, patch, len(widths))]
         reads = [bool(vocabulary) and level == len(widths) - 1 for level in range(len(widths))]
         self.text = TextEncoder(vocabulary, hidden, features) if vocabulary else None
         dropouts = [dropout if level or len(widths) == 1 else 0.0 for level in range(len(widths))]
