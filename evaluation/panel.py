@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled, halve
+from evaluation.giveaways import giveaways
 from evaluation.intervals import CROSS_FITTED, TOO_FEW, cross_fitted, cross_fitted_estimate, difference, interval
 from evaluation.judges import unfit
 from evaluation.metrics import Estimate, Floats, hanley_mcneil
@@ -85,7 +86,8 @@ def panel(
 
     Returns:
         ``version``, ``n`` (images a side), ``splits``; ``judges`` by name, with ``synthetic``, ``floor`` and ``control``, or a reason;
-        ``synthetic``, ``floor``, ``difference`` of the best, ``standard_error``, ``aim`` and ``verdict``; ``per_class`` the same by class.
+        ``synthetic``, ``floor``, ``difference`` of the best, ``standard_error``, ``aim`` and ``verdict``; ``per_class`` the same by class;
+        ``giveaways`` (:func:`~evaluation.giveaways.giveaways`).
         Where nothing can be held out, or no judge sees what was planted: ``{"unfit": reason}``.
     """
     pool = _pool(audit, synthetic)
@@ -102,7 +104,8 @@ def panel(
     if patients < 2 * TOO_FEW:
         return found | {"unfit": f"could not be trained on so few images: {patients} patients a side, fewer than {2 * TOO_FEW}"}
     scored = {"cnn": _network(pool, pairs, ceiling, rng, device, progress)}
-    scored |= {name: _linear(space(pool.unit), pool, pairs, FOLDS[name], rng) for name, space in spaces.items() if callable(space)}
+    features = {name: space(pool.unit) for name, space in spaces.items() if callable(space)}
+    scored |= {name: _linear(of_images, pool, pairs, FOLDS[name], rng) for name, of_images in features.items()}
     by_side = {judge: _by_side(all_pairs, sides) for judge, all_pairs in scored.items()}
     universe = pool.take(np.arange(len(pool)) < len(audit) + len(synthetic))
     is_made = np.arange(len(universe)) >= len(audit)
@@ -120,6 +123,11 @@ def panel(
     if not seeing:
         return found | {"unfit": "could not be trained on so few images: no judge sees a planted difference"}
     found |= verdict(best("synthetic", seeing), best("floor", seeing))
+    if "plain" in seeing:
+        a, b, made = halvings[0]
+        half = halve(synthetic.groups[made], np.random.default_rng(0), synthetic.labels[made])
+        first, second = (made[half == side] + len(audit) for side in (0, 1))
+        found["giveaways"] = giveaways(features["plain"], pool, (first, a), (second, b))
     found["per_class"] = {}
     for k, name in enumerate(names):
         count = min(int((pool.labels[pair.candidate] == k).sum()) for pair in pairs)

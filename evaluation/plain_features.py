@@ -5,6 +5,8 @@ Fixed: :data:`VERSION` names what they are, so that a score of one release can b
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,21 @@ def plain_features(images: NDArray[np.float32]) -> Floats:
     parts = [planes[start : start + CHUNK] for start in range(0, len(planes), CHUNK)]
     found = [np.concatenate([part(planes) for part in (histogram, spectrum, wavelets, cooccurrence)], axis=1) for planes in parts]
     return np.concatenate(found).reshape(n, -1)
+
+
+def feature_names(channels: int) -> list[str]:
+    """What each of the features of images of so many channels is, in the words of someone who looks at images."""
+    moments, step = ("mean", "spread", "skewness", "kurtosis"), 256 // LEVELS
+    shares = [f"pixels of grey {low} to {low + step - 1} of 255" for low in range(0, 256, step)]
+    greys = [*shares, "black pixels", "white pixels", *(f"{moment} of the greys" for moment in moments)]
+    edges = [f"{ring / BANDS / 2:.2f}" for ring in range(BANDS + 1)]
+    powers = [f"power at {low} to {high} cycles a pixel" for low, high in itertools.pairwise(edges)] + ["power beyond 0.5 cycles a pixel"]
+    directions = ("horizontal", "vertical", "diagonal")
+    details = [f"{m} of {way} detail of {2**scale} px" for scale in range(SCALES) for way in directions for m in moments]
+    haralick = ("contrast", "homogeneity", "energy", "entropy", "correlation")
+    pairs = [f"{trait} of pixels {down} down and {right} to the right" for down, right in NEIGHBOURS for trait in haralick]
+    one = [*greys, *powers, *details, *pairs]
+    return one if channels == 1 else [f"{name}, channel {channel + 1}" for channel in range(channels) for name in one]
 
 
 def histogram(planes: NDArray[np.float32]) -> Floats:

@@ -66,6 +66,7 @@ def load_denoiser(folder: Path, device: str) -> tuple[Denoiser, dict[str, Any]]:
 def _describes(model: dict[str, Any], weights: Mapping[str, torch.Tensor]) -> bool:
     """Whether a ``model.json`` may describe the network of these weights: no larger one is built only to find that it does not."""
     network, classes, widths = model["network"], model["classes"], model["network"]["widths"]
+    lowest, highest = model.get("greys", (0, 255))
     # Each level has as many convolutions of 3 x 3 as blocks, at the least.
     smallest = 9 * network["blocks"] * sum(width**2 for width in widths)
     return (
@@ -76,4 +77,5 @@ def _describes(model: dict[str, Any], weights: Mapping[str, torch.Tensor]) -> bo
         and network["patch"] in (1, 2, 4)
         and model["shape"] == list(weights["mean"].shape)
         and 0 < float(model["sigma_data"]) < math.inf
+        and 0 <= lowest <= highest <= 255
     )

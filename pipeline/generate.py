@@ -116,7 +116,8 @@ def _part(parts: Path, start: int) -> Path | None:
 
 
 class Sampling:
-    """The configured sampling of a trained denoiser: conditions and seeds to images, ``uint8 [n, C, ...]``.
+    """The configured sampling of a trained denoiser: conditions and seeds to images, ``uint8 [n, C, ...]``, of greys that its training
+    images hold.
 
     Image i is a function of its condition and its seed alone. What else is in the batch, and in which order, changes how a library's
     kernels round sums, and so may move a pixel by one grey level (in 1 of about 10⁴ pixels in float32; in bfloat16 in 1 of 50 on a CPU,
@@ -147,6 +148,7 @@ class Sampling:
     ) -> None:
         self.denoiser, self.section, self.device = denoiser, section, device
         self.mixture = None if mixture is None else mixture.to(device)
+        self.lowest, self.highest = model.get("greys", (0, 255))
         self.conditions = Conditions.of_model(model)
         check_names(section, self.conditions)
         work = math.inf if count is None else section.steps * count * math.prod(denoiser.mean.shape[1:])
@@ -204,8 +206,9 @@ class Sampling:
             x = self.mixture.noisy(first, self.mixture.parts(condition.classes, noise.uniform()), levels[0])
         with runtime.autocast(self.device):
             images = sampler_of(section)(denoise, x, levels, noise)
-        # As pipeline.images.from_unit, on the device: a quarter of the bytes leave it.
-        return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        # As pipeline.images.from_unit, on the device: a quarter of the bytes leave it. A grey that no training image holds is the
+        # network's error or guidance's excess, and gives images away (static thresholding, Saharia et al. 2022, arXiv:2205.11487, 2.3).
+        return ((images.float() + 1) * 127.5).round().clamp(self.lowest, self.highest).to(torch.uint8)
 
     def _captured(self, condition: Condition, seeds: Tensor, away: Condition | None) -> Replay:
         """The whole sampling of one batch size as a CUDA graph: no step of it waits to be launched."""

@@ -52,8 +52,8 @@ class Stage:
 
 STAGES = (
     Stage("ingest", 12, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
-    Stage("train", 10, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
-    Stage("generate", 1, ("train",), "pipeline.generate:run", True, True, "images, rows"),
+    Stage("train", 11, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
+    Stage("generate", 2, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
         "shadows",
         1,
@@ -72,7 +72,7 @@ STAGES = (
         True,
         "audit.json, pairs.png and pairs.json (local eyes only)",
     ),
-    Stage("evaluate", 3, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
+    Stage("evaluate", 4, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
     Stage(
         "stress",
         4,

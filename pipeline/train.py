@@ -276,6 +276,7 @@ def describe(section: TrainConfig, cohort: ImageSet, spread: float, conditions: 
         "conditions": asked.to_model(),
         **({"fields_read": True} if asked.words and section.backbone == "unet" else {}),
         "sigma_data": round(spread, 4),
+        "greys": [int(cohort.images.min()), int(cohort.images.max())],
         "backbone": section.backbone,
         "objective": section.objective,
         "noise_schedule": section.noise_schedule,

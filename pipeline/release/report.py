@@ -56,6 +56,7 @@ def render_report(results: Results, samples: Mapping[str, Sequence[bytes]]) -> s
         copies=list(measures(results.audit.get("copies"))),
         distances=distance_curve(results.audit),
         fidelity=list(against_floor(results.evaluation.get("fidelity"))),
+        giveaways=given_away(dig(results.evaluation, "fidelity.two_sample.giveaways")),
         fidelity_classes=class_table(dig(results.evaluation, "fidelity.per_class")),
         label_fidelity=label_plot(results.evaluation.get("label_fidelity"), reference=_chance(results)),
         utility=change_plot(compared),
@@ -221,6 +222,14 @@ def against_floor(fidelity: Any, prefix: str = "") -> Iterator[tuple[str, str, s
             yield name, str(reason), "–", "–"
         else:
             yield from against_floor(value, name)
+
+
+def given_away(found: Any) -> list[tuple[str, str]] | None:
+    """What the panel's plain features differ in as (more or less of what, in how many pairs); None where it was not looked for."""
+    if not isinstance(found, list):
+        return None
+    rows = [one for one in found if isinstance(one, Mapping)]
+    return [(f"{dig(one, 'synthetic')} {dig(one, 'feature')}", interval(one.get("auc"))) for one in rows]
 
 
 def class_table(per_class: Any) -> dict[str, Any]:

@@ -92,6 +92,15 @@ def test_the_shipped_configurations_sample_as_the_formulas(config, float32):
     assert np.abs(made.astype(int) - from_unit(images.numpy())).max() == 0
 
 
+def test_no_grey_is_made_that_no_training_image_holds(float32):
+    section = GenerateConfig(per_class=1, steps=4)
+    free = made()
+    bounded = Sampling(DENOISER, MODEL | {"greys": [20, 200]}, section, "cpu")(of(LABELS), SEEDS)
+    assert free.min() < 20
+    assert free.max() > 200
+    np.testing.assert_array_equal(bounded, free.clip(20, 200))
+
+
 def test_a_last_smaller_batch_is_filled_up_to_what_is_captured(monkeypatch, float32):
     section = GenerateConfig(per_class=1, steps=4, batch=8)
     sampling, captured = Sampling(DENOISER, MODEL, section, "cpu"), []

@@ -113,6 +113,8 @@ def test_averages_stored_while_training_give_the_width_that_generation_asks_for(
     ctx = context(tmp_path, cohort(), ema=0.1, ema_snapshots=5)
     train.run(ctx)
     model = json.loads((ctx.out / "model.json").read_text())
+    learned = cohort().split("train").images
+    assert model["greys"] == [learned.min(), learned.max()]
     assert model["ema"] == {"widths": [0.05, 0.1], "steps": [4, 8, 12, 16, 20]}
     denoiser, model = load_denoiser(ctx.out, "cpu")
     tracked = {name: value.clone() for name, value in denoiser.state_dict().items()}
