@@ -142,6 +142,11 @@ TOO_FEW = 5
 """Patients of the smaller side under which no interval is given: with so few, every method's coverage hangs on the scores' distribution."""
 TRUSTED = 20
 """Patients of the smaller side at which the variance that the rows show weighs as much as the one expected of such a statistic."""
+CARRIED = 5
+"""How many patients one counts for that carries the variance which the rows show, where they show less than is expected. Next to a perfect
+AUC few rows are out of order, and that the others are not is no evidence of how much it varies (Obuchowski & Lieber 2002, "Confidence
+bounds when the estimated ROC area is 1.0"). Where all patients counted, intervals about AUCs of .99 to .9995 held in .74 to .90 of cohorts.
+"""
 FAMILY = 0.05
 """Probability that any of the differences that are read together is called shown where there is none."""
 CROSS_FITTED = 2.0
@@ -156,8 +161,8 @@ def interval(estimate: Estimate, confidence: float = 0.95) -> Interval:
     It holds every true value whose distance to the estimate is at most t standard errors *at that value* (a score interval, as Wilson's
     for a proportion and Newcombe's 2006 for the AUC), so that it keeps its level next to 0 and 1. The standard error's dependence on the
     value is the statistic's reference; its size is that of the rows' influences summed by patient (Obuchowski 1997 for the AUC), shrunk
-    towards the reference where patients are few. Trainings add their own variance over the seeds. t has Welch–Satterthwaite's degrees
-    of freedom over classes and seeds. The bounds are NaN with fewer than TOO_FEW patients on a side.
+    towards the reference where patients are few, or few of them carry a smaller variance. Trainings add their own variance over the seeds.
+    t has Welch–Satterthwaite's degrees of freedom over classes and seeds. The bounds are NaN with fewer than TOO_FEW patients on a side.
     """
     value = estimate.value
     spread = _spread(estimate)
@@ -306,10 +311,12 @@ def predictive_value(sensitivity: Interval, specificity: Interval, prevalence: f
 
 @dataclass(frozen=True)
 class _Spread:
-    """A variance, and the degrees of freedom that it was estimated with."""
+    """A variance, the degrees of freedom that it was estimated with, and how many patients carry it (Kish's effective number, of the
+    squares of their influences)."""
 
     variance: float
     freedom: float
+    carriers: float
 
 
 def _spread(estimate: Estimate, imaginary: bool = False) -> _Spread | None:
@@ -320,7 +327,9 @@ def _spread(estimate: Estimate, imaginary: bool = False) -> _Spread | None:
     if not sizes or min(sizes) < TOO_FEW:
         return None
     parts = [np.bincount(estimate.groups, np.where(rows, estimate.influence, 0.0), patients) for rows in strata]
-    apart = np.array([float(part @ part) for part in parts])
+    squares = np.square(parts)
+    apart = squares.sum(axis=1)
+    carriers = float(squares.sum() ** 2 / max(np.square(squares).sum(), 1e-300))
     across = float(np.square(np.sum(parts, axis=0)).sum() - apart.sum())
     sizes_ = np.array(sizes, np.float64)
     if imaginary:
@@ -336,17 +345,18 @@ def _spread(estimate: Estimate, imaginary: bool = False) -> _Spread | None:
     total = float(sum(variances))
     below = sum(v**2 / f for v, f in zip(variances, freedoms))
     freedom = total**2 / below if below > 0 else float(min(sizes) - 1)
-    return _Spread(max(total + across, 0.25 * total), freedom)
+    return _Spread(max(total + across, 0.25 * total), freedom, carriers)
 
 
 def _ratio(estimate: Estimate, spread: _Spread) -> tuple[float, float]:
-    """The observed variance over the reference's at the estimate, shrunk in logarithm towards 1; and degrees of freedom."""
+    """The observed variance over the reference's at the estimate, shrunk in logarithm towards 1; and degrees of freedom. Where every row is
+    in order it is 1: that of Newcombe's method."""
     few = min(len(np.unique(estimate.groups[estimate.strata == label])) for label in np.unique(estimate.strata))
-    inside = min(max(estimate.value, 0.5 / estimate.n), 1 - 0.5 / estimate.n)
-    expected = estimate.reference(inside)
+    expected = estimate.reference(estimate.value)
     if spread.variance <= 0 or expected <= 0:
         return 1.0, max(spread.freedom, 1.0)
-    return math.exp(few / (few + TRUSTED) * math.log(max(spread.variance / expected, 1e-3))), max(spread.freedom, 1.0)
+    known = min(few, CARRIED * spread.carriers) if spread.variance < expected else few
+    return math.exp(known / (known + TRUSTED) * math.log(max(spread.variance / expected, 1e-3))), max(spread.freedom, 1.0)
 
 
 def _edge(holds: Callable[[float], bool], inside: float, end: float) -> float:

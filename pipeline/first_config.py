@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pipeline import outlook
 from pipeline.config import Config, config_of
 from pipeline.config.load import parse, written
+from pipeline.diffusion import grid
 from pipeline.ingest.look import Found
 from pipeline.outlook import Outlook
 from pipeline.release.results import counted
@@ -71,10 +72,8 @@ def recipe(size: int, where: str) -> Mapping[str, str]:
     """Settings of ``train`` for images of this side on this kind of machine, as YAML; training fits the rest to the cohort."""
     if where == "cpu":
         return {"images": "auto", "batch": "64", "blocks": "1", "attention": "[]", "upsample": "shuffle"}
-    from pipeline import fit_recipe
-
-    levels = len(fit_recipe.widths(size, patch=2, distinct=fit_recipe.SMALL, device=where))
-    return {"images": "auto", "batch": "128", "blocks": "2", "attention": f"[{size // 2**levels}]", "compile": "true"}
+    coarsest = grid.sides(size, 2, grid.levels(size, 2))[-1]
+    return {"images": "auto", "batch": "128", "blocks": "2", "attention": f"[{coarsest}]", "compile": "true"}
 
 
 def _text(found: Found, where: str, shares: Mapping[str, float]) -> str:

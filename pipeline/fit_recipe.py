@@ -24,6 +24,7 @@ from evaluation.data import rarest
 from evaluation.intervals import Interval
 from pipeline.artifacts import damage, fingerprint, read_object
 from pipeline.config import Config, TrainConfig
+from pipeline.diffusion import grid
 from pipeline.diffusion.batches import class_balanced_cdf
 from pipeline.diffusion.training import Training
 from pipeline.diffusion.validation import Losses, Validation
@@ -44,15 +45,18 @@ MEASURED = ((74, 0.0, 0.1), (770, 0.2, 0.4), (3700, 0.3, 0.5))
 seconds): what is seen few times is learned slower for them, and what is seen often is learned by heart without them."""
 WIDEST = 256
 """Channels beyond which no level grows, as in the measured configurations: deeper levels have few pixels and most of the parameters."""
-COARSEST = 8
-"""Side, in the network's own grid, down to which levels are added: there an image's outline is a few pixels, and attention is cheap."""
 SMALL = 1000
 """Distinct images below which the network is half as wide, a quarter of the parameters to remember them with."""
 
 FEWEST = 32
 """Steps before the losses are looked at for the first time: what is hard for a network that has learned nothing is no guide to later."""
 FIRST = 8
-"""How often each image is seen before the losses are looked at for the first time: what they differ by then is the two sides' own."""
+"""How often images are seen, in the mean, before the losses are looked at for the first time: what they differ by then is the two sides'
+own. The same phantoms' losses in trainings that had seen them and in others (300 patients, 32 pixels, the network of a CPU, without dropout
+and augmentation) were apart by a factor of 1.004 (standard error .003) then; those of the class drawn most often, seen 19 times, by 1.007
+(.012), after 38 times by 1.02 (.02), and after 76 by 1.12 (.02)."""
+OFTEN = 32
+"""How often the image that is drawn most often is seen by then at the most: balance may draw one of a rare class many times as often."""
 GROWTH = 2 ** (1 / 3)
 """From one moment to the next: what is kept is at most a quarter shorter than it could be."""
 APART = 1.25
@@ -135,10 +139,10 @@ def regularisation(repeats: float) -> tuple[float, float]:
 def widths(side: int, patch: int, distinct: int, device: str) -> tuple[int, ...]:
     """Channels of the network by resolution, for images of ``side`` pixels.
 
-    Levels go down to :data:`COARSEST`. A GPU takes the width of the measured configurations (128 at 28 pixels, 64 at 64), half of it for
-    fewer than :data:`SMALL` images; a CPU what trains some hundred images a second.
+    Levels go down to :data:`pipeline.diffusion.grid.COARSEST`. A GPU takes the width of the measured configurations (128 at 28 pixels, 64
+    at 64), half of it for fewer than :data:`SMALL` images; a CPU what trains some hundred images a second.
     """
-    levels = 1 + max(1, math.ceil(math.log2(max(side / patch, 1) / COARSEST)))
+    levels = grid.levels(side, patch)
     first = (128 if levels == 2 else 64) if device == "cuda" else (48 if levels == 2 else 32)
     if device == "cuda" and distinct < SMALL:
         first //= 2
@@ -181,9 +185,10 @@ def begun(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in ("curve", "chosen")}
 
 
-def first_look(recipe: Mapping[str, Any], batch: int) -> int:
-    """The step after which the losses are looked at for the first time, in a recipe for a cohort of distinct images."""
-    return max(FEWEST, round(FIRST * int(recipe["cohort"]["distinct"]) / batch))
+def first_look(cohort: ImageSet, section: TrainConfig) -> int:
+    """The step after which the losses are looked at for the first time, in a training on these images."""
+    distinct, most = drawn(cohort, section.balance)
+    return max(FEWEST, round(min(FIRST * distinct, OFTEN / most) / section.batch))
 
 
 def timed(recipe: Mapping[str, Any], training: Training, minutes: float) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def run(ctx: Context) -> dict[str, Any]:
         training.recipe = recipe(section)
     course = None
     if validation is not None and asked.images == AUTO:
-        first = fit_recipe.first_look(found, section.batch)
+        first = fit_recipe.first_look(cohort, section)
         course = Course(validation, section.batch, first, training.recipe.steps, remembers=remembers)
         course.load(state or {})
     write_json(ctx.out / fit_recipe.FILE, found)
@@ -175,9 +175,11 @@ def _resumed(ctx: Context, device: str) -> tuple[dict[str, torch.Tensor], dict[s
     if not folder.is_dir():
         return None
     assert asked is not None
+    path = resume.kept(folder, STATE, SUFFIX)
+    # Its digest is right: what goes wrong in reading it (a Ctrl-C of which the library makes its own error) must not cost the checkpoint.
+    state = tensors.read(path, device) if path is not None else {}
     with contextlib.suppress(InputError):  # damaged
-        path, found = resume.kept(folder, STATE, SUFFIX), read_object(ctx.out / fit_recipe.FILE)
-        state = tensors.read(path, device) if path is not None else {}
+        found = read_object(ctx.out / fit_recipe.FILE)
         if "recipe" in state and torch.equal(state["recipe"].cpu(), fit_recipe.mark(found)):
             steps = snapshot_steps(fit_recipe.settled(asked, found))
             earlier = [moment for moment in steps if moment <= int(state["step"])]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.config import Config, load_config
-from pipeline.errors import InputError, system_refusals
+from pipeline.errors import InputError, Notice, system_refusals
 from pipeline.system import private_files
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def run(
     if until is not None and until not in BY_NAME:
         raise InputError(f"--until {until}: no such stage; the stages are {', '.join(BY_NAME)}")
     chosen, folder = _chosen(config, settings, out)
+    _tell_unattended(chosen)
     if anyway:
         chosen = chosen.model_copy(update={"anyway": True})
     with system_refusals(folder), private_files(folder):
@@ -100,6 +102,7 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
     from pipeline.stages import flow
 
     chosen, folder = _chosen(config, settings, out)
+    _tell_unattended(chosen)
     with system_refusals(folder), private_files(folder) if folder.exists() else contextlib.nullcontext():
         check(chosen, folder, _files(config))
         if folder.exists():
@@ -238,6 +241,26 @@ def _chosen(config: Config | str | Path, settings: Sequence[str], out: Path | No
         if os.path.lexists(folder) and not folder.is_dir():
             raise InputError(f"{folder.name} is no folder, but a file or a link that leads to none: give --out a folder")
     return chosen, folder
+
+
+def _tell_unattended(config: Config) -> None:
+    """A :class:`~pipeline.errors.Notice` where ``train.attention`` names a side that no level of the network has: nothing attends there."""
+    from pipeline.config.section import AUTO
+    from pipeline.diffusion import grid
+
+    train, size = config.train, config.ingest.size
+    if train is None or config.ingest.not_trainable() is not None:
+        return
+    depth = grid.levels(size, train.patch) if train.widths == AUTO else len(train.widths)
+    sides = grid.sides(size, train.patch, depth)
+    if absent := [str(side) for side in train.attention if side not in sides]:
+        there = [str(side) for side in sides if side in train.attention]
+        warnings.warn(
+            f"train.attention names {', '.join(absent)}, and the network's levels have the sides {', '.join(map(str, sides))}: it attends "
+            f"{'at ' + ', '.join(there) + ' alone' if there else 'nowhere'}; name sides among these, or [] for none",
+            Notice,
+            stacklevel=3,
+        )
 
 
 def _files(config: Config | str | Path) -> list[Path]:

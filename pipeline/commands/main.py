@@ -30,6 +30,9 @@ def main() -> NoReturn:
     warnings.formatwarning = _formatted
     code = _outcome()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is decided: another Ctrl-C while Python lets go of all would change the exit code
+    # Of a Ctrl-C inside an exec of a text, as every dataclass is made by, `python -m` would die at its end instead of giving this code: it
+    # remembers the last one's alone.
+    exec("")
     raise SystemExit(code)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline.diffusion import grid
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.schedules import STEPS, level
 from pipeline.diffusion.unet import crop, pad, shuffle, unshuffle
@@ -45,8 +46,7 @@ class MonaiUNet(nn.Module):
 
         self.patch, self.classes = patch, classes
         self.multiple = patch * 2 ** (len(widths) - 1)
-        side = math.ceil(size / self.multiple) * self.multiple // patch
-        attends = [side // 2**depth in attention for depth in range(len(widths))]
+        attends = [side in attention for side in grid.sides(size, patch, len(widths))]
         heads = math.gcd(64, *(wide for wide, on in zip(widths, attends) if on)) if any(attends) else widths[-1]
         self.net = DiffusionModelUNet(
             spatial_dims=dims,

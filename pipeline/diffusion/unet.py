@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.diffusion import grid
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.text import TextEncoder
 
@@ -76,8 +77,7 @@ class UNet(nn.Module):
         sizes = (classes,) if isinstance(classes, int) else classes
         self.condition = Embedding(hidden, sizes)
         self.stem = conv(dims, channels * patch**dims, widths[0], 3)
-        side = math.ceil(size / self.multiple) * self.multiple // patch
-        attends = [side // 2**level in attention for level in range(len(widths))]
+        attends = [side in attention for side in grid.sides(size, patch, len(widths))]
         reads = [bool(vocabulary) and level == len(widths) - 1 for level in range(len(widths))]
         rows = sum(size + 1 for size in sizes) if fields_read else 0
         self.text = TextEncoder(vocabulary, hidden, features, rows) if vocabulary else None

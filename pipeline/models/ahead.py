@@ -9,7 +9,7 @@ from evaluation.shifts import KNOWN
 from pipeline.config.stress import StressConfig
 from pipeline.errors import InputError
 from pipeline.models import acceptance
-from pipeline.models.contract import Declared, declared, kind_of, sidecar, wrong_classes
+from pipeline.models.contract import Declared, declared, kind_of, sidecar, spelled, wrong_classes
 from pipeline.models.own_classifier import declared_by
 
 Told = list[tuple[Declared, str]]
@@ -17,7 +17,7 @@ Told = list[tuple[Declared, str]]
 
 def known_before(
     models: Sequence[str], contracts: Sequence[Path | None], rules: Path | None, modality: str | None
-) -> tuple[Told, str | None, list[str]]:
+) -> tuple[Told, str | None, list[str], tuple[str, ...]]:
     """Contracts, modality and rules, as far as they are said.
 
     Args:
@@ -27,20 +27,25 @@ def known_before(
         modality: DICOM's code, where the user says it.
 
     Returns:
-        What is declared of each model, with the name of the file; the modality, of which a contract has the last word; the rules.
+        What is declared of each model, with the name of the file, the second one's classes as the first spells them; the modality, of which
+        a contract has the last word; the rules; and what was taken for what, as sentences.
 
     Raises:
         InputError: a contract or a rule is wrong, or they contradict each other.
     """
     told = _told(models, contracts)
+    notes: tuple[str, ...] = ()
     if modality is not None and modality not in KNOWN:
         raise InputError(f"--modality {modality[:20]!r}: use DICOM's code, one of {', '.join(sorted(KNOWN))}")
-    named = [set(one.classes) for one, _ in told if one.classes]
-    if len(named) == 2 and named[0] != named[1]:
-        raise InputError("--against names other classes than --model: two models are compared on the same ones")
+    if len(told) == 2 and all(one.classes for one, _ in told):
+        (first, _), (second, where) = told
+        taken_for, notes = spelled(second.classes, first.classes, "--against")
+        if set(taken_for) != set(first.classes):
+            raise InputError("--against names other classes than --model: two models are compared on the same ones")
+        told[1] = second.model_copy(update={"classes": taken_for}), where
     taken = told[0][0].modality or modality
     lines = acceptance.known(rules, told[0][0].classes, taken, against=len(told) == 2) if rules is not None else []
-    return told, taken, lines
+    return told, taken, lines, notes
 
 
 def check(section: StressConfig, classes: Sequence[str] | None) -> None:
@@ -55,7 +60,7 @@ def check(section: StressConfig, classes: Sequence[str] | None) -> None:
     """
     assert section.model is not None
     models = [section.model] + ([section.against] if section.against is not None else [])
-    told, _, _ = known_before(models, (section.contract, section.against_contract), section.rules, None)
+    told, *_ = known_before(models, (section.contract, section.against_contract), section.rules, None)
     for one, where in told:
         if classes and (wrong := wrong_classes(one.classes, classes, where)):
             raise InputError(f"stress.model: {'; '.join(wrong)}")

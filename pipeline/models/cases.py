@@ -28,6 +28,7 @@ from pipeline.ingest.table import folded, read
 from pipeline.ingest.tasks import Task
 from pipeline.ingest.unpacking import unpacked
 from pipeline.ingest.work import Settings, work
+from pipeline.models.contract import spelled
 
 Part = TypeVar("Part")
 ATTRIBUTES = ("site", "sex", "age_band", "acquisition", "view")
@@ -63,6 +64,7 @@ class Cases:
         classes: names of the labels, in the order of the rows' findings.
         left_out: counts by reason, of the files read last.
         several: whether an image can have several of them, or none, and some may be unknown.
+        notes: what a person should know of how they were taken, as sentences.
     """
 
     settings: Settings
@@ -70,6 +72,7 @@ class Cases:
     classes: tuple[str, ...]
     left_out: Counter[str]
     several: bool = False
+    notes: tuple[str, ...] = ()
 
     def read(self, numbers: Sequence[int] | None = None) -> Iterator[Case]:
         """The cases of all files, or of those with these numbers, in that order; what cannot be used is counted in ``left_out``."""
@@ -175,7 +178,8 @@ def opened(
     told = tuple(names) if several else classes or folders
     if kind == "archive" and not several:
         told = tuple(names[int(name)] if name.isdecimal() and int(name) < len(names) else name for name in folders)
-    return Cases(settings, tuple(Task((name,)) for name in files), told, Counter(), several)
+    taken, notes = spelled(told, names, option)
+    return Cases(settings, tuple(Task((name,)) for name in files), taken, Counter(), several, notes)
 
 
 def labelled(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], names: Sequence[str]) -> Labelled:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic import ValidationError, field_validator
 from pipeline.config.load import one_line, read_yaml
 from pipeline.config.section import Line, Section
 from pipeline.errors import InputError
+from pipeline.ingest.table import folded
 
 Kind = Literal["onnx", "torchscript", "export", "callable", "run"]
 Layout = Literal["NCHW", "NHWC"]
@@ -60,7 +62,8 @@ class Declared(Section):
     fit: Literal["stretch", "pad"] = "stretch"
     """How an image comes to ``size``: each side by itself, or both alike, with black beside it. Bilinear, with antialiasing."""
     classes: tuple[Line, ...] = ()
-    """Names of the outputs, in their order, as the labels spell them. A model of two classes may give one column, that of the second."""
+    """Names of the outputs, in their order, as the labels spell them but for case. A model of two classes may give one column, that of
+    the second."""
     output: Literal["probabilities", "logits"] | None = None
     """What its outputs are."""
     exclusive: bool = True
@@ -243,10 +246,29 @@ def wrong_classes(mine: Sequence[str], theirs: Sequence[str], where: str) -> lis
         return [f"classes names one twice: declare each output once in {where}"]
     if len(mine) < 2:
         return [f"classes names one: declare both in {where}, the second being the one whose column the model gives"]
-    if strange := [name for name in theirs if name not in mine]:
+    taken, _ = spelled(theirs, mine, "")
+    if strange := [name for name in taken if name not in mine]:
         told = ", ".join(strange)
         return [f"the data have classes that the model does not name ({told}): declare classes of {', '.join(theirs)} in {where}"]
     return []
+
+
+def spelled(theirs: Sequence[str], mine: Sequence[str], option: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of classes (``theirs``) as a model spells them (``mine``), and what was taken for what, as sentences.
+
+    A name that the model does not have is taken for the one that differs from it by case and space alone. Where several do, of its names
+    or of theirs, it stays as it is, so that no two classes become one.
+
+    Args:
+        option: with which the user gave them.
+    """
+    alike = Counter(map(folded, theirs))
+    taken = []
+    for name in theirs:
+        same = [own for own in mine if folded(own) == folded(name)]
+        taken.append(same[0] if name not in mine and len(same) == 1 == alike[folded(name)] else name)
+    notes = [f"{option}: class {name} is taken for {own}, as the model spells it" for name, own in zip(theirs, taken) if name != own]
+    return tuple(taken), tuple(notes)
 
 
 def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

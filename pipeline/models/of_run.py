@@ -15,6 +15,7 @@ from evaluation.intervals import share_interval
 from evaluation.metrics import share_estimate
 from pipeline import runtime
 from pipeline.errors import InputError
+from pipeline.models.contract import spelled
 from pipeline.models.kinds import Kind, as_judges_see, of_arrays, resized
 from pipeline.models.own_generator import OwnGenerator
 
@@ -51,6 +52,7 @@ class OfRun:
     Attributes:
         sized: the real cases at the size of the run's images, ``uint8 [n, C, side, side]``.
         small: the same as the judges see them.
+        notes: which of the run's classes were taken for which, as sentences.
         pairs: after :meth:`kinds`: real images and their counterfactuals, for local eyes.
 
     Raises:
@@ -59,10 +61,11 @@ class OfRun:
 
     def __init__(self, run: Path, real: Cases, test: Labelled, names: tuple[str, ...]) -> None:
         self.maker = OwnGenerator(run, runtime.device())
-        if strange := [name for name in self.maker.classes if name not in names]:
+        taken, self.notes = spelled(self.maker.classes, names, "--synthetic")
+        if strange := [name for name in taken if name not in names]:
             raise InputError(f"--synthetic makes {len(strange)} classes that the model does not name: give a run of {', '.join(names)}")
         self.test, self.names = test, names
-        self.labels = [names.index(name) for name in self.maker.classes]
+        self.labels = [names.index(name) for name in taken]
         self.sized = resized(real, test, self.maker.side, self.maker.channels)
         self.small = as_judges_see(self.sized)
         self.pairs: list[tuple[str, NDArray[np.uint8]]] = []

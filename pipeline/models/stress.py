@@ -99,7 +99,7 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
     Raises:
         InputError: something that was given cannot be used, or the model does not keep its contract.
     """
-    told, modality, lines = known_before(asked.models, (asked.contract, asked.against_contract), asked.rules, asked.modality)
+    told, modality, lines, spelling = known_before(asked.models, (asked.contract, asked.against_contract), asked.rules, asked.modality)
     against, key = asked.against is not None, project_key(out)
     cases = sources.opened(asked.data, asked.labels, key, out / sources.UNPACKED / "data", told[0][0].classes, modality)
     source = None if asked.synthetic is None else synthetic.opened(asked.synthetic, cases, key, out, told[0][0].classes)
@@ -119,6 +119,7 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         rules = acceptance.parsed(lines, asked.rules, names, shifts, against=against)
         test = sources.labelled(clean.rows, cases.classes, names)
         fitness, *other = [said_of.fit(in_order(p[0], victim.contract.classes, names), test) for victim, p in zip(victims, clean.answers)]
+        notes += [*spelling, *cases.notes, *(source.notes if isinstance(source, Cases) else ())]
         notes += [f"{victim.name}: {note}" for victim in victims for note in victim.notes] + _of_colour(clean.channels, modality, shifts)
         notes += [f"{victims[1].name}, compared with, was not shown to be fit: {one.why}" for one in other if one.answer != "yes"]
         for note in notes:

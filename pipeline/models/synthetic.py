@@ -58,6 +58,8 @@ def asked(victim: Victim, real: Cases, test: Labelled, source: Path | Cases, rep
     names = victim.contract.classes
     if isinstance(source, Path):
         run = OfRun(source, real, test, names)
+        for note in run.notes:
+            reporter.note(note)
         judges = _judges(run.small, test, names, reporter)
         kinds, left_out, pairs, control = run.kinds(judges, reporter), {}, run.pairs, _control(victim, run.sized, test, names)
     else:

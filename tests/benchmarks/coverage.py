@@ -246,6 +246,9 @@ CELLS = (
     Cell("precision", (300, 43), 0.98, 3, 0.5),
     Cell("precision", (570, 40), 0.8, 4, 0.7),
     Cell("precision", (200, 200), 0.95, 2, 0.5),
+    *(Cell("auc", patients, truth) for patients in ((20, 20), (48, 48), (20, 200)) for truth in (0.99, 0.995, 0.999)),
+    Cell("auc", (200, 200), 0.999),
+    Cell("auc", (48, 48), 0.995, 4, 0.9),
 )
 
 

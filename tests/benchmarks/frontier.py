@@ -94,12 +94,13 @@ class Frontier:
         sets = quality.load_sets(config, options.out / "cohort")
         self.pool, self.units = pool_of(sets["train"], sets["audit"])
         assert config.train is not None
-        settled = fit_recipe.fit(config.train, self.pool.take(np.arange(len(self.pool)) % 2 == 0), self.device)
+        half = self.pool.take(np.arange(len(self.pool)) % 2 == 0)
+        settled = fit_recipe.fit(config.train, half, self.device)
         if options.images is not None:
             settled["fitted"]["images"] = options.images
         self.config: Config = config.model_copy(update={"train": fit_recipe.settled(config.train, settled)})
         assert self.config.train is not None
-        self.section, self.first_look = self.config.train, fit_recipe.first_look(settled, config.train.batch)
+        self.section, self.first_look = self.config.train, fit_recipe.first_look(half, config.train)
         model = describe(self.section, self.pool, mean_and_spread(self.pool.images)[1])
         self.shadows = Shadows(self.config, self.pool, model, self.device)
         self.asked = wanted(self.config, self.shadows.conditions)

@@ -93,7 +93,7 @@ def make(seeds: list[int], options: argparse.Namespace) -> None:
                 shadows = Shadows(config, cohort, describe(config.train, cohort, mean_and_spread(cohort.images)[1]), runtime.device())
             shadows.pool = cohort
             if options.auto:
-                seen = train_until_parted(shadows, seed, arrays, fit_recipe.first_look(recipe, config.train.batch))
+                seen = train_until_parted(shadows, seed, arrays, fit_recipe.first_look(cohort, config.train))
                 print(f"seed {seed} trained on {seen:,} images", flush=True)
             else:
                 shadows.train(seed, np.ones(len(cohort), bool))

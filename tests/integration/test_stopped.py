@@ -136,6 +136,19 @@ main.main()
     assert (done.returncode, done.stderr) == (130, SENTENCE)
 
 
+def test_interrupted_inside_an_exec(tmp_path):
+    """As in the making of a dataclass, while modules are imported."""
+    (tmp_path / "interrupted.py").write_text("""
+from pipeline.commands import main
+main._command = lambda: exec("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)")
+main.main()
+""")
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "cwd": tmp_path}
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **listening)
+    assert (done.returncode, done.stderr) == (130, SENTENCE)
+
+
 def test_killed_its_workers_end_with_it(tmp_path):
     process = start(quick(tmp_path), tmp_path / "run")
     assert inside(process, tmp_path / "run", "drawing")

@@ -235,6 +235,15 @@ def test_an_order_that_may_be_chance_is_printed_and_on_the_page(place):
     assert found.answers[0]["answer"] == "not enough data"
 
 
+def test_a_class_that_the_model_spells_otherwise_is_told(place):
+    picture_folder(place / "F", 8)
+    (place / "F" / "labels.csv").unlink()
+    (place / "F" / "bright").rename(place / "F" / "BRIGHT")
+    found = api.stress(model="readers:bright", data="F", out="otherwise")
+    assert "--data: class BRIGHT is taken for bright, as the model spells it" in found.result["notes"]
+    assert found.result["counts"] == {"dark": 4, "bright": 4}
+
+
 def test_an_unfit_model_is_said_to_be_so_first_and_nothing_else_is_tried(place):
     found = api.stress(model="readers:guessing", data="A", rules="met.yaml", out="unfit")
     assert found.answers[0]["answer"] != "yes"

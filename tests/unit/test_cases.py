@@ -54,6 +54,19 @@ def test_class_folders_do_without_a_table(tmp_path: Path) -> None:
     assert len(list(cases.read())) == 8
 
 
+def test_classes_are_called_as_the_model_calls_them(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "A", 8)
+    (folder / "labels.csv").unlink()
+    plain = [case.row["findings"] for case in opened(folder).read()]
+    for name in CLASSES:
+        (folder / name).rename(folder / f" {name.upper()}")
+    cases = opened(folder)
+    assert cases.classes == ("bright", "dark")
+    assert cases.notes == tuple(f"--data: class  {name.upper()} is taken for {name}, as the model spells it" for name in ("bright", "dark"))
+    assert [case.row["findings"] for case in cases.read()] == plain
+    assert opened(folder, names=("Dark", "dark", "bright")).classes == ("bright", " DARK"), "which may be either"
+
+
 def test_an_image_that_lies_there_twice_is_one_case(tmp_path: Path) -> None:
     folder = picture_folder(tmp_path / "A", 8)
     table = (folder / "labels.csv").read_text()

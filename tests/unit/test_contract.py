@@ -14,7 +14,7 @@ from foreign_models import InProcess, brightness_images
 
 from pipeline.errors import InputError
 from pipeline.models.check import BY_CHANCE, Examined, examined, other_order
-from pipeline.models.contract import Contract, Declared, completed, declared, kind_of, sidecar
+from pipeline.models.contract import Contract, Declared, completed, declared, kind_of, sidecar, spelled
 from pipeline.models.load import Loaded, prepared, probabilities
 
 IMAGES = {"classes": ("bright", "dark"), "channels": 1, "size": (24, 26)}
@@ -96,6 +96,29 @@ def test_what_contradicts_the_file_or_the_data_is_said_with_what_to_declare(
     found, wrong = completed(Declared(**({"classes": ("dark", "bright")} | settings)), facts, IMAGES, "m.yaml")
     assert found is None
     assert any(said in line for line in wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "taken"),
+    [
+        (("EFFUSION", "normal"), ("normal", "effusion"), ("effusion", "normal")),
+        (("No  finding", "ÖDEM "), ("ödem", "no finding"), ("no finding", "ödem")),
+        (("effusion",), ("EFFUSION", "effusion"), ("effusion",)),  # named as it is
+        (("Effusion",), ("EFFUSION", "effusion"), ("Effusion",)),  # either could be meant
+        (("Effusion", "EFFUSION"), ("effusion", "normal"), ("Effusion", "EFFUSION")),  # two would become one
+        (("Effusion", "effusion"), ("effusion", "normal"), ("Effusion", "effusion")),
+        (("Effusions",), ("effusion", "normal"), ("Effusions",)),
+    ],
+)
+def test_names_of_classes_are_the_models_where_case_and_space_alone_differ(
+    theirs: tuple[str, ...], mine: tuple[str, ...], taken: tuple[str, ...]
+) -> None:
+    found, notes = spelled(theirs, mine, "--data")
+    assert found == taken
+    assert len(set(found)) == len(theirs)
+    assert len(notes) == sum(one != other for one, other in zip(theirs, taken))
+    assert all(name in note for name, note in zip((one for one in theirs if one not in taken), notes))
+    assert bool(completed(Declared(classes=mine), {}, IMAGES | {"classes": theirs}, "m.yaml")[0]) == (set(taken) <= set(mine))
 
 
 def test_a_size_that_nobody_says_must_be_declared() -> None:

@@ -74,6 +74,21 @@ def test_near_duplicates_count_as_one_image_and_balance_says_who_is_seen_most():
     assert drawn(rare, 1.0) == (len(rare), pytest.approx(0.5))
 
 
+@pytest.mark.parametrize(("rare", "balance"), [(2000, 0.5), (200, 0.5), (20, 0.5), (20, 1.0)])
+def test_before_the_first_look_images_are_seen_a_few_times_and_none_very_often(rare, balance):
+    images = cohort().split("train")
+    labels = images.labels
+    many = images.take(np.concatenate([np.resize(np.flatnonzero(labels == 0), 4000), np.resize(np.flatnonzero(labels == 1), rare)]))
+    distinct, most = drawn(many, balance)
+    batch = 16
+    seen = batch * fit_recipe.first_look(many, section(images="auto", balance=balance, batch=batch))
+    mean, often = seen / distinct, seen * most
+    assert mean <= 8.1
+    assert often <= 32.1
+    assert mean == pytest.approx(8, rel=0.01) or often == pytest.approx(32, rel=0.01)
+    assert fit_recipe.first_look(images, section(images="auto")) == fit_recipe.FEWEST, "in which a network learns something"
+
+
 def test_the_ceiling_is_in_repeats_of_the_image_that_is_seen_most_or_in_time():
     images = cohort().split("train")
     few = fit_recipe.fit(section(images="auto", balance=0.0), images, "cuda")["fitted"]["images"]

@@ -122,6 +122,27 @@ def test_an_auc_next_to_one_has_a_lower_bound_that_shrinks_with_the_patients() -
     assert 0.5 < lows[0] < lows[1] < lows[2] < 0.98
 
 
+def test_next_to_a_perfect_auc_one_pair_out_of_order_is_no_evidence_of_less_variance() -> None:
+    for n in (10, 48, 200):
+        positive = np.arange(2 * n) < n
+        scores = positive + np.linspace(0, 0.1, 2 * n)
+        perfect = iv.interval(metrics.auc_estimate(scores, positive, np.arange(2 * n)))
+        scores[n - 1], scores[-1] = 0.5, 0.6
+        found = iv.interval(metrics.auc_estimate(scores, positive, np.arange(2 * n)))
+        assert found.value == pytest.approx(1 - 1 / n**2)
+        assert 1 - found.low > (1 - perfect.low) / 4
+
+
+@pytest.mark.parametrize(("n", "truth"), [(48, 0.995), (200, 0.999)])
+def test_the_interval_of_an_auc_next_to_one_holds_as_often_as_it_says(n: int, truth: float) -> None:
+    rng = np.random.default_rng(0)
+    positive = np.arange(2 * n) < n
+    draws = [rng.standard_normal(2 * n) + math.sqrt(2) * norm.ppf(truth) * positive for _ in range(300)]
+    found = [iv.interval(metrics.auc_estimate(scores, positive, np.arange(2 * n))) for scores in draws]
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.95
+    assert np.median([one.high - one.low for one in found]) < 4 / n, "and is no wider than it must be"
+
+
 def test_images_of_one_patient_do_not_count_as_several() -> None:
     rng = np.random.default_rng(3)
     positive = np.arange(60) < 30

@@ -7,6 +7,7 @@ import pytest
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.given import digests, locations
+from pipeline.models.ahead import known_before
 from pipeline.runner import check_settings
 from pipeline.stages import BY_NAME, identity
 
@@ -95,6 +96,16 @@ def test_a_wrong_contract_or_rule_is_told_before_any_stage(models: Path, contrac
     named = whole.model_copy(update={"ingest": whole.ingest.model_copy(update={"classes": ("x", "y")})})
     with pytest.raises(InputError, match=said):
         check_settings(named)
+
+
+def test_classes_that_a_model_spells_otherwise_are_taken_for_them(models: Path) -> None:
+    for name, classes in (("a", "[X, y]"), ("b", "[Y, x]")):
+        (models / name / "m.yaml").write_text(f"classes: {classes}\n")
+    whole = config(model="a/m.onnx", against="b/m.onnx")
+    check_settings(whole.model_copy(update={"ingest": whole.ingest.model_copy(update={"classes": ("x", "Y")})}))
+    told, _, _, notes = known_before(("a/m.onnx", "b/m.onnx"), (None, None), None, None)
+    assert [one.classes for one, _ in told] == [("X", "y"), ("y", "X")], "the columns stay in each model's own order"
+    assert notes == tuple(f"--against: class {theirs} is taken for {mine}, as the model spells it" for theirs, mine in ("Yy", "xX"))
 
 
 def test_without_a_model_the_stages_identity_is_what_it_was(models: Path) -> None:

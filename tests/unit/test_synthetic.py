@@ -89,3 +89,11 @@ def test_a_run_of_other_classes_is_refused(tmp_path: Path) -> None:
     test = sources.labelled([], (), ("cat", "dog"))
     with pytest.raises(InputError, match="makes 2 classes that the model does not name: give a run of cat, dog"):
         of_run.OfRun(run, None, test, ("cat", "dog"))  # type: ignore[arg-type]
+
+
+def test_a_run_whose_classes_the_model_spells_otherwise_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, names = trainings.finished(tmp_path / "run"), ("ILL", "Healthy")
+    monkeypatch.setattr(of_run, "resized", lambda *_: np.zeros((0, 1, 16, 16), np.uint8))
+    made = of_run.OfRun(run, None, sources.labelled([], (), names), names)  # type: ignore[arg-type]
+    assert [names[label].lower() for label in made.labels] == list(made.maker.classes)
+    assert [note.split()[-6:-5] for note in made.notes] == [["Healthy,"], ["ILL,"]]

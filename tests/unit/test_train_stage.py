@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from trainings import SMALL, cohort, context, put_trained, renamed, spoiled, stopped_in_the_middle
 
@@ -201,6 +202,26 @@ def test_a_damaged_checkpoint_starts_over_and_ends_the_same(straight_and_stopped
     how(path)
     train.run(again)
     assert artifacts.folder_digests(again.out) == straight
+
+
+def test_a_ctrl_c_that_becomes_a_librarys_error_costs_no_checkpoint(straight_and_stopped, tmp_path, monkeypatch):
+    straight, stopped = straight_and_stopped
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    again = context(tmp_path, **SNAPSHOTS)
+
+    def interrupted(path, device):
+        raise SafetensorError("KeyboardInterrupt")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.load_file", interrupted)
+        with pytest.raises(InputError):
+            train.run(again)
+    assert artifacts.folder_digests(again.out) == artifacts.folder_digests(stopped / "train")
+    taken = []
+    monkeypatch.setattr(Training, "load", lambda self, state, right=Training.load: (taken.append(int(state["step"])), right(self, state)))
+    train.run(again)
+    assert taken == [7]
+    assert artifacts.folder_digests(again.out)["model.safetensors"] == straight["model.safetensors"]
 
 
 def test_a_damaged_batch_of_images_is_made_again(tmp_path, monkeypatch):
