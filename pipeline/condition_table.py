@@ -59,6 +59,22 @@ def take_words(table: Tensor, before: Tensor, known: Sequence[str], words: Seque
     return int(bool(shared))
 
 
+def take_fields(table: Tensor, before: Tensor, known: Conditions, now: Conditions, renamed: Mapping[str, str]) -> int:
+    """Fill the rows of fields, as words that are read, of which both models know the same values; how many tensors that were, 1 or 0."""
+    theirs, first = {}, 0
+    for field in _values(known):
+        theirs[tuple(field)] = before[first : first + len(field) + 1]
+        first += len(field) + 1
+    taken, first = 0, 0
+    for field in _values(now):
+        was = tuple((renamed.get(name, name) if isinstance(value, int) else name, value) for name, value in field)
+        if was in theirs and first + len(field) < len(table) and len(theirs[was]) == len(field) + 1:
+            table[first : first + len(field) + 1].copy_(theirs[was])
+            taken = 1
+        first += len(field) + 1
+    return taken
+
+
 def told_alike(table: Tensor, before: Tensor, known: Sequence[str], words: Sequence[str]) -> bool:
     """Whether the features of words that both models are told of are the same language model's, and so mean the same to what reads them."""
     if table.shape[1:] != before.shape[1:] or len(before) != len(known) + 1:

@@ -37,7 +37,7 @@ def build_denoiser(model: dict[str, Any], mean: np.ndarray | None = None, words:
         from pipeline.diffusion.unet import UNet
 
         more = {"checkpointing": model["checkpointing"], "upsample": model.get("upsample", "convolve")}
-        more |= {"vocabulary": len(conditions.words), "features": conditions.features}
+        more |= {"vocabulary": len(conditions.words), "features": conditions.features, "fields_read": model.get("fields_read", False)}
         network = reader = UNet(**layout, **model["network"], **more)
         if words is not None and reader.text is not None:
             reader.text.words.load_state_dict({"features": words}, strict=False)

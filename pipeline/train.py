@@ -271,10 +271,12 @@ def snapshot_steps(section: TrainConfig) -> list[int]:
 
 def describe(section: TrainConfig, cohort: ImageSet, spread: float, conditions: Conditions | None = None) -> dict[str, Any]:
     """``model.json``: what :func:`~pipeline.denoiser.build_denoiser` needs and a user of the weights must know; one class by default."""
+    asked = conditions or Conditions(cohort.classes)
     return {
         "shape": list(cohort.images.shape[1:]),
         "classes": list(cohort.classes),
-        "conditions": (conditions or Conditions(cohort.classes)).to_model(),
+        "conditions": asked.to_model(),
+        **({"fields_read": True} if asked.words and section.backbone == "unet" else {}),
         "sigma_data": round(spread, 4),
         "greys": [int(cohort.images.min()), int(cohort.images.max())],
         "backbone": section.backbone,

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 DECLARED = "declared, not verified: "
 WORDS, FEATURES, READER = (f"network.text.words.{name}" for name in ("weight", "features", "map.weight"))
-"""Words as they are learned, or what is told of them and how that is read."""
+FIELDS = "network.text.fields.weight"
+"""Words as they are learned, or what is told of them and how that is read; fields as words."""
 SAME = "trained on patients of this run's train split alone"
 TAKE = "take a run of the same cohort under the same key, whose splits are this run's"
 
@@ -60,7 +61,7 @@ def start(denoiser: Denoiser, start_from: Path, conditions: Conditions, renamed:
     """
     import torch
 
-    from pipeline.condition_table import carried, take_words, told_alike
+    from pipeline.condition_table import carried, take_fields, take_words, told_alike
     from pipeline.conditions import Conditions
 
     path = weights_file(start_from)
@@ -72,7 +73,7 @@ def start(denoiser: Denoiser, start_from: Path, conditions: Conditions, renamed:
     before = _described(described) if described.is_file() else Conditions(())
     parameters, classes = dict(denoiser.named_parameters()), conditions.classes
     table = f"network.{denoiser.network.CLASS_TABLE}"
-    found = {name: value for name in parameters if (value := _named(earlier, name)) is not None and name not in (table, WORDS)}
+    found = {name: value for name in parameters if (value := _named(earlier, name)) is not None and name not in (table, WORDS, FIELDS)}
     fits = {name: value for name, value in found.items() if value.shape == parameters[name].shape}
     if 2 * len(fits) < len(parameters):
         raise InputError(
@@ -97,6 +98,8 @@ def start(denoiser: Denoiser, start_from: Path, conditions: Conditions, renamed:
             taken += len(new) < len(classes)
         if words is not None and WORDS in parameters and words.shape[1:] == parameters[WORDS].shape[1:]:
             taken += take_words(parameters[WORDS], words, before.words, conditions.words)
+        if FIELDS in parameters and FIELDS in earlier and earlier[FIELDS].shape[1:] == parameters[FIELDS].shape[1:]:
+            taken += take_fields(parameters[FIELDS], earlier[FIELDS], before, conditions, renamed)
     _freeze(parameters, frozen)
     return Taken(len(fits) + taken, len(parameters), new)
 

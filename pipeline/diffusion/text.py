@@ -23,10 +23,12 @@ class TextEncoder(nn.Module):
         vocabulary: how many words there are.
         hidden: width of what is read.
         features: numbers in which each word is told; 0 where its embedding is learned.
+        rows: values of all fields that are read as words, each field's nothing too; 0 where none is.
     """
 
-    def __init__(self, vocabulary: int, hidden: int, features: int = 0) -> None:
+    def __init__(self, vocabulary: int, hidden: int, features: int = 0, rows: int = 0) -> None:
         super().__init__()
+        self.fields = nn.Embedding(rows, hidden) if rows else None
         self.words = ToldWords(vocabulary, features, hidden) if features else nn.Embedding(vocabulary + 1, hidden, padding_idx=0)
         self.places = nn.Parameter(torch.randn(LONGEST + 1, hidden) * 0.1)
         self.mark = nn.Parameter(torch.randn(hidden))
@@ -35,10 +37,14 @@ class TextEncoder(nn.Module):
         )
         self.pool = nn.Linear(hidden, hidden)
 
-    def forward(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """``int64 [n, L]``, 0 for no word, to ``[n, 1 + L, hidden]`` and which of these is something, ``bool [n, 1 + L]``."""
-        there = torch.cat([torch.ones_like(text[:, :1], dtype=torch.bool), text > 0], dim=1)
+    def forward(self, text: Tensor, fields: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``int64 [n, L]``, 0 for no word, to ``[n, 1 + L, hidden]`` and which of these is something, ``bool [n, 1 + L]``; ``fields [n, F,
+        hidden]`` are F words more, which have no place in the order."""
+        there = torch.cat([text.new_ones(len(text), 1, dtype=torch.bool), text > 0], dim=1)
         words = torch.cat([self.mark.expand(len(text), 1, -1), self.words(text)], dim=1) + self.places[: text.shape[1] + 1]
+        if fields is not None:
+            words = torch.cat([words, fields], dim=1)
+            there = torch.cat([there, there.new_ones(fields.shape[:2])], dim=1)
         for layer in self.layers:
             words = layer(words, src_key_padding_mask=~there)
         return words, there

@@ -43,6 +43,8 @@ class UNet(nn.Module):
         checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, a third more work.
         vocabulary: words of a text that the network reads by cross-attention at its coarsest grid; 0 where it reads none.
         features: numbers in which each word is told, where that is not learned (:class:`~pipeline.diffusion.text.TextEncoder`).
+        fields_read: whether each field is read beside the text, as a word of its own: of what a text says already, their sum alone is
+            hardly learned. Where no text is read, the sum is.
         upsample: how the decoder doubles the grid: ``convolve`` (see :class:`Double`), or ``shuffle`` (see :class:`Expand`), which costs
             little, where the former is a quarter of a small network's work.
     """
@@ -65,17 +67,20 @@ class UNet(nn.Module):
         upsample: str = "convolve",
         vocabulary: int = 0,
         features: int = 0,
+        fields_read: bool = False,
     ) -> None:
         super().__init__()
         self.dims, self.patch, self.blocks = dims, patch, blocks
         self.checkpointing = checkpointing
         self.multiple = patch * 2 ** (len(widths) - 1)
         hidden = 4 * widths[0]
-        self.condition = Embedding(hidden, (classes,) if isinstance(classes, int) else classes)
+        sizes = (classes,) if isinstance(classes, int) else classes
+        self.condition = Embedding(hidden, sizes)
         self.stem = conv(dims, channels * patch**dims, widths[0], 3)
         attends = [side in attention for side in grid.sides(size, patch, len(widths))]
         reads = [bool(vocabulary) and level == len(widths) - 1 for level in range(len(widths))]
-        self.text = TextEncoder(vocabulary, hidden, features) if vocabulary else None
+        rows = sum(size + 1 for size in sizes) if fields_read else 0
+        self.text = TextEncoder(vocabulary, hidden, features, rows) if vocabulary else None
         dropouts = [dropout if level or len(widths) == 1 else 0.0 for level in range(len(widths))]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
@@ -106,7 +111,8 @@ class UNet(nn.Module):
         told = self.condition(c_noise, condition, augmentation)
         read: tuple[Tensor, Tensor] | None = None
         if self.text is not None and condition.text is not None:
-            read = self.text(condition.text)
+            fields = None if self.text.fields is None else self.condition.of_fields(condition, self.text.fields)
+            read = self.text(condition.text, fields)
             told = told + self.text.summary(*read)
         x = unshuffle(x, self.patch)
         x = self.stem(x.contiguous(memory_format=torch.channels_last if self.dims == 2 else torch.channels_last_3d))
@@ -166,12 +172,16 @@ class Embedding(nn.Module):
 
     def _asked(self, condition: Condition) -> Tensor:
         """``[n, hidden]``."""
+        return self.of_fields(condition, self.label).sum(dim=1)
+
+    def of_fields(self, condition: Condition, table: nn.Embedding) -> Tensor:
+        """``[n, fields, hidden]``."""
         rows = condition.codes + self.first
-        asked: Tensor = self.label(rows)
+        asked: Tensor = table(rows)
         if condition.between is not None:
             share = condition.between[..., None]
-            asked = asked + share * (self.label(rows + (condition.between > 0)) - asked)
-        return asked.sum(dim=1)
+            asked = asked + share * (table(rows + (condition.between > 0)) - asked)
+        return asked
 
 
 class Block(nn.Module):

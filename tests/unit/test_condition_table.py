@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline import tensors, warm_start
-from pipeline.condition_table import carried, take_words, told_alike
+from pipeline.condition_table import carried, take_fields, take_words, told_alike
 from pipeline.conditions import Attribute, Conditions
 from pipeline.denoiser import build_denoiser
 from pipeline.diffusion.unet import UNet
@@ -84,6 +84,17 @@ def test_words_are_taken_by_themselves_and_new_ones_stay_as_they_began():
     assert take_words(now, before, ("other", "words"), ("left",)) == 0, "a table of other words than its description names"
 
 
+def test_fields_that_are_read_are_taken_by_name_where_both_models_know_the_same_values():
+    now = replace(LATER, classes=("hernia", "lump", "effusion"), attributes=(CHEST.attributes[1], LATER.attributes[2]))
+    before, after, began = table(CHEST), table(now, 1), table(now, 1)
+    assert take_fields(after, before, CHEST, now, {"lump": "nodule"}) == 1
+    assert torch.equal(after[:3], began[:3]), "a hernia is new"
+    assert torch.equal(after[3:9], torch.cat([before[3:6], before[:3]]))
+    assert torch.equal(after[9:13], before[9:13]), "the same knots"
+    assert torch.equal(after[13:], began[13:]), "sides of other names"
+    assert take_fields(after, table(ONE), ONE, now, {}) == 0
+
+
 def test_features_of_another_language_model_are_known_by_the_words_that_both_tell():
     before, words = torch.randn(4, 8), ("effusion", "left", "small")
     now = torch.cat([before[[0, 3, 1]], torch.randn(1, 8)])
@@ -102,24 +113,30 @@ def described(conditions):
     return model | {"backbone": "unet", "objective": "edm", "noise_schedule": "edm", "network": network, "checkpointing": False}
 
 
-def test_a_training_starts_from_a_run_with_other_findings_attributes_and_words(tmp_path):
-    """What the earlier model was asked for by name, the new one draws at its start as the earlier one did."""
-    before, now = replace(CHEST, **READS), replace(LATER, **OTHER)
+def drawn(denoiser, conditions, findings, text, **told):
+    marks = np.array([[findings.get(name, -1) for name in conditions.classes]], np.int8)
+    asked = {name: np.array([value]) for name, value in ({"text": text} | told).items()}
+    x = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    return denoiser(x, torch.ones(1), conditions.condition(marks, asked)).detach()
+
+
+def started(folder, before, now, **more):
+    """An earlier model with weights that hide nothing, and one that starts from it; what was taken."""
     torch.manual_seed(1)
-    earlier, later = (build_denoiser(described(conditions)).eval() for conditions in (before, now))
+    earlier, later = (build_denoiser(described(conditions) | more).eval() for conditions in (before, now))
     for weight in earlier.parameters():  # layers that start at zero would hide what stands before them
         if not weight.any():
             torch.nn.init.normal_(weight, std=0.1)
-    tensors.write(earlier.state_dict(), tmp_path / "model.safetensors")
-    (tmp_path / "model.json").write_text(json.dumps(described(before)))
-    taken = warm_start.start(later, tmp_path, now, {}, ())
-    assert taken.new_classes == ("hernia",)
-    x, sigma = torch.randn(1, 1, 16, 16), torch.ones(1)
+    tensors.write(earlier.state_dict(), folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(described(before) | more))
+    return earlier, later, warm_start.start(later, folder, now, {}, ())
 
-    def drawn(denoiser, conditions, findings, text, **told):
-        marks = np.array([[findings.get(name, -1) for name in conditions.classes]], np.int8)
-        asked = {name: np.array([value]) for name, value in ({"text": text} | told).items()}
-        return denoiser(x, sigma, conditions.condition(marks, asked)).detach()
+
+def test_a_training_starts_from_a_run_with_other_findings_attributes_and_words(tmp_path):
+    """What the earlier model was asked for by name, the new one draws at its start as the earlier one did."""
+    before, now = replace(CHEST, **READS), replace(LATER, **OTHER)
+    earlier, later, taken = started(tmp_path, before, now)
+    assert taken.new_classes == ("hernia",)
 
     for findings, text, told in (
         ({"effusion": 1}, "", {}),
@@ -130,3 +147,14 @@ def test_a_training_starts_from_a_run_with_other_findings_attributes_and_words(t
             drawn(later, now, findings, text, **told), drawn(earlier, before, findings, text, **told), atol=1e-4, rtol=0
         )
     assert (drawn(earlier, before, {"effusion": 1}, "left") - drawn(earlier, before, {"nodule": 1}, "")).abs().max() > 1e-2
+
+
+def test_fields_that_are_read_start_as_they_were_wherever_they_stand(tmp_path):
+    before = replace(CHEST, **READS)
+    now = replace(before, classes=before.classes[::-1], attributes=before.attributes[::-1])
+    earlier, later, taken = started(tmp_path, before, now, fields_read=True)
+    assert (taken.tensors, taken.new_classes) == (taken.of, ())
+    for findings, text, told in (({"effusion": 1}, "", {}), ({"nodule": 0}, "left", {"severity": 0.75}), ({}, "", {"side": "right"})):
+        then = drawn(earlier, before, findings, text, **told)
+        torch.testing.assert_close(drawn(later, now, findings, text, **told), then, atol=1e-4, rtol=0)
+        assert (then - drawn(earlier, before, {}, "")).abs().max() > 1e-2

@@ -218,3 +218,23 @@ def test_places_attend_to_words_and_not_only_to_what_sums_them_up(checkpointing)
     readers = [(name, one.grad) for name, one in network.named_parameters() if ".reading." in name]
     assert len(readers) == 3 * 8, "each block of the coarsest grid reads"
     assert all(grad is not None and grad.any() for _, grad in readers)
+
+
+def test_each_field_is_a_word_that_places_attend_to_where_a_text_is_read():
+    """With all that the sum of the fields tells taken away, and all that sums the words up."""
+    torch.manual_seed(0)
+    told = replace(CHEST, vocabulary=READING.vocabulary, longest=4)
+    layout = {"channels": 1, "classes": told.sizes, "size": 8, "widths": (16, 16), "blocks": 1, "attention": (), "patch": 1, "dropout": 0.0}
+    network = UNet(**layout, vocabulary=4, fields_read=True)
+    for name, parameter in network.named_parameters():
+        if not parameter.any() and not name.endswith("words.weight"):
+            parameter.data.normal_(std=0.1)
+    network.condition.label.weight.data.zero_()
+    network.text.summary = lambda words, there: torch.zeros(len(words), words.shape[-1])
+    one, other, number = (told.condition(np.array([[1, -1]], np.int8), {"severity": np.array([value])}) for value in (0.5, 1.5, 0.25))
+    made = [network(torch.ones(1, 1, 8, 8), torch.zeros(1), asked) for asked in (one, other, number, one.null())]
+    assert all((made[0] - another).abs().max() > 1e-3 for another in made[1:])
+    made[2].sum().backward()
+    asked = network.text.fields.weight.grad.any(dim=1)
+    # effusion present, nodule open, no side, severity half way from its first knot to its second: a word each, of two rows where between
+    assert asked.nonzero().flatten().tolist() == [1, 3 + 2, 6 + 2, 9, 9 + 1]

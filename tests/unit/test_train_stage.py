@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from trainings import SMALL, cohort, context, put_trained, renamed, spoiled, stopped_in_the_middle
 
-from pipeline import artifacts, generate, train
+from pipeline import artifacts, generate, tensors, train
+from pipeline.conditions import Conditions
 from pipeline.config import Config
-from pipeline.denoiser import load_denoiser
+from pipeline.denoiser import build_denoiser, load_denoiser
 from pipeline.diffusion import validation
 from pipeline.diffusion.training import BatchTooLarge, Training
 from pipeline.errors import InputError
@@ -64,6 +65,19 @@ def test_what_the_model_will_not_know_is_told_before_the_training(tmp_path, monk
     generate_section = type(ctx.config.generate).model_validate(asked)
     with pytest.raises(InputError, match=why):
         train.run(dataclasses.replace(ctx, config=ctx.config.model_copy(update={"generate": generate_section})))
+
+
+def test_fields_are_read_where_a_text_is_and_a_model_of_before_that_did_not_still_loads(tmp_path):
+    reads = {"vocabulary": ("effusion", "left"), "longest": 4}
+    section = context(tmp_path).config.train
+    told = [train.describe(section, cohort(), 0.5, Conditions(("healthy", "ill"), True, **more)) for more in (reads, {})]
+    assert ["fields_read" in model for model in told] == [True, False], "without a text a model is described as it always was"
+    for model in (told[0], {key: value for key, value in told[0].items() if key != "fields_read"}):
+        denoiser = build_denoiser(model)
+        assert any("text.fields" in name for name, _ in denoiser.named_parameters()) == ("fields_read" in model)
+        tensors.write(denoiser.state_dict(), tmp_path / "model.safetensors")
+        (tmp_path / "model.json").write_text(json.dumps(model))
+        assert load_denoiser(tmp_path, "cpu")[1] == json.loads(json.dumps(model))
 
 
 def test_a_training_without_anybody_to_validate_on_is_logged_as_before(tmp_path):
