@@ -52,9 +52,9 @@ FEWEST = 32
 """Steps before the losses are looked at for the first time: what is hard for a network that has learned nothing is no guide to later."""
 FIRST = 8
 """How often images are seen, in the mean, before the losses are looked at for the first time: what they differ by then is the two sides'
-own. The same phantoms' losses in trainings that had seen them and in others (300 patients, 32 pixels, the network of a CPU, without dropout
-and augmentation) were apart by a factor of 1.004 (standard error .003) then; those of the class drawn most often, seen 19 times, by 1.007
-(.012), after 38 times by 1.02 (.02), and after 76 by 1.12 (.02)."""
+own. The same phantoms' losses in a training that had seen them and in one that had not (300 patients, 32 pixels, the network of a CPU, no
+dropout, no augmentation: ``tests/benchmarks/first_look.py``) were apart by a factor of 1.004 (standard error .003) then; of the class drawn
+most often, seen 19 times, by .996 (.015), after 38 times by 1.008 (.020), and after 77 by 1.12 (.03)."""
 OFTEN = 32
 """How often the image that is drawn most often is seen by then at the most: balance may draw one of a rare class many times as often."""
 GROWTH = 2 ** (1 / 3)
