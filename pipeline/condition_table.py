@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.conditions import Conditions
+from pipeline.conditions import Attribute, Conditions
 from pipeline.diffusion.conditioning import ABSENT, PRESENT
 
 Value = int | float | str
@@ -40,11 +40,8 @@ def carried(table: Tensor, before: Conditions, now: Conditions, renamed: Mapping
     numbers = {one.name: one for one in before.attributes if one.knots}
 
     def added(name: str, value: Value) -> Tensor:
-        if isinstance(value, float) and name in numbers:
-            knots, ([code], [share]) = numbers[name].knots, numbers[name].codes(np.array([value]))
-            low, high = adds[name, knots[code]], adds[name, knots[min(code + 1, len(knots) - 1)]]
-            return low + float(share) * (high - low)
-        return adds.get((renamed.get(name, name) if isinstance(value, int) else name, value), torch.zeros_like(nothing))
+        found = _read(adds, numbers, renamed.get(name, name) if isinstance(value, int) else name, value)
+        return torch.zeros_like(nothing) if found is None else found
 
     each = nothing / len(now.sizes)
     return torch.stack([each + row for values in _values(now) for row in (*(added(*value) for value in values), torch.zeros_like(each))])
@@ -60,16 +57,28 @@ def take_words(table: Tensor, before: Tensor, known: Sequence[str], words: Seque
 
 
 def take_fields(table: Tensor, before: Tensor, known: Conditions, now: Conditions, renamed: Mapping[str, str]) -> int:
-    """Fill the rows of fields, as words that are read, of which both models know the same values; how many tensors that were, 1 or 0."""
-    theirs, first = {}, 0
+    """Fill the rows of fields, as words that are read, of which the earlier model knew a value; how many tensors that were, 1 or 0.
+
+    What only the new model knows of such a field starts as that field's "nothing asked for". A class is no word of a finding's field.
+    """
+    if len(before) != sum(size + 1 for size in known.sizes):
+        return 0
+    numbers = {one.name: one for one in known.attributes if one.knots}
+    theirs: dict[tuple[str, Value], Tensor] = {}
+    nothing: dict[str, Tensor] = {}
+    first = 0
     for field in _values(known):
-        theirs[tuple(field)] = before[first : first + len(field) + 1]
+        if known.several == now.several or not any(isinstance(value, int) for _, value in field):
+            theirs |= dict(zip(field, before[first:]))
+            nothing |= {name: before[first + len(field)] for name, _ in field}
         first += len(field) + 1
     taken, first = 0, 0
     for field in _values(now):
-        was = tuple((renamed.get(name, name) if isinstance(value, int) else name, value) for name, value in field)
-        if was in theirs and first + len(field) < len(table) and len(theirs[was]) == len(field) + 1:
-            table[first : first + len(field) + 1].copy_(theirs[was])
+        names = [renamed.get(name, name) if isinstance(value, int) else name for name, value in field]
+        rows = [_read(theirs, numbers, name, value) for name, (_, value) in zip(names, field)]
+        if shared := [name for name, row in zip(names, rows) if row is not None]:
+            without = nothing[shared[0]]
+            table[first : first + len(field) + 1].copy_(torch.stack([*(without if row is None else row for row in rows), without]))
             taken = 1
         first += len(field) + 1
     return taken
@@ -83,6 +92,15 @@ def told_alike(table: Tensor, before: Tensor, known: Sequence[str], words: Seque
     shared = [(place, places[word]) for place, word in enumerate(words, 1) if word in places]
     mine, theirs = zip(*shared) if shared else ((), ())
     return torch.allclose(table[list(mine)], before[list(theirs)], atol=1e-4)
+
+
+def _read(rows: Mapping[tuple[str, Value], Tensor], numbers: Mapping[str, Attribute], name: str, value: Value) -> Tensor | None:
+    """The row of a value, a number's between those of its knots; None where there is none."""
+    if isinstance(value, float) and name in numbers:
+        knots, ([code], [share]) = numbers[name].knots, numbers[name].codes(np.array([value]))
+        low, high = rows[name, knots[code]], rows[name, knots[min(code + 1, len(knots) - 1)]]
+        return low + float(share) * (high - low)
+    return rows.get((name, value))
 
 
 def _values(conditions: Conditions) -> list[list[tuple[str, Value]]]:

@@ -56,7 +56,8 @@ own. The same phantoms' losses in a training that had seen them and in one that 
 dropout, no augmentation: ``tests/benchmarks/first_look.py``) were apart by a factor of 1.004 (standard error .003) then; of the class drawn
 most often, seen 19 times, by .996 (.015), after 38 times by 1.008 (.020), and after 77 by 1.12 (.03)."""
 OFTEN = 32
-"""How often the image that is drawn most often is seen by then at the most: balance may draw one of a rare class many times as often."""
+"""How often the image that is drawn most often is seen by then at the most, where :data:`FEWEST` steps do not take more: balance may draw
+one of a rare class many times as often as others."""
 GROWTH = 2 ** (1 / 3)
 """From one moment to the next: what is kept is at most a quarter shorter than it could be."""
 APART = 1.25

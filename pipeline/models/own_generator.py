@@ -61,9 +61,10 @@ class OwnGenerator:
         self.conditions, self.device, self.batch = model.conditions, device, batch
         self.classes = model.conditions.classes
         self.channels, self.side = int(facts["shape"][0]), int(facts["shape"][1])
+        self.lowest, self.highest = facts.get("greys", (0, 255))
 
     def images(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:
-        """``uint8 [count, C, H, W]`` of a class, guided as the run's own are; image k is a function of the seed and k."""
+        """``uint8 [count, C, H, W]`` of a class, guided and in greys as the run's own are; image k is a function of the seed and k."""
         seeds = [runtime.derive_seed(seed, "class", label, k) for k in range(count)]
         return self._sampled(self._bound(label, self.scale), seeds)
 
@@ -87,7 +88,7 @@ class OwnGenerator:
             depth: noise level up to which they are taken, in standard deviations of the data.
             weight: of the wanted finding over the one that they have, from which guidance leads away: it is what must go.
 
-        What is drawn for an image is a function of the image alone.
+        What is drawn for an image is a function of the image alone. It may keep greys that no training image holds.
         """
         before, after = self._bound(own), self._bound(other, weight, own)
         levels, parts = self._levels(depth, CHANGES), []
@@ -123,7 +124,7 @@ class OwnGenerator:
             for rows in self._batches(len(seeds)):
                 noise = StepNoise(seeds[rows], self.denoiser.mean.shape, self.device)()
                 parts.append(heun(denoise, self.denoiser.mean + levels[0] * noise, levels))
-        return self._pixels(parts)
+        return self._pixels(parts).clip(self.lowest, self.highest)
 
     def _levels(self, highest: float, steps: int) -> list[float]:
         spread = self.denoiser.sigma_data

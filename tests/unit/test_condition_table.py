@@ -84,15 +84,27 @@ def test_words_are_taken_by_themselves_and_new_ones_stay_as_they_began():
     assert take_words(now, before, ("other", "words"), ("left",)) == 0, "a table of other words than its description names"
 
 
-def test_fields_that_are_read_are_taken_by_name_where_both_models_know_the_same_values():
-    now = replace(LATER, classes=("hernia", "lump", "effusion"), attributes=(CHEST.attributes[1], LATER.attributes[2]))
+def test_fields_that_are_read_are_taken_by_name_value_by_value():
+    now = replace(LATER, classes=("hernia", "lump", "effusion"), attributes=(CHEST.attributes[1], LATER.attributes[2], LATER.attributes[1]))
     before, after, began = table(CHEST), table(now, 1), table(now, 1)
     assert take_fields(after, before, CHEST, now, {"lump": "nodule"}) == 1
     assert torch.equal(after[:3], began[:3]), "a hernia is new"
     assert torch.equal(after[3:9], torch.cat([before[3:6], before[:3]]))
     assert torch.equal(after[9:13], before[9:13]), "the same knots"
-    assert torch.equal(after[13:], began[13:]), "sides of other names"
+    assert torch.equal(after[13:16], before[[7, 8, 8]]), "right, both sides (which are new), none"
+    assert torch.equal(after[16:], began[16:]), "views are new"
     assert take_fields(after, table(ONE), ONE, now, {}) == 0
+
+
+def test_of_a_field_that_is_read_other_knots_lie_between_the_earlier_ones_and_a_new_class_is_none():
+    before, after = table(CHEST), table(LATER, 1)
+    take_fields(after, before, CHEST, LATER, {})
+    expected = [before[9:11].mean(dim=0), before[10] + (before[11] - before[10]) / 3, before[11], before[12]]
+    torch.testing.assert_close(after[9:13], torch.stack(expected))
+    now = Conditions(("hernia", *ONE.classes[::-1]))
+    before, after = table(ONE), table(now, 1)
+    assert take_fields(after, before, ONE, now, {}) == 1
+    assert torch.equal(after, before[[3, 2, 1, 0, 3]])
 
 
 def test_features_of_another_language_model_are_known_by_the_words_that_both_tell():

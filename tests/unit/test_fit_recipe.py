@@ -87,6 +87,7 @@ def test_before_the_first_look_images_are_seen_a_few_times_and_none_very_often(r
     assert often <= 32.1
     assert mean == pytest.approx(8, rel=0.01) or often == pytest.approx(32, rel=0.01)
     assert fit_recipe.first_look(images, section(images="auto")) == fit_recipe.FEWEST, "in which a network learns something"
+    assert fit_recipe.first_look(many, section(images="auto", balance=1.0, batch=4096)) == fit_recipe.FEWEST, "however often one is drawn"
 
 
 def test_the_ceiling_is_in_repeats_of_the_image_that_is_seen_most_or_in_time():

@@ -54,6 +54,23 @@ def test_the_own_class_leaves_an_image_as_it_is(maker: OwnGenerator) -> None:
     np.testing.assert_allclose(same, real, atol=1 / 127)
 
 
+def test_only_greys_of_training_images_are_made_and_a_real_image_keeps_its_own(
+    maker: OwnGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = maker.images(1, 2, 0), trainings.cohort().images[:3].astype(np.float32) / 127.5 - 1
+    monkeypatch.setattr(maker, "lowest", 100)
+    monkeypatch.setattr(maker, "highest", 110)
+    np.testing.assert_array_equal(maker.images(1, 2, 0), made.clip(100, 110))
+    assert set(np.unique(maker.between(0, 1, 0.5, 2, 0))) <= set(range(100, 111))
+    same = maker.counterfactuals(real, 1, 1, 2.0, 2.0).astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(same, real, atol=1 / 127)
+
+
+def test_a_models_greys_are_those_that_its_training_wrote(maker: OwnGenerator) -> None:
+    learned = trainings.cohort().split("train").images
+    assert (maker.lowest, maker.highest) == (learned.min(), learned.max())
+
+
 def test_no_images_are_none(maker: OwnGenerator) -> None:
     assert maker.images(0, 0, 0).shape == (0, 1, 16, 16)
 
