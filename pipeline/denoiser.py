@@ -63,10 +63,16 @@ def load_denoiser(folder: Path, device: str) -> tuple[Denoiser, dict[str, Any]]:
     return denoiser.to(device).eval().requires_grad_(False), model
 
 
+def greys(model: Mapping[str, Any]) -> tuple[int, int]:
+    """Lowest and highest grey of 0..255 that the training images hold, by a ``model.json``; all, where an earlier version wrote it."""
+    lowest, highest = model.get("greys", (0, 255))
+    return lowest, highest
+
+
 def _describes(model: dict[str, Any], weights: Mapping[str, torch.Tensor]) -> bool:
     """Whether a ``model.json`` may describe the network of these weights: no larger one is built only to find that it does not."""
     network, classes, widths = model["network"], model["classes"], model["network"]["widths"]
-    lowest, highest = model.get("greys", (0, 255))
+    lowest, highest = greys(model)
     # Each level has as many convolutions of 3 x 3 as blocks, at the least.
     smallest = 9 * network["blocks"] * sum(width**2 for width in widths)
     return (

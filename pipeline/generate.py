@@ -20,7 +20,7 @@ from pipeline.compilation import compiled
 from pipeline.conditions import Conditions
 from pipeline.config import GenerateConfig
 from pipeline.context import Context
-from pipeline.denoiser import load_denoiser
+from pipeline.denoiser import greys, load_denoiser
 from pipeline.diffusion import ema
 from pipeline.diffusion.conditioning import PRESENT, Condition
 from pipeline.diffusion.guidance import guided
@@ -148,7 +148,7 @@ class Sampling:
     ) -> None:
         self.denoiser, self.section, self.device = denoiser, section, device
         self.mixture = None if mixture is None else mixture.to(device)
-        self.lowest, self.highest = model.get("greys", (0, 255))
+        self.lowest, self.highest = greys(model)
         self.conditions = Conditions.of_model(model)
         check_names(section, self.conditions)
         work = math.inf if count is None else section.steps * count * math.prod(denoiser.mean.shape[1:])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import runtime
-from pipeline.denoiser import load_denoiser
+from pipeline.denoiser import greys, load_denoiser
 from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.guidance import Denoise, guided
 from pipeline.diffusion.inversion import counterfactual
@@ -61,7 +61,7 @@ class OwnGenerator:
         self.conditions, self.device, self.batch = model.conditions, device, batch
         self.classes = model.conditions.classes
         self.channels, self.side = int(facts["shape"][0]), int(facts["shape"][1])
-        self.lowest, self.highest = facts.get("greys", (0, 255))
+        self.lowest, self.highest = greys(facts)
 
     def images(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:
         """``uint8 [count, C, H, W]`` of a class, guided and in greys as the run's own are; image k is a function of the seed and k."""

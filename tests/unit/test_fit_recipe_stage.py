@@ -1,0 +1,252 @@
+"""A training whose length is left to the cohort or to minutes, as a stage: what it writes, resumes, repeats, refuses and shows."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from trainings import SMALL, cohort, context, renamed, stopped_in_the_middle
+
+from pipeline import artifacts, fit_recipe, train
+from pipeline.api.runs import recipe_lines
+from pipeline.conditions import Conditions
+from pipeline.config import TrainConfig
+from pipeline.denoiser import build_denoiser, load_denoiser
+from pipeline.diffusion.conditioning import Condition
+from pipeline.diffusion.training import Training
+from pipeline.errors import InputError
+from pipeline.fit_recipe import Course
+from pipeline.images import ImageSet
+from pipeline.release.curve import MOST, training_curve
+from pipeline.shadow_training import Shadows
+from pipeline.show import show
+
+AUTO = {key: value for key, value in SMALL.items() if key not in ("images", "dropout", "augment", "checkpoint_images")} | {"images": "auto"}
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Recipes of some forty steps, whose losses are looked at from the fourth on."""
+    monkeypatch.setattr(fit_recipe, "REPEATS", 40)
+    monkeypatch.setattr(fit_recipe, "FEWEST", 4)
+    monkeypatch.setattr(fit_recipe, "FIRST", 4)
+
+
+def auto(folder, among: ImageSet | None = None, **settings):
+    """The train stage of a run that leaves its recipe to the cohort."""
+    ctx = context(folder, among if among is not None else cohort())
+    given = TrainConfig.model_validate(AUTO | {"widths": [16, 32], "checkpoint_images": 64} | settings)
+    return dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": given}))
+
+
+def written(ctx):
+    return json.loads((ctx.out / "recipe.json").read_text())
+
+
+def digests(ctx):
+    """Of all that training leaves but its log, where a stop shows."""
+    found = artifacts.folder_digests(ctx.out)
+    return {name: digest for name, digest in found.items() if name != "metrics.jsonl"}
+
+
+def test_what_was_settled_is_written_and_the_weights_are_those_of_the_chosen_moment(brief, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_recipe, "APART", 1.01)
+    kept = {}
+    right = Course.look
+
+    def look(self, training):
+        facts = right(self, training)
+        kept[training.step] = training.averaged()
+        return facts
+
+    monkeypatch.setattr(Course, "look", look)
+    ctx = auto(tmp_path, learning_rate=5e-3)
+    summary = train.run(ctx)
+    recipe, model = written(ctx), json.loads((ctx.out / "model.json").read_text())
+    chosen = recipe["chosen"]["images"]
+    assert chosen == summary["images_seen"] == model["images"] == model["steps"] * 16
+    denoiser, _ = load_denoiser(ctx.out, "cpu")
+    for name, value in denoiser.state_dict().items():
+        assert torch.equal(value, kept[model["steps"]][name]), name
+    looked = [line["images"] for line in recipe["curve"]]
+    assert chosen in looked
+    assert looked == sorted(looked)
+    at = recipe["curve"][looked.index(chosen)]
+    assert (model["validation"]["train"], model["validation"]["val"]) == (at["train"], at["val"])
+    assert set(recipe["fitted"]) == {"images", "dropout", "augment"}
+    for line in recipe["curve"][1 : looked.index(chosen) + 1]:
+        assert line["parted"]["high"] <= 1.01 or line["images"] < chosen
+
+
+def test_resumed_anywhere_it_chooses_the_same_bits(brief, tmp_path, monkeypatch):
+    straight, stopped = auto(tmp_path / "a"), auto(tmp_path / "b")
+    train.run(straight)
+    assert "stopped at image 112" in stopped_in_the_middle(stopped, monkeypatch)
+    # Another machine would fit another recipe: the one that was begun with is gone on with.
+    monkeypatch.setattr(fit_recipe, "fit", lambda *given: pytest.fail("fitted again"))
+    train.run(stopped)
+    assert digests(stopped) == digests(straight)
+
+
+def remembered_otherwise(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cohort": {"images": 15, "distinct": 1000, "classes": 2}}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_text("{}"), remembered_otherwise])
+def test_a_recipe_that_is_not_the_checkpoints_starts_over_and_ends_the_same(brief, tmp_path, monkeypatch, harm):
+    straight, stopped = auto(tmp_path / "a"), auto(tmp_path / "b")
+    train.run(straight)
+    stopped_in_the_middle(stopped, monkeypatch)
+    harm(stopped.out / "recipe.json")
+    train.run(stopped)
+    assert artifacts.folder_digests(stopped.out) == artifacts.folder_digests(straight.out)
+
+
+def taken(monkeypatch, seconds: float) -> list[int]:
+    """Let a clock go on by so many seconds in every step of a training; the steps that were taken, in their order."""
+    right, steps = Training._take_step, []
+
+    def step(self):
+        steps.append(self.step)
+        return right(self)
+
+    monkeypatch.setattr(Training, "_take_step", step)
+    monkeypatch.setattr(fit_recipe.time, "perf_counter", lambda: seconds * len(steps))
+    return steps
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.25, 30), (16.0, 3)])
+@pytest.mark.parametrize("expected", [1, 160, 10**6])
+def test_minutes_follow_from_timed_steps_whatever_was_expected_of_them(monkeypatch, seconds, most, expected):
+    images = cohort().split("train")
+    asked = TrainConfig.model_validate(SMALL | {"images": None, "minutes": 4})
+    recipe = fit_recipe.fit(asked, images, "cpu")
+    recipe["fitted"]["images"] = expected
+    settled = fit_recipe.settled(asked, recipe)
+    denoiser = build_denoiser(train.describe(settled, images, 0.5))
+    training = Training(
+        denoiser, torch.from_numpy(np.array(images.images)), Condition.of_classes(images.labels, 2), train.recipe(settled), 0
+    )
+    before = {name: value.clone() for name, value in training.state().items()}
+    steps = taken(monkeypatch, seconds)
+    found = fit_recipe.timed(recipe, training, 4)
+    assert found["fitted"]["images"] == pytest.approx(240 / seconds * 16)
+    assert found["probe"]["steps"] >= 1
+    assert len(steps) <= most, "slow steps are not waited for in tens"
+    assert training.recipe == train.recipe(settled)
+    assert all(torch.equal(training.state()[name], value) for name, value in before.items())
+
+
+def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, monkeypatch):
+    taken(monkeypatch, 0.5)  # 32 images a second
+    monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
+    settings = {"images": None, "dropout": 0.1, "augment": 0.1, "decay": 0.4}
+    timed = auto(tmp_path / "a", **settings, minutes=0.25)
+    stopped_in_the_middle(timed, monkeypatch)
+    recipe = written(timed)
+    assert (recipe["fitted"]["images"], recipe["probe"]["images_per_second"]) == (480, 32)
+    monkeypatch.setattr(fit_recipe, "timed", lambda *given: pytest.fail("timed again"))
+    train.run(timed)
+    fixed = auto(tmp_path / "b", **settings | {"images": recipe["fitted"]["images"]})
+    train.run(fixed)
+    for name in ("model.safetensors", "mixture.safetensors"):
+        assert (timed.out / name).read_bytes() == (fixed.out / name).read_bytes(), name
+
+
+def test_a_shadow_repeats_what_was_settled_and_where_it_ended(brief, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_recipe, "APART", 1.01)
+    ctx = auto(tmp_path, learning_rate=5e-3)
+    train.run(ctx)
+    monkeypatch.setattr(fit_recipe, "fit", lambda *given: pytest.fail("decided anew"))
+    config = fit_recipe.replayed(ctx.config, ctx.out)
+    pool, model = cohort().split("train"), json.loads((ctx.out / "model.json").read_text())
+    trainings = Shadows(config, pool, model, "cpu")
+    monkeypatch.setattr(train.runtime, "derive_seed", lambda *given: 1)
+    shadow = trainings.train(0, np.ones(len(pool), bool))
+    assert trainings.training.step == model["steps"]
+    torch.manual_seed(1)
+    mean, _ = train.mean_and_spread(pool.images)
+    alone = build_denoiser(model, mean)
+    condition = Condition.of_classes(pool.labels, 2)
+    expected = Training(alone, torch.from_numpy(np.array(pool.images)), condition, train.recipe(config.train), 1, pool.duplicates)
+    expected.run(until=model["steps"])
+    for name, value in expected.averaged().items():
+        assert torch.equal(shadow.state_dict()[name], value), name
+
+
+def with_patients_in_val(count: int) -> ImageSet:
+    """The cohort, its 15 images of val from so many patients."""
+    images = cohort()
+    patient, val = images.rows["patient"].to_numpy(str), np.flatnonzero(images.rows["split"] == "val")
+    patient[val] = [f"v{number}" for number in np.arange(len(val)) % max(count, 1)]
+    return renamed(images, patient=patient, **({} if count else {"split": images.rows["split"].replace("val", "test")}))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_length_is_not_chosen_on_fewer_than_two_patients(tmp_path, count):
+    with pytest.raises(InputError, match=r"train\.images=auto .* half of val, and needs two patients in each: add"):
+        train.run(auto(tmp_path, with_patients_in_val(count)))
+
+
+def test_one_picture_alone_is_refused_before_it_is_trained_on(tmp_path):
+    images = cohort()
+    same = ImageSet(np.full_like(np.asarray(images.images), 7), images.rows)
+    with pytest.raises(InputError, match="all images of the train split are one picture"):
+        train.run(auto(tmp_path, same))
+
+
+def test_what_is_looked_at_has_two_patients_on_both_sides():
+    images = cohort()
+    few, enough = with_patients_in_val(3), with_patients_in_val(4)
+    assert train._validation(few, few.split("train"), Conditions(few.classes), 0) is None
+    assert train._validation(enough, enough.split("train"), Conditions(enough.classes), 0).patients == 2
+    one = renamed(images.split("train"), patient="p")
+    assert train._validation(images, one, Conditions(images.classes), 0) is None
+
+
+@pytest.mark.slow
+def test_a_fixed_length_needs_nobody_in_val(tmp_path):
+    ctx = context(tmp_path, with_patients_in_val(3))
+    train.run(ctx)
+    assert "validation" not in json.loads((ctx.out / "model.json").read_text())
+    assert written(ctx)["curve"] == []
+
+
+@pytest.mark.slow
+def test_plan_and_show_say_what_is_left_to_the_cohort_and_then_what_was_settled(brief, tmp_path):
+    ctx = auto(tmp_path)
+    before = recipe_lines(ctx.config, out=tmp_path)
+    assert before == ["fitted to the cohort when it is trained: images, dropout, augment"]
+    train.run(ctx)
+    recipe = written(ctx)
+    after = recipe_lines(ctx.config, out=tmp_path)
+    assert after[0] == f"images in training ({recipe['chosen']['why']}): {recipe['chosen']['images']}"
+    assert [line.partition(" (")[0] for line in after[1:]] == ["dropout", "augmentation"]
+    assert recipe_lines(context(tmp_path / "fixed").config) == []
+    artifacts.publish(ctx.out, {"stage": "train"})
+    stream = io.StringIO()
+    show(tmp_path, Console(file=stream, width=250))
+    assert recipe["chosen"]["why"] in stream.getvalue()
+
+
+def test_the_curve_has_every_moment_in_order_and_shows_the_kept_one():
+    moments = [{"images": 1000 * 2**k, "train": [0.5 / (k + 1)] * 4, "val": [0.6 / (k + 1)] * 4} for k in range(4)]
+    curve = training_curve({"curve": moments, "chosen": {"images": 4000}})
+    assert curve.chosen == pytest.approx(2 / 3)
+    (_, _, train_line), (_, _, val_line) = curve.lines
+    assert [x for x, _ in train_line] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    top = float(curve.up[-1][1])
+    assert [y * top for _, y in train_line] == pytest.approx([0.5, 0.25, 0.5 / 3, 0.125])
+    assert all(unseen > seen for (_, unseen), (_, seen) in zip(val_line, train_line))
+    assert training_curve({"curve": moments[:1]}) is None
+    assert (
+        training_curve({"curve": [*moments, {"images": 5, "train": [None], "val": []}]}).lines == training_curve({"curve": moments}).lines
+    )
+    assert training_curve({}) is None
+    many = training_curve({"curve": [moments[0] | {"images": 1000 + 10 * k} for k in range(2999)]})
+    assert [len(points) for _, _, points in many.lines] == [MOST, MOST]
+    assert many.lines[0][2][-1][0] == pytest.approx(1)
