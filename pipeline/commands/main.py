@@ -28,26 +28,30 @@ def main() -> NoReturn:
         sys.unraisablehook = _unraisable
     terminal.open_streams()
     warnings.formatwarning = _formatted
-    code = _outcome()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is decided: another Ctrl-C while Python lets go of all would change the exit code
+    code, error = _outcome()
+    # A library may answer a Ctrl-C in its own code with an error of its own, such as one of a damaged file.
+    interrupted = error is not None and (isinstance(error, KeyboardInterrupt) or signal.getsignal(signal.SIGINT) is _end)
+    # It is decided: another Ctrl-C, while it is told or while Python lets go of all, would say it twice or change the exit code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if interrupted:
+        code = 130
+        print(INTERRUPTED, file=sys.stderr)
+    elif isinstance(error, Exception):
+        code = _told(error)
     # Of a Ctrl-C inside an exec of a text, as every dataclass is made by, `python -m` would die at its end instead of giving this code: it
     # remembers the last one's alone.
     exec("")
     raise SystemExit(code)
 
 
-def _outcome() -> int | str | None:
-    """The exit code of the command, after a line for what ended it."""
+def _outcome() -> tuple[int | str | None, Exception | KeyboardInterrupt | None]:
+    """The exit code of the command, or what ended it."""
     try:
         if not system.supported():
             raise InputError(system.UNSUPPORTED)
-        return _command()
+        return _command(), None
     except (Exception, KeyboardInterrupt) as error:
-        # A library may answer a Ctrl-C in its own code with an error of its own, such as one of a damaged file.
-        if isinstance(error, KeyboardInterrupt) or signal.getsignal(signal.SIGINT) is _end:
-            print(INTERRUPTED, file=sys.stderr)
-            return 130
-        return _told(error)
+        return None, error
 
 
 def _told(error: Exception) -> int:

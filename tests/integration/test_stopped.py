@@ -116,6 +116,31 @@ main.main()
     assert (done.returncode, done.stderr.removeprefix("\x1b[?25h")) == (130, SENTENCE)
 
 
+def test_interrupted_again_while_it_says_so():
+    """A second Ctrl-C that comes once the first one's end is decided says nothing more."""
+    code = """
+import os, signal, sys, time
+from pipeline.commands import main
+class Slow:
+    def __getattr__(self, name):
+        return getattr(sys.__stderr__, name)
+    def write(self, text):
+        written = sys.__stderr__.write(text)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        return written
+def work():
+    sys.stderr = Slow()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+main._command = work
+main.main()
+"""
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, **listening)
+    assert (done.returncode, done.stderr) == (130, SENTENCE)
+
+
 @pytest.mark.parametrize("turned", ["InputError('train/model.safetensors is damaged')", "RuntimeError('cannot read')"])
 def test_interrupted_where_a_library_makes_an_error_of_it(turned):
     code = f"""

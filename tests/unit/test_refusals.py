@@ -80,14 +80,7 @@ def test_a_bug_is_told_without_its_message(command, config, tmp_path, monkeypatc
     assert "run_stages" in process.stderr
     monkeypatch.setenv("SYNTHCOHORT_DEBUG", "1")
     with pytest.raises(ValueError, match="DOE"):
-        run_stage_bug(config, tmp_path)
-
-
-def run_stage_bug(config, tmp_path):
-    from pipeline.commands import main
-
-    sys.argv[1:] = ["run", str(config), "--out", str(tmp_path / "run")]
-    main._outcome()
+        command("run", config, "--out", tmp_path / "run")
 
 
 WRITERS = """
