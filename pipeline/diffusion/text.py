@@ -6,8 +6,11 @@ order of words, and so what is denied of what, is read by the encoder's own laye
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.clinical_text import LONGEST
 
@@ -45,8 +48,11 @@ class TextEncoder(nn.Module):
         if fields is not None:
             words = torch.cat([words, fields], dim=1)
             there = torch.cat([there, there.new_ones(fields.shape[:2])], dim=1)
-        for layer in self.layers:
-            words = layer(words, src_key_padding_mask=~there)
+        # A CPU's kernel for bfloat16, which takes several times as long for so few words, cannot be told to take float32 in these layers.
+        plainly = sdpa_kernel(SDPBackend.MATH) if words.device.type == "cpu" else contextlib.nullcontext()
+        with plainly:
+            for layer in self.layers:
+                words = layer(words, src_key_padding_mask=~there)
         return words, there
 
     def summary(self, words: Tensor, there: Tensor) -> Tensor:
