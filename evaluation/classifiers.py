@@ -162,6 +162,6 @@ def one_a_core(jobs: Sequence[Callable[[], Result]], device: str) -> list[Result
 
 @contextlib.contextmanager
 def fast(device: str) -> Iterator[None]:
-    """bfloat16 where the hardware multiplies it natively (2 CPU cores with AVX512-BF16: 1.3 to 1.6 times float32)."""
+    """bfloat16 where it pays (two cores of an AMD EPYC with AVX512-BF16: 1.3 to 1.6 times float32's speed)."""
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16_pays(torch.device(device).type)):
         yield

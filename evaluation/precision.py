@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
 import torch
 
 
 def bf16_pays(where: str) -> bool:
-    """Whether bfloat16 matrix products run at more than float32's speed there: recent GPUs, and CPUs with AVX512-BF16 or AMX.
+    """Whether bfloat16 matrix products run at more than float32's speed there: recent GPUs, CPUs with AMX, and AMD's with AVX512-BF16.
 
-    A CPU that is kept from these instructions (ATEN_CPU_CAPABILITY=avx2) only emulates them, at a tenth of float32's speed.
+    On Intel's with AVX512-BF16 alone (Cooper Lake; later Xeons in virtual machines that hide AMX) they do not: such a Xeon of 2023
+    multiplies matrices at half of float32's speed by it, and takes 1.4 times as long for a training step of a judge or of the denoiser. A
+    CPU that is kept from these instructions (ATEN_CPU_CAPABILITY=avx2) only emulates them, at a tenth of float32's speed.
     """
     if where == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    allowed = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return bool(allowed and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()))
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    return bool(torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and maker() == "AuthenticAMD"))
+
+
+@functools.cache
+def maker(table: Path = Path("/proc/cpuinfo")) -> str:
+    """Who made the CPU, as Linux tells; empty where it does not."""
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
