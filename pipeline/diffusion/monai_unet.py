@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pipeline.diffusion import grid
 from pipeline.diffusion.conditioning import Condition
+from pipeline.diffusion.layers import crop, pad, shuffle, unshuffle
 from pipeline.diffusion.schedules import STEPS, level
-from pipeline.diffusion.unet import crop, pad, shuffle, unshuffle
 
 
 class MonaiUNet(nn.Module):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pipeline.diffusion.unet import attend
+from pipeline.diffusion.layers import attend
 
 
 @pytest.mark.parametrize("masked", [False, True])

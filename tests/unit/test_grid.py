@@ -11,7 +11,8 @@ from pipeline import api, first_config, fit_recipe
 from pipeline.config import Config, load_config, shipped
 from pipeline.diffusion import grid
 from pipeline.diffusion.conditioning import Condition
-from pipeline.diffusion.unet import Block, UNet
+from pipeline.diffusion.layers import Block
+from pipeline.diffusion.unet import UNet
 from pipeline.errors import Notice
 
 

@@ -8,9 +8,10 @@ import torch
 
 from pipeline.diffusion.batches import Batches, class_balanced_cdf
 from pipeline.diffusion.conditioning import Condition
+from pipeline.diffusion.layers import Expand, shuffle, unshuffle
 from pipeline.diffusion.objectives import Denoiser
 from pipeline.diffusion.training import PERSISTENT, BatchTooLarge, Recipe, Training, learning_rate_factor
-from pipeline.diffusion.unet import Expand, UNet, shuffle, unshuffle
+from pipeline.diffusion.unet import UNet
 
 RECIPE = Recipe(images=16 * 24, batch=16, learning_rate=2e-3, label_dropout=0.1, augment=0.2, balance=0.5, ema=0.1, snapshots=2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 1, 16, 16), dtype=np.uint8)
