@@ -1,6 +1,6 @@
 """Whether a model draws what it is asked for: findings present and absent, sides, sizes and severities, by two judges with their errors.
 
-    python -m tests.benchmarks.conditions --patients 20000 --set train.images=1600000 --out conditions
+    python -m tests.benchmarks.conditions --patients 20000 --set ingest.size=32 --set train.images=1600000 --out conditions
     python -m tests.benchmarks.conditions runs/text_conditioned --out conditions
 
 The first trains the configuration ``text_conditioned`` on rendered phantoms, none of which has what :data:`UNSEEN` names: that is asked for
