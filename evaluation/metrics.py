@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+TOO_FEW = 5
+"""Patients of the smaller side under which no interval is given: with so few, every method's coverage hangs on the scores' distribution."""
 
 
 @dataclass(frozen=True)
