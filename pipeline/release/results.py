@@ -233,6 +233,9 @@ def limitations(results: Results) -> list[str]:
         found.append(
             f"A judge tells synthetic from real images with a two-sample score of {interval(realism)}, real from real with {floor}."
         )
+    names, over = (dig(results.evaluation, key) for key in ("classes", "judge.auc_over"))
+    if isinstance(names, list) and isinstance(over, list) and (missing := [f"“{name}”" for name in names if name not in over]):
+        found.append(f"Figures over all classes leave out {', '.join(missing)}, which too few test patients have, or have not.")
     found += _labels_of(dig(results.evaluation, "label_fidelity.per_class") or {})
     if isinstance(unseen := dig(results.evaluation, "n.unseen"), int):
         found.append(
