@@ -16,7 +16,7 @@ from scipy.stats import t
 
 from evaluation.data import Labelled
 from evaluation.intervals import Interval, interval
-from evaluation.metrics import Estimate, Floats, auc_estimate, half_correlated
+from evaluation.metrics import TOO_FEW, Estimate, Floats, auc_estimate, half_correlated
 from evaluation.utility import LEAST_PATIENTS
 
 FEWEST = 15
@@ -32,16 +32,21 @@ def auc_of(probabilities: Floats, images: Labelled, finding: int) -> Estimate:
     return auc_estimate(probabilities[:, known, finding], images.findings[known, finding] == 1, images.groups[known])
 
 
+def counted(images: Labelled, least: int = TOO_FEW) -> list[int]:
+    """The findings that are present in ``least`` patients or more, and absent in as many."""
+    sides = [[len(np.unique(images.groups[marks == side])) for side in (0, 1)] for marks in images.findings.T]
+    return [finding for finding, patients in enumerate(sides) if min(patients) >= least]
+
+
 def macro(probabilities: Floats, images: Labelled) -> Estimate | None:
-    """The mean of the findings' AUC, of those that are both present and absent somewhere; None where none is.
+    """The mean of the findings' AUC, of those that are :func:`counted`; None where none is.
 
     Its reference takes the findings' areas to be correlated by one half, as :func:`evaluation.metrics.macro_auc_estimate` does.
     """
     areas, influence = [], np.zeros(len(images))
-    for finding in range(images.classes):
-        if {0, 1} <= set(images.findings[:, finding].tolist()):
-            areas.append(auc_of(probabilities, images, finding))
-            influence[images.findings[:, finding] >= 0] += areas[-1].influence
+    for finding in counted(images):
+        areas.append(auc_of(probabilities, images, finding))
+        influence[images.findings[:, finding] >= 0] += areas[-1].influence
     if not areas:
         return None
     return Estimate(
@@ -123,7 +128,8 @@ def precision_interval(probabilities: Floats, images: Labelled, finding: int) ->
 
 
 def judged(probabilities: Floats, images: Labelled, names: Sequence[str]) -> dict[str, Any]:
-    """What a judge scores: ``auc`` (macro), ``micro_auc``, and ``per_class`` with ``auc``, ``average_precision`` and ``prevalence``."""
+    """What a judge scores: ``auc`` (macro, over the findings of ``auc_over``), ``micro_auc``, and ``per_class`` with ``auc``,
+    ``average_precision`` and ``prevalence``."""
     whole = macro(probabilities, images)
     per_class = {
         name: {
@@ -133,7 +139,7 @@ def judged(probabilities: Floats, images: Labelled, names: Sequence[str]) -> dic
         }
         for finding, name in enumerate(names)
     }
-    found = {} if whole is None else {"auc": interval(whole)}
+    found = {} if whole is None else {"auc": interval(whole), "auc_over": [names[finding] for finding in counted(images)]}
     return found | {"micro_auc": interval(micro(probabilities, images)), "per_class": per_class}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.data import Labelled
-from evaluation.intervals import Change, Interval, changes, difference, holm, interval, p_value, share_interval
+from evaluation.intervals import Change, Interval, apart, changes, difference, holm, interval, p_apart, p_value, share_interval
 from evaluation.judges import LEAST_AUC
 from evaluation.metrics import (
     Estimate,
@@ -151,7 +151,6 @@ def gaps(p: Floats, test: Labelled, names: tuple[str, ...]) -> list[dict[str, An
     :data:`evaluation.utility.LEAST_PATIENTS` patients with the finding, and so do the others of known value.
     """
     pairs: dict[tuple[str, str, int], tuple[Estimate, Estimate]] = {}
-    own: dict[tuple[str, str, int], Estimate] = {}
     known = {column: np.array([str(value) != "" for value in values]) for column, values in test.attributes.items()}
     for column, value, rows in parts(test):
         inside = np.zeros(len(test), bool)
@@ -161,12 +160,18 @@ def gaps(p: Floats, test: Labelled, names: tuple[str, ...]) -> list[dict[str, An
             sides = inside[of]
             if min(len(np.unique(test.groups[of[side]])) for side in (sides, ~sides)) >= LEAST_PATIENTS:
                 hits = p[of].argmax(axis=1) == k
-                one, other = (_alone(hits, side, test.groups[of], sides) for side in (sides, ~sides))
-                pairs[column, value, k], own[column, value, k] = (other, one), share_estimate(hits[sides], test.groups[of[sides]])
-    found = changes(pairs)
+                others, own = (share_estimate(hits[side], test.groups[of[side]]) for side in (~sides, sides))
+                pairs[column, value, k] = (others, own)
+    adjusted = holm([p_apart(*pair) for pair in pairs.values()])
     return [
-        {"column": column, "value": value, "class": names[k], "sensitivity": share_interval(own[column, value, k]), "gap": gap}
-        for (column, value, k), gap in found.items()
+        {
+            "column": column,
+            "value": value,
+            "class": names[k],
+            "sensitivity": share_interval(pair[1]),
+            "gap": Change(apart(*pair), float(p)),
+        }
+        for ((column, value, k), pair), p in zip(pairs.items(), adjusted, strict=True)
     ]
 
 
@@ -197,14 +202,6 @@ def marker(answers: Answers, test: Labelled, names: tuple[str, ...]) -> list[dic
         {"class": names[k], "severity": severity, "change": Change(change, float(p)), "patch": patch}
         for (k, severity), change, p, patch in zip(keys, by, holm(ps), beside)
     ]
-
-
-def _alone(hits: NDArray[np.bool_], rows: NDArray[np.bool_], groups: NDArray[Any], strata: NDArray[np.bool_]) -> Estimate:
-    """The share of hits among some rows, as a statistic of all of them, so that two of disjoint rows have a difference."""
-    whole = share_estimate(hits, groups)
-    share = float(hits[rows].mean())
-    influence = np.where(rows, (hits - share) / rows.sum(), 0.0)
-    return dataclasses.replace(whole, by_seed=np.array([share]), influence=influence, strata=strata.astype(np.int64))
 
 
 def harm(answers: Answers, test: Labelled) -> dict[str, Any]:

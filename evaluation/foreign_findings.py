@@ -58,8 +58,7 @@ def fit(p: Floats, test: Labelled) -> Fit:
 
 def enough(test: Labelled) -> list[int]:
     """The findings that are present in :data:`LEAST_PATIENTS` patients, and absent in as many."""
-    sides = [[len(np.unique(test.groups[marks == side])) for side in (0, 1)] for marks in test.findings.T]
-    return [finding for finding, patients in enumerate(sides) if min(patients) >= LEAST_PATIENTS]
+    return findings.counted(test, LEAST_PATIENTS)
 
 
 def judged(answers: Answers, test: Labelled, names: Sequence[str]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
-from scipy.stats import t as student_t
 
 from evaluation.metrics import Estimate, Floats, auc_estimate, share_estimate, tpr_at_fpr
+from evaluation.variation import student_t, variation
 
 Key = TypeVar("Key")
 
@@ -138,15 +138,6 @@ def _upper(k: int, n: int, tail: float) -> float:
     return 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
 
 
-TOO_FEW = 5
-"""Patients of the smaller side under which no interval is given: with so few, every method's coverage hangs on the scores' distribution."""
-TRUSTED = 20
-"""Patients of the smaller side at which the variance that the rows show weighs as much as the one expected of such a statistic."""
-CARRIED = 5
-"""How many patients one counts for that carries the variance which the rows show, where they show less than is expected. Next to a perfect
-AUC few rows are out of order, and that the others are not is no evidence of how much it varies (Obuchowski & Lieber 2002, "Confidence
-bounds when the estimated ROC area is 1.0"). Where all patients counted, intervals about AUCs of .99 to .9995 held in .74 to .90 of cohorts.
-"""
 FAMILY = 0.05
 """Probability that any of the differences that are read together is called shown where there is none."""
 CROSS_FITTED = 2.0
@@ -161,59 +152,71 @@ def interval(estimate: Estimate, confidence: float = 0.95) -> Interval:
     It holds every true value whose distance to the estimate is at most t standard errors *at that value* (a score interval, as Wilson's
     for a proportion and Newcombe's 2006 for the AUC), so that it keeps its level next to 0 and 1. The standard error's dependence on the
     value is the statistic's reference; its size is that of the rows' influences summed by patient (Obuchowski 1997 for the AUC), shrunk
-    towards the reference where patients are few, or few of them carry a smaller variance. Trainings add their own variance over the seeds.
-    t has Welch–Satterthwaite's degrees of freedom over classes and seeds. The bounds are NaN with fewer than TOO_FEW patients on a side.
+    towards the reference where patients are few, or few of them carry a smaller variance. t has Welch–Satterthwaite's degrees of freedom
+    over classes. Trainings add their own variance, as it is, with the t of their own number (:meth:`Variation.reach`). The bounds are NaN
+    with fewer than TOO_FEW patients on a side.
     """
     value = estimate.value
-    spread = _spread(estimate)
+    spread = variation(estimate)
     if spread is None or not math.isfinite(value):
         return Interval(value, math.nan, math.nan, estimate.n)
-    ratio, freedom = _ratio(estimate, spread)
-    reach = float(student_t.ppf((1 + confidence) / 2, freedom))
+    expected = estimate.reference(value)
+    reach = spread.shrunk(estimate, expected).reach(confidence) if expected > 0 else student_t(confidence, spread.freedom)
+    ratio = reach / math.sqrt(expected) if expected > 0 else reach
 
     def holds(truth: float) -> bool:
-        return abs(truth - value) <= reach * math.sqrt(ratio * estimate.reference(truth))
+        return abs(truth - value) <= ratio * math.sqrt(estimate.reference(truth))
 
     return Interval(value, _edge(holds, value, 0.0), _edge(holds, value, 1.0), estimate.n)
 
 
 def share_interval(estimate: Estimate, confidence: float = 0.95) -> Interval:
-    """The interval of a share: Clopper and Pearson's at the number of independent rows that vary as much (Korn & Graubard 1998)."""
-    value, spread = estimate.value, _spread(estimate)
+    """The interval of a share: Clopper and Pearson's at the number of independent rows that vary as much (Korn & Graubard 1998).
+
+    As with their surveys of few clusters, that number is what makes an interval as wide as t says, which few trainings make wide. Without a
+    row there are no bounds.
+    """
+    value, spread = estimate.value, variation(estimate)
     if not math.isfinite(value) or not estimate.n:
-        return Interval(math.nan, 0.0, 1.0, 0)
-    units = len(np.unique(estimate.groups))
-    ratio = 1.0 if spread is None else _ratio(estimate, spread)[0]
-    rows = min(units / max(ratio, 1e-9), float(estimate.n))
+        return Interval(math.nan, math.nan, math.nan, 0)
+    rows, expected = float(len(np.unique(estimate.groups))), estimate.reference(value)
+    if spread is not None and expected > 0:
+        like = student_t(confidence, spread.freedom) ** 2 * expected
+        rows = min(rows * like / max(spread.shrunk(estimate, expected).reach(confidence) ** 2, 1e-9 * like), float(estimate.n))
     tail, hits = (1 - confidence) / 2, value * rows
     low = 0.0 if hits <= 0 else float(betaincinv(hits, rows - hits + 1, tail))
     high = 1.0 if hits >= rows else float(betaincinv(hits + 1, rows - hits, 1 - tail))
     return Interval(value, low, high, estimate.n)
 
 
-def difference(one: Estimate, other: Estimate, confidence: float = 0.95, comparisons: int = 1) -> Interval:
+def difference(one: Estimate, other: Estimate, confidence: float = 0.95) -> Interval:
     """The interval of ``one − other`` on the same rows, paired by patient and by training seed.
 
     Two imaginary patients of each class, one for whom the first does better by half of what a patient can weigh and one for the other, keep
     the width away from 0 where hardly any row differs (after Bonett & Price 2012, "Adjusted Wald confidence interval for a difference of
-    binomial proportions based on paired data"). ``comparisons``: of how many this is one (Bonferroni).
+    binomial proportions based on paired data").
     """
-    value = one.value - other.value
-    joint = dataclasses.replace(one, by_seed=one.by_seed - other.by_seed, influence=one.influence - other.influence)
-    spread = _spread(joint, imaginary=True)
-    if spread is None or not math.isfinite(value):
-        return Interval(value, math.nan, math.nan, one.n)
-    reach = float(student_t.ppf(1 - (1 - confidence) / 2 / comparisons, spread.freedom)) * math.sqrt(spread.variance)
-    return Interval(value, max(-1.0, value - reach), min(1.0, value + reach), one.n)
+    return _paired(one, other)(confidence)
+
+
+def apart(one: Estimate, other: Estimate, confidence: float = 0.95) -> Interval:
+    """The interval of ``one − other``, shares of different patients, from the interval of each (Newcombe 1998, "Interval estimation for the
+    difference between independent proportions", method 10, with Clopper and Pearson's in place of Wilson's); ``n`` is that of both."""
+    first, second = share_interval(one, confidence), share_interval(other, confidence)
+    value = first.value - second.value
+    low = value - math.hypot(first.value - first.low, second.high - second.value)
+    high = value + math.hypot(first.high - first.value, second.value - second.low)
+    return Interval(value, low, high, first.n + second.n)
 
 
 def p_value(one: Estimate, other: Estimate) -> float:
-    """Two-sided p of no difference, of the same t as :func:`difference`; NaN where that has no bounds."""
-    joint = dataclasses.replace(one, by_seed=one.by_seed - other.by_seed, influence=one.influence - other.influence)
-    spread = _spread(joint, imaginary=True)
-    if spread is None or not math.isfinite(joint.value):
-        return math.nan
-    return float(2 * student_t.sf(abs(joint.value) / math.sqrt(spread.variance), spread.freedom))
+    """Two-sided p of no difference: the level at which :func:`difference` begins to hold 0; NaN where that has no bounds."""
+    return _level(_paired(one, other))
+
+
+def p_apart(one: Estimate, other: Estimate) -> float:
+    """The same of :func:`apart`."""
+    return _level(lambda confidence: apart(one, other, confidence))
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -309,54 +312,30 @@ def predictive_value(sensitivity: Interval, specificity: Interval, prevalence: f
     return Interval(value, low, high, min(sensitivity.n, specificity.n))
 
 
-@dataclass(frozen=True)
-class _Spread:
-    """A variance, the degrees of freedom that it was estimated with, and how many patients carry it (Kish's effective number, of the
-    squares of their influences)."""
+def _paired(one: Estimate, other: Estimate) -> Callable[[float], Interval]:
+    """:func:`difference` at any confidence."""
+    joint = dataclasses.replace(one, by_seed=one.by_seed - other.by_seed, influence=one.influence - other.influence)
+    value, spread = joint.value, variation(joint, imaginary=True)
+    if spread is None or not math.isfinite(value):
+        return lambda confidence: Interval(value, math.nan, math.nan, one.n)
 
-    variance: float
-    freedom: float
-    carriers: float
+    def at(confidence: float) -> Interval:
+        reach = spread.reach(confidence)
+        return Interval(value, max(-1.0, value - reach), min(1.0, value + reach), one.n)
 
-
-def _spread(estimate: Estimate, imaginary: bool = False) -> _Spread | None:
-    """How much a statistic varies over patients and trainings; None where a side has too few patients."""
-    patients = int(estimate.groups.max()) + 1 if len(estimate.groups) else 0
-    strata = [estimate.strata == label for label in np.unique(estimate.strata)]
-    sizes = [len(np.unique(estimate.groups[rows])) for rows in strata]
-    if not sizes or min(sizes) < TOO_FEW:
-        return None
-    parts = [np.bincount(estimate.groups, np.where(rows, estimate.influence, 0.0), patients) for rows in strata]
-    squares = np.square(parts)
-    apart = squares.sum(axis=1)
-    carriers = float(squares.sum() ** 2 / max(np.square(squares).sum(), 1e-300))
-    across = float(np.square(np.sum(parts, axis=0)).sum() - apart.sum())
-    sizes_ = np.array(sizes, np.float64)
-    if imaginary:
-        weight = np.array([1 / (2 * len(strata) * size * math.sqrt(len(estimate.by_seed))) for size in sizes])
-        apart = apart + 2 * np.square(weight)
-        sizes_ = sizes_ + 2
-    scaled = apart * sizes_ / (sizes_ - 1)
-    variances, freedoms = [*scaled], [*(sizes_ - 1)]
-    seeds = len(estimate.by_seed)
-    if seeds > 1:
-        variances.append(float(np.var(estimate.by_seed, ddof=1)) / seeds)
-        freedoms.append(seeds - 1)
-    total = float(sum(variances))
-    below = sum(v**2 / f for v, f in zip(variances, freedoms))
-    freedom = total**2 / below if below > 0 else float(min(sizes) - 1)
-    return _Spread(max(total + across, 0.25 * total), freedom, carriers)
+    return at
 
 
-def _ratio(estimate: Estimate, spread: _Spread) -> tuple[float, float]:
-    """The observed variance over the reference's at the estimate, shrunk in logarithm towards 1; and degrees of freedom. Where every row is
-    in order it is 1: that of Newcombe's method."""
-    few = min(len(np.unique(estimate.groups[estimate.strata == label])) for label in np.unique(estimate.strata))
-    expected = estimate.reference(estimate.value)
-    if spread.variance <= 0 or expected <= 0:
-        return 1.0, max(spread.freedom, 1.0)
-    known = min(few, CARRIED * spread.carriers) if spread.variance < expected else few
-    return math.exp(known / (known + TRUSTED) * math.log(max(spread.variance / expected, 1e-3))), max(spread.freedom, 1.0)
+def _level(at: Callable[[float], Interval]) -> float:
+    """The two-sided p of 0 that belongs to an interval at any confidence, by bisection of its logarithm; NaN without bounds."""
+    if not math.isfinite(at(0.95).low):
+        return math.nan
+    low, high = math.log(1e-12), 0.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        found = at(1 - math.exp(middle))
+        low, high = (middle, high) if found.low <= 0 <= found.high else (low, middle)
+    return math.exp(high)
 
 
 def _edge(holds: Callable[[float], bool], inside: float, end: float) -> float:

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from evaluation.data import Labelled
 from evaluation.intervals import Interval, interval, share_interval
-from evaluation.metrics import Floats, auc_estimate, balanced_accuracy_estimate, macro_auc_estimate, recall_estimate
+from evaluation.metrics import (
+    Floats,
+    auc_estimate,
+    balanced_accuracy_estimate,
+    counted,
+    macro_auc_estimate,
+    recall_estimate,
+)
 
 LEAST_AUC = 0.7
 """AUC on real images under which a judge is unfit. Below it more than three pairs in ten are put in the wrong order (Hosmer & Lemeshow 2000
@@ -27,7 +34,7 @@ def unfit(measured: Interval) -> str | None:
     if measured.value >= LEAST_AUC and measured.low > 0.5:
         return None
     if not math.isfinite(measured.low):
-        return "could not be trained on so few images: too few patients to score it"
+        return "could not be scored on so few patients"
     return f"could not be trained on so few images: AUC {measured.value:.2f} ({measured.low:.2f} to {measured.high:.2f})"
 
 
@@ -36,24 +43,26 @@ class Fitness:
     """What a judge, trained several times, scores on real images.
 
     Attributes:
-        auc: macro one-versus-rest AUC.
+        auc: macro one-versus-rest AUC, over the classes of ``over``.
+        over: the classes that enough patients have, and have not (:func:`evaluation.metrics.counted`).
         class_auc, recall: by class.
         unfit: why nothing that it says counts, or None.
         class_unfit: why nothing that it says of a class counts, or None, by class.
     """
 
     auc: Interval
+    over: tuple[str, ...]
     class_auc: dict[str, Interval]
     recall: dict[str, Interval]
     unfit: str | None
     class_unfit: dict[str, str | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``auc`` and ``per_class`` with ``auc`` and ``recall``, each with ``unfit`` where it is."""
+        """For JSON: ``auc``, ``auc_over`` and ``per_class`` with ``auc`` and ``recall``, each with ``unfit`` where it is."""
         per_class = {
             name: {"auc": self.class_auc[name], "recall": self.recall[name]} | _reason(self.class_unfit[name]) for name in self.class_auc
         }
-        return {"auc": self.auc, "per_class": per_class} | _reason(self.unfit)
+        return {"auc": self.auc, "auc_over": list(self.over), "per_class": per_class} | _reason(self.unfit)
 
 
 def fitness(probabilities: Floats, real: Labelled, names: tuple[str, ...], unfinished: str | None = None) -> Fitness:
@@ -74,7 +83,8 @@ def fitness(probabilities: Floats, real: Labelled, names: tuple[str, ...], unfin
         areas[name] = interval(auc_estimate(probabilities[:, :, k], labels == k, real.groups))
         recalls[name] = share_interval(recall_estimate(predicted, labels, real.groups, k))
         reasons[name] = reason or unfit(areas[name]) or _by_chance(recalls[name], len(names))
-    return Fitness(whole, areas, recalls, reason, reasons)
+    over = tuple(names[k] for k in counted(labels, real.groups, len(names)))
+    return Fitness(whole, over, areas, recalls, reason, reasons)
 
 
 def label_fidelity(judge: Fitness, probabilities: Floats, labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:
@@ -93,7 +103,8 @@ def label_fidelity(judge: Fitness, probabilities: Floats, labels: NDArray[np.int
     for k, name in enumerate(names):
         recall = share_interval(recall_estimate(predicted, labels, alone, k))
         per_class[name] = {"unfit": judge.class_unfit[name]} if judge.class_unfit[name] else recall
-    judged = [name for name in names if not judge.class_unfit[name]]
+    enough = counted(labels, alone, len(names))
+    judged = [name for k, name in enumerate(names) if not judge.class_unfit[name] and k in enough]
     macro: Any = {"unfit": judge.unfit or "could not be trained on so few images of any class"}
     if judged:
         rows = np.isin(labels, [names.index(name) for name in judged])

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+TOO_FEW = 5
+"""Patients of the smaller side under which no interval is given: with so few, every method's coverage hangs on the scores' distribution."""
 
 
 @dataclass(frozen=True)
@@ -115,22 +118,33 @@ def auc_estimate(scores: ArrayLike, positives: ArrayLike, groups: ArrayLike) -> 
     )
 
 
+def counted(labels: ArrayLike, groups: ArrayLike, classes: int) -> list[int]:
+    """The classes that a mean over classes is of: those that TOO_FEW patients or more have, and as many have not.
+
+    How much the others' share of the mean varies cannot be told: one patient of a class would leave all of them without an interval.
+    Where there is none, all that occur.
+    """
+    y, of_groups = np.asarray(labels), np.asarray(groups)
+    sides = [[len(np.unique(of_groups[(y == k) == side])) for side in (True, False)] for k in range(classes)]
+    return [k for k in range(classes) if min(sides[k]) >= TOO_FEW] or [k for k in range(classes) if sides[k][0]]
+
+
 def macro_auc_estimate(probabilities: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> Estimate:
-    """:func:`macro_auc`, of probabilities ``[n, K]`` or of several trainings' ``[S, n, K]``.
+    """:func:`macro_auc`, of probabilities ``[n, K]`` or of several trainings' ``[S, n, K]``, over the classes that are :func:`counted`.
 
     The reference takes the classes' areas to be correlated by one half: less than where one class is taken for another, and more than
     where each is taken for anything.
     """
     table, y = np.asarray(probabilities, np.float64), np.asarray(labels)
     table = table[None] if table.ndim == 2 else table
-    present = [k for k in range(table.shape[2]) if 0 < (y == k).sum() < len(y)]
-    one_each = [auc_estimate(table[:, :, k], y == k, groups) for k in present]
+    kept = [k for k in counted(y, groups, table.shape[2]) if not (y == k).all()]
+    one_each = [auc_estimate(table[:, :, k], y == k, groups) for k in kept]
     if not one_each:
         return _undefined(len(table), y, groups)
     return Estimate(
         np.mean([one.by_seed for one in one_each], axis=0),
         np.mean([one.influence for one in one_each], axis=0),
-        y.astype(np.int64),
+        _strata(y, kept),
         one_each[0].groups,
         lambda value: half_correlated([one.reference(value) for one in one_each]),
         len(y),
@@ -155,23 +169,23 @@ def recall_estimate(predicted: ArrayLike, labels: ArrayLike, groups: ArrayLike, 
 
 
 def balanced_accuracy_estimate(predicted: ArrayLike, labels: ArrayLike, groups: ArrayLike, classes: int) -> Estimate:
-    """Mean recall of the classes that occur."""
+    """Mean recall of the classes that are :func:`counted`."""
     table, y, of_groups = np.atleast_2d(np.asarray(predicted)), np.asarray(labels), _integers(groups)
-    present = [k for k in range(classes) if (y == k).any()]
-    if not present:
+    kept = counted(y, of_groups, classes)
+    if not kept:
         return _undefined(len(table), y, groups)
     influence = np.zeros(len(y))
-    recalls = [recall_estimate(table, y, of_groups, k) for k in present]
-    for k, recall in zip(present, recalls):
-        influence[y == k] = recall.influence / len(present)
+    recalls = [recall_estimate(table, y, of_groups, k) for k in kept]
+    for k, recall in zip(kept, recalls):
+        influence[y == k] = recall.influence / len(kept)
     by_seed = np.mean([recall.by_seed for recall in recalls], axis=0)
     return Estimate(
         by_seed,
         influence,
-        y.astype(np.int64),
+        _strata(y, kept),
         of_groups,
         lambda value: sum(recall.reference(value) for recall in recalls) / len(recalls) ** 2,
-        len(y),
+        sum(recall.n for recall in recalls),
     )
 
 
@@ -202,6 +216,12 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
 
 def _integers(groups: ArrayLike) -> NDArray[np.int64]:
     return np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _strata(labels: NDArray[Any], kept: list[int]) -> NDArray[np.int64]:
+    """The classes as strata; rows of those that are not counted, negatives of all others, are drawn with the largest that is."""
+    largest = max(kept, key=lambda k: int((labels == k).sum()))
+    return np.where(np.isin(labels, kept), labels, largest).astype(np.int64)
 
 
 def _undefined(seeds: int, labels: ArrayLike, groups: ArrayLike) -> Estimate:

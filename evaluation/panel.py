@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from evaluation.data import Labelled, halve
 from evaluation.giveaways import giveaways
-from evaluation.intervals import CROSS_FITTED, TOO_FEW, cross_fitted, cross_fitted_estimate, difference, interval
+from evaluation.intervals import CROSS_FITTED, cross_fitted, cross_fitted_estimate, difference, interval
 from evaluation.judges import unfit
-from evaluation.metrics import Estimate, Floats, hanley_mcneil
+from evaluation.metrics import TOO_FEW, Estimate, Floats, hanley_mcneil
 from evaluation.training import Task, train
 
 VERSION = 1

@@ -63,7 +63,7 @@ class Scored:
         It is the lowest one at which at least :data:`SPECIFICITY` of the held-out images without the finding lie at or below it; None
         where they are fewer than :data:`LEAST_NEGATIVES`.
         """
-        negatives = np.sort(self.choose[:, choose.labels != label, label], axis=1)
+        negatives = np.sort(self.choose[:, choose.findings[:, label] == 0, label], axis=1)
         count = negatives.shape[1]
         if count < LEAST_NEGATIVES:
             return None
@@ -91,22 +91,16 @@ def utility(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, name
         :class:`Change` and :class:`Spread`.
     """
     labels, groups = test.labels, test.groups
-    called = {arm: [one.called(choose, k) for k in range(len(names))] for arm, one in scored.items()}
-    enough = [name for k, name in enumerate(names) if _enough(labels == k, groups)]
-    by_class = {arm: {name: _by_class(one, called[arm], test, k) for k, name in enumerate(names)} for arm, one in scored.items()}
+    classes = by_class(scored, choose, test, names)
     whole = {
         "auc": {arm: macro_auc_estimate(one.test, labels, groups) for arm, one in scored.items()},
         "brier": {arm: brier_estimate(one.test, labels, groups) for arm, one in scored.items()},
     }
-    others = [arm for arm in scored if arm != CONTROL]
-    overall = {measure: changes({arm: (of[arm], of[CONTROL]) for arm in others}) for measure, of in whole.items()}
-    classes = {
-        measure: changes(
-            {(arm, name): (by_class[arm][name][measure], by_class[CONTROL][name][measure]) for arm in others for name in enough}
-        )
-        for measure in MEASURES
+    overall = {measure: changes({arm: (of[arm], of[CONTROL]) for arm in of if arm != CONTROL}) for measure, of in whole.items()}
+    recall = {
+        arm: {name: share_interval(recall_estimate(one.test.argmax(axis=2), labels, groups, k)) for k, name in enumerate(names)}
+        for arm, one in scored.items()
     }
-
     return {
         "seeds": len(scored[CONTROL].test),
         "n_test": len(test),
@@ -116,25 +110,58 @@ def utility(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, name
         "arms": {
             arm: _of_all(one, test)
             | {"auc": interval(whole["auc"][arm]), "brier": interval(whole["brier"][arm])}
-            | {"per_class": {name: _shown(one, called[arm][k], by_class[arm][name], test, k) for k, name in enumerate(names)}}
+            | {"per_class": {name: facts | {"recall": recall[arm][name]} for name, facts in classes.arms[arm].items()}}
             for arm, one in scored.items()
         },
         "differences": {
-            arm: {measure: of[arm] for measure, of in overall.items()}
-            | {"per_class": {name: {measure: of.get((arm, name), UNTESTED) for measure, of in classes.items()} for name in names}}
-            for arm in others
+            arm: {measure: of[arm] for measure, of in overall.items()} | {"per_class": facts} for arm, facts in classes.differences.items()
         },
-        "subgroups": _subgroups(scored, called, test, names),
+        "subgroups": classes.subgroups,
     }
 
 
-def _enough(positive: NDArray[np.bool_], groups: NDArray[Any]) -> bool:
-    return min(len(np.unique(groups[side])) for side in (positive, ~positive)) >= LEAST_PATIENTS
+@dataclass(frozen=True)
+class ByClass:
+    """What arms score, and change over the control, of each class or finding by itself.
+
+    Attributes:
+        arms: by arm and class ``auc``, ``sensitivity`` and the ``specificity`` that its thresholds came to on the test images.
+        differences: by every other arm than the control and class ``auc`` and ``sensitivity``.
+        subgroups: by column, value, class and arm the same, or ``{"few": LEAST_PATIENTS}``.
+    """
+
+    arms: dict[str, dict[str, dict[str, Any]]]
+    differences: dict[str, dict[str, dict[str, Change]]]
+    subgroups: dict[str, Any]
 
 
-def _by_class(one: Scored, called: list[NDArray[np.bool_] | None], test: Labelled, label: int, rows: Any = slice(None)) -> Compared:
-    """What is compared of one class, on all test images or on some rows."""
-    positive, groups = (test.labels == label)[rows], test.groups[rows]
+def by_class(scored: Mapping[str, Scored], choose: Labelled, test: Labelled, names: tuple[str, ...]) -> ByClass:
+    """Compare the arms class by class; where an image can have several findings, or none, each on the images of which it is known."""
+    called = {arm: [one.called(choose, k) for k in range(len(names))] for arm, one in scored.items()}
+    found = {arm: {name: _by_class(one, called[arm], test, k) for k, name in enumerate(names)} for arm, one in scored.items()}
+    enough = [name for k, name in enumerate(names) if _enough(test, k)]
+    others = [arm for arm in scored if arm != CONTROL]
+    changed = {
+        measure: changes({(arm, name): (found[arm][name][measure], found[CONTROL][name][measure]) for arm in others for name in enough})
+        for measure in MEASURES
+    }
+    return ByClass(
+        {arm: {name: _shown(called[arm][k], found[arm][name], test, k) for k, name in enumerate(names)} for arm in scored},
+        {arm: {name: {measure: of.get((arm, name), UNTESTED) for measure, of in changed.items()} for name in names} for arm in others},
+        _subgroups(scored, called, test, names),
+    )
+
+
+def _enough(test: Labelled, label: int, rows: Any = slice(None)) -> bool:
+    marks, groups = test.findings[rows, label], test.groups[rows]
+    return min(len(np.unique(groups[marks == side])) for side in (0, 1)) >= LEAST_PATIENTS
+
+
+def _by_class(one: Scored, called: list[NDArray[np.bool_] | None], test: Labelled, label: int, within: Any = slice(None)) -> Compared:
+    """What is compared of one class, on all test images or on some rows, as far as it is known of them."""
+    rows = np.arange(len(test))[within]
+    rows = rows[test.findings[rows, label] >= 0]
+    positive, groups = test.findings[rows, label] == 1, test.groups[rows]
     above = called[label]
     hits = np.zeros((len(one.test), 0)) if above is None else above[:, rows][:, positive]
     return {
@@ -153,13 +180,12 @@ def _of_all(one: Scored, test: Labelled) -> dict[str, Any]:
     }
 
 
-def _shown(one: Scored, above: NDArray[np.bool_] | None, compared: Compared, test: Labelled, label: int) -> dict[str, Any]:
+def _shown(above: NDArray[np.bool_] | None, compared: Compared, test: Labelled, label: int) -> dict[str, Any]:
     """Measures of one class, with the specificity that its thresholds came to on the test images."""
-    negative = test.labels != label
-    right = np.zeros((len(one.test), 0)) if above is None else ~above[:, negative]
+    negative = test.findings[:, label] == 0
+    right = np.zeros((1, 0)) if above is None else ~above[:, negative]
     return {
         "auc": interval(compared["auc"]),
-        "recall": share_interval(recall_estimate(one.test.argmax(axis=2), test.labels, test.groups, label)),
         "sensitivity": share_interval(compared["sensitivity"]),
         "specificity": share_interval(share_estimate(right, test.groups[negative][: right.shape[1]])),
     }
@@ -174,7 +200,7 @@ def _subgroups(
     for column, value, rows in parts(test):
         for k, name in enumerate(names):
             place = result.setdefault(column, {}).setdefault(value, {})
-            if not _enough((test.labels == k)[rows], test.groups[rows]):
+            if not _enough(test, k, rows):
                 place[name] = {"few": LEAST_PATIENTS}
                 continue
             place[name] = {}

@@ -16,6 +16,7 @@ from evaluation.judges import unfit
 from evaluation.panel import panel
 from evaluation.plain_features import plain_features
 from evaluation.training import Task, Trained, train, unfinished
+from evaluation.utility import SPECIFICITY, Scored, by_class
 from pipeline import runtime
 from pipeline.artifacts import write_json
 from pipeline.context import Context
@@ -38,9 +39,12 @@ def run(ctx: Context) -> dict[str, Any]:
     learn, choose = halves(val, ctx.config.seed)
     seeds, names = config.seeds or (5 if device == "cuda" else 3), made.classes
     arms = _arms(ctx, real, synthetic, choose, seeds, rng, device)
-    scored = {arm: np.stack([one.classifier.predict(test.unit) for one in trained]) for arm, trained in arms.items()}
+    scored = {
+        arm: Scored(*(np.stack([one.classifier.predict(part.unit) for one in trained]) for part in (choose, test)))
+        for arm, trained in arms.items()
+    }
     still = {arm: reason for arm, trained in arms.items() if (reason := unfinished(trained))}
-    judge = findings.judged(scored[CONTROL], test, names)
+    judge = findings.judged(scored[CONTROL].test, test, names)
     seen = np.stack([one.classifier.predict(synthetic.unit) for one in arms[CONTROL]])
     unseen = extrapolated(made)
     result: dict[str, Any] = {
@@ -65,7 +69,7 @@ def run(ctx: Context) -> dict[str, Any]:
                 "synthetic": findings.together(synthetic.findings).tolist(),
             },
         },
-        "utility": {"unfit": still[CONTROL]} if CONTROL in still else _utility(scored, still, test, names, rng),
+        "utility": {"unfit": still[CONTROL]} if CONTROL in still else _utility(scored, still, choose, test, names, len(synthetic)),
         "training": {"arms": {arm: course(trained) for arm, trained in arms.items()}},
     }
     found = to_json(result)
@@ -148,19 +152,18 @@ def _reason(text: str | None) -> dict[str, str]:
 
 
 def _utility(
-    scored: dict[str, Any], still: dict[str, str], test: Labelled, names: tuple[str, ...], rng: np.random.Generator
+    scored: dict[str, Scored], still: dict[str, str], choose: Labelled, test: Labelled, names: tuple[str, ...], synthetic: int
 ) -> dict[str, Any]:
     """What each arm scores on the real test images, and how synthetic images change it, over all findings and for each."""
     ended = {arm: one for arm, one in scored.items() if arm not in still}
-    found: dict[str, Any] = {"seeds": len(scored[CONTROL]), "n_test": len(test), "control": CONTROL, "unfinished": still}
-    found["arms"] = {arm: findings.judged(one, test, names) for arm, one in ended.items()}
-    found["differences"] = {}
-    for arm in ended.keys() - {CONTROL}:
-        pairs = {
-            name: (findings.auc_of(ended[arm], test, place), findings.auc_of(ended[CONTROL], test, place))
-            for place, name in enumerate(names)
-        }
-        mine, control = findings.macro(ended[arm], test), findings.macro(ended[CONTROL], test)
+    each = by_class(ended, choose, test, names)
+    found: dict[str, Any] = {"seeds": len(scored[CONTROL].test), "n_test": len(test), "control": CONTROL, "unfinished": still}
+    found |= {"specificity": SPECIFICITY, "synthetic": synthetic, "arms": {}, "differences": {}, "subgroups": each.subgroups}
+    for arm, one in ended.items():
+        own = findings.judged(one.test, test, names)
+        found["arms"][arm] = own | {"per_class": {name: facts | each.arms[arm][name] for name, facts in own["per_class"].items()}}
+    for arm, facts in each.differences.items():
+        mine, control = (findings.macro(ended[one].test, test) for one in (arm, CONTROL))
         overall = {} if mine is None or control is None else changes({"auc": (mine, control)})
-        found["differences"][arm] = overall | {"per_class": {name: {"auc": change} for name, change in changes(pairs).items()}}
+        found["differences"][arm] = overall | {"per_class": facts}
     return found

@@ -72,10 +72,10 @@ STAGES = (
         True,
         "audit.json, pairs.png and pairs.json (local eyes only)",
     ),
-    Stage("evaluate", 4, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
+    Stage("evaluate", 5, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
     Stage(
         "stress",
-        4,
+        5,
         ("ingest", "generate", "evaluate"),
         "pipeline.stress:run",
         False,
@@ -93,7 +93,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        6,
+        7,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,

@@ -8,7 +8,6 @@ or sex, age band and site, which it does not say and which a classifier of other
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from evaluation.data import Labelled
-from evaluation.intervals import TOO_FEW, Interval, share_interval
-from evaluation.metrics import share_estimate
+from evaluation.intervals import apart, share_interval
+from evaluation.metrics import TOO_FEW, share_estimate
 from privacy.nearest import nearest, thumbnails
 
 FINDING = "finding"
@@ -49,25 +48,13 @@ def infer(train: Labelled, audit: Labelled, synthetic: Labelled, teacher: Labell
         if any(len(np.unique(side.groups[known[name]])) < TOO_FEW for name, side in sides.items()):
             continue
         shares = {
-            name: share_interval(share_estimate((told[near[name]] == truth[name])[known[name]], side.groups[known[name]]))
-            for name, side in sides.items()
+            name: share_estimate((told[near[name]] == truth[name])[known[name]], side.groups[known[name]]) for name, side in sides.items()
         }
         values = len(np.unique(np.concatenate([truth[name][known[name]] for name in sides])))
         if values > 1:
-            found[attribute] = {"values": values, **{name: share.to_dict() for name, share in shares.items()}}
-            found[attribute]["difference"] = difference(shares["train"], shares["audit"]).to_dict()
+            found[attribute] = {"values": values, **{name: share_interval(share).to_dict() for name, share in shares.items()}}
+            found[attribute]["difference"] = apart(shares["train"], shares["audit"]).to_dict()
     return found
-
-
-def difference(one: Interval, other: Interval) -> Interval:
-    """The interval of a difference of two independent shares from theirs (MOVER: Newcombe 1998, method 10; Zou & Donner 2008)."""
-    value = one.value - other.value
-    return Interval(
-        value,
-        value - math.hypot(one.value - one.low, other.high - other.value),
-        value + math.hypot(one.high - one.value, other.value - other.low),
-        one.n + other.n,
-    )
 
 
 def _of_synthetic(attribute: str, synthetic: Labelled, teacher: Labelled) -> NDArray[np.str_] | None:

@@ -78,8 +78,7 @@ def ranking(found: Mapping[str, Any]) -> str:
     said = []
     for name, rank in (found.get("ranking") or {}).items():
         if rank["value"] is not None:
-            reach = "" if rank["low"] is not None else ", too few for an interval"
-            said.append(f"over {RANKED[name].format(n=rank['n'])} {interval(rank)}{reach}")
+            said.append(f"over {RANKED[name].format(n=rank['n'])} {interval(rank)}")
     if not said:
         return f"{FORETOLD} was not measured."
     return f"{FORETOLD}, as a rank correlation of AUC (1: the same order; 0: no relation): {'; '.join(said)}."

@@ -55,10 +55,11 @@ class Check(Part):
 
 
 class Figure(Part):
-    """One measured figure: its name, and its value with the 95 % interval as text."""
+    """One measured figure: its name, its value with the 95 % interval as text, and how many images it rests on, where it rests on any."""
 
     name: str
     value: str
+    n: str = ""
 
 
 class Model(Part):
@@ -152,7 +153,7 @@ def model_part(results: Results) -> Model | None:
         architecture=architecture(results),
         training=training(results),
         sampling=sampling(results),
-        figures=[Figure(name=figure.name, value=figure.text) for figure in train_figures(results.model)],
+        figures=[Figure(name=figure.name, value=figure.text, n=figure.n) for figure in train_figures(results.model)],
     )
 
 
@@ -256,13 +257,17 @@ def actions(results: Results) -> list[str]:
 def _power(results: Results) -> list[Figure]:
     """The recall of planted copies: of the kinds that the verdict rests on, then of those that it does not certify."""
     sides = zip(planted_copies(results.audit), ("", " (not certified)"), strict=True)
-    return [Figure(name=f"{planted(row)}{note}", value=interval(row["recall"])) for rows, note in sides for row in rows]
+    return [
+        Figure(name=f"{planted(row)}{note}", value=interval(row["recall"]), n=number(row["recall"].get("n")))
+        for rows, note in sides
+        for row in rows
+    ]
 
 
 def key_figures(results: Results) -> list[Figure]:
     """The evaluation and the stress test in a few lines; what was not measured is left out."""
     found = (*evaluation_figures(results.evaluation), *stress_figures(results.stress))
-    return [Figure(name=f"{figure.name[0].upper()}{figure.name[1:]}", value=figure.text) for figure in found]
+    return [Figure(name=f"{figure.name[0].upper()}{figure.name[1:]}", value=figure.text, n=figure.n) for figure in found]
 
 
 def software_version() -> str:

@@ -138,13 +138,17 @@ def evaluation_figures(evaluation: Mapping[str, Any]) -> list[Judged]:
         found if isinstance(found := dig(evaluation, f"utility.{key}"), Mapping) else {} for key in ("arms", "differences")
     )
     return _measured(
-        Judged("frechet_ratio", "Fréchet distance ÷ floor", dig(evaluation, "fidelity.frechet.ratio")),
-        Judged("frechet", "Fréchet distance, synthetic to sealed real images", dig(evaluation, "fidelity.frechet.synthetic")),
-        Judged("frechet_floor", "Fréchet distance between sealed real images (floor)", dig(evaluation, "fidelity.frechet.floor")),
+        Judged("frechet_ratio", "Fréchet distance ÷ floor (n a side)", dig(evaluation, "fidelity.frechet.ratio")),
+        Judged("frechet", "Fréchet distance, synthetic to sealed real images (n a side)", dig(evaluation, "fidelity.frechet.synthetic")),
+        Judged("frechet_floor", "Fréchet distance between sealed real images (floor; n a side)", dig(evaluation, "fidelity.frechet.floor")),
         Judged(
-            "two_sample_auc", "two-sample test, synthetic against real (0.5 is chance)", dig(evaluation, "fidelity.two_sample.synthetic")
+            "two_sample_auc",
+            "two-sample test, synthetic against real (0.5 is chance; n of both sides)",
+            dig(evaluation, "fidelity.two_sample.synthetic"),
         ),
-        Judged("two_sample_floor", "two-sample test, real against real (floor)", dig(evaluation, "fidelity.two_sample.floor")),
+        Judged(
+            "two_sample_floor", "two-sample test, real against real (floor; n of both sides)", dig(evaluation, "fidelity.two_sample.floor")
+        ),
         Judged("two_sample_difference", "two-sample test, difference of the two", dig(evaluation, "fidelity.two_sample.difference")),
         Judged("label_fidelity", "label fidelity, mean of classes", dig(evaluation, "label_fidelity.macro")),
         *(
@@ -186,15 +190,18 @@ def sentences(evaluation: Mapping[str, Any], arms: Iterable[str] | None = None) 
     differences = found if isinstance(found := dig(evaluation, "utility.differences"), Mapping) else {}
     count = number(dig(evaluation, "utility.synthetic"))
     return [
-        _sentence(str(CHANGES.get(arm, arm)).format(n=count), name, dig(facts, "sensitivity"))
+        _sentence(str(CHANGES.get(arm, arm)).format(n=count), name, facts)
         for arm, of in differences.items()
         if arms is None or arm in arms
         for name, facts in (dig(of, "per_class") or {}).items()
     ]
 
 
-def _sentence(what: str, name: str, change: Any) -> str:
+def _sentence(what: str, name: str, of: Any) -> str:
+    change = dig(of, "sensitivity")
     if not isinstance(dig(change, "low"), int | float):
+        if isinstance(dig(of, "auc.low"), int | float):
+            return f"{what}: too few held-out images without {name} to set the threshold of a sensitivity."
         return f"{what}: too few test patients with or without {name} to say what it changed."
     if change.get("stands"):
         return f"{what} changed sensitivity for {name} by {interval(change)}."

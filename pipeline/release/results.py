@@ -155,6 +155,7 @@ def counted(count: int, noun: str, several: str = "") -> str:
 def interval(measure: Any) -> str:
     """``value (low to high)`` of a measure ``{"value", "low", "high", "n"}``, to the same place; a bare number as itself; a dash for none.
 
+    The value alone where both bounds are equal to it, since it was counted; that it is without an interval where an estimate has none.
     ``value (at least low)`` or ``(at most high)`` of one that is bounded on one side alone.
 
     ``value (spread low to high)`` of one with a ``spread`` over repeats, which is no confidence interval; the reason why one is ``unfit``.
@@ -166,6 +167,12 @@ def interval(measure: Any) -> str:
         return str(measure["unfit"])
     low, high = measure["spread"] if "spread" in measure else (measure.get("low"), measure.get("high"))
     figures = [measure.get("value"), low, high]
+    if figures[0] is None:
+        return "–"
+    if low is None and high is None and "n" in measure and "threshold" not in measure and isinstance(figures[0], float):
+        return f"{number(figures[0])} (too few for an interval)"
+    if low == high == figures[0] and "spread" not in measure:
+        return number(figures[0])
     finite = [abs(figure) for figure in figures if isinstance(figure, int | float)]
     if len(finite) < 2:
         return number(figures[0])
@@ -233,6 +240,9 @@ def limitations(results: Results) -> list[str]:
         found.append(
             f"A judge tells synthetic from real images with a two-sample score of {interval(realism)}, real from real with {floor}."
         )
+    names, over = (dig(results.evaluation, key) for key in ("classes", "judge.auc_over"))
+    if isinstance(names, list) and isinstance(over, list) and (missing := [f"“{name}”" for name in names if name not in over]):
+        found.append(f"Figures over all classes leave out {', '.join(missing)}, which too few test patients have, or have not.")
     found += _labels_of(dig(results.evaluation, "label_fidelity.per_class") or {})
     if isinstance(unseen := dig(results.evaluation, "n.unseen"), int):
         found.append(

@@ -13,7 +13,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,7 +187,9 @@ def predictive(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
     return intervals.predictive_value(*found, prevalence), true / (true + (1 - specificity) * (1 - prevalence))
 
 
-STATISTICS: dict[str, Callable[[Cell, np.random.Generator], tuple[Interval, float]]] = {
+Statistic = Callable[[Cell, np.random.Generator], tuple[Interval, float]]
+"""Of one simulated cohort: the interval, and the true value."""
+STATISTICS: dict[str, Statistic] = {
     function.__name__: function
     for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, tpr, cross_fitted_tpr, brier, precision, predictive)
 }
@@ -249,14 +251,18 @@ CELLS = (
     *(Cell("auc", patients, truth) for patients in ((20, 20), (48, 48), (20, 200)) for truth in (0.99, 0.995, 0.999)),
     Cell("auc", (200, 200), 0.999),
     Cell("auc", (48, 48), 0.995, 4, 0.9),
+    Cell("auc", (990, 10), 0.9, 4, 0.6),
+    Cell("auc", (990, 10), 0.9, 4, 0.6, mixed=True),
+    Cell("paired_recall", (12,), 0.1, seeds=3),
+    Cell("balanced", (200, 11), 0.99),
 )
 
 
-def simulate(cell: Cell, draws: int, seed: int) -> dict[str, Any]:
+def simulate(statistic: Statistic, cell: Cell, draws: int, seed: tuple[int, int]) -> dict[str, Any]:
     """The row of one cell; a truth of NaN is the mean of the estimates."""
-    rng = np.random.default_rng([seed, CELLS.index(cell)])
+    rng = np.random.default_rng(seed)
     started = time.monotonic()
-    found = [STATISTICS[cell.statistic](cell, rng) for _ in range(draws)]
+    found = [statistic(cell, rng) for _ in range(draws)]
     given = [(one, truth) for one, truth in found if math.isfinite(one.low)]
     mean = float(np.mean([one.value for one, _ in given])) if given else math.nan
     held = sum(one.low <= (mean if math.isnan(truth) else truth) <= one.high for one, truth in given)
@@ -272,8 +278,8 @@ def simulate(cell: Cell, draws: int, seed: int) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    """Run the cells and write ``coverage.json``."""
+def main(statistics: Mapping[str, Statistic], every: Sequence[Cell], name: str) -> None:
+    """Run the cells and write the table of that name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -281,15 +287,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="statistics, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
-    cells = [cell for cell in CELLS if not options.only or cell.statistic in options.only.split(",")]
+    cells = [cell for cell in every if not options.only or cell.statistic in options.only.split(",")]
     with ProcessPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(simulate, cells, [options.draws] * len(cells), [options.seed] * len(cells)))
+        tasks = [
+            pool.submit(simulate, statistics[cell.statistic], cell, options.draws, (options.seed, every.index(cell))) for cell in cells
+        ]
+        rows = [task.result() for task in tasks]
     options.out.mkdir(parents=True, exist_ok=True)
     facts = {"machine": platform.processor() or platform.machine(), "date": time.strftime("%Y-%m-%d"), "draws": options.draws}
-    (options.out / "coverage.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=1))
+    (options.out / f"{name}.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=1))
     missed = [row for row in rows if row["coverage"]["high"] < 0.94]
     print(f"{len(missed)} of {len(rows)} cells whose coverage lies below .94")
 
 
 if __name__ == "__main__":
-    main()
+    main(STATISTICS, CELLS, "coverage")

@@ -80,7 +80,7 @@ def test_figures_show_as_many_places_as_they_need() -> None:
     assert interval({"value": 0.93456, "low": 0.9, "high": 1.0, "n": 5}) == "0.935 (0.900 to 1)"
     assert interval({"value": None, "low": None, "high": None, "n": 0}) == interval(None) == number(None) == "–"
     assert interval({"value": -0.0002, "low": -0.1, "high": 0.1, "n": 9}) == "0.000 (−0.100 to 0.100)"
-    assert interval({"value": 0.5, "low": None, "high": None, "n": 3}) == "0.500"
+    assert interval({"value": 0.5, "low": None, "high": None, "n": 3}) == "0.500 (too few for an interval)"
     assert number(12345) == "12,345"
     assert number(-0.03) == interval(-0.03) == "−0.030"
     assert number(0.00001) == "0.000010"

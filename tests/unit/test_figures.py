@@ -90,6 +90,31 @@ def test_a_sentence_for_each_class_says_what_changed_or_that_no_change_could_be_
         assert all(" ".join(line.split()) in text for line in found), name
 
 
+def test_a_class_without_a_threshold_is_not_said_to_lack_test_patients() -> None:
+    """The threshold of a sensitivity is set on held-out images; with too few of them the AUC is compared none the less."""
+    none = {"value": None, "low": None, "high": None, "n": 0, "p": None, "stands": False}
+    facts = {"nodule": {"auc": change(0.02, 0.01), "sensitivity": none}, "other": {"auc": none, "sensitivity": none}}
+    found = sentences({"utility": {"synthetic": 500, "differences": {"real+synthetic": {"per_class": facts}}}})
+    assert "held-out images without nodule" in found[0]
+    assert "too few test patients with or without other" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("measure", "shown"),
+    [
+        ({"value": None, "low": 0.0, "high": 1.0, "n": 0}, "–"),
+        ({"value": None, "low": None, "high": None, "n": 0}, "–"),
+        ({"value": 0.0, "low": 0.0, "high": 0.0, "n": 1300}, "0"),
+        ({"value": 0.0123, "low": 0.0123, "high": 0.0123, "n": 1300}, "0.012"),
+        ({"value": 0.95, "low": None, "high": None, "n": 3}, "0.950 (too few for an interval)"),
+        ({"value": 480, "low": None, "high": None, "n": 480}, "480"),
+        ({"value": 0.0, "low": 0.0, "high": 0.004, "n": 1300}, "0 (0 to 0.0040)"),
+    ],
+)
+def test_no_value_is_a_dash_a_count_stands_alone_and_an_estimate_without_an_interval_says_so(measure: dict[str, Any], shown: str) -> None:
+    assert interval(measure) == shown
+
+
 def test_a_figure_of_an_unfit_judge_is_its_reason_said_once() -> None:
     reason = "could not be trained on so few images"
     fidelity = {"unfit": reason, "two_sample": {"unfit": reason}}

@@ -37,6 +37,16 @@ def test_each_finding_and_all_of_them_as_scikit_learn_has_them():
         assert found.low < found.value < found.high
 
 
+def test_a_finding_of_few_patients_is_left_out_of_the_mean():
+    images = cohort()
+    images.findings[:, 2] = 0
+    images.findings[:4, 2] = 1  # two patients
+    p = scores(images)
+    judged = findings.judged(p, images, ("a", "b", "c"))
+    assert judged["auc_over"] == ["a", "b"]
+    assert judged["auc"].value == pytest.approx(np.mean([findings.auc_of(p, images, k).value for k in (0, 1)]))
+
+
 def test_ties_share_their_precision():
     assert findings.average_precision(np.zeros(8), np.arange(8) < 2) == pytest.approx(0.25)
     assert np.isnan(findings.average_precision(np.zeros(3), np.zeros(3, bool)))

@@ -14,7 +14,7 @@ from evaluation.intervals import Interval
 from evaluation.judges import Fitness
 
 FULL = Interval(0.9, 0.8, 1.0, 50)
-FIT = Fitness(FULL, dict.fromkeys(CLASSES, FULL), dict.fromkeys(CLASSES, FULL), None, dict.fromkeys(CLASSES))
+FIT = Fitness(FULL, CLASSES, dict.fromkeys(CLASSES, FULL), dict.fromkeys(CLASSES, FULL), None, dict.fromkeys(CLASSES))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, t
 from sklearn.metrics import roc_auc_score
 
 from evaluation import intervals as iv
@@ -192,11 +192,55 @@ def test_a_difference_is_paired_and_keeps_a_width_where_nothing_differs() -> Non
     assert iv.p_value(one, one) == 1
 
 
-def test_more_comparisons_widen_a_difference() -> None:
-    named, labels = np.arange(50) % 3 > 0, np.arange(50)
-    one, other = metrics.share_estimate(named, labels), metrics.share_estimate(~named, labels)
-    widths = [iv.difference(one, other, comparisons=count) for count in (1, 5)]
-    assert widths[0].high - widths[0].low < widths[1].high - widths[1].low
+def test_a_p_value_is_the_level_at_which_the_interval_begins_to_hold_no_difference() -> None:
+    rng = np.random.default_rng(0)
+    hits, alone = rng.random((3, 60)) < np.array([[0.9], [0.85], [0.95]]), np.arange(60)
+    one, other = metrics.share_estimate(hits, alone), metrics.share_estimate(hits & (rng.random((3, 60)) < 0.6), alone)
+    for p, of in ((iv.p_value(one, other), iv.difference), (iv.p_apart(one, other), iv.apart)):
+        assert 0 < p < 0.2
+        assert of(one, other, 1 - 0.99 * p).low < 0 < of(one, other, 1 - 1.01 * p).low
+
+
+@pytest.mark.parametrize("share", [0.8, 0.97])
+def test_a_share_of_three_trainings_that_differ_holds_the_mean_of_many(share: float) -> None:
+    """Three trainings with 325 patients, as label fidelity has them."""
+    rng = np.random.default_rng(6)
+    truth = norm.cdf(norm.ppf(share) / math.sqrt(1 + 0.4**2))
+    found = []
+    for _ in range(300):
+        cut = norm.ppf(share) + 0.4 * rng.standard_normal((3, 1))
+        found.append(iv.share_interval(metrics.share_estimate(rng.standard_normal((3, 325)) < cut, np.arange(325))))
+    assert np.mean([one.low <= truth <= one.high for one in found]) > 0.93
+
+
+def test_three_trainings_that_lie_close_together_by_luck_are_not_taken_for_well_known() -> None:
+    """Half of an interval is what patients and trainings have alone, squared and added: t with 399 and with two degrees of freedom."""
+    rng = np.random.default_rng(7)
+    hits = rng.random((3, 400)) < np.array([[0.80], [0.82], [0.84]])
+    one = metrics.share_estimate(hits, np.arange(400))
+    other = metrics.share_estimate(np.zeros((3, 400)), np.arange(400))
+    alone = iv.difference(metrics.share_estimate(hits.mean(axis=0), np.arange(400)), metrics.share_estimate(np.zeros(400), np.arange(400)))
+    trainings = t.ppf(0.975, 2) * hits.mean(axis=1).std(ddof=1) / math.sqrt(3)
+    found = iv.difference(one, other)
+    assert found.high - found.value == pytest.approx(math.hypot(alone.high - alone.value, trainings), rel=0.01)
+
+
+def test_shares_of_different_patients_are_apart_by_newcombes_method() -> None:
+    """Eleven of eleven in a subgroup, 90 of 100 of the others: that it is missed a tenth more often is not excluded."""
+    others, own = (metrics.share_estimate(np.arange(n) < hits, np.arange(n)) for hits, n in ((90, 100), (11, 11)))
+    found, first, second = iv.apart(others, own), iv.clopper_pearson(90, 100), iv.clopper_pearson(11, 11)
+    assert found.n == 111
+    assert found.high == pytest.approx(-0.1 + math.hypot(first.high - 0.9, 1 - second.low), abs=0.01)
+    assert found.high > 0.1
+
+
+def test_shares_of_different_patients_are_apart_by_the_truth_as_often_as_is_said() -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(1000):
+        one, other = (metrics.share_estimate(np.arange(120) < rng.binomial(120, share), np.arange(120)) for share in (0.7, 0.55))
+        found.append(iv.apart(one, other))
+    assert np.mean([one.low <= 0.15 <= one.high for one in found]) >= 0.94
 
 
 def test_a_training_that_varies_by_seed_widens_everything() -> None:

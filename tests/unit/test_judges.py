@@ -6,7 +6,8 @@ import pytest
 
 from evaluation import judges
 from evaluation.data import Labelled, halve
-from evaluation.intervals import Interval, Spread, to_json
+from evaluation.intervals import Interval, Spread, interval, to_json
+from evaluation.metrics import balanced_accuracy_estimate
 
 NAMES = ("common", "other", "rare")
 
@@ -37,6 +38,23 @@ def test_a_judge_that_names_real_images_is_fit_and_its_numbers_stand() -> None:
     assert found["macro_over"] == list(NAMES)
     assert found["real"]["rare"].n == 30
     json.dumps(to_json(found | judge.to_dict()), allow_nan=False)
+
+
+@pytest.mark.parametrize("rare", [1, 4])
+def test_a_class_of_few_test_patients_is_left_out_of_the_mean_and_takes_no_interval_from_the_others(rare: int) -> None:
+    """A cohort is not to be called unlearnable since its rarest class has one patient in the test split."""
+    few = np.repeat([0, 1, 2], [120, 80, rare]).astype(np.int64)
+    p = said(few, (4, 4, 4))
+    judge = judges.fitness(p, cohort(few), NAMES)
+    assert judge.unfit is None
+    assert judge.to_dict()["auc_over"] == ["common", "other"]
+    assert judge.auc.value == pytest.approx((judge.class_auc["common"].value + judge.class_auc["other"].value) / 2)
+    assert judge.auc.low < judge.auc.value < judge.auc.high
+    assert judge.class_unfit["common"] is judge.class_unfit["other"] is None
+    assert judge.class_unfit["rare"] == "could not be scored on so few patients"
+    balanced = interval(balanced_accuracy_estimate(p.argmax(axis=2), few, np.arange(len(few)), 3))
+    assert balanced.value == pytest.approx((judge.recall["common"].value + judge.recall["other"].value) / 2)
+    assert (math.isfinite(balanced.low), balanced.n) == (True, 200)
 
 
 def test_a_judge_at_chance_says_a_sentence_instead_of_every_number() -> None:
@@ -74,7 +92,7 @@ def test_the_rule_of_fitness(value: float, low: float, fit: bool) -> None:
 def test_few_patients_make_no_judge_however_many_images_they_have() -> None:
     labels = np.repeat([0, 1, 2], 40).astype(np.int64)
     judge = judges.fitness(said(labels, (9, 9, 9)), cohort(labels, per_patient=10), NAMES)
-    assert judge.unfit == "could not be trained on so few images: too few patients to score it"
+    assert judge.unfit == "could not be scored on so few patients"
 
 
 @pytest.mark.parametrize("seed", range(5))

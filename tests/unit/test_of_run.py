@@ -17,7 +17,7 @@ from pipeline.progress import Reporter, silent
 
 NAMES = ("ill", "healthy", "other")  # the model's order
 FULL = Interval(0.9, 0.8, 1.0, 50)
-FIT = Fitness(FULL, dict.fromkeys(NAMES, FULL), dict.fromkeys(NAMES, FULL), None, dict.fromkeys(NAMES))
+FIT = Fitness(FULL, NAMES, dict.fromkeys(NAMES, FULL), dict.fromkeys(NAMES, FULL), None, dict.fromkeys(NAMES))
 SIDE = 16
 
 

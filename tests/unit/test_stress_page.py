@@ -48,7 +48,7 @@ def test_the_page_tells_first_how_far_synthetic_cases_rank_classifiers_as_real_o
     found = json.loads(measured(2)) | {"ranking": {"all": rank, "defective": few}}
     monkeypatch.setattr(power, "measured", lambda version: power.valid(json.dumps(found), version))
     first = page.render(stress_result(), 3).partition("</section>")[0].partition("<details>")[0]
-    assert "over all 52 classifiers 0.810 (0.690 to 0.890); over the 4 that are not sound 0.500, too few for an interval." in first
+    assert "over all 52 classifiers 0.810 (0.690 to 0.890); over the 4 that are not sound 0.500 (too few for an interval)." in first
     assert "4 networks." in first
 
 

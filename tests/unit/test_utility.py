@@ -168,3 +168,28 @@ def test_a_class_of_few_patients_is_not_compared_and_costs_the_others_nothing(pa
         hits = [ut.Scored(x, x).called(test, k)[:, labels == k] for x in (other, p)]
         alone.append(p_value(*(share_estimate(one, np.flatnonzero(labels == k)) for one in hits)))
     assert [of[name]["sensitivity"].p for name in "ab"] == pytest.approx(holm(alone))
+
+
+def test_findings_are_compared_on_the_images_of_which_they_are_known() -> None:
+    """As two classes, absent and present, on those images alone; a finding of few patients is not compared."""
+    rng = np.random.default_rng(8)
+    marks = (rng.random((400, 3)) < (0.4, 0.2, 0.01)).astype(np.int8)
+    marks[rng.random((400, 3)) < 0.2] = -1
+    marks[:, 2] = np.arange(400) < 10
+    images = Labelled(np.zeros((400, 1, 1, 1), np.float32), marks, np.arange(400))
+    p = 1 / (1 + np.exp(-(marks + rng.normal(size=(2, 3, 400, 3)))))  # by arm and training
+    scored = {arm: ut.Scored(one[:, :200], one[:, 200:]) for arm, one in zip(("real", "real+synthetic"), p)}
+    choose, test = images.take(slice(0, 200)), images.take(slice(200, 400))
+    found = ut.by_class(scored, choose, test, NAMES)
+    held, known = choose.findings[:, 1] >= 0, test.findings[:, 1] >= 0
+    two = {
+        arm: ut.Scored(*(np.stack([1 - q[..., 1], q[..., 1]], axis=-1) for q in (one.choose[:, held], one.test[:, known])))
+        for arm, one in scored.items()
+    }
+    sides = (part.findings[rows, 1].astype(np.int64) for part, rows in ((choose, held), (test, known)))
+    alone = ut.by_class(
+        two, *(Labelled.of_classes(np.zeros((len(y), 1, 1, 1), np.float32), y, np.arange(len(y)), 2) for y in sides), ("absent", "b")
+    )
+    assert found.arms["real"]["b"] == alone.arms["real"]["b"]
+    assert found.differences["real+synthetic"]["b"]["sensitivity"].by == alone.differences["real+synthetic"]["b"]["sensitivity"].by
+    assert math.isnan(found.differences["real+synthetic"]["c"]["auc"].by.value)
