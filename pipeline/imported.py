@@ -36,9 +36,15 @@ def run(ctx: Context) -> dict[str, Any]:
 
     Raises:
         InputError: none can be used, fewer than :data:`LEAST`, or some have no class of the cohort's: no image is judged as something
-            else than it is, and none that is left out is released.
+            else than it is, and none that is left out is released. Or headers name patients of the real images.
     """
     found = _read(ctx)
+    real = images.ImageSet.load(ctx.folder("ingest")).rows["patient"]
+    if named := int(found.rows["in_header"].isin(real).sum()):
+        raise InputError(
+            f"{named} of the synthetic files have the Patient ID of a real image's patient in their headers: give them ids of their own, "
+            f"and headers that hold nothing of a patient"
+        )
     for note in found.notes:
         ctx.reporter.note(note)
     reasons = Counter(reason for _, reason in found.left_out)
