@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from evaluation.data import Labelled
 from pipeline import regenerate, runtime, warm_start
 from pipeline.artifacts import read_object, write_json
-from pipeline.cohorts.ledger import count_attempt
+from pipeline.cohorts.ledger import count_attempt, settled
 from pipeline.conditions import Conditions
 from pipeline.context import Context
 from pipeline.denoiser import load_denoiser
@@ -97,7 +97,8 @@ def run(ctx: Context) -> dict[str, Any]:
             "prompts": None if foreign else _prompts(ctx, train, audited, device),
         },
     )
-    standing = count_attempt(ctx)  # before anybody can read what came of it
+    # Before anybody can read what came of it. Of a foreign set the verdict is settled too: its images are with who reads that they pass.
+    standing = settled(ctx, report)[0] if foreign else count_attempt(ctx)
     write_json(ctx.out / "audit.json", report | dataclasses.asdict(standing))
     nearest = nearest_pairs(found)
     pairs = pair_rows(found, nearest, synthetic.rows["id"], everyone.split("train").rows["id"])

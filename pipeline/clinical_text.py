@@ -2,14 +2,15 @@
 
 The vocabulary is a list of radiological terms, as RadLex has them, and those of the cohort's own words that many patients' reports have and
 that are written as no name is: in small letters wherever a sentence does not begin with them, and not where names stand. What is in neither
-is left out of a report when it is read, and is stored nowhere. What no rule sees is one name by itself that is written in small letters
-amid the sentences of many patients' reports.
+is left out of a report when it is read, and is stored nowhere; scripts without capitals add no words. What no rule sees is one name by
+itself that is written in small letters amid the sentences of many patients' reports.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 from pipeline.clinical_terms import TERMS
@@ -67,7 +68,8 @@ def vocabulary(reports: Sequence[str], patients: Sequence[str]) -> tuple[str, ..
             small = word.lower()
             if after_title or (word != small and not begins):
                 named.add(small)
-            if word == small and cased:
+            # In a script without capitals, and in letters that only look like small ones, a name is written as any word is.
+            if cased and word == small and not any(letter.isalpha() and letter == letter.upper() for letter in word):
                 written.add(small)
             whose.setdefault(small, set()).add(patient)
         places.add([word.lower() for word, _, _ in words], patient)
@@ -126,10 +128,12 @@ def unknown(prompt: str, words: frozenset[str]) -> list[str]:
 def _words(report: str) -> Iterator[tuple[str, bool, bool]]:
     """Each word, whether it begins a sentence, and whether a title, or the first name after one, is just before it.
 
-    Whatever has a digit in it is no word.
+    Whatever has a digit in it is no word. Letters of other forms (full width, bold, decomposed) are the plain ones, and what is not seen in
+    a word (soft hyphens, zero widths, directions) does not part it.
     """
     begins, since_title = True, NAMES
-    for part in report.split():
+    plain = "".join(letter for letter in unicodedata.normalize("NFKC", report) if unicodedata.category(letter) != "Cf")
+    for part in plain.split():
         found = None if any(letter.isdigit() for letter in part) else _WORD.search(part)
         if found is not None:
             yield found[0], begins, since_title < NAMES

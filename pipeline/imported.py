@@ -1,6 +1,7 @@
 """The generate stage of a foreign set: somebody's synthetic images, read like the cohort's own, and of the same size and classes.
 
-How they were made is unknown; what counts is which files they are, by content. Names and paths of the files stay out of the rows.
+How they were made is unknown; what counts is which files they are, by content. Names and paths of the files stay out of the rows, and so
+does their order, which may be that of the training images: rows follow keyed pseudonyms of the images' values.
 """
 
 from __future__ import annotations
@@ -35,9 +36,15 @@ def run(ctx: Context) -> dict[str, Any]:
 
     Raises:
         InputError: none can be used, fewer than :data:`LEAST`, or some have no class of the cohort's: no image is judged as something
-            else than it is, and none that is left out is released.
+            else than it is, and none that is left out is released. Or headers name patients of the real images.
     """
     found = _read(ctx)
+    real = images.ImageSet.load(ctx.folder("ingest")).rows["patient"]
+    if named := int(found.rows["in_header"].isin(real).sum()):
+        raise InputError(
+            f"{named} of the synthetic files have the Patient ID of a real image's patient in their headers: give them ids of their own, "
+            f"and headers that hold nothing of a patient"
+        )
     for note in found.notes:
         ctx.reporter.note(note)
     reasons = Counter(reason for _, reason in found.left_out)
@@ -51,13 +58,14 @@ def run(ctx: Context) -> dict[str, Any]:
     if len(found.rows) < LEAST:
         why = f" ({common})" if common else ""
         raise InputError(f"{len(found.rows)} usable synthetic images in {SETTING}{why}: an audit needs {LEAST} at the least, add images")
+    order = found.rows["values"].to_numpy(str).argsort(kind="stable")
     rows = pd.DataFrame(
         {
             "id": [f"synthetic-{number:06d}" for number in range(len(found.rows))],
-            **{FINDING + name: found.findings[:, number] for number, name in enumerate(ctx.config.ingest.classes or ())},
+            **{FINDING + name: found.findings[order, number] for number, name in enumerate(ctx.config.ingest.classes or ())},
         }
     )
-    images.write(ctx.out, found.images, found.rows.index.to_numpy(), rows)
+    images.write(ctx.out, found.images, found.rows.index.to_numpy()[order], rows)
     artifacts.write_json(ctx.out / "imported.json", {"images": len(rows), **found.facts, "left_out": dict(sorted(reasons.items()))})
     for folder in (*ctx.out.glob("partial-*"), *ctx.out.glob("unpacked*")):
         shutil.rmtree(folder)

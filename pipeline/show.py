@@ -74,8 +74,9 @@ def show(run: Path, console: Console, gate: Mapping[str, Any] | None = None) -> 
         if "release" not in records or not isinstance(gate, dict) or not _untouched(run / "release", records["release"], "gate.json"):
             gate = {}
     _print(console, "the records", lambda: _stages(run, records))
-    if (reasons := _reasons(run, records.get("ingest"))).total():
-        console.print(_left_out(reasons))
+    for stage, title in (("ingest", "left out"), ("generate", "synthetic, left out: not judged, so that the verdict is not theirs")):
+        if (reasons := _reasons(run, stage, records.get(stage))).total():
+            console.print(_left_out(reasons, title, stage))
     if finished["cohort"]:
         _print(console, "the cohort", lambda: splits(finished["cohort"]))
     for note in notes if isinstance(notes := finished["cohort"].get("notes"), list) else []:
@@ -179,23 +180,23 @@ def _state(run: Path, stage: str) -> str:
     return "[yellow]unfinished[/]" if (run / UNFINISHED / stage).is_dir() or (run / stage).is_dir() else "[dim]to do[/]"
 
 
-def _reasons(run: Path, record: Mapping[str, Any] | None) -> Counter[str]:
-    """Why files were left out of the cohort, or of one that could not be ingested."""
+def _reasons(run: Path, stage: str, record: Mapping[str, Any] | None) -> Counter[str]:
+    """Why files were left out of the cohort, or of a foreign set, or of one that could not be read."""
     if record is None:
-        return quarantine.reasons(run / UNFINISHED / "ingest")
-    whole = "quarantine.csv" not in record["files"] or _untouched(run / "ingest", record, "quarantine.csv")
-    return quarantine.reasons(run / "ingest") if whole else Counter()
+        return quarantine.reasons(run / UNFINISHED / stage)
+    whole = "quarantine.csv" not in record["files"] or _untouched(run / stage, record, "quarantine.csv")
+    return quarantine.reasons(run / stage) if whole else Counter()
 
 
-def _left_out(reasons: Counter[str]) -> Table:
-    table = Table("left out", "files", title_justify="left")
+def _left_out(reasons: Counter[str], title: str, stage: str) -> Table:
+    table = Table(title, "files", title_justify="left")
     table.columns[1].justify = "right"
     for reason, count in reasons.most_common(REASONS):
         table.add_row(escape(reason), number(count))
     others = reasons.total() - sum(count for _, count in reasons.most_common(REASONS))
     if others:
         table.add_row("other reasons", number(others))
-    table.caption = "quarantine.csv lists them"
+    table.caption = f"{stage}/quarantine.csv lists them"
     return table
 
 

@@ -117,30 +117,11 @@ def find_copies(
         [one.distance[repeats.new] for one in bare.nearest(found, sealed)],
         bare.of_real(audit.groups, len(train), lambda done: report(len(synthetic) + done)),
     )
-    to_train, to_audit, to_rest = (judge.nearest(found, mask) for mask in (member, sealed, rest))
     measured = []
     for row in _planted(judge, train, member, planted, regenerate, rng):
         measured.append(row)
         report(len(synthetic) + len(audit) + planted * len(measured))
-    by_patient = [
-        nearest_by_patient(matches.index - offset, matches.distance, side.groups)
-        for matches, offset, side in ((to_train[-1], 0, train), (to_audit[-1], len(train), audit))
-    ]
-    thresholds = judge.thresholds
-    return CopyReport(
-        matches=to_train[1],
-        audit_distance=to_audit[1].distance,
-        p_values=judge.p_values(to_train),
-        flagged=judge.flagged(to_train),
-        threshold=thresholds[1],
-        ratio_threshold=thresholds[0],
-        score_threshold=None if score is None else thresholds[2],
-        run=leading_run(*by_patient),
-        power=measured,
-        repeats=repeats,
-        audit_repeats=audit_repeats,
-        hits={"audit": int(judge.flagged(to_audit).sum()), "others": int(judge.flagged(to_rest).sum()) if rest.any() else 0},
-    )
+    return reported(judge, found, train.groups, audit.groups, repeats, audit_repeats, measured)
 
 
 @dataclass(frozen=True)
@@ -221,6 +202,44 @@ class Judge:
     def of(self, queries: NDArray[np.uint8], within: NDArray[np.bool_], itself: NDArray[np.int64] | None = None) -> list[copies.Matches]:
         """:meth:`nearest` of any images; ``itself`` as in :meth:`privacy.copies.CopySearch.candidates`."""
         return self.nearest(self.search.candidates(queries, within, itself=itself), within)
+
+
+def reported(
+    judge: Judge,
+    found: copies.Candidates,
+    train: NDArray[np.int64],
+    audit: NDArray[np.int64],
+    repeats: Repeats,
+    audit_repeats: int,
+    measured: list[dict[str, Any]],
+) -> CopyReport:
+    """What a calibrated judge says of the synthetic images whose candidates were found.
+
+    Args:
+        train, audit: patients of the images of either side, which are the first references of the search in this order; others follow.
+        repeats, audit_repeats, measured: as :class:`CopyReport` holds them, ``measured`` being its power.
+    """
+    side = np.repeat(np.arange(3), [len(train), len(audit), len(judge.search.references) - len(train) - len(audit)])
+    to_train, to_audit, to_rest = (judge.nearest(found, side == number) for number in range(3))
+    by_patient = [
+        nearest_by_patient(matches.index - offset, matches.distance, patients)
+        for matches, offset, patients in ((to_train[-1], 0, train), (to_audit[-1], len(train), audit))
+    ]
+    thresholds = judge.thresholds
+    return CopyReport(
+        matches=to_train[1],
+        audit_distance=to_audit[1].distance,
+        p_values=judge.p_values(to_train),
+        flagged=judge.flagged(to_train),
+        threshold=thresholds[1],
+        ratio_threshold=thresholds[0],
+        score_threshold=None if judge.score is None else thresholds[2],
+        run=leading_run(*by_patient),
+        power=measured,
+        repeats=repeats,
+        audit_repeats=audit_repeats,
+        hits={"audit": int(judge.flagged(to_audit).sum()), "others": int(judge.flagged(to_rest).sum()) if (side == 2).any() else 0},
+    )
 
 
 def _planted(

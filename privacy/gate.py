@@ -19,6 +19,8 @@ from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, STARTED, SUBJECTS, judg
 REPLICATION = "The run is a replication: its splits are its own and not the cohort's, so that it counts as no attempt and is not released."
 MADE_BY = "The images fail, and they are made from these weights alone: what the images give away, so do the weights."
 BEGAN = "The training began from weights that were trained on other patients, whom no check looked for."
+HIDDEN = "copies that were hidden on purpose, or changed in ways of which none were planted"
+BESIDE = "what the given files hold beside the images that were judged, such as metadata, transparency, finer detail or colour"
 Earlier = tuple[float | None, int | None]
 """Of the cohort's earlier releases, the lowest recall that the search had in one, and the highest number of their attempts."""
 LAST_PLACE = Decimal("0.0001")
@@ -297,7 +299,9 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
         return f"Fail: the images give away training {unit}s, or must be taken to."
     membership = by_name["membership_images", "images"]
     open_ = [f"membership from the images ({membership['verdict']})"] if membership["verdict"] != "pass" else []
-    open_ += ["what other images of a training patient show"]
+    open_ += ["what other images of a training patient show", HIDDEN]
+    if by_name["holdout", "images"].get("drawn") != DRAWN[0]:
+        open_ += [BESIDE]
     if by_name["holdout", "images"].get("drawn") == DRAWN[1]:
         open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
     if (started := by_name["holdout", "images"].get("started")) in STARTED[1:]:

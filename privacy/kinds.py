@@ -31,6 +31,8 @@ NAMES = {
     "turn_25": "turned by 25°",
     "blend": "blended with another",
     "splice": "half of another",
+    "few_greys": "in four greys",
+    "shrunk": "at half its size on black",
     "regenerated": "made anew from noise",
     "same_patient": "others of the same patient",
 }

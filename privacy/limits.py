@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-GATE_VERSION = 4
-"""Raised with any constant, bound or rule of the gate, before it meets a cohort; ``gate.json`` states it."""
+GATE_VERSION = 5
+"""Raised with any constant, bound, rule or sentence of the gate, before it meets a cohort; ``gate.json`` states it."""
 
 MAX_COPY_RATE = 0.005
 """Upper bound of the share of copies: fewer than one image in two hundred. A laxer bound would let a release of a thousand images hold ten

@@ -110,10 +110,8 @@ def blur_1px(image: Images, rng: np.random.Generator) -> Images:
 
 def down_up(image: Images, rng: np.random.Generator) -> Images:
     """Halved in size by means of 2 × 2 pixels, and enlarged again, linearly."""
-    value = image.astype(np.float64)
-    height, width = value.shape[1] // 2, value.shape[2] // 2
-    small = value[:, : 2 * height, : 2 * width].reshape(len(value), height, 2, width, 2).mean(axis=(2, 4))
-    rows, columns = (np.clip((np.arange(side) - 0.5) / 2, 0, half - 1) for side, half in zip(value.shape[1:], small.shape[1:]))
+    small = _halved(image)
+    rows, columns = (np.clip((np.arange(side) - 0.5) / 2, 0, half - 1) for side, half in zip(image.shape[1:], small.shape[1:]))
     grid = np.stack(np.meshgrid(rows, columns, indexing="ij"))
     return _to_uint8(np.stack([ndimage.map_coordinates(plane, grid, order=1, mode="nearest") for plane in small]))
 
@@ -165,6 +163,20 @@ def turn_25(image: Images, rng: np.random.Generator) -> Images:
     return turned(image, 25.0 * rng.choice((-1, 1)))
 
 
+def shrunk(image: Images, rng: np.random.Generator) -> Images:
+    """At half its side, anywhere on black."""
+    small, made = _to_uint8(_halved(image)), np.zeros_like(image)
+    tall, wide = small.shape[1:]
+    top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(image.shape[1:], (tall, wide)))
+    made[:, top : top + tall, left : left + wide] = small
+    return made
+
+
+def few_greys(image: Images, rng: np.random.Generator) -> Images:
+    """Of four greys, black and white among them, each value the nearest."""
+    return _to_uint8(85 * np.rint(image / 85))
+
+
 def blend(image: Images, other: Images, rng: np.random.Generator) -> Images:
     """0.7 of the image and 0.3 of another."""
     return _to_uint8(0.7 * image + 0.3 * other.astype(np.float64))
@@ -202,6 +214,8 @@ FURTHER: tuple[Transform, ...] = (
     inversion,
     zoom_80,
     turn_25,
+    shrunk,
+    few_greys,
 )
 """Copies that are altered further."""
 
@@ -251,7 +265,7 @@ LEARNED: tuple[Transform | Mixture, ...] = (
     any_blend,
 )
 """What a score of copies is learned from (:mod:`privacy.copy_score`). Not among them, so that they show how it generalises: down_up,
-sharpened, clahe, splice, inversion, zoom_80, turn_25, and images made anew by a model."""
+sharpened, clahe, splice, inversion, zoom_80, turn_25, shrunk, few_greys, and images made anew by a model."""
 
 REGENERATED = (0.1, 0.25, 0.5, 1.0)
 """Noise levels, for images in −1..1, to which a model of the cohort takes a training image before it makes it anew."""
@@ -289,6 +303,12 @@ def _warp(image: Images, matrix: NDArray[np.float64], shift_: NDArray[np.float64
     offset = centre - matrix @ centre + shift_
     planes = [ndimage.affine_transform(plane.astype(np.float64), matrix, offset, order=1, mode="nearest") for plane in image]
     return _to_uint8(np.stack(planes))
+
+
+def _halved(image: Images) -> NDArray[np.float64]:
+    """Means of 2 × 2 pixels, ``[C, H // 2, W // 2]``."""
+    height, width = image.shape[1] // 2, image.shape[2] // 2
+    return np.asarray(image[:, : 2 * height, : 2 * width].reshape(len(image), height, 2, width, 2).mean(axis=(2, 4), dtype=np.float64))
 
 
 def _blurred(image: Images, sigma: float) -> Images:

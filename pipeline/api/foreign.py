@@ -120,13 +120,11 @@ def refuse_run(path: Path, verb: str) -> None:
 
 def judged(folder: Path, config: Config) -> dict[str, Any]:
     """What the gate says of a finished audit."""
-    from privacy import gate
+    from pipeline.cohorts.ledger import Standing, decided
 
     audit = artifacts.read_object(folder / "audit" / "audit.json")
-    attempt = audit["attempt"]
-    earlier = {name: audit.get(name) for name in ("earlier_recall", "earlier_attempt")}
-    checks = gate.checks(audit, config.release.max_copy_rate, attempt=attempt or 1, **earlier)
-    return gate.decide(checks, attempt=attempt, replication=config.ingest.replication) | {"checks": checks, "attempt": attempt}
+    standing = Standing(*(audit.get(name) for name in ("attempt", "earlier_recall", "earlier_attempt")))
+    return decided(audit, config, standing) | {"attempt": standing.attempt}
 
 
 def foreign_config(

@@ -19,9 +19,10 @@ from pipeline.cohorts.cohort import SPLITS, Attempt, Cohort
 from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
 from pipeline.release.contents import JUDGED_FILES
-from privacy import limits
+from privacy import gate, limits
 
 if TYPE_CHECKING:
+    from pipeline.config import Config
     from pipeline.context import Context
 
 # Sources whose images have no identifier: they are known by what they show.
@@ -169,6 +170,45 @@ def count_attempt(ctx: Context, verdict: str = "", recall: float | None = None, 
         standing = Standing(number, min(recalls, default=None), max(released, default=None))
         found.save(cohort.attempted(generated, verdict, recall)[0] if since in (None, standing) else cohort)
     return standing
+
+
+def decided(report: Any, config: Config, standing: Standing) -> dict[str, Any]:
+    """What :func:`privacy.gate.decide` says of an audit's report, and the ``checks``, of a set that stands there among those of its cohort.
+
+    Raises:
+        InputError: the report is damaged.
+    """
+    try:
+        checks = gate.checks(
+            report,
+            config.release.max_copy_rate,
+            attempt=standing.attempt or 1,
+            earlier_recall=standing.earlier_recall,
+            earlier_attempt=standing.earlier_attempt,
+        )
+        return gate.decide(checks, attempt=standing.attempt, replication=config.ingest.replication) | {"checks": checks}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
+
+
+def settled(ctx: Context, report: Any) -> tuple[Standing, dict[str, Any]]:
+    """Where a generated set stands, and what is :func:`decided` of it there, once the cohort's ledger holds its verdict.
+
+    Args:
+        ctx: as for :func:`count_attempt`.
+        report: of its audit.
+
+    Raises:
+        InputError: as :func:`count_attempt` and :func:`decided`.
+    """
+    standing = count_attempt(ctx)
+    while True:
+        found = decided(report, ctx.config, standing)
+        recall = next(check["recall"] for check in found["checks"] if check["name"] == "copies") if found["verdict"] == "pass" else None
+        now = count_attempt(ctx, found["verdict"], recall, since=standing)
+        if now == standing:
+            return standing, found
+        standing = now
 
 
 def _check(cohort: Cohort, own: Cohort) -> None:

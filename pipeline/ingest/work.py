@@ -255,11 +255,13 @@ def _standard(reading: Reading, told: _Told, settings: Settings) -> tuple[NDArra
 
 def _passing(header: Header, stated: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """:data:`PASSING`: digests of how the patient's id is spelled, of the id with its issuer, and of the header's id where a table wins
-    over it; and for which use the image was made (PS3.3 C.8.11.1)."""
+    over it, or nobody asks for patients; and for which use the image was made (PS3.3 C.8.11.1)."""
     intent = header.presentation_intent_type if header.presentation_intent_type in INTENTS else ""
+    who = patients.canonical(header.patient_id)
     if not settings.patients:
-        return dict.fromkeys(PASSING, "") | {"intent": intent}
-    in_table, who = stated.get("patient_id", ""), patients.canonical(header.patient_id)
+        named = keyed(settings.key, "patient", who)[:16] if who else ""
+        return dict.fromkeys(PASSING, "") | {"in_header": named, "intent": intent}
+    in_table = stated.get("patient_id", "")
     issuer = patients.canonical(header.issuer_of_patient_id) if not in_table else ""
     return {
         "spelling": keyed(settings.key, "spelling", in_table or header.patient_id)[:16],

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.artifacts import PARTIAL, RECORD, file_digest, keyed, read_json, write_json
 from pipeline.cohorts.key import project_key
-from pipeline.cohorts.ledger import Standing, count_attempt
+from pipeline.cohorts.ledger import settled
 from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
@@ -28,7 +28,6 @@ from pipeline.release.report import render_report
 from pipeline.release.results import Results
 from pipeline.release.rows import Table, further_cells, further_columns, without_reports
 from pipeline.release.verify import verify
-from privacy import gate
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -74,12 +73,7 @@ def run(ctx: Context) -> dict[str, Any]:
 
 def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> dict[str, Any]:
     """The content of ``gate.json``."""
-    standing, now = None, count_attempt(ctx)
-    while now != standing:
-        standing = now
-        checks, decided = _decided(ctx, standing)
-        recall = next(check["recall"] for check in checks if check["name"] == "copies") if decided["verdict"] == "pass" else None
-        now = count_attempt(ctx, decided["verdict"], recall, since=standing)
+    standing, decided = settled(ctx, read_json(ctx.folder("audit") / "audit.json"))
     digests = {
         **{name: contents.judged_digest(release, name, ctx.records.get(of, {}).get("files", {})) for name, of in JUDGED_STAGES.items()},
         "pixels": pixel_digest(generated.images),
@@ -87,28 +81,12 @@ def _verdict(ctx: Context, generated: ImageSet, release: str, rows: bytes) -> di
     }
     return {
         **decided,
-        "checks": checks,
         "replication": ctx.config.ingest.replication,
         "release": release,
         "software": software_version(),
         "digests": digests,
-        "attempt": now.attempt,
+        "attempt": standing.attempt,
     }
-
-
-def _decided(ctx: Context, standing: Standing) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The gate's checks of the audit and what it decides, where the set stands among those of its cohort."""
-    try:
-        checks = gate.checks(
-            read_json(ctx.folder("audit") / "audit.json"),
-            ctx.config.release.max_copy_rate,
-            attempt=standing.attempt or 1,
-            earlier_recall=standing.earlier_recall,
-            earlier_attempt=standing.earlier_attempt,
-        )
-        return checks, gate.decide(checks, attempt=standing.attempt, replication=ctx.config.ingest.replication)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError("audit/audit.json is missing or damaged: delete the audit folder of this run to measure it again") from None
 
 
 def _release_id(ctx: Context) -> str:

@@ -3,6 +3,7 @@
     python -m tests.benchmarks.audit_power --set pneumonia --data pneumoniamnist.npz --out results
     python -m tests.benchmarks.audit_power --set phantom --size 64 --model 600000 --out results
     python -m tests.benchmarks.audit_power --level --out results
+    python -m tests.benchmarks.audit_power --set phantom --size 32 --sets 40 --planted 60 --out results
     python -m tests.benchmarks.audit_power --speed --sizes 64 128 256 --out results
     python -m tests.benchmarks.audit_power --repeats --data pneumoniamnist.npz breastmnist.npz --out results
 
@@ -14,6 +15,8 @@ from several noise levels.
 
 **Oracle.** Of kinds whose likelihood is known (:mod:`tests.benchmarks.copy_oracle`), what could be found at the most; its false alarms are
 those among honest images of which the same is made.
+
+**Sets** (:mod:`tests.benchmarks.copy_sets`). How the gate judges honest images among which some copies of one kind are, by number and kind.
 
 **Level.** The share of honest sets in which any distance falls below the tail's threshold: power laws, nearest neighbours of Gaussian
 points, cohorts of which a share has twins.
@@ -30,7 +33,6 @@ import platform
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,77 +43,16 @@ from numpy.typing import NDArray
 from evaluation.intervals import clopper_pearson
 from privacy import copies, copy_score, power
 from privacy.copy_report import FALSE_ALARM, KINDS, Judge
+from tests.benchmarks import report
 from tests.benchmarks.copy_baselines import Found, GlobalSearch, Images, Method, pixel_methods
+from tests.benchmarks.copy_cohorts import Cohort, phantoms, pneumonia
 from tests.benchmarks.copy_level import levels
 from tests.benchmarks.copy_oracle import ORACLES
 from tests.benchmarks.copy_repeats import real_repeats
+from tests.benchmarks.copy_sets import Sets, table
 
 DESCRIPTORS = {"smoothed": 0, "local contrast": 5 * 3, "orientation": 7 * 3}
 """Single descriptors, by their column of the evidence: correlation of the whole."""
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Images divided as an audit finds them, and the class of every training image."""
-
-    train: Images
-    audit: Images
-    learn: Images
-    honest: Images
-    audit_groups: NDArray[np.int64]
-    learn_groups: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    train_groups: NDArray[np.int64]
-
-
-def pneumonia(path: Path, train: int, audit: int, honest: int, rng: np.random.Generator) -> Cohort:
-    """PneumoniaMNIST's official training images divided at random, at most ``honest`` of them honest; *learn* is half of its validation
-    images."""
-    with np.load(path, allow_pickle=False) as stored:
-        images, labels, val = stored["train_images"][:, None], stored["train_labels"].ravel(), stored["val_images"][:, None]
-    order = rng.permutation(len(images))
-    images, labels = images[order], labels[order].astype(np.int64)
-    # Exact repeats across the sides would be false alarms of nobody's making.
-    _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
-    kept = np.sort(first)
-    images, labels = images[kept], labels[kept]
-    train = min(train, (len(images) - 200) // 2)
-    audit = min(audit, (len(images) - train) // 2)
-    half = val[rng.permutation(len(val))[: len(val) // 2]]
-    parts = images[:train], images[train : train + audit], half, images[train + audit :][:honest]
-    return Cohort(*parts, np.arange(audit), np.arange(len(half)), labels[:train], np.arange(train))
-
-
-def phantoms(size: int, train: int, audit: int, honest: int, learn: int, seed: int) -> Cohort:
-    """Phantoms by patient, about as many of each part as asked for."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    from pipeline.phantom.anatomy import draw_patients
-    from pipeline.system import usable_cores
-
-    wanted = np.cumsum([train, audit, learn, honest])
-    patients = draw_patients(int(wanted[-1] / 1.9) + 20, seed)
-    visits = np.cumsum([len(patient.visits) for patient in patients])
-    ends = np.searchsorted(visits, wanted) + 1
-    with ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("spawn")) as pool:
-        shares = np.array_split(np.arange(ends[-1]), min(64, ends[-1]))
-        many = len(shares)
-        drawn = list(pool.map(_drawn, shares, [seed] * many, [size] * many, [len(patients)] * many))
-    images, labels, groups = (np.concatenate(column) for column in zip(*drawn))
-    part = [(groups >= low) & (groups < high) for low, high in zip([0, *ends], ends)]
-    return Cohort(*(images[part[number]] for number in (0, 1, 2, 3)), groups[part[1]], groups[part[2]], labels[part[0]], groups[part[0]])
-
-
-def _drawn(numbers: NDArray[np.int64], seed: int, size: int, count: int) -> tuple[Images, NDArray[np.int64], NDArray[np.int64]]:
-    from pipeline.phantom.anatomy import CLASSES, draw_patients
-    from pipeline.phantom.image import render
-
-    patients = draw_patients(count, seed)
-    visits = [(patients[number], visit) for number in numbers for visit in range(len(patients[number].visits))]
-    images = np.stack([np.rint(render(patient, visit, size) * 255).astype(np.uint8)[None] for patient, visit in visits])
-    labels = [CLASSES.index(patient.visits[visit].finding) for patient, visit in visits]
-    return images, np.array(labels, np.int64), np.array([patient.index for patient, _ in visits], np.int64)
 
 
 class Search:
@@ -299,6 +240,7 @@ def main() -> None:
     parser.add_argument("--model", type=int, default=0, help="images that a model is trained on, which makes training images anew")
     parser.add_argument("--seconds", type=float, default=240, help="at most for that training")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--sets", type=int, default=0, help="sets drawn with each number of copies of each kind, instead of recalls")
     parser.add_argument("--level", action="store_true")
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--repeats", action="store_true")
@@ -309,7 +251,7 @@ def main() -> None:
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
-    results: dict[str, Any] = {"device": machine, "arguments": {k: str(v) for k, v in vars(options).items()}}
+    results: dict[str, Any] = {"facts": report.facts(), "device": machine, "arguments": {k: str(v) for k, v in vars(options).items()}}
     options.out.mkdir(parents=True, exist_ok=True)
 
     def write(name: str) -> None:
@@ -332,6 +274,14 @@ def main() -> None:
                 cohort = pneumonia(options.data[0], options.train, options.audit, options.honest, rng)
             else:
                 cohort = phantoms(options.size, options.train, options.audit, options.honest, options.learn, seed)
+            if options.sets:
+                sets = Sets(cohort, options.planted, options.kinds, rng, device)
+                print(f"{len(sets.images)} honest images, {sets.twins} left out as pictures of patients who are searched", flush=True)
+                for row in sets.rows(options.sets):
+                    results.setdefault("sets", []).append({"seed": seed, "honest": len(sets.images), "left_out": sets.twins, **row})
+                    write(f"{name}_sets")
+                print(table(results["sets"]), flush=True)
+                continue
             made = plants(cohort, options.planted, options.kinds, rng)
             if options.model:
                 made |= regenerated(cohort, options.planted, options.model, rng, device, options.seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,18 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from pipeline import api
 from pipeline.api.foreign import foreign_config
 from pipeline.artifacts import fingerprint, read_json, read_record
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
-from privacy import limits
+from privacy import copy_report, copy_score, limits, power
 from tests.integration import foreign
 from tests.integration.foreign import QUICK, SIDE, phantoms, pictures
 from tests.unit.command import run_main
 
 pytestmark = pytest.mark.usefixtures("one_worker")
+
+LENIENT = {"MIN_HOLDOUT": 10, "MAX_COPY_RATE": 0.9, "MIN_RECALL": 0.1, "MAX_EXPOSED": 1000, "MAX_SPLIT_BIAS": 1}
+"""Constants that a set of a few images can meet."""
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +208,7 @@ def test_synthetic_images_that_are_in_the_holdout_are_refused(given, tmp_path):
 def test_a_release_packs_the_images_says_that_their_maker_is_unknown_and_counts_the_attempt(declared, given, flat, tmp_path, monkeypatch):
     """With constants that so small a set can meet; what was audited is not audited again."""
     a, _, c = given
-    for name, value in {"MIN_HOLDOUT": 10, "MAX_COPY_RATE": 0.9, "MIN_RECALL": 0.1, "MAX_EXPOSED": 1000, "MAX_SPLIT_BIAS": 1}.items():
+    for name, value in LENIENT.items():
         monkeypatch.setattr(limits, name, value)
     run = shutil.copytree(declared.folder, tmp_path / "run")
     settings = [*QUICK, "release.licence=CC0-1.0"]
@@ -223,6 +228,28 @@ def test_a_release_packs_the_images_says_that_their_maker_is_unknown_and_counts_
     assert str(tmp_path).encode() not in text
     made_from = {stage: read_record(outcome.folder / stage)["digest"] for stage in ("ingest", "generate", "audit")}
     assert read_record(out)["identity"]["inputs"] == {"all": fingerprint(made_from)}
+
+
+def test_halves_of_a_set_that_pass_an_audit_one_after_the_other_are_bounded_together(given, tmp_path, monkeypatch):
+    """Whoever reads that a set passes shares it, without any release: the next set of the cohort is judged beside it."""
+    a, b, c = given
+    for name, value in LENIENT.items():
+        monkeypatch.setattr(limits, name, value)
+    monkeypatch.setattr(copy_report, "KINDS", power.CORE)
+    monkeypatch.setattr(copy_score, "LEAST", 1000)
+    files = sorted(b.rglob("*.png"))
+    found = []
+    for number in range(2):
+        half = tmp_path / f"half {number}"
+        half.mkdir()
+        for file in files[number::2]:
+            shutil.copy(file, half / f"{file.parent.name}{file.name}")
+        out = tmp_path / f"run {number}"
+        found.append(api.audit(train=a, synthetic=half, holdout=c, holdout_random=True, out=out, settings=QUICK))
+    first, second = (of(one, "copies") for one in found)
+    assert found[0].verdict == "pass"
+    assert (first["earlier_recall"], first["earlier_attempt"]) == (None, None)
+    assert (second["earlier_recall"], second["earlier_attempt"]) == (first["recall"], 1)
 
 
 @pytest.mark.slow
@@ -259,4 +286,8 @@ def test_pandas_reads_why_images_were_left_out(given, tmp_path):
     left_out = pd.read_parquet(run / "generate" / "quarantine.parquet")
     assert {Path(file).name for file in left_out["file"]} == {"broken.png", "script.png", "flat.png", "link.png"}
     assert len(ImageSet.load(run / "generate")) == len(list(b.rglob("*.png")))
+    shown = io.StringIO()
+    api.show(run, Console(file=shown, width=150))
+    assert "synthetic, left out: not judged" in shown.getvalue()
+    assert "generate/quarantine.csv lists them" in shown.getvalue()
     assert ImageSet.load(run / "generate").images.shape[-1] == SIDE

@@ -97,6 +97,32 @@ def test_every_form_gives_the_same_images(given, tmp_path, form):
         assert {name: int(found.findings[:, k].sum()) for k, name in enumerate(found.classes)} == dict(zip(CLASSES, wanted.tolist()))
 
 
+def test_the_order_of_the_rows_is_not_that_of_the_files_which_may_be_that_of_the_training_images(given, tmp_path):
+    a, _, c = given
+    images, _ = made()
+    found = []
+    for number, order in enumerate((images, images[::-1])):
+        folder = tmp_path / f"B{number}"
+        folder.mkdir()
+        for place, image in enumerate(order):
+            Image.fromarray(image).save(folder / f"{place:03d}.png")
+        found.append(np.asarray(imported(a, folder, c, tmp_path / f"run {number}").images[:, 0]))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not any(np.array_equal(found[0], order) for order in (images, images[::-1]))
+
+
+def test_synthetic_files_with_a_real_patients_id_in_their_header_are_refused(given, tmp_path):
+    """As where a real file's pixels were replaced and its header was kept."""
+    a, _, c = given
+    b = as_dicom(tmp_path / "B")
+    file = next(b.iterdir())
+    header = pydicom.dcmread(file)
+    header.PatientID = (a / "labels.csv").read_text().splitlines()[1].split(",")[2]
+    header.save_as(file)
+    with pytest.raises(InputError, match="1 of the synthetic files have the Patient ID of a real image's patient"):
+        imported(a, b, c, tmp_path / "run")
+
+
 def test_an_archives_labels_are_places_in_the_classes(given, tmp_path):
     a, _, c = given
     sections = {"source": "pictures", "path": a, "holdout": c, "classes": CLASSES, "size": SIDE, "val_share": 0, "test_share": 0}

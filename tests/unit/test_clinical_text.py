@@ -51,6 +51,24 @@ def test_names_that_many_reports_have_stay_out(report):
     assert not {"jane", "roe"} & set(closed(report, frozenset(vocabulary([report] * 40, PATIENTS))).split())
 
 
+@pytest.mark.parametrize(
+    "name", ["כהן", "田中", "محمد", "ᴊᴀɴᴇ", "ꓙꓮꓠꓰ", "𝐉𝐚𝐧𝐞", "Ｊａｎｅ", "Ja\u00adne", "\u200bJ\u200bane", "J\u0301ane", "\u202eenaJ"]
+)
+def test_names_in_letters_without_capitals_and_in_odd_forms_of_letters_stay_out(name):
+    report = f"The portable film shows {name} a small effusion."
+    assert words_of(report) <= {"portable", "film", "shows"}
+
+
+def test_a_word_is_the_same_however_its_letters_are_stored():
+    said = [
+        "Small, the film u\u0308ber all shows it.",
+        "Small, the ｆｉｌｍ über all shows it.",
+        "Small, the fi\u00adlm über all shows it.",
+    ]
+    assert {"über", "film"} <= words_of(*said)
+    assert not {"fi", "lm", "ber"} & words_of(*said)
+
+
 def test_a_name_in_small_letters_stays_out_though_the_words_around_it_come_in():
     """Planted in every other report, in three ways; what half of the patients have elsewhere is a word."""
     said = [

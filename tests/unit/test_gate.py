@@ -63,6 +63,17 @@ def test_the_first_sentence_says_the_verdict_and_what_it_does_not_certify(report
     assert decide(report)["images"]["reasons"][0].startswith("Fail: ")
 
 
+def test_what_no_search_looks_for_is_named_and_of_given_files_what_they_hold_beside_their_images(report):
+    first = decide(report)["images"]["reasons"][0]
+    assert "hidden on purpose" in first
+    assert "files" not in first, "the program writes its own"
+    for drawn in DRAWN[1:]:
+        assert "what the given files hold beside the images that were judged" in decide(foreign(report, drawn))["images"]["reasons"][0]
+    without = foreign(report, DRAWN[2])
+    without["n"]["holdout_units"] = 0
+    assert "given files" in decide(without)["images"]["reasons"][0]
+
+
 def test_the_last_reason_names_every_kind_that_is_not_certified_the_worst_found_first(report):
     report["power"] += [row("gamma", 80), row("crop", 79), row("elastic", 50), row("splice", 49)]
     first, *_, last = decide(report)["images"]["reasons"]

@@ -37,6 +37,16 @@ def test_grey_pictures(tmp_path: Path, ending: str) -> None:
     assert (found.low, found.high, found.spacing) == (0, 255, None)
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_every_picture_of_a_file_is_read_and_none_hides_behind_the_first(tmp_path: Path, ending: str) -> None:
+    pages = [GREY, GREY[::-1], GREY // 2]
+    first, *others = map(Image.fromarray, pages)
+    first.save(tmp_path / f"a.{ending}", save_all=True, append_images=others)
+    found = list(pictures.read([tmp_path / f"a.{ending}"]))
+    assert [one.frame for one in found if isinstance(one, Reading)] == [0, 1, 2]
+    np.testing.assert_array_equal([one.pixels[0] for one in found if isinstance(one, Reading)], pages)
+
+
 def test_sixteen_bits_are_kept(tmp_path: Path) -> None:
     deep = GREY.astype(np.uint16) * 16 + 7
     for name in ("a.png", "a.tif"):

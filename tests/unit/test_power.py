@@ -23,7 +23,7 @@ def test_every_kind_keeps_the_format_and_differs_by_what_it_says(images, kind, c
     assert made.dtype == np.uint8
     assert len(set(sources.tolist())) == 4
     difference = float(np.abs(made.astype(float) - coloured[sources]).mean())
-    assert difference == 0 if kind is power.identity else 0 < difference < (250 if kind is power.inversion else 90)
+    assert difference == 0 if kind is power.identity else 0 < difference < (250 if kind in (power.inversion, power.shrunk) else 90)
 
 
 def test_an_occlusion_leaves_about_three_quarters_of_the_image_alone(images):
@@ -55,3 +55,18 @@ def test_elastic_moves_no_point_farther_than_it_says():
     place = np.tile(np.arange(64) * 4, (1, 64, 1)).astype(np.uint8)  # its value is its column, times 4
     moved = power.elastic(place, np.random.default_rng(0)).astype(float) / 4 - np.arange(64)
     assert 0.5 < np.abs(moved).max() <= 0.04 * 64 + 0.2
+
+
+def test_few_greys_are_four_and_each_value_takes_the_nearest(images):
+    made, sources = power.plant(images, power.few_greys, 4, np.random.default_rng(0))
+    assert set(np.unique(made)) <= {0, 85, 170, 255}
+    assert np.abs(made.astype(int) - images[sources]).max() <= 42
+
+
+def test_what_is_shrunk_is_its_source_at_half_the_side_and_black(images):
+    made, sources = power.plant(images, power.shrunk, 8, np.random.default_rng(0))
+    half = images[sources].astype(float).reshape(8, 1, 16, 2, 16, 2).mean(axis=(3, 5))
+    places = [(top, left) for top in range(17) for left in range(17)]
+    fits = np.array([np.abs(made[:, :, top : top + 16, left : left + 16] - half).max(axis=(1, 2, 3)) <= 0.5 for top, left in places])
+    assert fits.any(axis=0).all()
+    assert np.allclose(made.sum(axis=(1, 2, 3)), half.sum(axis=(1, 2, 3)), rtol=0.02), "black around it"

@@ -24,7 +24,7 @@ DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
 def read(
     paths: Sequence[Path], refuse: Refuse = nothing, modality: str | None = None, root: Path | None = None
 ) -> Iterator[Reading | Quarantined]:
-    """The pictures of one file, of which a TIFF may have several; raises nothing but MemoryError.
+    """The pictures of one file, of which a TIFF and an animated PNG have several; raises nothing but MemoryError.
 
     Their pixels have no size in mm: a resolution in dots per inch is that of paper. Transparency is laid over black.
 
@@ -39,7 +39,7 @@ def read(
         with Image.open(paths[0], formats=FORMATS) as picture:
             if (why := refuse(header)) is not None:
                 raise Unusable(why)
-            frames = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+            frames = getattr(picture, "n_frames", 1) if picture.format in ("TIFF", "PNG") else 1
             for number in range(frames):
                 picture.seek(number)
                 if picture.width * picture.height > MAX_PIXELS:
