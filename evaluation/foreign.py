@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from evaluation.data import Labelled
 from evaluation.intervals import Change, Interval, apart, changes, difference, holm, interval, p_apart, p_value, share_interval
@@ -21,6 +22,7 @@ from evaluation.judges import LEAST_AUC
 from evaluation.metrics import (
     Estimate,
     Floats,
+    auc_estimate,
     brier_estimate,
     calibration_error,
     macro_auc_estimate,
@@ -35,8 +37,6 @@ Condition = tuple[str, int]
 """A shift's name and its severity."""
 ABSTAINED = 0.2
 """Share of the clean images on which the model abstains, the least confident ones: as many as a second reader could take over."""
-
-
 MOVED = 0.05
 """Change of a class's mean probability that a marker may make: no letter beside a patient changes what the patient has."""
 
@@ -94,6 +94,30 @@ def worth(found: Interval, where: str) -> Fit:
     if found.high >= LEAST_AUC:
         return Fit("not enough data", f"{told}, which may be below {LEAST_AUC} and may be above it")
     return Fit("no", f"{told}: below {LEAST_AUC}, there is nothing to lose")
+
+
+def other_order(p: Floats, test: Labelled) -> tuple[int, ...] | None:
+    """The class of each output, where the cases speak for another order than the one in which they were declared; None where they do not.
+
+    Of all orders it is the one of the largest mean AUC (an assignment: Kuhn 1955). Every class that it moves must be ranked better by the
+    output that it is moved to than by its own: a paired difference, at 5 % over all pairs of a class and an output (Bonferroni).
+
+    Args:
+        p: probabilities ``[n, K]`` of exclusive classes, or of findings of which an image may have several.
+    """
+    known = [test.findings[:, k] >= 0 for k in range(test.classes)]
+
+    def area(output: int, k: int) -> Estimate:
+        return auc_estimate(p[known[k], output], test.findings[known[k], k] == 1, test.groups[known[k]])
+
+    areas = np.array([[area(output, k).value for k in range(test.classes)] for output in range(test.classes)])
+    own = 1e-9 * np.eye(test.classes)  # between orders that are alike, as of classes without cases
+    outputs = linear_sum_assignment(-(np.nan_to_num(areas, nan=0.5) + own).T)[1]
+    moved = [(int(output), k) for k, output in enumerate(outputs) if output != k]
+    gains = [difference(area(output, k), area(k, k), comparisons=test.classes * (test.classes - 1)) for output, k in moved]
+    if not moved or not all(gain.low > 0 for gain in gains):
+        return None
+    return tuple(int(k) for k in np.argsort(outputs))
 
 
 def judged(answers: Answers, test: Labelled, names: tuple[str, ...]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ NEAREST = 2
 FORM = "write MEASURE(CLASS) >= NUMBER at SHIFT SEVERITY in COLUMN=VALUE, such as sensitivity(effusion) >= 0.85 at blur 2"
 # Wider than what is taken, so that what is wrong can be named.
 _RULE = re.compile(
-    r"(?P<measure>\w+?)(?P<paired>_drop|_gain)?\s*(?:\(\s*(?P<label>[^()]+?)\s*\))?\s*(?P<sign>[<>=≤≥]+)\s*(?P<value>\S+)"
+    r"(?P<measure>\w+?)(?P<paired>_drop|_gain)?\s*(?:\(\s*(?P<label>.+?)\s*\))?\s*(?P<sign>[<>=≤≥]+)\s*(?P<value>\S+)"
     r"(?:\s+at\s+(?P<shift>[\w-]+)(?:\s+(?P<severity>(?!in\b)\S+))?)?(?:\s+in\s+(?P<column>\w+)\s*=\s*(?P<part>(?:(?!\sat\s).)+))?"
 )
 
@@ -132,6 +132,8 @@ def _value(text: str, sign: str, value: str, paired: str) -> float:
         raise RuleError(f"rule {text!r}: {value} is no number: write one from {low} to 1 with a point, such as 0.85")
     if not low <= float(value) <= 1:
         raise RuleError(f"rule {text!r}: {value} is out of reach: write a share from {low} to 1, such as 0.85")
+    if float(value) in (low, 1):
+        raise RuleError(f"rule {text!r}: no data can tell {sign} {value}, at the end of the scale: write a share between {low} and 1")
     return float(value)
 
 

@@ -16,7 +16,7 @@ from pipeline import runtime
 from pipeline.errors import InputError
 from pipeline.models import cases as sources
 from pipeline.models.cases import ATTRIBUTES, Case, Cases
-from pipeline.models.check import examined
+from pipeline.models.check import REPEATS, examined, of_output
 from pipeline.models.child import Child, Condition, ModelFailed, Victim
 from pipeline.models.contract import Declared, completed
 from pipeline.models.draws import seed_of
@@ -85,39 +85,77 @@ def accepted(child: Child, told: Declared, where: str, cases: Cases, sample: Seq
 
 
 def passed(victims: Sequence[Victim], cases: Cases, conditions: Sequence[Condition], reporter: Reporter, what: str) -> Pass:
-    """Ask every model for every case under every condition."""
+    """Ask every model for every case under every condition.
+
+    The first batch is asked once more at the end: a model that remembers what it was asked before answers it otherwise then.
+
+    Raises:
+        InputError: a model gives no answer, or none that its contract allows, or another one the second time.
+    """
     rows: list[dict[str, Any]] = []
     tasks: list[int] = []
     seeds: list[int] = []
     channels: Counter[int] = Counter()
     answers: list[list[NDArray[np.float64]]] = [[] for _ in victims]
     spent, began = 0.0, time.monotonic()
+    first: _Batch | None = None
     with reporter.progress(what, len(cases.tasks)) as done:
         batches = sources.batched(cases.read(), IMAGES[runtime.device()], PIXELS[runtime.device()])
-        for batch, own, parameters in sources.ahead(_drawn(batch, conditions) for batch in batches):
-            images = [case.image for case in batch]
+        for batch in sources.ahead(_drawn(batch, conditions) for batch in batches):
+            first = first or batch
             for victim, into in zip(victims, answers):
-                try:
-                    found, took = victim.child.ask(images, own, conditions, victim.contract, parameters)
-                except ModelFailed as failed:
-                    raise InputError(f"{victim.name}: {failed} (after {len(rows)} cases)") from None
-                if not np.isfinite(found).all():
-                    raise InputError(f"{victim.name} gives NaN or infinity for a case beyond the first {len(rows)}: mend the model")
+                found, took = _answered(victim, batch, conditions, len(rows))
                 into.append(found)
                 spent += took
-            rows += [{name: case.row[name] for name in KEPT} for case in batch]
-            tasks += [case.task for case in batch]
-            seeds += own
-            channels.update(len(image) for image in images)
-            done(batch[-1].task + 1)
+            rows += [{name: case.row[name] for name in KEPT} for case in batch.cases]
+            tasks += [case.task for case in batch.cases]
+            seeds += batch.seeds
+            channels.update(len(case.image) for case in batch.cases)
+            done(batch.cases[-1].task + 1)
+    if first is not None:
+        for victim, parts in zip(victims, answers):
+            _refuse_another(victim, _answered(victim, first, conditions[:1], len(rows))[0], parts[0], len(rows))
     whole = [np.concatenate(parts, axis=1) for parts in answers]
     return Pass(rows, tasks, seeds, whole, (time.monotonic() - began, spent), dict(cases.left_out), channels)
 
 
-def _drawn(batch: list[Case], conditions: Sequence[Condition]) -> tuple[list[Case], list[int], dict[str, NDArray[np.float32]]]:
-    """A batch, its seeds, and what is drawn for every shift that it is asked under."""
+@dataclass(frozen=True)
+class _Batch:
+    """Cases that are asked together, their seeds, and what is drawn for every shift that they are asked under."""
+
+    cases: list[Case]
+    seeds: list[int]
+    parameters: dict[str, NDArray[np.float32]]
+
+
+def _drawn(batch: list[Case], conditions: Sequence[Condition]) -> _Batch:
     seeds = [seed_of(case.image) for case in batch]
-    return batch, seeds, {name: drawn(name, seeds) for name in dict.fromkeys(one[0] for one in conditions if one is not None)}
+    return _Batch(batch, seeds, {name: drawn(name, seeds) for name in dict.fromkeys(one[0] for one in conditions if one is not None)})
+
+
+def _answered(victim: Victim, batch: _Batch, conditions: Sequence[Condition], before: int) -> tuple[NDArray[np.float64], float]:
+    """Probabilities ``[conditions, n, K]`` of a batch, and the model's seconds; ``before`` cases were asked already."""
+    try:
+        found, took = victim.child.ask([case.image for case in batch.cases], batch.seeds, conditions, victim.contract, batch.parameters)
+    except ModelFailed as failed:
+        raise InputError(f"{victim.name}: {failed} (after {before} cases)") from None
+    for condition, p in zip(conditions, found):
+        here = f"after {before} cases, {'as they are' if condition is None else f'under {condition[0]} {condition[1]}'}"
+        if broken := int((~np.isfinite(p)).any(axis=1).sum()):
+            raise InputError(f"{victim.name}: NaN or infinity for {broken} of {len(p)} images: mend the model ({here})")
+        if victim.contract.output == "probabilities" and (wrong := list(of_output(p, victim.contract, "its contract"))):
+            raise InputError(f"{victim.name}: {wrong[0]} ({here})")
+    return found, took
+
+
+def _refuse_another(victim: Victim, again: NDArray[np.float64], before: NDArray[np.float64], asked: int) -> None:
+    """Raise InputError where the first batch is answered otherwise than before."""
+    other = int((np.abs(again[0] - before[0]).max(axis=1) > REPEATS).sum())
+    if other:
+        raise InputError(
+            f"{victim.name}: {other} of {len(again[0])} images have another answer when they are asked again after {asked} cases: it "
+            f"remembers earlier images, or draws by chance: let an answer hang on the image alone, model.eval()"
+        )
 
 
 def in_order(p: NDArray[np.float64], mine: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float64]:

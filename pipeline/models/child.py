@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -202,6 +203,7 @@ def _serve(pipe: Connection, model: str, kind: Kind, device: str) -> None:
     """The child: answers until the pipe closes."""
     os.setsid()  # so that what the model starts can be ended with it
     end_with_parent()
+    multiprocessing.current_process().daemon = False  # whose code may have workers of its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -229,7 +231,10 @@ def _serve(pipe: Connection, model: str, kind: Kind, device: str) -> None:
 
 def _failure(error: BaseException, question: str) -> dict[str, str]:
     """What is told of an error: what we say of a model, or the kind and words of its own, which knows images and no names."""
-    said = " ".join(str(error).split())[:MESSAGE]
+    words = str(error)
+    if "(most recent call last)" in words:  # TorchScript tells its own traceback first
+        words = words.strip().rpartition("\n")[2]
+    said = " ".join(words.split())[:MESSAGE]
     name = type(error).__name__
     if isinstance(error, MemoryError) or "OutOfMemory" in name or "DefaultCPUAllocator" in said:
         return {"failed": "memory", "message": "it ran out of memory: give it a smaller batch, or free some"}

@@ -30,6 +30,7 @@ from pipeline.ingest.table import folded
 
 Kind = Literal["onnx", "torchscript", "export", "callable", "run"]
 Layout = Literal["NCHW", "NHWC"]
+Dtype = Literal["float32", "float16", "bfloat16", "float64", "uint8"]
 SUFFIXES: dict[str, Kind] = {
     ".onnx": "onnx",
     ".pt2": "export",
@@ -51,7 +52,7 @@ class Declared(Section):
     """1 (colour becomes luminance) or 3 (grey is repeated)."""
     layout: Layout | None = None
     """Order of the axes: images, channels, height, width."""
-    dtype: Literal["float32", "float16", "uint8"] | None = None
+    dtype: Dtype | None = None
     """Type of the numbers that it takes."""
     range: tuple[float, float] = (0.0, 1.0)
     """What black and white become, before ``mean`` and ``std``."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from evaluation.metrics import Floats
-from pipeline.models.contract import Contract, Kind
+from pipeline.models.contract import Contract, Dtype, Kind
 
 BATCH = {"cuda": 256, "cpu": 32}
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_ONNX_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
+_ONNX_TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 
 class NotLoaded(Exception):
@@ -190,15 +190,18 @@ def _exported(model: str, device: str) -> Loaded:
         program = torch.export.load(model)
     except Exception as error:  # of many kinds
         raise _cannot("program of torch.export", error, "save it with torch.export.save") from None
-    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
-    if len(shapes) != 1:
-        raise NotLoaded(f"the program has {len(shapes)} inputs: export it with one, the images")
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    if len(inputs) != 1:
+        raise NotLoaded(f"the program has {len(inputs)} inputs: export it with one, the images")
+    [taken] = inputs
+    if (dtype := str(taken.dtype).removeprefix("torch.")) not in get_args(Dtype):
+        raise NotLoaded(f"the program takes {dtype}: export it with float32 images")
     if device != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
     found = _inferring(program.module(), device)
-    return Loaded(found, _shape([side if isinstance(side, int) else None for side in shapes[0]]), device)
+    return Loaded(found, _shape([side if isinstance(side, int) else None for side in taken.shape]) | {"dtype": dtype}, device)
 
 
 def _callable(model: str, device: str) -> Loaded:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import mmap
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +41,21 @@ def write(images: ImageSet, folder: Path, several: bool = False) -> Path:
 
 
 def files(model: str, contract: Path | None) -> list[Path]:
-    """What the content of a model is: its file, or the module of a callable where it is a file here, and its contract."""
+    """What the content of a model is: its file, with those that ONNX keeps its weights in, or the module of a callable where it is a
+    file here; and its contract."""
     kind = kind_of(model)
     if kind == "run" and contract is None:
         return []
     own = Path(model).expanduser() if kind != "callable" else Path(*model.partition(":")[0].split(".")).with_suffix(".py")
     beside = contract if contract is not None else sidecar(model)
-    return [path for path in (own, beside.expanduser()) if path.is_file()]
+    return [path for path in (own, *(_weights(own) if kind == "onnx" else ()), beside.expanduser()) if path.is_file()]
+
+
+def _weights(model: Path) -> list[Path]:
+    """Files beside an ONNX file that hold its tensors, as their ``external_data`` name them (onnx.proto, TensorProto)."""
+    if not model.stat().st_size:
+        return []
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # A StringStringEntryProto: field 1 is the key, field 2 a value of so many bytes, of which names of files need one to tell.
+        named = {content[found.end() : found.end() + found[1][0]] for found in re.finditer(rb"\x0a\x08location\x12([\x01-\x7f])", content)}
+    return [model.parent / name.decode(errors="replace") for name in sorted(named)]

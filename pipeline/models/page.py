@@ -35,6 +35,7 @@ def render(result: Mapping[str, Any], code: int) -> str:
         power=known,
         planted=power.table(known),
         found=power.headline(known),
+        unlike=power.unlike(result) if known.get("rows") else [],
         foretold=power.ranking(known),
         heat=heat_table({**result, "corruption_reference": result.get("reference")}),
         worst=worst_drops(result),

@@ -12,7 +12,8 @@ from importlib import resources
 from typing import Any
 
 from evaluation.intervals import clopper_pearson
-from pipeline.release.results import interval
+from evaluation.shifts import RADIOGRAPH
+from pipeline.release.results import dig, interval
 
 FILE = "stress_power.json"
 DEFECTS = {
@@ -64,6 +65,19 @@ def headline(found: Mapping[str, Any]) -> str:
         ways = [f"{_together(rows, key)} by {way}" for key, way in WAYS.items() if rows and all(key in row for row in rows)]
         parts.append(f"of {sum(row['n'] for row in rows)} classifiers {title} {' and '.join(ways)}")
     return f"It found, {'; '.join(parts)}."
+
+
+def unlike(result: Mapping[str, Any]) -> list[str]:
+    """What the measured test asked and a ``stress.json`` did not, so that it would not have found the like: a sentence each."""
+    said = []
+    if result["modality"] not in RADIOGRAPH:
+        images = f"of modality {result['modality']}" if result["modality"] else "whose modality is not known"
+        said.append(f"It was measured on radiographs: of images {images}, under other shifts and without markers, it says nothing.")
+    if not dig(result, "synthetic.sets"):
+        said.append("No synthetic cases were asked here (--synthetic): what only those find, this test would not have found.")
+    if not any(row["column"] == "sex" for row in result.get("gaps") or []):
+        said.append("Of too few patients is the sex known here: a sex that is missed more often, this test would not have found.")
+    return said
 
 
 def _together(rows: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -22,6 +22,7 @@ from evaluation import rules as accept
 from evaluation.data import Labelled
 from evaluation.foreign import Answers, Fit
 from evaluation.intervals import to_json
+from evaluation.metrics import Floats
 from evaluation.shifts import KNOWN, SEVERITIES, SHIFTS, fitting
 from evaluation.stress import estimates
 from pipeline import runtime
@@ -121,6 +122,8 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         fitness, *other = [said_of.fit(in_order(p[0], victim.contract.classes, names), test) for victim, p in zip(victims, clean.answers)]
         notes += [*spelling, *cases.notes, *(source.notes if isinstance(source, Cases) else ())]
         notes += [f"{victim.name}: {note}" for victim in victims for note in victim.notes] + _of_colour(clean.channels, modality, shifts)
+        for victim, p, (_, where), found in zip(victims, clean.answers, told, (fitness, *other)):
+            notes += _doubts(victim, in_order(p[0], victim.contract.classes, names), test, names, found, where)
         notes += [f"{victims[1].name}, compared with, was not shown to be fit: {one.why}" for one in other if one.answer != "yes"]
         for note in notes:
             reporter.note(note)
@@ -162,6 +165,23 @@ def _ordered(
         )
         for victim, before, after in zip(victims, clean.answers, seen.answers)
     ]
+
+
+def _doubts(victim: Victim, p: Floats, test: Labelled, names: Sequence[str], fitness: Fit, where: str) -> list[str]:
+    """What in a contract may be wrong, by the answers ``[n, K]`` to all cases as they are, as sentences; ``names`` are of its columns."""
+    notes = []
+    if (order := foreign.other_order(p, test)) is not None:
+        declare = ", ".join(names[order[names.index(name)]] for name in victim.contract.classes)
+        notes.append(
+            f"{victim.name}: the outputs rank the labels of {len(test)} images better in another order: if that is the right "
+            f"one, declare classes: [{declare}] in {where}"
+        )
+    if fitness.answer != "yes" and victim.contract.guessed:
+        notes.append(
+            f"{victim.name}: {where} leaves out what was guessed ({'; '.join(victim.contract.guessed)}): a model that was trained on other "
+            f"input is unfit here until that is declared"
+        )
+    return notes
 
 
 def _of_modality(modality: str | None, asked: Asked, where: str, sample: Sequence[Case]) -> tuple[str, list[str]]:

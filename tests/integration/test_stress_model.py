@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,10 @@ from foreign_models import CLASSES, brightness_images, picture_folder
 from evaluation.metrics import macro_auc
 from pipeline import api
 from pipeline.errors import InputError
-from pipeline.models.child import Bounds, Child, ModelFailed
-from pipeline.models.contract import Contract
 
 CASES = 60
 CONTRACT = "classes: [dark, bright]\nmodality: DX\n"
 READERS = """
-import os, time
 import numpy as np
 
 def bright(x):
@@ -40,38 +36,6 @@ def swapped(x):
 def guessing(x):
     p = x[:, 0, 3, 3] - x[:, 0, 9, 9] + 0.5
     return np.stack([1 - p, p], axis=1).clip(0, 1)
-
-def dies(x):
-    os.kill(os.getpid(), 11)
-
-def sleeps(x):
-    time.sleep(600)
-
-def grows(x):
-    held = []
-    while True:
-        held.append(np.ones(1 << 24))
-
-def raises(x):
-    raise KeyError("the images are upside down\\nand more")
-
-def breeds(x):
-    if os.fork() == 0:
-        held = np.ones(1 << 28)
-        time.sleep(600)
-    time.sleep(600)
-
-def leaves(x):
-    import subprocess
-    started = subprocess.Popen(["sleep", "600"])
-    with open("left.txt", "w") as file:
-        file.write(str(started.pid))
-    return bright(x)
-
-def noisy(x):
-    print("the model speaks")
-    os.write(1, b"loudly")
-    return bright(x)
 """
 BLURRED = "sensitivity(bright) >= 0.85 at blur 2"
 DARKENED = "sensitivity(dark) >= 0.9 at brightness 5"
@@ -283,51 +247,6 @@ def test_what_cannot_be_tested_is_one_line(place, changes, said):
         api.stress(**({"model": "readers:bright", "data": "A", "out": "refused"} | changes))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
-
-
-PLAIN = Contract((24, 26), 1, "NCHW", "float32", (0.0, 1.0), (), (), "stretch", CLASSES, "probabilities", True, None)
-
-
-@pytest.mark.parametrize(
-    ("name", "bounds", "why", "said"),
-    [
-        ("dies", Bounds(), "crash", "it ended its process (SIGSEGV)"),
-        ("sleeps", Bounds(seconds=-59.5), "slow", "it gave no answer in 0 s"),
-        ("grows", Bounds(memory=3 << 29), "memory", "it needs more than 1.5 GiB of memory"),
-        ("breeds", Bounds(memory=3 << 29), "memory", "it needs more than 1.5 GiB of memory"),
-        ("raises", Bounds(), "run", "KeyError: 'the images are upside down\\nand more'"),
-    ],
-)
-def test_a_model_that_misbehaves_costs_itself_only(place, name, bounds, why, said):
-    images, _ = brightness_images(1)
-    with Child(f"readers:{name}", "callable", "cpu", bounds) as child:
-        child.load()
-        with pytest.raises(ModelFailed) as failed:
-            child.raw(list(images), PLAIN)
-    assert failed.value.why == why
-    assert said in str(failed.value)
-    assert not child.process.is_alive()
-
-
-def test_what_a_model_started_ends_with_it(place):
-    images, _ = brightness_images(2)
-    with Child("readers:leaves", "callable", "cpu", Bounds()) as child:
-        child.load()
-        child.raw(list(images), PLAIN)
-        left = Path("/proc") / Path("left.txt").read_text()
-        assert left.exists()
-    until = time.monotonic() + 10
-    while left.exists() and (left / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < until, "it runs on"
-        time.sleep(0.01)
-
-
-def test_what_a_model_prints_goes_nowhere(place, capfd):
-    images, _ = brightness_images(2)
-    with Child("readers:noisy", "callable", "cpu", Bounds()) as child:
-        child.load()
-        assert child.raw(list(images), PLAIN)[1].shape == (2, 2)
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow

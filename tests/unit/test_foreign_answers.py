@@ -7,7 +7,7 @@ import pytest
 
 from evaluation import rules as accept
 from evaluation.data import Labelled
-from evaluation.foreign import ABSTAINED, Answers, compared, fit, gaps, judged, labels_only, marker
+from evaluation.foreign import ABSTAINED, Answers, compared, fit, gaps, judged, labels_only, marker, other_order
 from evaluation.intervals import to_json
 from evaluation.metrics import Floats, macro_auc
 from evaluation.shifts import fitting
@@ -220,7 +220,8 @@ def test_a_bound_inside_the_interval_is_not_decided_and_it_is_said_how_many_woul
     found = asked(f"sensitivity(effusion) >= {(value.value + value.low) / 2:.4f}", answers, cases)
     assert found.answer == "not enough data"
     assert "about 4 times as many patients" in found.why
-    exact = asked(f"sensitivity(effusion) >= {value.value}", answers, cases)
+    share = asked("sensitivity(effusion) >= 0.1 at blur 5", answers, cases).measured.value
+    exact = asked(f"sensitivity(effusion) >= {share} at blur 5", answers, cases)
     assert exact.answer == "not enough data"
     assert "times" not in exact.why
 
@@ -239,6 +240,43 @@ def test_a_part_that_no_case_belongs_to_is_told_with_those_that_there_are(answer
 
 def test_an_answer_says_on_how_many_images_it_rests(answers: Answers, cases: Labelled) -> None:
     assert f", n = {(cases.labels == 1).sum()}: the whole interval" in asked("sensitivity(effusion) >= 0.5", answers, cases).why
+
+
+@pytest.mark.parametrize("name", ["nodule (benign)", "< 5 mm", "a >= b)"])
+def test_a_class_may_be_called_anything(name: str) -> None:
+    rule = accept.parsed(f"sensitivity({name}) >= 0.8 at blur 2 in sex=F", ["none", name], SHIFTS, against=False)
+    assert (rule.label, rule.value, rule.condition, rule.part) == (name, 0.8, ("blur", 2), ("sex", "F"))
+
+
+def test_a_model_beside_itself_has_gained_nothing(answers: Answers, cases: Labelled) -> None:
+    rows = compared(answers, answers, cases)
+    assert all(row["gain"].by.value == 0 and row["gain"].by.low < 0 < row["gain"].by.high and not row["gain"].stands for row in rows)
+    found = asked("auc_gain >= 0.001", answers, cases, answers)
+    assert (found.answer, found.measured.value) == ("not enough data", 0)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 0, 1)])
+def test_an_order_of_classes_that_fits_better_is_found(order: tuple[int, ...], cases: Labelled) -> None:
+    """A model that ranks far from all cases right, as a few images need not show."""
+    p = scores(cases.labels, np.random.default_rng(3), 1.5)
+    assert other_order(p, cases) is None
+    assert other_order(p[:, order], cases) == order, "output j is of class order[j]"
+
+
+def test_models_that_know_nothing_are_seldom_said_to_have_another_order(cases: Labelled) -> None:
+    rng = np.random.default_rng(4)
+    found = [other_order(scores(cases.labels, rng, 0), cases) for _ in range(100)]
+    assert sum(one is not None for one in found) <= 5
+
+
+def test_the_order_of_several_findings_is_looked_for_where_each_is_known(cases: Labelled) -> None:
+    findings = (np.random.default_rng(5).random((400, 4)) < 0.3).astype(np.int8)
+    findings[::7, 1] = -1
+    findings[:, 3] = 0  # which no case has, so that nothing is known of its place
+    test = labels_only(findings, cases.groups)
+    p = np.random.default_rng(6).normal(0, 1, (400, 4)) + 2 * (findings == 1)
+    assert other_order(p, test) is None
+    assert other_order(p[:, [0, 2, 1, 3]], test) == (0, 2, 1, 3)
 
 
 def test_a_gain_is_over_the_other_model(answers: Answers, cases: Labelled) -> None:
@@ -272,6 +310,9 @@ def test_a_gain_is_over_the_other_model(answers: Answers, cases: Labelled) -> No
         ("auc >= 80%", "80% is no number"),
         ("auc >= 80", "80 is out of reach: write a share from 0 to 1"),
         ("auc >= -0.1", "-0.1 is out of reach"),
+        ("sensitivity(nodule) >= 1", "no data can tell >= 1, at the end of the scale: write a share between 0 and 1"),
+        ("brier <= 0", "no data can tell <= 0"),
+        ("auc_drop <= 1.0 at blur 2", "no data can tell <= 1.0, at the end of the scale: write a share between -1 and 1"),
         ("auc_drop <= 5 at blur 2", "5 is out of reach: write a share from -1 to 1"),
         ("auc >= 0.8 in gender=F", "cases are not parted by gender: use site, sex, age_band"),
         ("auc >= 0.8 in age=60", "cases are not parted by age: did you mean age_band?"),

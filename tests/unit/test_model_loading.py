@@ -10,6 +10,7 @@ from foreign_models import CLASSES, InProcess, brightness_images, trained
 from torch import nn
 
 from pipeline.models.check import examined
+from pipeline.models.child import _failure
 from pipeline.models.contract import Declared, Kind, completed, kind_of
 from pipeline.models.load import Loaded, NotLoaded, load, outputs
 
@@ -86,6 +87,39 @@ def test_a_torchvision_resnet_as_onnx(resnet: nn.Module, tmp_path: Path, batch: 
     )
     assert told is None
     assert "declare size: [32, 32]" in wrong[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_says_so_or_is_asked_in_it(tmp_path: Path, dtype: torch.dtype) -> None:
+    """The file of an exported program says what it takes; of TorchScript it is tried."""
+    name, x = str(dtype).removeprefix("torch."), torch.rand((2, 1, SIDE, SIDE), dtype=dtype)
+    network = trained(nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)), 1, SIDE, 60)
+    reference = expected(network, 1)
+    network.to(dtype)
+    torch.export.save(torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)), tmp_path / "m.pt2")
+    torch.jit.trace(network, x).save(str(tmp_path / "m.pt"))
+    contract, wrong, raw = asked(tmp_path / "m.pt2", Declared(classes=CLASSES))
+    assert (wrong, contract.dtype) == ([], name)
+    np.testing.assert_allclose(raw, reference, atol=0.05)
+    model = load(str(tmp_path / "m.pt"), "torchscript", "cpu")
+    plain, _ = completed(Declared(classes=CLASSES), model.facts, {"classes": CLASSES, "channels": 1, "size": (SIDE, SIDE)}, "m.yaml")
+    assert plain is not None
+    images, labels = brightness_images(8, shape=(SIDE, SIDE))
+    [line] = examined(InProcess(model), plain, list(images), labels, "m.yaml").wrong  # type: ignore[arg-type]
+    assert line.endswith(f"it takes the image with dtype: {name}: declare that in m.yaml")
+    _, wrong, raw = asked(tmp_path / "m.pt", Declared(classes=CLASSES, dtype=name))  # type: ignore[arg-type]
+    assert wrong == []
+    np.testing.assert_allclose(raw, reference, atol=0.05)
+
+
+def test_an_error_of_torchscript_is_told_by_its_cause_and_not_its_traceback(tmp_path: Path) -> None:
+    torch.jit.trace(nn.Linear(7, 2), torch.rand(2, 7)).save(str(tmp_path / "m.pt"))
+    model = load(str(tmp_path / "m.pt"), "torchscript", "cpu")
+    with pytest.raises(RuntimeError) as error:
+        model.call(torch.rand(2, 1, 4, 4))
+    message = _failure(error.value, "raw")["message"]
+    assert "mat1 and mat2 shapes cannot be multiplied" in message
+    assert "Traceback" not in message
 
 
 def test_a_scikit_learn_pipeline_as_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

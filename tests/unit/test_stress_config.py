@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.given import digests, locations
 from pipeline.models.ahead import known_before
+from pipeline.models.of_split import files
 from pipeline.runner import check_settings
 from pipeline.stages import BY_NAME, identity
 
@@ -51,6 +53,20 @@ def test_a_models_content_and_contract_count_and_its_place_does_not(models: Path
     (models / "b" / "m.yaml").write_text("classes: [y, x]\n")
     assert asked(models, model="b/m.onnx") != before
     (models / "a" / "m.onnx").write_bytes(b"two")
+    assert asked(models, model="a/m.onnx") != before
+
+
+def test_weights_beside_an_onnx_file_count_as_its_content(models: Path) -> None:
+    """Where they lie outside, the file holds the graph alone, which is the same for every training."""
+    onnx = pytest.importorskip("onnx", reason="making an ONNX file needs onnx, which is not installed")
+    tensor = onnx.numpy_helper.from_array(np.arange(400, dtype=np.float32), "w")
+    graph = onnx.helper.make_graph([], "g", [], [], initializer=[tensor])
+    onnx.save_model(
+        onnx.helper.make_model(graph), models / "a" / "m.onnx", save_as_external_data=True, location="m.onnx.data", size_threshold=0
+    )
+    before = asked(models, model="a/m.onnx")
+    assert [path.name for path in files("a/m.onnx", None)] == ["m.onnx", "m.onnx.data", "m.yaml"]
+    (models / "a" / "m.onnx.data").write_bytes(np.ones(400, np.float32).tobytes())
     assert asked(models, model="a/m.onnx") != before
 
 

@@ -52,6 +52,25 @@ def test_the_page_tells_first_how_far_synthetic_cases_rank_classifiers_as_real_o
     assert "4 networks." in first
 
 
+def test_the_page_says_what_the_measured_test_had_and_this_one_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 36 defects some were found by synthetic cases, and some by a sex that is missed: without either they would not be."""
+    monkeypatch.setattr(power, "measured", lambda version: power.valid(measured(2), version))
+    gap = {"column": "sex", "value": "F", "class": "normal", "sensitivity": SHARE, "gap": SHARE | {"stands": False}}
+    whole = stress_result() | {"gaps": [gap]}
+    assert power.unlike(whole) == []
+    for change, said in (
+        ({"modality": "CT"}, "of images of modality CT, under other shifts and without markers, it says nothing"),
+        ({"modality": ""}, "of images whose modality is not known"),
+        ({"synthetic": {}}, "No synthetic cases were asked here"),
+        ({"gaps": []}, "a sex that is missed more often, this test would not have found"),
+    ):
+        [line] = power.unlike(whole | change)
+        assert said in line
+        assert line in page.render(whole | change, 3).partition("</section>")[0].partition("<details>")[0]
+    monkeypatch.setattr(power, "measured", lambda version: power.valid(None, version))
+    assert "No synthetic cases were asked here" not in page.render(whole | {"synthetic": {}}, 3)
+
+
 @pytest.mark.parametrize("rank", [{}, {"ranking": {}}, {"ranking": {"all": {"value": None, "low": None, "high": None, "n": 9}}}])
 def test_a_ranking_that_was_not_measured_is_said_not_to_be(rank: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads(measured(2)) | rank
