@@ -96,6 +96,9 @@ def test_what_was_never_seen_together_is_made_only_when_asked_and_is_marked():
         ({"attributes": {"severity": 3}}, "severity is a number from 0 to 1"),
         ({"attributes": {"severity": "much"}}, "severity is a number from 0 to 1"),
         ({"attributes": {"age": "old"}}, "no attribute 'age', but sex, severity"),
+        ({"findings": ["Efusion"]}, "no finding 'Efusion': did you mean effusion\\? use effusion, cardiomegaly, nodule"),
+        ({"attributes": {"sex": "f"}}, "no sex 'f': did you mean F\\? use F, M"),
+        ({"attributes": {"Severty": 0.5}}, "no attribute 'Severty', did you mean severity\\? but sex, severity"),
     ],
 )
 def test_what_the_model_does_not_know_is_one_line(entry, why):
@@ -156,8 +159,13 @@ def test_a_plan_takes_the_place_of_per_class():
         config(plan=[asked], per_class=1)
     with pytest.raises(ValueError, match="asked for and denied at once"):
         config(plan=[asked | {"without": ["nodule"]}])
-    with pytest.raises(ValueError, match="the same text is asked for and led away from at once"):
-        config(plan=[asked | {"text": "Small nodule", "without_text": " small  nodule"}])
+    for entry in (
+        {"text": "Small nodule", "without_text": " small, nodule."},
+        {"findings": ["nodule"], "without_text": "Nodule"},
+        {"without": ["nodule"], "text": "nodule"},
+    ):
+        with pytest.raises(ValueError, match="nodule is asked for and denied at once"):
+            config(plan=[entry | {"count": 3}])
 
 
 def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
@@ -173,6 +181,17 @@ def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
         plan({"text": "?!", "count": 1}, conditions=reading)
     with pytest.raises(InputError, match=r"reads no text: it was trained without train\.text"):
         plan({"text": "small", "count": 1})
+
+
+def test_a_text_is_no_attribute_and_what_is_denied_in_a_prompt_is_told_how():
+    """It was taken for one, and the images were made of nothing asked for."""
+    reading = Conditions(("effusion", "nodule"), True, (), CHEST.combinations, ("effusion", "left", "small"), 3)
+    with pytest.raises(InputError, match="no attribute 'text', a text is asked for by --prompt, or by text in a plan"):
+        plan({"attributes": {"text": "effusion"}, "count": 1}, conditions=reading)
+    with pytest.raises(InputError, match=r"no word 'efusion'.* did you mean effusion\? it knows 3"):
+        plan({"text": "small efusion", "count": 1}, conditions=reading)
+    with pytest.raises(InputError, match=r"no word 'No'.*what is not wanted is named by --not or --negative-prompt"):
+        plan({"text": "No effusion", "count": 1}, conditions=reading)
 
 
 def test_a_word_that_only_its_features_tell_is_extrapolated_to_when_asked_and_marked():
