@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,10 @@ def wanted(config: Config, conditions: Conditions) -> Wanted:
         return planned(section.plan, conditions, _seeds(config.seed, count), "generate.plan")
     assert section.per_class is not None
     findings = balanced(conditions, section.per_class)
-    return Wanted.of_findings(findings, _seeds(config.seed, len(findings)))
+    made = Wanted.of_findings(findings, _seeds(config.seed, len(findings)))
+    kinds, kind = np.unique(findings, axis=0, return_inverse=True)
+    new = np.array([not conditions.seen(row, {}) for row in kinds.tolist()], bool)
+    return replace(made, unseen=new[kind.ravel()])
 
 
 def check_names(section: GenerateConfig, conditions: Conditions) -> None:

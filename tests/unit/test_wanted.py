@@ -140,6 +140,31 @@ def test_values_of_attributes_that_no_training_patient_had_together_are_made_onl
     assert plan(entry | {"extrapolate": True}, {"attributes": {"sex": "F"}, "count": 1}, conditions=told).unseen.tolist() == [True, False]
 
 
+def test_some_findings_are_known_together_though_nobody_tells_of_all_of_them():
+    """As in CheXpert, whose labels are mostly blank: no row tells of all, and all that 11 patients have can be asked for."""
+    rng = np.random.default_rng(1)
+    findings = rng.choice(np.array([-1, 0, 1], np.int8), (400, 6), p=[0.5, 0.25, 0.25])
+    findings[:, 5] = -1
+    findings[:4, 5] = 1
+    findings[(findings[:, 0] == 1) & (findings[:, 1] == 1), 1] = -1
+    patients, names = np.arange(400) // 2, tuple("abcdef")
+    images = SimpleNamespace(findings=findings, asked={})
+    learned = Conditions.learned(images, names, patients, several=True, names=())
+    told = Conditions.of_model({"classes": names, "conditions": json.loads(json.dumps(learned.to_model()))})
+    assert told == learned
+    for first, second in itertools.combinations(range(6), 2):
+        for one, other in itertools.product((-1, 0, 1), repeat=2):
+            has = [-1] * 6
+            has[first], has[second] = one, other
+            rows = ((findings == has) | (np.array(has) == -1)).all(axis=1)
+            assert told.seen(has, {}) == (len(np.unique(patients[rows])) >= 11), has
+    with pytest.raises(InputError, match="a \\+ b: no such combination was seen"):
+        plan({"findings": ["a", "b"], "count": 1}, conditions=told)
+    made = wanted(config(per_class=3), told)
+    assert (made.findings == 1).sum(axis=0).tolist() == [3] * 6
+    assert made.unseen.tolist() == (made.findings[:, 5] == 1).tolist(), "of a finding that 2 patients had, nothing is known"
+
+
 def test_of_one_class_an_image_too_an_attribute_may_never_have_been_seen_with_it():
     labels, sex = np.repeat([0, 1], 40), np.array(["F"] * 20 + ["M"] * 20 + ["F"] * 40)
     images = SimpleNamespace(findings=np.eye(2, dtype=np.int8)[labels], asked={"sex": sex})
