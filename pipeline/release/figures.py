@@ -184,23 +184,28 @@ def summary(figures: Iterable[Judged]) -> dict[str, str]:
 def sentences(evaluation: Mapping[str, Any], arms: Iterable[str] | None = None) -> list[str]:
     """What each arm changed over the control, a sentence for each class: of all arms, or of those named."""
     differences = found if isinstance(found := dig(evaluation, "utility.differences"), Mapping) else {}
-    count = number(dig(evaluation, "utility.synthetic"))
+    count = number(next((made for key in ("utility", "n") if (made := dig(evaluation, f"{key}.synthetic")) is not None), None))
     return [
-        _sentence(str(CHANGES.get(arm, arm)).format(n=count), name, dig(facts, "sensitivity"))
+        _sentence(str(CHANGES.get(arm, arm)).format(n=count), name, *_judged_by(facts))
         for arm, of in differences.items()
         if arms is None or arm in arms
         for name, facts in (dig(of, "per_class") or {}).items()
     ]
 
 
-def _sentence(what: str, name: str, change: Any) -> str:
+def _judged_by(facts: Any) -> tuple[str, Any]:
+    """What a class is judged by, and its change: sensitivity, or the AUC of one of several findings, which have no threshold."""
+    return ("AUC", dig(facts, "auc")) if dig(facts, "sensitivity") is None else ("sensitivity", dig(facts, "sensitivity"))
+
+
+def _sentence(what: str, name: str, measure: str, change: Any) -> str:
     if not isinstance(dig(change, "low"), int | float):
         return f"{what}: too few test patients with or without {name} to say what it changed."
     if change.get("stands"):
-        return f"{what} changed sensitivity for {name} by {interval(change)}."
+        return f"{what} changed {measure} for {name} by {interval(change)}."
     if change["low"] > 0 or change["high"] < 0:
-        return f"{what}: the change of sensitivity for {name}, {interval(change)}, does not stand among all that were compared."
-    return f"{what}: no change of sensitivity for {name} could be shown, {interval(change)}."
+        return f"{what}: the change of {measure} for {name}, {interval(change)}, does not stand among all that were compared."
+    return f"{what}: no change of {measure} for {name} could be shown, {interval(change)}."
 
 
 def _measured(*figures: Judged) -> list[Judged]:
