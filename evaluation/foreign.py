@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from evaluation.data import Labelled
-from evaluation.intervals import Change, Interval, apart, changes, difference, holm, interval, p_apart, p_value, share_interval
+from evaluation.intervals import FAMILY, Change, Interval, apart, changes, difference, holm, interval, p_apart, p_value, share_interval
 from evaluation.judges import LEAST_AUC
 from evaluation.metrics import (
     Estimate,
@@ -114,7 +114,8 @@ def other_order(p: Floats, test: Labelled) -> tuple[int, ...] | None:
     own = 1e-9 * np.eye(test.classes)  # between orders that are alike, as of classes without cases
     outputs = linear_sum_assignment(-(np.nan_to_num(areas, nan=0.5) + own).T)[1]
     moved = [(int(output), k) for k, output in enumerate(outputs) if output != k]
-    gains = [difference(area(output, k), area(k, k), comparisons=test.classes * (test.classes - 1)) for output, k in moved]
+    sure = 1 - FAMILY / (test.classes * (test.classes - 1))
+    gains = [difference(area(output, k), area(k, k), sure) for output, k in moved]
     if not moved or not all(gain.low > 0 for gain in gains):
         return None
     return tuple(int(k) for k in np.argsort(outputs))

@@ -8,6 +8,7 @@ itself that is written in small letters amid the sentences of many patients' rep
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 import unicodedata
@@ -35,12 +36,20 @@ DENYING = frozenset(
     [
         *("no", "not", "without", "none", "nor", "neither", "never", "cannot"),
         *("negative", "absent", "free", "resolved", "unlikely", "excluded"),
+        *("kein", "keine", "keinen", "nicht", "ohne", "sin", "ni", "ningún", "ninguna", "sans", "pas", "aucun", "aucune"),
+        *("non", "senza", "nessun", "nessuna", "sem", "não", "nenhum", "nenhuma", "geen", "niet", "zonder"),
     ]
 )
 """Words that deny what stands before or after them."""
 NAMES = 2
 """Words that a person's name may have."""
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+ADDRESSES = ("@", "://", "\\", "www.")
+"""What addresses of people, pages and files have in them."""
+_WORD = re.compile(r"[^\W\d_]+(?:['’‐-][^\W\d_]+)*")
+_MARKUP = re.compile(r"<[/!]?[A-Za-z][^<>]*>")
+# Two words without a space between them: "effusion.No", "pleural/pericardial", "effusion--small".
+_GLUE = re.compile(r"(?<=[^\W_])((?:[^\w\s'’‐-]|[‐-]{2,})+)(?=\w)")
+_AROUND = re.compile(r"^[\W_]+|[\W_]+$")
 
 
 LISTED = tuple(sorted(set(TERMS.split())))
@@ -62,8 +71,8 @@ def vocabulary(reports: Sequence[str], patients: Sequence[str]) -> tuple[str, ..
     written, named = set[str](), set[str]()
     places = _Places()
     for report, patient in zip(reports, patients, strict=True):
-        cased = report != report.lower()  # without a capital anywhere, small letters do not tell a word from a name
         words = list(_words(report))
+        cased = any(word != word.lower() for word, _, _ in words)  # without a capital, small letters do not tell a word from a name
         for word, begins, after_title in words:
             small = word.lower()
             if after_title or (word != small and not begins):
@@ -120,21 +129,38 @@ def closed(report: str, words: frozenset[str]) -> str:
     return " ".join(kept[:LONGEST])
 
 
+def coverage(reports: Sequence[str], words: frozenset[str]) -> float:
+    """The share of the words of reports that are among these; 1 of no word."""
+    said = [word.lower() in words for report in reports for word, _, _ in _words(report)]
+    return sum(said) / len(said) if said else 1.0
+
+
 def unknown(prompt: str, words: frozenset[str]) -> list[str]:
     """What a prompt says in other words than these; figures among it."""
-    return [part for part in re.findall(r"[^\s,.;:!?()/]+", prompt) if part.lower() not in words]
+    said = (_AROUND.sub("", part) for part in _parts(prompt))
+    return [word for word in said if word and word.lower() not in words]
+
+
+def _parts(report: str) -> Iterator[str]:
+    """A report parted at spaces, and where two words have none between them; without the marks of HTML, and letters in one form."""
+    plain = unicodedata.normalize("NFKC", html.unescape(_MARKUP.sub(" ", report)))
+    plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    for part in plain.split():
+        yield from (part,) if _address(part) else _GLUE.sub(r"\1 ", part).split()
+
+
+def _address(part: str) -> bool:
+    return part.count("/") > 1 or any(mark in part for mark in ADDRESSES)
 
 
 def _words(report: str) -> Iterator[tuple[str, bool, bool]]:
     """Each word, whether it begins a sentence, and whether a title, or the first name after one, is just before it.
 
-    Whatever has a digit in it is no word. Letters of other forms (full width, bold, decomposed) are the plain ones, and what is not seen in
-    a word (soft hyphens, zero widths, directions) does not part it.
+    Whatever has a digit in it is no word, and no part of an address is one.
     """
     begins, since_title = True, NAMES
-    plain = "".join(letter for letter in unicodedata.normalize("NFKC", report) if unicodedata.category(letter) != "Cf")
-    for part in plain.split():
-        found = None if any(letter.isdigit() for letter in part) else _WORD.search(part)
+    for part in _parts(report):
+        found = None if _address(part) else _WORD.fullmatch(_AROUND.sub("", part))
         if found is not None:
             yield found[0], begins, since_title < NAMES
         title = found is not None and found[0].lower() in BEFORE_NAMES

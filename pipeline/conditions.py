@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -125,7 +126,8 @@ class Conditions:
         several: whether an image can have several of them, or none; otherwise each has the one that is its class.
         attributes: in the order of their fields.
         combinations: of several findings, those that training images showed.
-        together: what was seen of findings with values of attributes that have a list of them; empty where there are none.
+        together: what was seen of findings with values of attributes that have a list of them, and of some findings where it is no part of
+            a combination; empty where there is neither.
         vocabulary: words of the texts that it reads; none where it reads no text.
         longest: words of a text, at the most.
         further: words that no training patient's text, or too few to know of, had, and that it is told of by their features alone.
@@ -167,6 +169,9 @@ class Conditions:
         combinations = Combination.learned(images.findings, patients) if several else ()
         listed = [np.where(np.isin(known[one.name], one.values), known[one.name], "") for one in attributes if one.values]
         together = Together.learned(images.findings, listed, patients, LEAST_PATIENTS, several=several)
+        if several:
+            whole = [one.findings for one in combinations]
+            together += Together.of_some(images.findings, len(listed), patients, LEAST_PATIENTS, whole)
         found = cls(tuple(classes), several, attributes, combinations, together=together)
         if not text:
             return found
@@ -211,8 +216,10 @@ class Conditions:
             findings: 1, 0, or -1 for what is left open, in the order of the classes.
             values: of attributes, by name; of numbers, and of what a model of an earlier version was not told, nothing is known.
         """
-        if self.several and not any(Together(one.findings, ()).has(findings, ()) for one in self.combinations):
-            return False
+        if self.several and any(mark >= 0 for mark in findings):
+            shown = itertools.chain((Together(one.findings, ()) for one in self.combinations), self.together)
+            if not any(one.has(findings, ()) for one in shown):
+                return False
         asked = [values.get(one.name, "") for one in self.attributes if one.values]
         return not (self.together and any(asked)) or any(one.has(findings, asked) for one in self.together)
 

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 SETS, CELLS = 4096, 100_000
 """Sets of attributes, and combinations of their values, that are counted at the most: where most are frequent, both double with every
 attribute. Six attributes are counted whole with 14 findings, ten to three at a time."""
+FINDING_SETS = 1024
+"""Sets of findings that are counted at the most where an image does not tell of all, or not enough patients have all of them alike: ten
+findings whole, 14 to three at a time, 44 to two."""
 Cell = tuple[tuple[int, ...], int, NDArray[np.int64]]
 
 
@@ -47,12 +50,7 @@ class Together:
         people = _codes(patients)
         levels = list(_levels(findings, several)) if columns else []
         wholes = [_enough(np.where(rows, _codes(has), -1), people, least) for rows, has in levels]
-        cells: list[Cell] = []
-        for most in range(1, len(columns) + 1):
-            further = _counted(wholes, told, people, least, most)
-            if further is None or len(further) == len(cells):
-                break
-            cells = further
+        cells = _as_many(wholes, told, people, least, SETS)
         found: list[Together] = []
         held: set[tuple[tuple[int, ...], tuple[str, ...]]] = set()
         # The largest first: what is held is then part of what was found.
@@ -64,6 +62,35 @@ class Together:
                     found.append(one)
                     held.update(one._parts())
         return tuple(found)
+
+    @classmethod
+    def of_some(
+        cls, findings: NDArray[np.int8], attributes: int, patients: NDArray[Any], least: int, known: Sequence[Sequence[int]]
+    ) -> tuple[Together, ...]:
+        """Some of several findings, present or absent, the most that ``least`` patients had together, whatever else they have or nobody
+        knows of them: nothing that is part of another, or of what is ``known`` of all findings. As many at a time as
+        :data:`FINDING_SETS` leaves room for.
+
+        Args:
+            findings, patients, least: as for :meth:`learned`.
+            attributes: how many listed attributes there are, of which this says nothing.
+            known: findings that enough patients had together, each of all.
+        """
+        held = np.array(known, np.int8).reshape(-1, findings.shape[1])
+        # What an image of a known combination has is part of that: the others alone can show more.
+        rest = ~_rows_in(findings, held)
+        findings, patients = findings[rest], patients[rest]
+        told = {place: column.astype(np.int64) for place, column in enumerate(findings.T)} if len(findings) else {}
+        cells = _as_many([np.zeros(len(findings), np.int64)], told, _codes(patients), least, FINDING_SETS)
+        found: list[tuple[int, ...]] = []
+        for chosen, _, first in sorted(cells, key=lambda one: (-len(one[0]), one[0])):
+            new = findings[first][:, chosen]
+            new = new[[not (held[:, chosen] == row).all(axis=1).any() for row in new]]
+            table = np.full((len(new), findings.shape[1]), -1, np.int8)
+            table[:, chosen] = new
+            held = np.concatenate([held, table])
+            found += map(tuple, table.tolist())
+        return tuple(cls(one, ("",) * attributes) for one in found)
 
     def _parts(self) -> Iterator[tuple[tuple[int, ...], tuple[str, ...]]]:
         """What has been seen with it, as :meth:`learned` looks for it."""
@@ -78,6 +105,12 @@ def _codes(table: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(np.unique(table, axis=0, return_inverse=True)[1].ravel(), np.int64)
 
 
+def _rows_in(table: NDArray[np.int8], others: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Whether each row is one of the others, ``[n]``."""
+    there = set(map(bytes, others))
+    return np.array([bytes(row) in there for row in np.ascontiguousarray(table)], bool)
+
+
 def _levels(findings: NDArray[np.int8], several: bool) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int8]]]:
     """Rows, and their findings: all of them, each that is present by itself where an image can have several, and any."""
     whole = np.asarray((findings >= 0).all(axis=1), np.bool_)
@@ -87,18 +120,36 @@ def _levels(findings: NDArray[np.int8], several: bool) -> Iterator[tuple[NDArray
     yield np.ones(len(findings), bool), np.full_like(findings, -1)
 
 
+def _as_many(
+    wholes: Sequence[NDArray[np.int64]], told: Mapping[int, NDArray[np.int64]], people: NDArray[np.int64], least: int, sets: int
+) -> list[Cell]:
+    """:func:`_counted` with as many attributes at a time as there is room for."""
+    cells: list[Cell] = []
+    for most in range(1, len(told) + 1):
+        further = _counted(wholes, told, people, least, most, sets)
+        if further is None or len(further) == len(cells):
+            break
+        cells = further
+    return cells
+
+
 def _counted(
-    wholes: Sequence[NDArray[np.int64]], told: Mapping[int, NDArray[np.int64]], people: NDArray[np.int64], least: int, most: int
+    wholes: Sequence[NDArray[np.int64]],
+    told: Mapping[int, NDArray[np.int64]],
+    people: NDArray[np.int64],
+    least: int,
+    most: int,
+    sets: int,
 ) -> list[Cell] | None:
     """The sets of up to ``most`` attributes that :func:`_frequent` finds at each level, and the first image of each of their cells; None
-    where they are more than :data:`SETS`, or their cells more than :data:`CELLS`; single attributes are counted whatever they are."""
+    where they are more than ``sets``, or their cells more than :data:`CELLS`; single attributes are counted whatever they are."""
     found: list[Cell] = []
     cells = 0
     for level, whole in enumerate(wholes):
         for chosen, grown in _frequent((), whole, told, people, least, most):
             found.append((chosen, level, _first(grown)))
             cells += len(found[-1][-1])
-            if most > 1 and (len(found) > SETS or cells > CELLS):
+            if most > 1 and (len(found) > sets or cells > CELLS):
                 return None
     return found
 

@@ -19,7 +19,7 @@ from evaluation.data import to_unit
 from evaluation.intervals import to_json
 from pipeline import fit_recipe, resume, runtime, tensors, warm_start, word_features
 from pipeline.artifacts import read_object, write_json
-from pipeline.conditions import Conditions
+from pipeline.conditions import LEAST_PATIENTS, Conditions
 from pipeline.config import TrainConfig
 from pipeline.config.section import AUTO
 from pipeline.context import Context
@@ -67,7 +67,7 @@ def run(ctx: Context) -> dict[str, Any]:
         text=asked.text,
         features=word_features.width(ctx.folder("ingest")),
     )
-    wanted(ctx.config, conditions)  # what cannot be asked for is told before the training, not after it
+    _tell_what_is_made(ctx, conditions)
     validation = _validation(everyone, cohort, conditions, ctx.config.seed)
     if validation is None and asked.images == AUTO:
         raise InputError(
@@ -106,6 +106,17 @@ def run(ctx: Context) -> dict[str, Any]:
     ctx = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": section}))
     loss, losses = _train(ctx, training, validation, course, fit_recipe.mark(found))
     return _finish(ctx, training, cohort, model, found, course, loss, losses or (validation(training) if validation else None))
+
+
+def _tell_what_is_made(ctx: Context, conditions: Conditions) -> None:
+    """Raise InputError for what cannot be asked for before the training, not after it; tell which findings nearly nobody has."""
+    made = wanted(ctx.config, conditions)
+    few = np.array(conditions.classes)[(made.findings[made.unseen] == 1).any(axis=0)].tolist()
+    if few and not ctx.config.generate.plan:
+        ctx.reporter.note(
+            f"fewer than {LEAST_PATIENTS} training patients have {', '.join(few)}: images of it are made all the same, and marked unseen; "
+            f"leave it out of ingest.classes, or say in generate.plan what else is made"
+        )
 
 
 def _training(denoiser: Denoiser, cohort: ImageSet, conditions: Conditions, section: TrainConfig, seed: int) -> Training:

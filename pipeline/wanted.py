@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import runtime
-from pipeline.clinical_text import closed, unknown
+from pipeline.clinical_text import DENYING, closed, unknown
 from pipeline.conditions import TEXT, WITHOUT_TEXT, Attribute, Conditions
 from pipeline.config import Asked, Config, GenerateConfig
 from pipeline.diffusion.conditioning import PRESENT, Condition
@@ -84,17 +85,27 @@ def wanted(config: Config, conditions: Conditions) -> Wanted:
         return planned(section.plan, conditions, _seeds(config.seed, count), "generate.plan")
     assert section.per_class is not None
     findings = balanced(conditions, section.per_class)
-    return Wanted.of_findings(findings, _seeds(config.seed, len(findings)))
+    made = Wanted.of_findings(findings, _seeds(config.seed, len(findings)))
+    kinds, kind = np.unique(findings, axis=0, return_inverse=True)
+    new = np.array([not conditions.seen(row, {}) for row in kinds.tolist()], bool)
+    return replace(made, unseen=new[kind.ravel()])
 
 
 def check_names(section: GenerateConfig, conditions: Conditions) -> None:
     """Raise InputError where guidance names what the model does not know."""
-    if section.negative_class not in (None, *conditions.classes):
-        known = ", ".join(conditions.classes)
-        raise InputError(f"generate.negative_class {section.negative_class!r} is no class of the model: use one of {known}")
+    if section.negative_class is not None and section.negative_class not in conditions.classes:
+        known = f"{meant(section.negative_class, conditions.classes)}use one of {', '.join(conditions.classes)}"
+        raise InputError(f"generate.negative_class {section.negative_class!r} is no class of the model: {known}")
     if unknown := [name for name in section.weights if name not in conditions.names]:
         known = ", ".join(conditions.names) or "one class an image, and generate.guidance_scale is the weight of that"
-        raise InputError(f"generate.weights: the model knows no {unknown[0]!r}, but {known}")
+        raise InputError(f"generate.weights: the model knows no {unknown[0]!r}, {meant(unknown[0], conditions.names)}but {known}")
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """What was meant by a name that is not known, as a question with a space after it; an empty string where none is like it."""
+    alike = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), alike, 1)
+    return f"did you mean {alike[close[0]]}? " if close else ""
 
 
 def balanced(conditions: Conditions, each: int) -> NDArray[np.int8]:
@@ -135,9 +146,10 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
     counts = [entry.count for entry in plan]
     asked = {one.name: np.repeat(_attribute(one, plan, where), counts) for one in conditions.attributes}
     asked |= {TEXT: np.repeat(texts, counts)} if conditions.vocabulary else {}
-    strange = [name for entry in plan for name in entry.attributes if name not in asked]
-    if strange:
-        raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, but {', '.join(asked) or 'none'}")
+    known = [one.name for one in conditions.attributes]
+    if strange := [name for entry in plan for name in entry.attributes if name not in known]:
+        told = "a text is asked for by --prompt, or by text in a plan" if strange[0] == TEXT else f"but {', '.join(known) or 'none'}"
+        raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, {meant(strange[0], known)}{told}")
     findings, negated, unseen = [], [], []
     for entry, words in zip(plan, (f"{text} {other}".split() for text, other in zip(texts, away))):
         row, denied = _findings(entry, conditions, where)
@@ -159,7 +171,7 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
 def _findings(entry: Asked, conditions: Conditions, where: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
     names = conditions.classes
     if strange := [name for name in (*entry.findings, *entry.without) if name not in names]:
-        raise InputError(f"{where}: the model knows no finding {strange[0]!r}: use {', '.join(names)}")
+        raise InputError(f"{where}: the model knows no finding {strange[0]!r}: {meant(strange[0], names)}use {', '.join(names)}")
     has, away = np.isin(names, entry.findings), np.isin(names, entry.without)
     if conditions.several:
         return np.where(has, 1, np.where(away, 0, -1)).astype(np.int8), away
@@ -174,9 +186,10 @@ def _text(text: str, conditions: Conditions, where: str) -> str:
         raise InputError(f"{where}: this model reads no text: it was trained without train.text")
     known, met = frozenset(conditions.words), conditions.vocabulary
     if strange := unknown(text, known):
+        denied = "; what is not wanted is named by --not or --negative-prompt, or without and without_text in a plan"
         raise InputError(
-            f"{where}: the model has no word {strange[0]!r}, which too few training reports had: it knows {len(known)}, "
-            f"such as {', '.join(met[:: max(1, len(met) // 8)])}"
+            f"{where}: the model has no word {strange[0]!r}, which too few training reports had: {meant(strange[0], conditions.words)}"
+            f"it knows {len(known)}, such as {', '.join(met[:: max(1, len(met) // 8)])}{denied if strange[0].lower() in DENYING else ''}"
         )
     said = closed(text, known)
     if text and not said:
@@ -192,7 +205,9 @@ def _attribute(one: Attribute, plan: Sequence[Asked], where: str) -> NDArray[Any
     for entry in plan:
         value = entry.attributes.get(one.name)
         if one.values and value not in (None, *one.values):
-            raise InputError(f"{where}: the model knows no {one.name} {value!r}: use {', '.join(one.values)}")
+            raise InputError(
+                f"{where}: the model knows no {one.name} {value!r}: {meant(str(value), one.values)}use {', '.join(one.values)}"
+            )
         column.append(_number(one, value, where) if one.knots else value or "")
     return np.array(column, np.float32) if one.knots else np.array(column, dtype=str)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 OWN = "sentence_transformers."
 MOST = 8192
 """Features of a word, at the most."""
+FEW = 16
+"""Words that are read with the model loaded anew, to see whether all of it comes from the folder."""
 
 
 def check(folder: Path) -> None:
@@ -77,22 +80,43 @@ def compute(folder: Path, words: Sequence[str]) -> NDArray[np.float32]:
     """
     check(folder)
     try:
-        from sentence_transformers import SentenceTransformer
-
-        importlib.import_module("transformers.utils.logging").disable_progress_bar()
-        model = SentenceTransformer(
-            str(folder), device="cpu", trust_remote_code=False, local_files_only=True, model_kwargs={"use_safetensors": True}
-        )
-        found = np.asarray(model.encode([*LISTED, *words], show_progress_bar=False, convert_to_numpy=True), np.float64)
+        found = _encoded(folder, [*LISTED, *words], 0)
+        again = _encoded(folder, LISTED[:FEW], 1)
     except Exception as error:  # what a folder of somebody else's raises may be anything
         raise InputError(f"{SETTING} {folder.name}: it cannot be read as a model of texts: {GIVE}") from error
     if found.ndim != 2 or len(found) != len(LISTED) + len(words) or not 0 < found.shape[1] <= MOST or not np.isfinite(found).all():
         raise InputError(f"{SETTING} {folder.name}: it does not give each word finite numbers, {MOST} at the most: {GIVE}")
+    if not np.allclose(found[: len(again)], again, rtol=0, atol=1e-2 * np.abs(found).max()):
+        raise InputError(
+            f"{SETTING} {folder.name}: its files lack weights that its config.json asks for, which would be drawn at random: {GIVE}"
+        )
     centred = found - found[: len(LISTED)].mean(axis=0)
     spread = centred[: len(LISTED)].std()
     if spread <= 1e-6 * np.abs(found).max():
         raise InputError(f"{SETTING} {folder.name}: it tells no word from another: {GIVE}")
     return np.asarray(centred[len(LISTED) :] / spread, np.float32)
+
+
+def _encoded(folder: Path, words: Sequence[str], seed: int) -> NDArray[np.float64]:
+    """What the model makes of each word, ``[n, d]``; weights that its files lack hang on the seed."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    importlib.import_module("transformers.utils.logging").disable_progress_bar()
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:  # what they warn of is judged here, in one line
+            logger.setLevel(logging.CRITICAL)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            model = SentenceTransformer(
+                str(folder), device="cpu", trust_remote_code=False, local_files_only=True, model_kwargs={"use_safetensors": True}
+            )
+        return np.asarray(model.encode(list(words), show_progress_bar=False, convert_to_numpy=True), np.float64)
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)
 
 
 def save(out: Path, folder: Path, texts: Iterable[str]) -> int:

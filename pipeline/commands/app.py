@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
+from pipeline.errors import InputError
 from pipeline.progress import Console
 
-app = typer.Typer(
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Once(TyperCommand):
+    """A command that refuses an option given twice which takes one value: the last would count, and the first be lost without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words after the command's name. Raises InputError where one value is given twice."""
+        *_, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            single = option.param_type_name == "option" and not (option.multiple or getattr(option, "is_flag", False))
+            if single and given.count(option) > 1:
+                raise InputError(f"{max(option.opts, key=len)} is given {given.count(option)} times: it takes one value, give it once")
+        return super().parse_args(ctx, args)
+
+
+class _App(typer.Typer):
+    def command(self, *args: Any, **settings: Any) -> Callable[[Command], Command]:
+        """As typer's, for commands that are :class:`Once`."""
+        return super().command(*args, cls=Once, **settings)
+
+
+app = _App(
     help="From medical images to a privacy-audited synthetic cohort.",
     no_args_is_help=True,
     add_completion=False,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.outlook import Outlook
 
 
+MOST = 12
+"""Columns that are named, at the most."""
 SOURCES = {"dicom": "DICOM", "nifti": "NIfTI", "pictures": "pictures", "medmnist": "MedMNIST"}
 
 
@@ -51,7 +53,12 @@ def tell(made: api.Beginning, console: Console = console) -> None:
         of = f" of {counted(found.people[name], 'patient')}" if found.people is not None else ""
         console.print(f"  {escape(name)}: {counted(count, noun)}{of}")
     if found.several:
-        console.print("  An image can have several of them, or none. Take out of ingest.classes what is no finding.")
+        console.print(
+            "  An image can have several of them, or none. Take out of ingest.classes what is no finding, and out of labels that name it."
+        )
+    if found.unread:
+        more = f" and {len(found.unread) - MOST} more" if len(found.unread) > MOST else ""
+        console.print(f"  Columns of {escape(str(found.table))} that are not read: {escape(', '.join(found.unread[:MOST]))}{more}.")
     if found.patients is None:
         console.print("  [bold yellow]! SPLIT BY IMAGE: nobody says who the patients are, so that one may lie on both sides.[/]")
         if found.source != "medmnist":

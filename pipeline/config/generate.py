@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.config.ingest import LONGEST, AttributeName, ClassName
+from pipeline.config.ingest import LONGEST, ClassName
 from pipeline.config.section import LETTERS, Batch, Location, Section, unit
 
 Deviations = Annotated[float, unit("in standard deviations")]
@@ -16,6 +17,10 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
 class Asked(Section):
     """Images of one kind that are made. What is not named is left open."""
 
@@ -23,7 +28,9 @@ class Asked(Section):
     """Findings that they have; of a model with one class an image, the class."""
     without: tuple[ClassName, ...] = ()
     """Findings that they do not have, and that guidance leads away from."""
-    attributes: dict[AttributeName, Annotated[str, Field(max_length=LONGEST), BeforeValidator(_text)]] = Field(default_factory=dict)
+    attributes: dict[Annotated[str, Field(max_length=LONGEST)], Annotated[str, Field(max_length=LONGEST), BeforeValidator(_text)]] = Field(
+        default_factory=dict
+    )
     """Attributes, such as ``{sex: F, severity: 0.8}``."""
     text: Annotated[str, Field(max_length=LETTERS)] = ""
     """What a report of theirs would say, such as ``small left pleural effusion``, in words that the training images' reports had."""
@@ -37,10 +44,11 @@ class Asked(Section):
 
     @model_validator(mode="after")
     def _not_both(self) -> Asked:
-        if both := [name for name in self.findings if name in self.without]:
-            raise ValueError(f"{both[0]} is asked for and denied at once: name it once")
-        if self.text.strip() and self.text.lower().split() == self.without_text.lower().split():
-            raise ValueError("the same text is asked for and led away from at once: give it once")
+        asked, denied = (
+            [*map(_words, names), _words(text)] for names, text in ((self.findings, self.text), (self.without, self.without_text))
+        )
+        if both := [words for words in asked if words and words in denied]:
+            raise ValueError(f"{' '.join(both[0])} is asked for and denied at once: name it once")
         return self
 
 

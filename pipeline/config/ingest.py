@@ -16,7 +16,7 @@ LONGEST = 64
 
 def _name(name: str) -> str:
     if name != name.strip() or not name.strip(".") or any(letter in "/\\" for letter in name):
-        raise PydanticCustomError("class", "no class name: it begins or ends with a space, holds / or \\, or is of dots alone")
+        raise PydanticCustomError("class", "no class name: it begins or ends with a space, holds / or \\, or is of dots alone: rename it")
     return name
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.clinical_text import LISTED, closed, vocabulary
+from pipeline.clinical_text import LISTED, closed, coverage, vocabulary
 from pipeline.errors import InputError
 from pipeline.ingest import patients
 from pipeline.ingest.table import Table, folded
@@ -14,6 +14,8 @@ from pipeline.ingest.table import Table, folded
 if TYPE_CHECKING:
     from pipeline.config.ingest import AttributeKind
 
+LITTLE = 0.5
+"""Share of the reports' words that are read, below which a person is told."""
 Value = str | float | None
 """A text or a number; an empty text or None where it is unknown."""
 
@@ -39,6 +41,11 @@ def stated(found: Table, kinds: Mapping[str, AttributeKind], report: str | None)
             ]
         for row, text in zip(told, reports):
             row["text"] = closed(text, words)
+        if (share := coverage(reports, words)) < LITTLE:
+            notes.append(
+                f"{found.name}: {share:.0%} of the words of its reports are in the clinical vocabulary, which lists English terms and adds "
+                f"what many patients' reports have in small letters: the model reads nothing else of them"
+            )
         empty = sum(not row["text"] for row in told)
         notes += [f"{found.name}: {empty} reports hold no word of the clinical vocabulary, and say nothing"] if empty else []
     return told, notes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from unicodedata import normalize
 
 from pipeline.errors import InputError
 from pipeline.ingest import attributes as attribute_columns
-from pipeline.ingest import facts, matching, patients, table
+from pipeline.ingest import facts, marks, matching, patients, table
 from pipeline.ingest.attributes import Value
 from pipeline.ingest.readers.reading import Quarantined
 
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
 # 1 present, 0 absent, -1 unknown, for each class in order; empty where the table says nothing.
 Findings = tuple[int, ...]
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
-_MARKS = {"": -1} | {
-    f"{mark}{rest}": mark for mark in (1, 0, -1) for rest in ("", *(point + "0" * n for point in ".," for n in range(1, 7)))
-}
-_LIST = re.compile(r"\[(.*)\]")
-NO_FINDING = ("no finding", "")
 Use = Literal["needed", "optional", "elsewhere"]
 CONTRADICTORY = "contradictory labels for its {column} in the label table"
 SEVERAL_PATIENTS = "several patients for its {column} in the label table"
@@ -87,11 +81,12 @@ class Labels:
     ) -> Labels:
         """Read the table: the first of :data:`KEYS` that it has, and a column ``label``, or with ``several`` a column for each class.
 
-        In the column of a class 1 is present, 0 absent, -1 or nothing unknown, but absent where a column ``No Finding`` has 1, as CheXpert
-        (Irvin et al. 2019, arXiv:1901.07031) has it. With ``several`` and no such columns, ``label`` names the findings with bars between,
-        as in ChestX-ray14 (Wang et al. 2017, arXiv:1705.02315), or in a list. The columns of
-        :data:`pipeline.ingest.facts.FACTS` are read where they are there, and win over the header; ``attributes``, and the text ``report``
-        in closed vocabulary, where they are asked for. ``use`` says whether labels must be there, may be there, or come from elsewhere.
+        In the column of a class 1 is present, 0 absent, -1 or nothing unknown, or words for them (:data:`pipeline.ingest.marks.WORDS`), but
+        absent where a column ``No Finding`` has 1, as CheXpert (Irvin et al. 2019, arXiv:1901.07031) has it. With ``several`` and no such
+        columns, ``label`` names the findings with bars between, as in ChestX-ray14 (Wang et al. 2017, arXiv:1705.02315), or in a list, as
+        in PadChest (Bustos et al. 2020, arXiv:1901.07441). The columns of :data:`pipeline.ingest.facts.FACTS` are read where they are
+        there, and win over the header; ``attributes``, and the text ``report`` in closed vocabulary, where they are asked for. ``use`` says
+        whether labels must be there, may be there, or come from elsewhere.
 
         Raises:
             InputError: it cannot be read, can be read in several ways, lacks a column, or holds labels that are no class.
@@ -111,9 +106,11 @@ class Labels:
             raise InputError(f"{path.name} needs {asked} and one of {', '.join(KEYS)}: name them in its first line")
         for name in {column, "patient_id"}:
             facts.refuse_shortened(found, name)
-        values = [found.values(name) for name in wanted] if labelled else []
+        names = {table.folded(name) for name in classes}
+        empty = marks.EMPTY if wanted != ["label"] else marks.EMPTY - names
+        values = [marks.emptied(found.values(name), empty) for name in wanted] if labelled else []
         if several and labelled and not barred:
-            normal = [_MARKS.get(value) == 1 for value in found.values("no_finding")]
+            normal = [marks.mark(value) == 1 for value in found.values("no_finding")]
             values = [[value or "0" * none for value, none in zip(column_values, normal)] for column_values in values]
         labels = values[0] if values else []
         if barred:
@@ -200,7 +197,7 @@ def class_names(path: Path) -> tuple[str, ...]:
     found = table.read(path, ())
     if "label" not in found.columns:
         raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(KEYS)}: name them in its first line")
-    return tuple(sorted(set(found.values("label")) - {""}))
+    return tuple(sorted(set(marks.emptied(found.values("label"))) - {""}))
 
 
 def finding_names(path: Path) -> tuple[str, ...]:
@@ -212,17 +209,28 @@ def finding_names(path: Path) -> tuple[str, ...]:
     """
     found = table.read(path, ())
     if "label" in found.columns:
-        labels = found.values("label")
-        named = {table.folded(part): part.strip() for label in sorted(labels) for part in _parts(label)}
-        several = any("|" in label or _LIST.fullmatch(label) for label in labels)
-        return tuple(sorted(named[name] for name in named if name not in NO_FINDING)) if several else ()
-    columns = tuple(name for name in found.columns if name and name not in table.NAMES and _of_marks(found.values(name)))
+        labels = marks.emptied(found.values("label"))
+        named = {table.folded(part): part.strip() for label in sorted(labels) for part in marks.parts(label)}
+        several = any(map(marks.several, labels))
+        if not several:
+            marks.refuse_other_bars(found.name, labels, found.lines)
+        return tuple(sorted(named[name] for name in named if name not in marks.NO_FINDING)) if several else ()
+    columns = tuple(name for name in found.columns if name and name not in table.NAMES and marks.of_marks(found.values(name)))
     return columns if len(columns) > 1 else ()
 
 
-def _of_marks(values: Sequence[str]) -> bool:
-    """Whether a column says of some images that they have something and of others that they have not, and nothing else."""
-    return {1, 0} <= {_MARKS.get(value) for value in set(values)} <= {1, 0, -1}
+def unread(path: Path, classes: Sequence[str]) -> list[str]:
+    """The table's columns that are neither read nor one of the classes; with the reason of those that are nearly findings."""
+    found, taken = table.read(path), {table.folded(name) for name in classes}
+    told = []
+    for name in found.columns:
+        if name and name not in table.NAMES and name not in taken:
+            said = [marks.mark(value) for value in marks.emptied(found.values(name))]
+            others = [line for line, mark in zip(found.lines, said) if mark is None]
+            why = f" (on line {others[0]} neither 1, 0 nor -1)" if 0 < 2 * len(others) < len(said) else ""
+            one = {mark for mark in said if mark != -1}
+            told.append(name[:40] + (f" ({one.pop()} in all rows)" if one in ({1}, {0}) else why))
+    return told
 
 
 @dataclass(frozen=True)
@@ -311,17 +319,12 @@ def _class(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Seq
     return lambda values, line: one_hot(index[normalize("NFC", values[0])], len(classes))
 
 
-def _parts(label: str) -> list[str]:
-    """What a label names: with bars between, or in a list as JSON and Python write it."""
-    listed = _LIST.fullmatch(label)
-    return [part.strip(" '\"") for part in listed[1].split(",")] if listed else label.split("|")
-
-
 def _barred(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Sequence[int]) -> Any:
     index = {table.folded(name): number for number, name in enumerate(classes)}
+    none = marks.NO_FINDING - index.keys()
 
     def named(label: str) -> list[str]:
-        return [name for name in map(table.folded, _parts(label)) if name not in NO_FINDING]
+        return [name for name in map(table.folded, marks.parts(label)) if name not in none]
 
     unknown = [label for label in labels if not index.keys() >= set(named(label)) or (not named(label) and "|" in label)]
     if unknown:
@@ -334,12 +337,12 @@ def _barred(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Se
 
 def _marks(path: Path, classes: Sequence[str]) -> Any:
     def findings(values: Sequence[str], line: int) -> Findings:
-        unknown = [name for name, value in zip(classes, values) if value not in _MARKS]
-        if unknown:
+        said = [marks.mark(value) for value in values]
+        if unknown := [name for name, mark in zip(classes, said) if mark is None]:
             raise InputError(
                 f"{path.name}, line {line}: other values than numbers for {', '.join(unknown[:5])}: write 1, 0, or -1 for unknown"
             )
-        return tuple(_MARKS[value] for value in values)
+        return tuple(mark for mark in said if mark is not None)
 
     return findings
 

@@ -66,7 +66,9 @@ def place(
     try:
         splits[use] = split.assign(units, labels[use], shares, classes, rng, noun=noun, fixed=splits[use])
     except InputError as error:
-        raise InputError(f"{error}; {notes.torn(int(twice.sum()), len(twice))}") from None if twice.any() else error
+        if not twice.any():
+            raise
+        raise InputError(f"{error}; {notes.torn(int(twice.sum()), len(twice))}") from None
     return splits, np.where(twice, SETTLED_TWICE, np.where(kept, "", TIES)).astype(object)
 
 

@@ -20,7 +20,7 @@ from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, patients, source, table
 from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.labels import KEYS, Entry, FolderLabels, Labels, class_names, finding_names, has_labels
+from pipeline.ingest.labels import KEYS, Entry, FolderLabels, Labels, class_names, finding_names, has_labels, unread
 from pipeline.ingest.readers import nifti
 from pipeline.ingest.readers.archive import is_archive
 from pipeline.ingest.readers.header import Header
@@ -60,6 +60,7 @@ class Found:
         train: images in the published training split; None for what has none.
         several: whether an image can have several of the classes, or none: findings.
         workbook: name of a workbook beside the images, which is not read; None where there is none, or a table.
+        unread: columns of the table that are not read, with the reason of those that are nearly findings.
     """
 
     source: Source
@@ -78,6 +79,7 @@ class Found:
     train: int | None = None
     several: bool = False
     workbook: str | None = None
+    unread: Sequence[str] = ()
 
     @property
     def labelled(self) -> int:
@@ -131,6 +133,7 @@ def look(path: Path) -> Found:
         headers=few,
         several=several,
         workbook=_workbook(root) if file is None else None,
+        unread=() if file is None else unread(file, classes if several else ()),
     )
 
 

@@ -34,6 +34,8 @@ SAMPLE = 1024
 PART = 16 << 20
 # Every class needs so many patients in each split: below, neither an interval nor a stratified statistic has a meaning.
 MIN_PATIENTS = 2
+# Draws of a split, at the most: of many findings, one draw in some leaves a split without one of them.
+DRAWS = 50
 
 
 def near_duplicates(images: NDArray[np.uint8] | NDArray[np.uint16], threshold: float = NEAR_DUPLICATE) -> NDArray[np.int64]:
@@ -173,20 +175,31 @@ def assign(
             f"too few {noun} to split: {lacking}; {needed} of every class are needed ({MIN_PATIENTS} in each of {', '.join(shares)}): "
             f"add {noun}, or leave the class out"
         )
-    names = np.array(list(shares))
-    chosen = np.zeros(len(present), names.dtype)
+    settled = np.zeros(len(present), np.array(list(shares)).dtype)
     if fixed is not None:
-        chosen[units[fixed != ""]] = fixed[fixed != ""]
+        settled[units[fixed != ""]] = fixed[fixed != ""]
     draw = _iteratively if labels.ndim == 2 else _by_rarest
-    draw(present, chosen, shares, rng)
-    for index, name in enumerate(classes):
-        there = np.array([(chosen[present[:, index]] == split).sum() for split in names])
-        if (short := np.maximum(MIN_PATIENTS - there, 0)).any():
-            missing = " and ".join(f"{short[place]} in {names[place]}" for place in np.flatnonzero(short))
-            raise InputError(
-                f"too few new {noun} to split: class {name} lacks {missing}, and earlier {noun} stay where they are: add {noun}"
-            )
-    return chosen[units]
+    for _ in range(DRAWS):
+        chosen = settled.copy()
+        draw(present, chosen, shares, rng)
+        short = _lacking(present, chosen, list(shares))
+        if short is None:
+            return chosen[units]
+    assert short is not None
+    index, missing = short
+    new, stay = ("new ", f", and earlier {noun} stay where they are") if (settled != "").any() else ("", "")
+    raise InputError(
+        f"too few {new}{noun} to split: class {classes[index]} lacks {missing}{stay}: add {noun}, or leave the class out of ingest.classes"
+    )
+
+
+def _lacking(present: NDArray[np.bool_], chosen: NDArray[np.str_], names: Sequence[str]) -> tuple[int, str] | None:
+    """The first class of which a split has too few units, and what each lacks; None where there is none."""
+    for index in range(present.shape[1]):
+        there = [int((chosen[present[:, index]] == split).sum()) for split in names]
+        if missing := [f"{MIN_PATIENTS - count} in {name}" for name, count in zip(names, there) if count < MIN_PATIENTS]:
+            return index, " and ".join(missing)
+    return None
 
 
 def _by_rarest(present: NDArray[np.bool_], chosen: NDArray[np.str_], shares: Mapping[str, float], rng: np.random.Generator) -> None:

@@ -17,10 +17,11 @@ from evaluation.data import Labelled
 from evaluation.foreign import labels_only
 from pipeline.errors import InputError
 from pipeline.images import FINDING
+from pipeline.ingest import marks as cells
 from pipeline.ingest import source
 from pipeline.ingest.collect import task_seconds
 from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.labels import NO_FINDING, FolderLabels, Labels, Use, class_names, has_labels
+from pipeline.ingest.labels import FolderLabels, Labels, Use, class_names, has_labels
 from pipeline.ingest.look import label_table
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.survey import survey
@@ -229,9 +230,10 @@ def _columns(table: Path, names: Sequence[str], kind: str) -> tuple[str, ...]:
             f"for each, in their order"
         )
     if "label" in found.columns:
-        labels = {folded(part) for value in found.values("label") for part in value.split("|")}
-        barred = any("|" in value for value in found.values("label")) and labels <= {*map(folded, names), *NO_FINDING}
-        return tuple(names) if names and barred else ()
+        values = cells.emptied(found.values("label"))
+        labels = {folded(part) for value in values for part in cells.parts(value)}
+        several = any(map(cells.several, values)) and labels <= {*map(folded, names), *cells.NO_FINDING}
+        return tuple(names) if names and several else ()
     for columns in (marks, released):
         missing = [name for name, column in zip(names, columns) if folded(column) not in found.columns]
         if 0 < len(missing) < len(names):

@@ -1,8 +1,10 @@
 """Reports in the words of a real, tiny sentence-transformers folder: from the table to images of a prompt, without the folder."""
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +59,29 @@ def test_both_kinds_of_folders_tell_words_alike(encoder: Path) -> None:
     saved, bare = (word_features.compute(encoder / name, ["effusion", "left", "nodule"]) for name in ("saved", "bare"))
     np.testing.assert_allclose(saved, bare, atol=1e-5)
     assert np.linalg.norm(saved[0] - saved[1]) > 0.1
+
+
+def test_half_precision_is_read_and_what_no_file_says_is_no_feature(encoder: Path, tmp_path: Path, caplog: Any) -> None:
+    """Layers that config.json asks for and the weights lack are drawn at random by whoever loads them, with a warning at best."""
+    from transformers import BertModel, ViTConfig, ViTModel
+
+    whole = word_features.compute(encoder / "bare", ["effusion", "left"])
+    half = tmp_path / "half"
+    shutil.copytree(encoder / "bare", half)
+    BertModel.from_pretrained(half).to(torch.float16).save_pretrained(half)
+    np.testing.assert_allclose(word_features.compute(half, ["effusion", "left"]), whole, atol=0.05)
+    deeper = tmp_path / "deeper"
+    shutil.copytree(encoder / "bare", deeper)
+    config = json.loads((deeper / "config.json").read_text())
+    (deeper / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(InputError, match=r"deeper: its files lack weights that its config.json asks for"):
+        word_features.compute(deeper, ["effusion"])
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(**sizes, image_size=16, patch_size=8)).save_pretrained(tmp_path / "image")
+    caplog.clear()
+    with pytest.raises(InputError, match="image: it cannot be read as a model of texts"):
+        word_features.compute(tmp_path / "image", ["effusion"])
+    assert not caplog.records, "one line, and no library's page of warnings"
 
 
 def test_the_model_holds_the_features_as_they_were_made_and_no_report(run: Path) -> None:

@@ -123,6 +123,37 @@ def test_what_a_prompt_says_in_other_words_is_told():
     assert unknown("small left effusion, right nodule.", frozenset(LISTED)) == []
 
 
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ("<p>No effusion</p><br>Lungs clear &amp; hila&nbsp;normal", "no effusion lungs clear hila normal"),
+        ("Pleural/pericardial effusion,left.No pneumothorax", "pleural pericardial effusion left no pneumothorax"),
+        ("1.No effusion(left) 2.Heart normal--size normal", "no effusion left heart normal size normal"),
+        ("No\u00adrmal \ufb01ndings, no *effusion*", "normal findings no effusion"),
+        ("nodule <5 mm and >3 mm, left", "nodule mm and mm left"),
+    ],
+)
+def test_no_word_is_lost_for_want_of_a_space_or_for_how_it_was_typed(report, said):
+    """A lost "no" turns what a report says into its contrary."""
+    assert closed(report, frozenset(LISTED) | {"mm"}) == said
+
+
+@pytest.mark.parametrize("prompt", ["left/right effusion", "effusion(left)", "effusion.Left nodule", "small-effusion", "a_b effusion"])
+def test_what_is_not_told_of_a_prompt_is_read_of_it(prompt):
+    words = frozenset(LISTED)
+    said = prompt.replace("/", " ").replace("(", " ").replace(".", " ").split()
+    assert len(closed(prompt, words).split()) + len(unknown(prompt, words)) == len(said)
+
+
+def test_addresses_and_names_without_spaces_stay_out():
+    """A radiologist's address is amid many reports, in small letters."""
+    report = "On portable film seen, jane.roe@ward.example, /files/jane/roe.dcm, www.jane.roe.example, small effusion, film seen."
+    assert words_of(report) == {"film", "portable"}
+    assert not words_of("Small effusion, Dr.Roe agrees here.", "Small roe here, seen, roe seen.") & {"roe"}
+    upper = "<BR>small effusion, portable film, roe, film seen<BR>"
+    assert words_of(upper) == set(), "the capitals of HTML are none of the report"
+
+
 def test_the_list_holds_plain_words_alone():
     assert all(word.isalpha() and word == word.lower() for word in LISTED)
     assert len(LISTED) > 400

@@ -209,6 +209,8 @@ WRONG = {
     "no number": (("--class", "ill"), ("--class ill", "--class effusion=500")),
     "no images": (("--class", "ill=0"), ("--class effusion=500",)),
     "a class twice": (("--class", "ill=1", "--class", "ill=2"), ("given twice",)),
+    "a prompt twice": (("--prompt", "small", "--prompt", "large", "--count", "1"), ("--prompt is given 2 times", "give it once")),
+    "a count twice": (("--finding", "ill", "--count", "1", "--count", "2"), ("--count is given 2 times",)),
     "an attribute twice": (("--attribute", "sex=F", "--attribute", "sex=M", "--count", "1"), ("--attribute sex is given twice",)),
     "a finding and not": (("--finding", "ill", "--not", "ill", "--count", "1"), ("what to generate: ill is asked for and denied at once",)),
 }

@@ -25,6 +25,13 @@ def test_a_report_is_kept_in_listed_words_and_an_empty_one_says_nothing(tmp_path
     ]
 
 
+def test_reports_in_another_language_are_told(tmp_path: Path) -> None:
+    """German nouns are written as names are, and none of them is read."""
+    found = load(tmp_path, ("Kein Erguss. Herz normal groß.", "Lunge frei, kein Infiltrat."))
+    assert any("of the words of its reports are in the clinical vocabulary, which lists English terms" in note for note in found.notes)
+    assert not any("words of its reports" in note for note in load(tmp_path, REPORTS).notes)
+
+
 def test_a_column_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column 'findings', which ingest\.report names: add it, or leave it out there") as caught:
         load(tmp_path, REPORTS, "findings")

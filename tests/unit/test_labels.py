@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.ingest.labels import Entry, FieldLabels, FolderLabels, Labels, finding_names
+from pipeline.ingest.labels import Entry, FieldLabels, FolderLabels, Labels, class_names, finding_names, unread
 from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined
 
@@ -78,7 +78,7 @@ def test_several_findings_have_a_column_each(tmp_path: Path) -> None:
     header = Header()
     assert [table.find(name, header) for name in "abcd"] == [(0, 1), (1, 1), (0, 0), (-1, -1)]
     assert isinstance(table.find("e", header), Quarantined)
-    path.write_text("file,normal,effusion\na,no,1\n")
+    path.write_text("file,normal,effusion\na,u,1\n")
     with pytest.raises(InputError, match="write 1, 0, or -1"):
         Labels.load(path, ("normal", "effusion"), several=True)
     path.write_text("file,normal\na,1\n")
@@ -108,6 +108,49 @@ def test_several_findings_may_be_a_list(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("d,[Jane Roe]\n", ""))
     table = Labels.load(path, ("pleural effusion", "nodule"), several=True)
     assert [table.find(name, Header()) for name in "abc"] == [(1, 1), (0, 0), (0, 1)]
+
+
+def test_marks_may_be_words_and_a_missing_one_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,a,b\np,TRUE,no\nq,False,Yes\nr,uncertain,absent\ns,nan,present\nt,NA,n/a\n")
+    table = Labels.load(path, ("a", "b"), several=True)
+    assert [table.find(name, Header()) for name in "pqrs"] == [(1, 0), (0, 1), (-1, 0), (-1, 1)]
+    assert isinstance(table.find("t", Header()), Quarantined)
+    assert finding_names(path) == ("a", "b")
+
+
+def test_lists_are_read_as_json_python_and_numpy_write_them(tmp_path: Path) -> None:
+    """A comma within quotes is a name's, and numpy writes none between the names."""
+    path = tmp_path / "labels.csv"
+    rows = ["['nodule', \"mass, upper\"]", "['nodule' 'mass, upper'\n 'crohn''s']", "[]", "['normal']", "nan", '["nodule"]']
+    rows[1] = "['nodule' 'mass, upper'\n \"crohn's\"]"
+    path.write_text("file,label\n" + "".join('{},"{}"\n'.format("abcdef"[n], row.replace('"', '""')) for n, row in enumerate(rows)))
+    names = finding_names(path)
+    assert names == ("crohn's", "mass, upper", "nodule"), "neither normal nor nan is a finding"
+    table = Labels.load(path, names, several=True)
+    assert [table.find(name, Header()) for name in "abcdf"] == [(0, 1, 1), (1, 1, 1), (0, 0, 0), (0, 0, 0), (0, 0, 1)]
+    assert isinstance(table.find("e", Header()), Quarantined)
+    told = Labels.load(path, (*names, "normal"), several=True)
+    assert told.find("d", Header()) == (0, 0, 0, 1), "where it is a class, it is one"
+
+
+@pytest.mark.parametrize("separator", [";", ", "])
+def test_findings_with_other_bars_between_are_no_classes_of_their_own(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f'file,label\na,Effusion\nb,Nodule\nc,"Effusion{separator}Nodule"\nd,No Finding\n')
+    with pytest.raises(InputError, match=rf"several findings with '{separator[0]}' between, first on line 4: write bars"):
+        finding_names(path)
+    path.write_text(f'file,label\na,Effusion\nb,"Mass{separator}upper"\n')
+    assert class_names(path) == ("Effusion", f"Mass{separator}upper")
+    assert finding_names(path) == ()
+
+
+def test_columns_that_are_not_read_are_named_with_the_reason_of_those_that_are_nearly_findings(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,a,b,odd,all,none,note,sex\np,1,0,1,1,0,x,F\nq,0,1,0,1,0,y,M\nr,0,1,maybe,1,0,z,M\n")
+    assert finding_names(path) == ("a", "b")
+    reasons = ["odd (on line 4 neither 1, 0 nor -1)", "all (1 in all rows)", "none (0 in all rows)", "note"]
+    assert unread(path, ("a", "b")) == reasons
 
 
 def test_no_finding_says_that_what_is_left_blank_is_absent(tmp_path: Path) -> None:

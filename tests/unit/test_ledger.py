@@ -210,3 +210,12 @@ def test_an_edited_cohort_is_refused(damage: Any) -> None:
 
 def test_a_cohort_of_another_key_is_told_from_a_damaged_one() -> None:
     assert Cohort.from_json(Cohort({"p1": "train"}).to_json(KEY), b"another key, as long") is None
+
+
+def test_a_first_run_of_too_few_patients_is_told_nothing_of_earlier_ones() -> None:
+    """ "0 of 40 images are left out: earlier runs put images of the same patient into different splits" was said."""
+    few = np.repeat(np.array([[True, True], [False, False]]), [7, 33], axis=0)
+    people = [f"p{number}" for number in range(40)]
+    with pytest.raises(InputError, match=r"^too few patients to split: class a has 7") as caught:
+        place(Cohort(), people, people, np.full(40, -1), few, CLASSES, SHARES, np.random.default_rng(0))
+    assert "earlier" not in str(caught.value)

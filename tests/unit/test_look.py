@@ -173,6 +173,9 @@ def test_one_of_a_thing_is_told_in_the_singular(monkeypatch, capfd, tmp_path):
     said = run_main(monkeypatch, capfd, "init", root).stderr
     assert "3 images of 2 patients in 2 classes" in said
     assert "b: 1 image of 1 patient\n" in said
+    assert "not read" not in said
+    table(root, ["file,label,patient_id,severity,[b]note", "a/0.png,a,P1,1,x", "b/1.png,b,P2,2,y"])
+    assert "Columns of labels.csv that are not read: severity, [b]note.\n" in run_main(monkeypatch, capfd, "init", root).stderr
     assert "1 file without a label will be left out" in said
 
 

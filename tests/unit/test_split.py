@@ -217,3 +217,22 @@ def test_several_findings_go_by_patient_and_earlier_ones_stay() -> None:
     findings[np.isin(units, np.flatnonzero(np.bincount(units, findings[:, 2]) > 0)[5:]), 2] = False
     with pytest.raises(InputError, match="class c has 5"):
         assign(units, findings, shares, ("a", "b", "c"), rng)
+
+
+def test_many_findings_that_few_patients_share_are_split_by_a_further_draw():
+    """A first draw leaves most of these without a finding that a quarter of the patients have; another does not."""
+    shares = {"train": 0.37, "audit": 0.28, "val": 0.15, "test": 0.2}
+    for seed in range(8):
+        labels = np.random.default_rng(seed).random((100, 40)) < 0.25
+        splits = assign(np.arange(100), labels, shares, [f"f{k}" for k in range(40)], np.random.default_rng(seed))
+        for name in shares:
+            assert (labels[splits == name].sum(axis=0) >= 2).all()
+
+
+def test_earlier_patients_are_told_of_only_where_there_are_some():
+    labels = np.zeros((40, 2), bool)
+    labels[:8, 1] = labels[8:, 0] = True
+    shares = {"train": 0.97, "audit": 0.01, "val": 0.01, "test": 0.01}
+    fixed = np.array(["train"] * 7 + [""] * 33)
+    with pytest.raises(InputError, match=r"too few new patients to split: class b lacks .* and earlier patients stay where they are"):
+        assign(np.arange(40), labels, shares, ["a", "b"], np.random.default_rng(0), fixed=fixed)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from trainings import SMALL, cohort, context, put_trained, renamed, spoiled, stopped_in_the_middle
 
 from pipeline import artifacts, generate, tensors, train
-from pipeline.conditions import Conditions
+from pipeline.conditions import Combination, Conditions
 from pipeline.config import Config
 from pipeline.denoiser import build_denoiser, load_denoiser
 from pipeline.diffusion import validation
@@ -53,7 +53,7 @@ def test_the_loss_on_unseen_images_is_logged_at_each_checkpoint_and_told_in_the_
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ({"plan": [{"findings": ["il"], "count": 1}]}, "no finding 'il': use healthy, ill"),
+        ({"plan": [{"findings": ["il"], "count": 1}]}, "no finding 'il': did you mean ill. use healthy, ill"),
         ({"plan": [{"findings": ["ill"], "attributes": {"sex": "F"}, "count": 1}]}, "no attribute 'sex'"),
         ({"per_class": 1, "weights": {"sex": 2}}, "generate.weights: the model knows no 'sex'"),
         ({"per_class": 1, "negative_class": "il", "guidance_scale": 2}, "'il' is no class of the model"),
@@ -65,6 +65,17 @@ def test_what_the_model_will_not_know_is_told_before_the_training(tmp_path, monk
     generate_section = type(ctx.config.generate).model_validate(asked)
     with pytest.raises(InputError, match=why):
         train.run(dataclasses.replace(ctx, config=ctx.config.model_copy(update={"generate": generate_section})))
+
+
+def test_a_finding_of_nearly_nobody_is_told_before_the_training(tmp_path, monkeypatch):
+    findings = np.repeat(np.array([[1, 0], [0, 0], [0, 1]], np.int8), [20, 20, 3], axis=0)
+    learned = Conditions(("effusion", "hernia"), True, (), Combination.learned(findings, np.arange(43)))
+    notes = []
+    ctx = context(tmp_path, cohort())
+    monkeypatch.setattr(ctx.reporter, "note", notes.append)
+    train._tell_what_is_made(ctx, learned)
+    [note] = notes
+    assert note.startswith("fewer than 11 training patients have hernia: images of it are made all the same, and marked unseen")
 
 
 def test_fields_are_read_where_a_text_is_and_a_model_of_before_that_did_not_still_loads(tmp_path):

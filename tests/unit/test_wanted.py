@@ -96,6 +96,9 @@ def test_what_was_never_seen_together_is_made_only_when_asked_and_is_marked():
         ({"attributes": {"severity": 3}}, "severity is a number from 0 to 1"),
         ({"attributes": {"severity": "much"}}, "severity is a number from 0 to 1"),
         ({"attributes": {"age": "old"}}, "no attribute 'age', but sex, severity"),
+        ({"findings": ["Efusion"]}, "no finding 'Efusion': did you mean effusion\\? use effusion, cardiomegaly, nodule"),
+        ({"attributes": {"sex": "f"}}, "no sex 'f': did you mean F\\? use F, M"),
+        ({"attributes": {"Severty": 0.5}}, "no attribute 'Severty', did you mean severity\\? but sex, severity"),
     ],
 )
 def test_what_the_model_does_not_know_is_one_line(entry, why):
@@ -137,6 +140,31 @@ def test_values_of_attributes_that_no_training_patient_had_together_are_made_onl
     assert plan(entry | {"extrapolate": True}, {"attributes": {"sex": "F"}, "count": 1}, conditions=told).unseen.tolist() == [True, False]
 
 
+def test_some_findings_are_known_together_though_nobody_tells_of_all_of_them():
+    """As in CheXpert, whose labels are mostly blank: no row tells of all, and all that 11 patients have can be asked for."""
+    rng = np.random.default_rng(1)
+    findings = rng.choice(np.array([-1, 0, 1], np.int8), (400, 6), p=[0.5, 0.25, 0.25])
+    findings[:, 5] = -1
+    findings[:4, 5] = 1
+    findings[(findings[:, 0] == 1) & (findings[:, 1] == 1), 1] = -1
+    patients, names = np.arange(400) // 2, tuple("abcdef")
+    images = SimpleNamespace(findings=findings, asked={})
+    learned = Conditions.learned(images, names, patients, several=True, names=())
+    told = Conditions.of_model({"classes": names, "conditions": json.loads(json.dumps(learned.to_model()))})
+    assert told == learned
+    for first, second in itertools.combinations(range(6), 2):
+        for one, other in itertools.product((-1, 0, 1), repeat=2):
+            has = [-1] * 6
+            has[first], has[second] = one, other
+            rows = ((findings == has) | (np.array(has) == -1)).all(axis=1)
+            assert told.seen(has, {}) == (len(np.unique(patients[rows])) >= 11), has
+    with pytest.raises(InputError, match="a \\+ b: no such combination was seen"):
+        plan({"findings": ["a", "b"], "count": 1}, conditions=told)
+    made = wanted(config(per_class=3), told)
+    assert (made.findings == 1).sum(axis=0).tolist() == [3] * 6
+    assert made.unseen.tolist() == (made.findings[:, 5] == 1).tolist(), "of a finding that 2 patients had, nothing is known"
+
+
 def test_of_one_class_an_image_too_an_attribute_may_never_have_been_seen_with_it():
     labels, sex = np.repeat([0, 1], 40), np.array(["F"] * 20 + ["M"] * 20 + ["F"] * 40)
     images = SimpleNamespace(findings=np.eye(2, dtype=np.int8)[labels], asked={"sex": sex})
@@ -156,8 +184,13 @@ def test_a_plan_takes_the_place_of_per_class():
         config(plan=[asked], per_class=1)
     with pytest.raises(ValueError, match="asked for and denied at once"):
         config(plan=[asked | {"without": ["nodule"]}])
-    with pytest.raises(ValueError, match="the same text is asked for and led away from at once"):
-        config(plan=[asked | {"text": "Small nodule", "without_text": " small  nodule"}])
+    for entry in (
+        {"text": "Small nodule", "without_text": " small, nodule."},
+        {"findings": ["nodule"], "without_text": "Nodule"},
+        {"without": ["nodule"], "text": "nodule"},
+    ):
+        with pytest.raises(ValueError, match="nodule is asked for and denied at once"):
+            config(plan=[entry | {"count": 3}])
 
 
 def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
@@ -173,6 +206,17 @@ def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
         plan({"text": "?!", "count": 1}, conditions=reading)
     with pytest.raises(InputError, match=r"reads no text: it was trained without train\.text"):
         plan({"text": "small", "count": 1})
+
+
+def test_a_text_is_no_attribute_and_what_is_denied_in_a_prompt_is_told_how():
+    """It was taken for one, and the images were made of nothing asked for."""
+    reading = Conditions(("effusion", "nodule"), True, (), CHEST.combinations, ("effusion", "left", "small"), 3)
+    with pytest.raises(InputError, match="no attribute 'text', a text is asked for by --prompt, or by text in a plan"):
+        plan({"attributes": {"text": "effusion"}, "count": 1}, conditions=reading)
+    with pytest.raises(InputError, match=r"no word 'efusion'.* did you mean effusion\? it knows 3"):
+        plan({"text": "small efusion", "count": 1}, conditions=reading)
+    with pytest.raises(InputError, match=r"no word 'No'.*what is not wanted is named by --not or --negative-prompt"):
+        plan({"text": "No effusion", "count": 1}, conditions=reading)
 
 
 def test_a_word_that_only_its_features_tell_is_extrapolated_to_when_asked_and_marked():
