@@ -23,7 +23,7 @@ IDENTICAL = 1e-4
 """Distance below which two images are one, but for rounding: flagged as a copy whatever calibrates the search, or where nothing does."""
 
 KINDS = power.CORE + power.FURTHER + power.MIXED
-"""Kinds of copies that are planted in every audit."""
+"""Kinds of copies that are planted in every audit; of images in colour, :data:`privacy.power.COLOURED` too."""
 
 Regenerate = Callable[[Labelled, float], NDArray[np.uint8]]
 """Real images and a noise level (for images in −1..1) to what the run's own model makes of them from there, ``uint8 [n, C, H, W]``."""
@@ -69,7 +69,7 @@ class CopyReport:
 
 def searched(synthetic: int, sealed: int, planted: int, *, regenerated: bool) -> int:
     """How many images :func:`find_copies` searches for at the most, for a progress bar."""
-    return synthetic + sealed + planted * (len(KINDS) + 1 + regenerated * len(power.REGENERATED))
+    return synthetic + sealed + planted * (len(KINDS) + len(power.COLOURED) + 1 + regenerated * len(power.REGENERATED))
 
 
 def find_copies(
@@ -246,7 +246,7 @@ def _planted(
     judge: Judge, train: Labelled, member: NDArray[np.bool_], planted: int, regenerate: Regenerate | None, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
     """A row for each kind of planted copies, then for each noise level of the run's own model, then for further images of a patient."""
-    for kind in KINDS:
+    for kind in (*KINDS, *(power.COLOURED if train.images.shape[1] == 3 else ())):
         made, sources = power.plant(train.images, kind, planted, rng)
         matches = judge.of(made, member)
         yield _row(kind.__name__, None, judge.flagged(matches), matches[-1].index == sources)

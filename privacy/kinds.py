@@ -31,6 +31,7 @@ NAMES = {
     "turn_25": "turned by 25°",
     "blend": "blended with another",
     "splice": "half of another",
+    "recoloured": "in other colours",
     "few_greys": "in four greys",
     "shrunk": "at half its size on black",
     "regenerated": "made anew from noise",

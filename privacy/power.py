@@ -177,6 +177,14 @@ def few_greys(image: Images, rng: np.random.Generator) -> Images:
     return _to_uint8(85 * np.rint(image / 85))
 
 
+def recoloured(image: Images, rng: np.random.Generator) -> Images:
+    """In other colours: hue (of an image of three channels) turned by an angle of 30 to 330 degrees."""
+    hue, *others = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).convert("HSV").split()
+    turn = int(rng.integers(22, 235))  # of 256
+    turned_hue = Image.fromarray(np.asarray(hue) + np.uint8(turn))
+    return np.asarray(Image.merge("HSV", (turned_hue, *others)).convert("RGB")).transpose(2, 0, 1)
+
+
 def blend(image: Images, other: Images, rng: np.random.Generator) -> Images:
     """0.7 of the image and 0.3 of another."""
     return _to_uint8(0.7 * image + 0.3 * other.astype(np.float64))
@@ -218,6 +226,9 @@ FURTHER: tuple[Transform, ...] = (
     few_greys,
 )
 """Copies that are altered further."""
+
+COLOURED: tuple[Transform, ...] = (recoloured,)
+"""Copies of images in colour that are altered in nothing else."""
 
 MIXED: tuple[Mixture, ...] = (blend, splice)
 """Copies that hold part of a second image."""
@@ -265,7 +276,7 @@ LEARNED: tuple[Transform | Mixture, ...] = (
     any_blend,
 )
 """What a score of copies is learned from (:mod:`privacy.copy_score`). Not among them, so that they show how it generalises: down_up,
-sharpened, clahe, splice, inversion, zoom_80, turn_25, shrunk, few_greys, and images made anew by a model."""
+sharpened, clahe, splice, inversion, zoom_80, turn_25, shrunk, few_greys, recoloured, and images made anew by a model."""
 
 REGENERATED = (0.1, 0.25, 0.5, 1.0)
 """Noise levels, for images in −1..1, to which a model of the cohort takes a training image before it makes it anew."""

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.phantom.image import phantom_arrays
 from privacy import power
-from tests.benchmarks import audit_power
+from privacy.repeats import Repeats
+from tests.benchmarks import audit_power, copy_sets
 from tests.benchmarks.copy_baselines import GlobalSearch, pixel_methods
 from tests.benchmarks.copy_oracle import ORACLES, log_likelihoods
 
@@ -85,3 +86,43 @@ def test_the_benchmark_runs_through_with_a_model_of_its_own(tmp_path):
     table = json.loads((tmp_path / "audit_power_phantom32.json").read_text())["power"][0]
     assert table["kinds"]["identity"]["the audit"] == {"recall": 1.0, "own_source": 1.0}
     assert {"regenerated 0.1", "regenerated 1.0", "occlusion"} <= set(table["kinds"])
+
+
+def test_what_repeats_in_a_part_of_a_pool_is_counted_in_that_part():
+    pool = Repeats(np.array([0, 1, 0, 3, 3]), np.array([False, False, False, True, True]), np.zeros(5, bool))
+    found = copy_sets._of(pool, np.array([4, 2, 1, 0]))
+    assert found.new.tolist() == [True, True, True, False]
+    assert found.first.tolist() == [0, 1, 2, 1]
+    assert found.constant.tolist() == [True, False, False, False]
+
+
+def test_the_table_of_sets_adds_seeds_and_begins_with_the_kind_that_fails_most():
+    def row(kind, copies, *verdicts):
+        return {"kind": kind, "copies": copies, **dict(zip(copy_sets.VERDICTS, verdicts))}
+
+    rows = [row("flip", 1, 0, 0, 10), row("blend", 1, 9, 1, 0), row("flip", 1, 0, 0, 10), row("none", 0, 10, 0, 0)]
+    lines = copy_sets.table(rows).splitlines()[2:]
+    assert lines[0] == "| flip | – | 0 / 0 / 100 [83, 100] |"
+    assert "| blend | – | 90 / 10 / 0 [0, 31] |" in lines
+    assert "| none | 100 / 0 / 0 [0, 31] | – |" in lines
+
+
+@pytest.mark.slow
+def test_sets_with_copies_as_they_are_fail_and_honest_ones_do_not(tmp_path):
+    sizes = ["--size", "32", "--train", "90", "--audit", "70", "--honest", "60", "--learn", "64", "--planted", "21", "--sets", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.audit_power",
+        "--set",
+        "phantom",
+        *sizes,
+        "--kinds",
+        "identity",
+        "--out",
+        str(tmp_path),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    rows = json.loads((tmp_path / "audit_power_phantom32_sets.json").read_text())["sets"]
+    assert [row["copies"] for row in rows] == [0, *copy_sets.NUMBERS]
+    assert [row["fail"] for row in rows] == [0, *[2] * len(copy_sets.NUMBERS)]

@@ -54,6 +54,16 @@ def test_power_is_measured_for_every_kind_and_falls_with_the_strength_of_regener
     assert rows["identity", None]["own_source"] == 1.0
 
 
+def test_of_images_in_colour_copies_in_other_colours_are_planted_too(sides, monkeypatch):
+    monkeypatch.setattr(copy_report, "KINDS", (power.identity,))
+    coloured = [
+        Labelled(np.concatenate([side.images, side.images // 2, side.images // 4], axis=1), side.findings, side.groups) for side in sides
+    ]
+    for some, further in ((sides, set()), (coloured, {"recoloured"})):
+        found = find([side.take(slice(30)) for side in some], some[4].images[:30], planted=4, learn=None, others=None)
+        assert {row["kind"] for row in found.power} == {"identity", "same_patient", *further}
+
+
 def test_planted_copies_are_flagged_and_honest_images_are_not(sides):
     train, rng = sides[0], np.random.default_rng(0)
     guilty = sides[4].images.copy()

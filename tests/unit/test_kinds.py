@@ -2,10 +2,17 @@
 
 from privacy import kinds, limits
 from privacy.copy_report import KINDS
+from privacy.power import COLOURED
 
 
 def test_every_kind_that_is_planted_has_a_name_that_fits_beside_a_plot():
-    keys = [*(kind.__name__ for kind in KINDS), *limits.required_kinds(64), "regenerated", "same_patient"]
+    keys = [
+        *(kind.__name__ for kind in KINDS),
+        *limits.required_kinds(64),
+        *(kind.__name__ for kind in COLOURED),
+        "regenerated",
+        "same_patient",
+    ]
     assert set(keys) == set(kinds.NAMES)
     assert len(set(kinds.NAMES.values())) == len(kinds.NAMES)
     assert max(map(len, kinds.NAMES.values())) <= 28

@@ -70,3 +70,10 @@ def test_what_is_shrunk_is_its_source_at_half_the_side_and_black(images):
     fits = np.array([np.abs(made[:, :, top : top + 16, left : left + 16] - half).max(axis=(1, 2, 3)) <= 0.5 for top, left in places])
     assert fits.any(axis=0).all()
     assert np.allclose(made.sum(axis=(1, 2, 3)), half.sum(axis=(1, 2, 3)), rtol=0.02), "black around it"
+
+
+def test_what_is_recoloured_keeps_its_brightest_channel_and_changes_its_colours(images):
+    coloured = np.concatenate([images, images // 2, images // 4], axis=1)
+    made, sources = power.plant(coloured, power.recoloured, 8, np.random.default_rng(0))
+    assert np.abs(made.max(axis=1).astype(int) - coloured[sources].max(axis=1)).max() <= 1
+    assert (np.abs(made.astype(int) - coloured[sources]).mean(axis=(1, 2, 3)) > 5).all()
