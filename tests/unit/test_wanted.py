@@ -219,6 +219,37 @@ def test_a_text_is_no_attribute_and_what_is_denied_in_a_prompt_is_told_how():
         plan({"text": "No effusion", "count": 1}, conditions=reading)
 
 
+def test_a_text_that_contradicts_what_else_is_asked_for_is_an_extrapolation():
+    """Rows would say no effusion, and their text an effusion, as if training had shown such images."""
+    rng = np.random.default_rng(0)
+    findings = rng.integers(0, 2, (200, 2)).astype(np.int8)
+    side = rng.choice(["left", "right"], 200)
+    texts = np.array([f"{'clear' if not has[0] else where + ' effusion'} seen" for has, where in zip(findings, side)])
+    texts[np.flatnonzero(findings[:, 0] == 0)[:10]] = "effusion seen"
+    images = SimpleNamespace(findings=findings, asked={"side": side, "text": texts})
+    learned = Conditions.learned(images, ("effusion", "nodule"), np.arange(200), several=True, names=("side",), text=True)
+    told = Conditions.of_model({"classes": ["effusion", "nodule"], "conditions": json.loads(json.dumps(learned.to_model()))})
+    assert told == learned
+    wrong = (
+        (
+            {"without": ["effusion"], "text": "effusion seen"},
+            "no effusion: the word 'effusion' was not seen in enough training patients with it",
+        ),
+        ({"findings": ["effusion"], "text": "clear"}, "effusion: the word 'clear' was not seen"),
+        ({"attributes": {"side": "left"}, "text": "right effusion"}, "side left: the word 'right' was not seen"),
+    )
+    for entry, why in wrong:
+        with pytest.raises(InputError, match=why):
+            plan(entry | {"count": 1}, conditions=told)
+        assert plan(entry | {"count": 1, "extrapolate": True}, conditions=told).unseen.tolist() == [True]
+    right = (
+        {"findings": ["effusion"], "attributes": {"side": "left"}, "text": "left effusion"},
+        {"text": "clear"},
+        {"without": ["effusion"]},
+    )
+    assert not any(plan(entry | {"count": 1}, conditions=told).unseen.any() for entry in right)
+
+
 def test_a_word_that_only_its_features_tell_is_extrapolated_to_when_asked_and_marked():
     told = Conditions(("effusion",), True, (), (Combination((1,), 1.0),), ("effusion", "small"), 3, ("hernia",), 8)
     entry = {"findings": ["effusion"], "text": "small hernia", "count": 1}
