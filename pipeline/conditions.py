@@ -88,15 +88,18 @@ def _octiles(values: NDArray[np.float64], patients: NDArray[Any]) -> NDArray[np.
 
 
 def _read(texts: NDArray[Any] | None, patients: NDArray[Any]) -> tuple[tuple[str, ...], int]:
-    """The words that enough patients' texts have, sorted, and how many words the longest text has."""
+    """The words that enough patients' texts have, sorted, and of how many words as many patients have a text: the longest is one's."""
     whose: dict[str, set[Any]] = {}
+    longest: dict[Any, int] = {}
     for text, patient in zip(() if texts is None else texts, patients):
-        for word in str(text).split():
+        words = str(text).split()
+        longest[patient] = max(len(words), longest.get(patient, 0))
+        for word in words:
             whose.setdefault(word, set()).add(patient)
-    words = tuple(sorted(word for word, people in whose.items() if len(people) >= LEAST_PATIENTS))
-    if texts is None or not words:
+    known = tuple(sorted(word for word, people in whose.items() if len(people) >= LEAST_PATIENTS))
+    if not known:
         raise InputError("train.text: the images have no text in the clinical vocabulary: name its column in ingest.report")
-    return words, max(len(str(text).split()) for text in texts)
+    return known, sorted(longest.values())[-LEAST_PATIENTS]
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Conditions:
         together: what was seen of findings with values of attributes that have a list of them, and of some findings where it is no part of
             a combination; empty where there is neither.
         vocabulary: words of the texts that it reads; none where it reads no text.
-        longest: words of a text, at the most.
+        longest: words of a text, at the most: as many as the texts of enough patients have.
         further: words that no training patient's text, or too few to know of, had, and that it is told of by their features alone.
         features: numbers in which a language model tells each word; 0 where the model has learned its own.
         apart: for each of :attr:`listed`, the words that too few training patients' texts had with it; empty where it reads no text.

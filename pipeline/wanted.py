@@ -204,7 +204,9 @@ def _text(text: str, conditions: Conditions, where: str) -> str:
     if text and not said:
         raise InputError(f"{where}: the text {text!r} holds no word: write what a report would say, or leave it out")
     if len(said.split()) > conditions.longest:
-        raise InputError(f"{where}: a text of {len(said.split())} words, and training reports had {conditions.longest} at the most")
+        raise InputError(
+            f"{where}: a text of {len(said.split())} words, and reports of enough training patients had {conditions.longest} at the most"
+        )
     return said
 
 

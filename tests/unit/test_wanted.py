@@ -199,7 +199,10 @@ def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
     assert found.asked["text"].tolist() == ["small left effusion", ""]
     assert reading.of(found).text.tolist() == [[3, 2, 1], [0, 0, 0]]
     assert found.away(reading).text.tolist() == [[1, 0, 0], [0, 0, 0]]
-    for text, why in (("small zebra", "no word 'zebra'"), ("small small small left", "4 words, and training reports had 3")):
+    for text, why in (
+        ("small zebra", "no word 'zebra'"),
+        ("small small small left", "4 words, and reports of enough training patients had 3"),
+    ):
         with pytest.raises(InputError, match=why):
             plan({"text": text, "count": 1}, conditions=reading)
     with pytest.raises(InputError, match=r"the text '\?!' holds no word: write what a report would say"):
