@@ -88,15 +88,18 @@ def _octiles(values: NDArray[np.float64], patients: NDArray[Any]) -> NDArray[np.
 
 
 def _read(texts: NDArray[Any] | None, patients: NDArray[Any]) -> tuple[tuple[str, ...], int]:
-    """The words that enough patients' texts have, sorted, and how many words the longest text has."""
+    """The words that enough patients' texts have, sorted, and of how many words as many patients have a text: the longest is one's."""
     whose: dict[str, set[Any]] = {}
+    longest: dict[Any, int] = {}
     for text, patient in zip(() if texts is None else texts, patients):
-        for word in str(text).split():
+        words = str(text).split()
+        longest[patient] = max(len(words), longest.get(patient, 0))
+        for word in words:
             whose.setdefault(word, set()).add(patient)
-    words = tuple(sorted(word for word, people in whose.items() if len(people) >= LEAST_PATIENTS))
-    if texts is None or not words:
+    known = tuple(sorted(word for word, people in whose.items() if len(people) >= LEAST_PATIENTS))
+    if not known:
         raise InputError("train.text: the images have no text in the clinical vocabulary: name its column in ingest.report")
-    return words, max(len(str(text).split()) for text in texts)
+    return known, sorted(longest.values())[-LEAST_PATIENTS]
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,10 @@ class Conditions:
         together: what was seen of findings with values of attributes that have a list of them, and of some findings where it is no part of
             a combination; empty where there is neither.
         vocabulary: words of the texts that it reads; none where it reads no text.
-        longest: words of a text, at the most.
+        longest: words of a text, at the most: as many as the texts of enough patients have.
         further: words that no training patient's text, or too few to know of, had, and that it is told of by their features alone.
         features: numbers in which a language model tells each word; 0 where the model has learned its own.
+        apart: for each of :attr:`listed`, the words that too few training patients' texts had with it; empty where it reads no text.
     """
 
     classes: tuple[str, ...]
@@ -143,6 +147,7 @@ class Conditions:
     further: tuple[str, ...] = ()
     features: int = 0
     together: tuple[Together, ...] = ()
+    apart: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def learned(
@@ -177,7 +182,21 @@ class Conditions:
             return found
         words, longest = _read(images.asked.get(TEXT), patients)
         further = tuple(word for word in LISTED if word not in words) if features else ()
-        return replace(found, vocabulary=words, longest=longest, further=further, features=features)
+        found = replace(found, vocabulary=words, longest=longest, further=further, features=features)
+        return replace(found, apart=found._apart(images, patients))
+
+    def _apart(self, images: Described, patients: NDArray[Any]) -> tuple[tuple[str, ...], ...]:
+        """What :attr:`apart` is of these images."""
+        places = self._words(images.asked[TEXT], len(patients)).numpy()
+        person, size = np.unique(patients, return_inverse=True)[1].ravel(), len(self.words) + 1
+        found = []
+        for name, value in self.listed:
+            column = images.findings[:, self.classes.index(name)] if isinstance(value, int) else images.asked[name]
+            rows = column == value
+            pairs = np.unique(person[rows, None] * size + places[rows])
+            have = np.bincount(pairs % size, minlength=size)
+            found.append(tuple(word for place, word in enumerate(self.vocabulary, 1) if have[place] < LEAST_PATIENTS))
+        return tuple(found)
 
     @classmethod
     def of_model(cls, model: Mapping[str, Any]) -> Conditions:
@@ -191,13 +210,14 @@ class Conditions:
         together = tuple(Together(tuple(map(int, one["findings"])), tuple(map(str, one["values"]))) for one in told.get("together", ()))
         words, further = (tuple(map(str, told.get(name, ()))) for name in ("vocabulary", "further"))
         read = words, int(told.get("longest", 0)), further, int(told.get("features", 0))
-        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read, together)
+        apart = tuple(tuple(map(str, one)) for one in told.get("apart", ()))
+        return cls(tuple(map(str, model["classes"])), bool(told.get("several", False)), attributes, combinations, *read, together, apart)
 
     def to_model(self) -> dict[str, Any]:
         """For ``model.json``, beside ``classes``."""
         told = {name: [asdict(one) for one in getattr(self, name)] for name in ("attributes", "combinations", "together")}
         read = {"vocabulary": list(self.vocabulary), "longest": self.longest, "further": list(self.further), "features": self.features}
-        return {"several": self.several, **told, **read}
+        return {"several": self.several, **told, **read, "apart": [list(one) for one in self.apart]}
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -222,6 +242,22 @@ class Conditions:
                 return False
         asked = [values.get(one.name, "") for one in self.attributes if one.values]
         return not (self.together and any(asked)) or any(one.has(findings, asked) for one in self.together)
+
+    @property
+    def listed(self) -> list[tuple[str, int | str]]:
+        """Findings, present and (where an image can have several) absent, and values of attributes that have a list of them, by name."""
+        marks: list[tuple[str, int | str]] = [(name, mark) for name in self.classes for mark in ((0, 1) if self.several else (1,))]
+        return marks + [(one.name, value) for one in self.attributes for value in one.values]
+
+    def never_with(self, findings: Sequence[int], values: Mapping[str, str], words: Sequence[str]) -> tuple[str, str, int | str] | None:
+        """The first of a text's words that too few training patients had with a finding or an attribute's value that is asked for too, and
+        what that is; None where there is none, or nothing is known of it. What more of them had together is not known."""
+        marks = dict(zip(self.classes, findings))
+        for (name, value), apart in zip(self.listed, self.apart):
+            asked = (marks if isinstance(value, int) else values).get(name)
+            if asked == value and (found := [word for word in words if word in apart]):
+                return found[0], name, value
+        return None
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -151,21 +151,30 @@ def planned(plan: Sequence[Asked], conditions: Conditions, seeds: list[int], whe
         told = "a text is asked for by --prompt, or by text in a plan" if strange[0] == TEXT else f"but {', '.join(known) or 'none'}"
         raise InputError(f"{where}: the model knows no attribute {strange[0]!r}, {meant(strange[0], known)}{told}")
     findings, negated, unseen = [], [], []
-    for entry, words in zip(plan, (f"{text} {other}".split() for text, other in zip(texts, away))):
+    for entry, text, other in zip(plan, texts, away):
         row, denied = _findings(entry, conditions, where)
-        new = not conditions.seen(row.tolist(), entry.attributes)
-        rare = [word for word in words if word not in conditions.vocabulary]
-        if (new or rare) and not entry.extrapolate:
-            what = f"the word {rare[0]!r} was not" if rare else f"{_named(entry)}: no such combination was"
-            raise InputError(
-                f"{where}: {what} seen in enough training patients: leave {'it out' if rare else 'something open'}, or add "
-                "extrapolate to have it none the less, marked as such"
-            )
+        new = _unseen(entry, row.tolist(), text.split(), other.split(), conditions)
+        if new and not entry.extrapolate:
+            raise InputError(f"{where}: {new}, or add extrapolate to have it none the less, marked as such")
         findings.append(row)
         negated.append(denied)
-        unseen.append(new or bool(rare))
+        unseen.append(bool(new))
     has, led, left, extrapolated = (np.repeat(np.array(table), counts, axis=0) for table in (findings, negated, away, unseen))
     return Wanted(has, seeds, led, asked, left, extrapolated)
+
+
+def _unseen(entry: Asked, row: Sequence[int], words: Sequence[str], other: Sequence[str], conditions: Conditions) -> str:
+    """What of an entry too few training patients had, and what to do; empty where there is nothing."""
+    few = "seen in enough training patients"
+    if rare := [word for word in (*words, *other) if word not in conditions.vocabulary]:
+        return f"the word {rare[0]!r} was not {few}: leave it out"
+    if not conditions.seen(row, entry.attributes):
+        return f"{_named(entry)}: no such combination was {few}: leave something open"
+    if (apart := conditions.never_with(row, entry.attributes, words)) is not None:
+        word, name, value = apart
+        what = f"{name} {value}" if isinstance(value, str) else name if value else f"no {name}"
+        return f"{what}: the word {word!r} was not {few} with it: leave one of them out"
+    return ""
 
 
 def _findings(entry: Asked, conditions: Conditions, where: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
@@ -195,7 +204,9 @@ def _text(text: str, conditions: Conditions, where: str) -> str:
     if text and not said:
         raise InputError(f"{where}: the text {text!r} holds no word: write what a report would say, or leave it out")
     if len(said.split()) > conditions.longest:
-        raise InputError(f"{where}: a text of {len(said.split())} words, and training reports had {conditions.longest} at the most")
+        raise InputError(
+            f"{where}: a text of {len(said.split())} words, and reports of enough training patients had {conditions.longest} at the most"
+        )
     return said
 
 

@@ -89,10 +89,10 @@ class IngestConfig(Section):
     label_field: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
     """dicom, dicomweb: an attribute whose value is the class, such as ``BodyPartExamined``, instead of the table's ``label``."""
     several_findings: bool = False
-    """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown), and
-    what is left blank is absent where a column ``No Finding`` has 1; or a column ``label`` that names them with bars between, as in
-    ``Effusion|Nodule`` or ``No Finding``, or as a list; those that it does not name are absent.
-    phantom: draw such a cohort."""
+    """Whether an image can have several findings, or none: ``labels`` then has a column for each class, with 1, 0 or -1 (unknown) or words
+    such as true, no and uncertain, and what is left blank is absent where a column ``No Finding`` has 1; or a column ``label`` that names
+    them with bars between, as in ``Effusion|Nodule`` or ``No Finding``, or as a list; those that it does not name are absent, and
+    ``normal`` is none unless it is a class. phantom: draw such a cohort."""
     attributes: dict[AttributeName, AttributeKind] = Field(default_factory=dict)
     """Further columns of ``labels`` that a model can be told of (``train.attributes``): ``number``, or the texts that may be there, such as
     ``{severity: number, side: [left, right]}``. Anything else in them is unknown."""

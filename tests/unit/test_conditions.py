@@ -160,9 +160,9 @@ def test_every_second_text_is_read_in_part_and_one_that_denies_is_not():
 
 
 def test_words_of_few_patients_are_not_read_and_a_text_is_needed():
-    texts = np.array(["small effusion"] * 30 + ["small sternotomy"] * 10)
+    texts = np.array(["small effusion"] * 30 + ["small sternotomy" + " small" * 9] * 10)
     learned = Conditions.learned(images([[1, 0]] * 40, text=texts), ("a", "b"), np.arange(40), several=True, names=(), text=True)
-    assert (learned.vocabulary, learned.longest) == (("effusion", "small"), 2)
+    assert (learned.vocabulary, learned.longest) == (("effusion", "small"), 2), "nor is told how long the texts of ten patients are"
     assert learned.names == ("a", "b", "text")
     with pytest.raises(InputError, match="no text in the clinical vocabulary"):
         Conditions.learned(images([[1, 0]] * 40), ("a", "b"), np.arange(40), several=True, names=(), text=True)

@@ -199,7 +199,10 @@ def test_prompts_are_in_the_models_words_and_negative_ones_are_led_away_from():
     assert found.asked["text"].tolist() == ["small left effusion", ""]
     assert reading.of(found).text.tolist() == [[3, 2, 1], [0, 0, 0]]
     assert found.away(reading).text.tolist() == [[1, 0, 0], [0, 0, 0]]
-    for text, why in (("small zebra", "no word 'zebra'"), ("small small small left", "4 words, and training reports had 3")):
+    for text, why in (
+        ("small zebra", "no word 'zebra'"),
+        ("small small small left", "4 words, and reports of enough training patients had 3"),
+    ):
         with pytest.raises(InputError, match=why):
             plan({"text": text, "count": 1}, conditions=reading)
     with pytest.raises(InputError, match=r"the text '\?!' holds no word: write what a report would say"):
@@ -217,6 +220,37 @@ def test_a_text_is_no_attribute_and_what_is_denied_in_a_prompt_is_told_how():
         plan({"text": "small efusion", "count": 1}, conditions=reading)
     with pytest.raises(InputError, match=r"no word 'No'.*what is not wanted is named by --not or --negative-prompt"):
         plan({"text": "No effusion", "count": 1}, conditions=reading)
+
+
+def test_a_text_that_contradicts_what_else_is_asked_for_is_an_extrapolation():
+    """Rows would say no effusion, and their text an effusion, as if training had shown such images."""
+    rng = np.random.default_rng(0)
+    findings = rng.integers(0, 2, (200, 2)).astype(np.int8)
+    side = rng.choice(["left", "right"], 200)
+    texts = np.array([f"{'clear' if not has[0] else where + ' effusion'} seen" for has, where in zip(findings, side)])
+    texts[np.flatnonzero(findings[:, 0] == 0)[:10]] = "effusion seen"
+    images = SimpleNamespace(findings=findings, asked={"side": side, "text": texts})
+    learned = Conditions.learned(images, ("effusion", "nodule"), np.arange(200), several=True, names=("side",), text=True)
+    told = Conditions.of_model({"classes": ["effusion", "nodule"], "conditions": json.loads(json.dumps(learned.to_model()))})
+    assert told == learned
+    wrong = (
+        (
+            {"without": ["effusion"], "text": "effusion seen"},
+            "no effusion: the word 'effusion' was not seen in enough training patients with it",
+        ),
+        ({"findings": ["effusion"], "text": "clear"}, "effusion: the word 'clear' was not seen"),
+        ({"attributes": {"side": "left"}, "text": "right effusion"}, "side left: the word 'right' was not seen"),
+    )
+    for entry, why in wrong:
+        with pytest.raises(InputError, match=why):
+            plan(entry | {"count": 1}, conditions=told)
+        assert plan(entry | {"count": 1, "extrapolate": True}, conditions=told).unseen.tolist() == [True]
+    right = (
+        {"findings": ["effusion"], "attributes": {"side": "left"}, "text": "left effusion"},
+        {"text": "clear"},
+        {"without": ["effusion"]},
+    )
+    assert not any(plan(entry | {"count": 1}, conditions=told).unseen.any() for entry in right)
 
 
 def test_a_word_that_only_its_features_tell_is_extrapolated_to_when_asked_and_marked():
