@@ -35,7 +35,7 @@ def unfit(measured: Interval) -> str | None:
         return None
     if not math.isfinite(measured.low):
         return "could not be scored on so few patients"
-    return f"could not be trained on so few images: AUC {measured.value:.2f} ({measured.low:.2f} to {measured.high:.2f})"
+    return f"could not be trained on so few images: AUC {measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f})"
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def _by_chance(recall: Interval, classes: int) -> str | None:
     if recall.low > 1 / classes:
         return None
     return (
-        f"could not be trained on so few images: it names {recall.value:.2f} ({recall.low:.2f} to {recall.high:.2f}) of the real images "
-        f"of this class, chance {1 / classes:.2f}"
+        f"could not be trained on so few images: it names {recall.value:.3f} ({recall.low:.3f} to {recall.high:.3f}) of the real images "
+        f"of this class, chance {1 / classes:.3f}"
     )
 
 

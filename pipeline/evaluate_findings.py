@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ from evaluation.data import Labelled
 from evaluation.fidelity import PER_CLASS_MIN, fidelity, standardised_features
 from evaluation.intervals import Interval, changes, interval, to_json
 from evaluation.judges import unfit
+from evaluation.metrics import Floats
 from evaluation.panel import panel
 from evaluation.plain_features import plain_features
 from evaluation.training import Task, Trained, train, unfinished
@@ -44,7 +46,7 @@ def run(ctx: Context) -> dict[str, Any]:
         for arm, trained in arms.items()
     }
     still = {arm: reason for arm, trained in arms.items() if (reason := unfinished(trained))}
-    judge = findings.judged(scored[CONTROL].test, test, names)
+    judge = _fitness(findings.judged(scored[CONTROL].test, test, names), still.get(CONTROL))
     seen = np.stack([one.classifier.predict(synthetic.unit) for one in arms[CONTROL]])
     unseen = extrapolated(made)
     result: dict[str, Any] = {
@@ -55,12 +57,12 @@ def run(ctx: Context) -> dict[str, Any]:
         "seeds": seeds,
         "ceiling": config.classifier_images,
         "fidelity": _fidelity(ctx, names, learn, choose, audit, synthetic, seeds, rng, device),
-        "judge": {"network": config.classifier, "trained_on": CONTROL} | _fitness(judge, still.get(CONTROL)),
+        "judge": {"network": config.classifier, "trained_on": CONTROL} | judge,
         "findings": {
             # A real-trained judge on synthetic images: does it see what was asked for, and miss what was asked to be absent?
             # What was never seen together is a question of its own.
             **{
-                key: findings.judged(seen[:, rows], synthetic.take(rows), names)
+                key: _told(judge, seen[:, rows], synthetic.take(rows), names)
                 for key, rows in (("label_fidelity", ~unseen), ("label_fidelity_unseen", unseen))
                 if rows.any()
             },
@@ -145,6 +147,22 @@ def _fitness(judge: dict[str, Any], unfinished: str | None) -> dict[str, Any]:
     reason = unfinished or unfit(whole)
     of = {name: facts | _reason(reason or unfit(facts["auc"])) for name, facts in judge["per_class"].items()}
     return judge | {"per_class": of} | _reason(reason)
+
+
+def _told(judge: dict[str, Any], seen: Floats, synthetic: Labelled, names: tuple[str, ...]) -> dict[str, Any]:
+    """What a judge says of synthetic images, of the findings that it is fit for; of the others why it says nothing.
+
+    Args:
+        judge: of :func:`_fitness`.
+        seen: its probabilities ``[S, n, K]``.
+    """
+    unfit_for = {name: {"unfit": facts["unfit"]} for name, facts in judge["per_class"].items() if "unfit" in facts}
+    kept = [place for place, name in enumerate(names) if name not in unfit_for]
+    if not kept:
+        return {"unfit": judge.get("unfit", "could not be trained on so few images of any finding"), "per_class": unfit_for}
+    own = dataclasses.replace(synthetic, findings=synthetic.findings[:, kept])
+    said = findings.judged(seen[..., kept], own, [names[place] for place in kept])
+    return said | {"per_class": said["per_class"] | unfit_for}
 
 
 def _reason(text: str | None) -> dict[str, str]:

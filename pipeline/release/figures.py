@@ -150,13 +150,13 @@ def evaluation_figures(evaluation: Mapping[str, Any]) -> list[Judged]:
             "two_sample_floor", "two-sample test, real against real (floor; n of both sides)", dig(evaluation, "fidelity.two_sample.floor")
         ),
         Judged("two_sample_difference", "two-sample test, difference of the two", dig(evaluation, "fidelity.two_sample.difference")),
-        Judged("label_fidelity", "label fidelity, mean of classes", dig(evaluation, "label_fidelity.macro")),
+        Judged("label_fidelity", "label fidelity, mean of classes", _of_classifier(dig(evaluation, "label_fidelity.macro"))),
         *(
             Judged(f"{arm}_auc", f"AUC on real test images, trained on {ARMS.get(arm, arm)}", dig(facts, "auc"))
             for arm, facts in arms.items()
         ),
         *(
-            Judged(f"{arm}_auc", f"AUC on real test images, trained on {ARMS.get(arm, arm)}", {"unfit": f"its classifier {reason}"})
+            Judged(f"{arm}_auc", f"AUC on real test images, trained on {ARMS.get(arm, arm)}", _of_classifier({"unfit": reason}))
             for arm, reason in (dig(evaluation, "utility.unfinished") or {}).items()
             if arm != "unfit"
         ),
@@ -174,7 +174,7 @@ def stress_figures(stress: Mapping[str, Any]) -> list[Judged]:
         for step in (stress.get("worst") or [])[:1]
     ]
     return _measured(
-        Judged("unfit", "classifiers under stress", {"unfit": stress["unfit"]} if "unfit" in stress else None),
+        Judged("classifier", "the classifier under stress", {"unfit": stress["unfit"]} if "unfit" in stress else None),
         Judged("mean_drop_auc", "mean drop of AUC over all corruptions", dig(stress, "mean_drop.auc")),
         *worst,
     )
@@ -210,6 +210,11 @@ def _sentence(what: str, name: str, of: Any) -> str:
     if change["low"] > 0 or change["high"] < 0:
         return f"{what}: the change of {measure} for {name}, {interval(change)}, does not stand among all that were compared."
     return f"{what}: no change of {measure} for {name} could be shown, {interval(change)}."
+
+
+def _of_classifier(measure: Any) -> Any:
+    """A measure; where it is why a classifier is unfit, with who is meant."""
+    return {"unfit": f"its classifier {measure['unfit']}"} if isinstance(measure, Mapping) and "unfit" in measure else measure
 
 
 def _measured(*figures: Judged) -> list[Judged]:

@@ -33,7 +33,7 @@ def findings_table(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for name, facts in (real.get("per_class") or {}).items()
     ]
     for title, key in (("all, the mean (macro)", "auc"), ("all pairs of image and finding (micro)", "micro_auc")):
-        rows.append((title, "", interval(real.get(key)), "", *(interval(one.get(key)) for one in made.values())))
+        rows.append((title, "", interval(real.get(key)), "", *(interval(dig(one, key)) for one in made.values())))
     return rows
 
 

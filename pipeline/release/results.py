@@ -243,7 +243,8 @@ def limitations(results: Results) -> list[str]:
     names, over = (dig(results.evaluation, key) for key in ("classes", "judge.auc_over"))
     if isinstance(names, list) and isinstance(over, list) and (missing := [f"“{name}”" for name in names if name not in over]):
         found.append(f"Figures over all classes leave out {', '.join(missing)}, which too few test patients have, or have not.")
-    found += _labels_of(dig(results.evaluation, "label_fidelity.per_class") or {})
+    for path in ("label_fidelity.per_class", "findings.label_fidelity.per_class"):
+        found += _labels_of(dig(results.evaluation, path) or {})
     if isinstance(unseen := dig(results.evaluation, "n.unseen"), int):
         found.append(
             f"{counted(unseen, 'image')} of what too few training patients had together, marked unseen in rows.csv: what a model makes of "

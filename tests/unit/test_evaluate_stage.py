@@ -145,7 +145,7 @@ def test_judges_that_see_nothing_yield_sentences_everywhere(tmp_path: Path) -> N
     # What asks for a number below it gets the sentence, in a table and in a tile.
     assert said in interval(dig(found, "fidelity.frechet.synthetic"))
     assert said in number(dig(found, "label_fidelity.macro.value"))
-    assert said in stress.run(context(tmp_path, "stress"))["unfit"]
+    assert said in stress.run(context(tmp_path, "stress"))["classifier"]
     assert said in json.loads((tmp_path / "stress" / "stress.json").read_text())["unfit"]
 
 
@@ -185,7 +185,7 @@ def test_judges_that_were_still_learning_yield_sentences_everywhere(tmp_path: Pa
         assert said in dig(found, path)["unfit"], path
     assert said in interval(dig(found, "utility.differences.real+synthetic.auc"))
     assert said in summary["label_fidelity"]
-    assert said in stress.run(context(tmp_path, "stress"))["unfit"]
+    assert said in stress.run(context(tmp_path, "stress"))["classifier"]
 
 
 @pytest.mark.slow

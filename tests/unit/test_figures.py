@@ -131,7 +131,9 @@ def test_a_figure_of_an_unfit_judge_is_its_reason_said_once() -> None:
     found = evaluation_figures(EVALUATION | {"fidelity": fidelity, "label_fidelity": {"macro": {"unfit": reason}, "per_class": {}}})
     assert [figure.text for figure in found].count(reason) == 1
     blind = stress_figures({"unfit": reason})
-    assert [(figure.key, figure.text) for figure in blind] == [("unfit", reason)]
+    assert [(figure.key, figure.text) for figure in blind] == [("classifier", reason)]
+    [still] = evaluation_figures({"label_fidelity": {"macro": {"unfit": "was still learning"}}})
+    assert still.text == "its classifier was still learning"
     assert evaluation_figures({}) == audit_figures({}) == stress_figures({}) == sentences({}) == []
 
 

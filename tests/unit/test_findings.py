@@ -6,8 +6,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from evaluation import findings
 from evaluation.data import Labelled
-from evaluation.intervals import Interval, clopper_pearson, interval
+from evaluation.intervals import Interval, clopper_pearson, interval, to_json
 from evaluation.training import Task, train
+from pipeline import evaluate_findings
+from pipeline.release.findings_page import findings_table
 
 
 def cohort(n=300, seed=0):
@@ -155,3 +157,21 @@ def test_one_network_learns_several_findings_and_nothing_from_what_is_unknown():
     assert p.max() <= 1
     assert abs(p.sum(axis=2) - 1).max() > 0.3, "no finding excludes another"
     assert findings.macro(p, test).value > 0.95
+
+
+def test_a_judge_says_nothing_of_synthetic_images_for_a_finding_that_it_is_unfit_for():
+    """Its number is replaced by the reason, in the table too, and has no part in the mean."""
+    real, made, names = cohort(), cohort(seed=4), ("a", "b", "c")
+    p = np.clip(scores(real) + np.clip(real.findings, 0, 1), 0, 1)
+    p[..., 2] = 0.5  # sees nothing of the third
+    judge = evaluate_findings._fitness(findings.judged(p, real, names), None)
+    seen = scores(made, 5)
+    said = evaluate_findings._told(judge, seen, made, names)
+    assert "AUC 0.500" in said["per_class"]["c"]["unfit"]
+    assert said["auc"].value == pytest.approx(np.mean([findings.auc_of(seen, made, k).value for k in (0, 1)]))
+    table = findings_table(to_json({"judge": judge, "findings": {"label_fidelity": said}}))
+    assert table[3][-1] == said["per_class"]["c"]["unfit"]
+    blind = evaluate_findings._fitness(findings.judged(p, real, names), "was still learning")
+    silent = evaluate_findings._told(blind, seen, made, names)
+    rows = findings_table(to_json({"judge": blind, "findings": {"label_fidelity": silent}}))
+    assert {row[-1] for row in rows[1:]} == {"was still learning"}

@@ -100,7 +100,7 @@ def test_where_too_few_patients_are_put_under_stress_it_is_said_in_one_sentence(
     summary = stress.run(dataclasses.replace(run, config=few, run=tmp_path, out=tmp_path / "stress"))
     found = json.loads((tmp_path / "stress" / "stress.json").read_text())
     why = "could not be tested on so few images: no finding is present in 11 patients and absent in as many"
-    assert found["unfit"] == summary["unfit"] == why
+    assert found["unfit"] == summary["classifier"] == why
     assert "corruptions" not in found
     assert json.loads((tmp_path / "stress" / stress.FAILURES).read_text()) == {"failures": []}
 
