@@ -188,7 +188,7 @@ def summary(figures: Iterable[Judged]) -> dict[str, str]:
 def sentences(evaluation: Mapping[str, Any], arms: Iterable[str] | None = None) -> list[str]:
     """What each arm changed over the control, a sentence for each class: of all arms, or of those named."""
     differences = found if isinstance(found := dig(evaluation, "utility.differences"), Mapping) else {}
-    count = number(next((made for key in ("utility", "n") if (made := dig(evaluation, f"{key}.synthetic")) is not None), None))
+    count = number(dig(evaluation, "utility.synthetic"))
     return [
         _sentence(str(CHANGES.get(arm, arm)).format(n=count), name, facts)
         for arm, of in differences.items()
@@ -198,18 +198,16 @@ def sentences(evaluation: Mapping[str, Any], arms: Iterable[str] | None = None) 
 
 
 def _sentence(what: str, name: str, of: Any) -> str:
-    # One of several findings has no threshold, and is compared by its AUC.
-    measure, key = ("AUC", "auc") if dig(of, "sensitivity") is None else ("sensitivity", "sensitivity")
-    change = dig(of, key)
+    change = dig(of, "sensitivity")
     if not isinstance(dig(change, "low"), int | float):
-        if key != "auc" and isinstance(dig(of, "auc.low"), int | float):
+        if isinstance(dig(of, "auc.low"), int | float):
             return f"{what}: too few held-out images without {name} to set the threshold of a sensitivity."
         return f"{what}: too few test patients with or without {name} to say what it changed."
     if change.get("stands"):
-        return f"{what} changed {measure} for {name} by {interval(change)}."
+        return f"{what} changed sensitivity for {name} by {interval(change)}."
     if change["low"] > 0 or change["high"] < 0:
-        return f"{what}: the change of {measure} for {name}, {interval(change)}, does not stand among all that were compared."
-    return f"{what}: no change of {measure} for {name} could be shown, {interval(change)}."
+        return f"{what}: the change of sensitivity for {name}, {interval(change)}, does not stand among all that were compared."
+    return f"{what}: no change of sensitivity for {name} could be shown, {interval(change)}."
 
 
 def _of_classifier(measure: Any) -> Any:

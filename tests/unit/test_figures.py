@@ -115,16 +115,6 @@ def test_no_value_is_a_dash_a_count_stands_alone_and_an_estimate_without_an_inte
     assert interval(measure) == shown
 
 
-def test_of_several_findings_the_change_of_the_auc_is_told() -> None:
-    """They have no sensitivity, which read as too few patients, and their synthetic images went uncounted."""
-    of = {name: {"auc": EVALUATION["utility"]["differences"]["synthetic"]["per_class"]["nodule"]["sensitivity"]} for name in CLASSES}
-    none = {"auc": {"value": 0.1, "low": None, "high": None, "n": 9}}
-    evaluation = {"n": {"synthetic": 1300}, "utility": {"differences": {"real+synthetic": {"per_class": of | {"normal": none}}}}}
-    found = dict(zip(of, sentences(evaluation)))
-    assert found["nodule"] == f"Adding 1,300 synthetic images changed AUC for nodule by {interval(of['nodule']['auc'])}."
-    assert found["normal"] == "Adding 1,300 synthetic images: too few test patients with or without normal to say what it changed."
-
-
 def test_a_figure_of_an_unfit_judge_is_its_reason_said_once() -> None:
     reason = "could not be trained on so few images"
     fidelity = {"unfit": reason, "two_sample": {"unfit": reason}}
