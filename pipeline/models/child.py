@@ -203,7 +203,9 @@ def _serve(pipe: Connection, model: str, kind: Kind, device: str) -> None:
     """The child: answers until the pipe closes."""
     os.setsid()  # so that what the model starts can be ended with it
     end_with_parent()
-    multiprocessing.current_process().daemon = False  # whose code may have workers of its own
+    # Its code may have workers of its own, which start as they do where it comes from.
+    multiprocessing.current_process().daemon = False
+    multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nowhere = os.open(os.devnull, os.O_RDWR)
