@@ -75,7 +75,7 @@ STAGES = (
     Stage("evaluate", 4, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
     Stage(
         "stress",
-        4,
+        5,
         ("ingest", "generate", "evaluate"),
         "pipeline.stress:run",
         False,

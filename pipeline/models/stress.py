@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pipeline.progress import Reporter
 
 PROGRAM = "synthcohort stress"
-VERSION = 2
+VERSION = 3
 FIT_RULE = "fit on clean images"
 
 
