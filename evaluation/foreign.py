@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,13 +76,13 @@ def labels_only(findings: NDArray[np.int8], groups: NDArray[Any], attributes: Ma
     return Labelled(np.zeros((len(findings), 1, 1, 1), np.uint8), findings, groups, attributes or {})
 
 
-def fit(p: Floats, test: Labelled) -> Fit:
+def fit(p: Floats, test: Labelled, names: Sequence[str]) -> Fit:
     """Whether the macro AUC on clean images is :data:`evaluation.judges.LEAST_AUC` or more, and more than chance."""
-    sizes = [len(np.unique(test.groups[test.labels == k])) for k in np.unique(test.labels)]
+    sizes = {names[k]: len(np.unique(test.groups[test.labels == k])) for k in np.unique(test.labels)}
     if len(sizes) < 2:
-        return Fit("not enough data", "all cases are of one class")
-    if min(sizes) < LEAST_PATIENTS:
-        return Fit("not enough data", f"a class has {min(sizes)} patients, and fewer than {LEAST_PATIENTS} say nothing of it")
+        return Fit("not enough data", f"all cases are of one class, {', '.join(sizes)}")
+    if few := [f"{name} ({n})" for name, n in sizes.items() if n < LEAST_PATIENTS]:
+        return Fit("not enough data", f"of {', '.join(few)} there are fewer than {LEAST_PATIENTS} patients: give more of them, or none")
     return worth(interval(macro_auc_estimate(p, test.labels, test.groups)), "clean images")
 
 

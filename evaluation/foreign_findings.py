@@ -48,11 +48,11 @@ def pairs(answers: Answers, test: Labelled) -> tuple[Answers, Labelled]:
     return Answers(_sides(answers.clean.reshape(-1)[known]), flat), cases
 
 
-def fit(p: Floats, test: Labelled) -> Fit:
+def fit(p: Floats, test: Labelled, names: Sequence[str]) -> Fit:
     """Whether the mean AUC of the findings on clean images is :data:`evaluation.judges.LEAST_AUC` or more, and more than chance."""
     area = estimates(p, test).get("auc")
     if area is None:
-        return Fit("not enough data", FEW)
+        return Fit("not enough data", f"of {', '.join(names)} {FEW}")
     return worth(interval(area), f"clean images, mean of {len(enough(test))} findings")
 
 

@@ -105,16 +105,21 @@ def _grid_lines(x: Tensor, s: float, d: Draw) -> Tensor:
 
 
 def _marker(x: Tensor, s: float, d: Draw) -> Tensor:
-    """A lead letter, L or R, in one of the upper corners."""
-    letters = torch.tensor([[[int(dot) for dot in row] for row in letter] for letter in _LETTERS], device=x.device)
-    v, u = positions(x)
-    width = s * 5 / 7 * x.shape[2] / x.shape[3]
-    left = torch.where(d["side"] > 0, 0.97 - width, torch.full_like(d["side"], 0.03))
-    row, column = ((v - 0.04) / s * 7).floor(), ((u - left) / width * 5).floor()
-    inside = (row >= 0) & (row < 7) & (column >= 0) & (column < 5)
-    which = (d["letter"] > 0).long().expand(len(x), 1, *x.shape[2:])
-    rows, columns = (place.clamp(0, most).long().expand_as(which) for place, most in ((row, 6), (column, 4)))
-    return torch.where(inside & (letters[which, rows, columns] == 1), 0.97, x)
+    """A lead letter, L or R, in one of the upper corners. A pixel takes the share of it that a dot covers, however small the image."""
+    letters = torch.tensor([[[int(dot) for dot in row] for row in letter] for letter in _LETTERS], device=x.device, dtype=x.dtype)
+    height, width = x.shape[2:]
+    side = s / 7 * height  # of a dot, in pixels
+    left = torch.where(d["side"] > 0, 0.97 * width - 5 * side, torch.full_like(d["side"], 0.03 * width))
+    rows, columns = _covered(height, torch.full_like(left, 0.04 * height), side, 7), _covered(width, left, side, 5)
+    cover = rows @ letters[(d["letter"] > 0).long().flatten()] @ columns.transpose(1, 2)
+    return x + (0.97 - x) * cover[:, None]
+
+
+def _covered(pixels: int, start: Tensor, side: float, dots: int) -> Tensor:
+    """Which share of each pixel of a line lies in each of some dots of this side, one after the other: ``[n, pixels, dots]``."""
+    pixel = torch.arange(pixels, device=start.device, dtype=start.dtype)[:, None]
+    dot = start.reshape(-1, 1, 1) + side * torch.arange(dots, device=start.device, dtype=start.dtype)
+    return (torch.minimum(pixel + 1, dot + side) - torch.maximum(pixel, dot)).clamp_min(0)
 
 
 def _patch(x: Tensor, s: float, d: Draw) -> Tensor:

@@ -112,7 +112,7 @@ def _unheard() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that forked it ends, or the one that asked for it, however they do.
+    """End this process when the one that forked it ends, or the one that asked for it, however they do; with its group where it leads one.
 
     The first is the kernel's work, on Linux alone. Under a fork server, which lives as long as any of its children, only the second ends.
     """
@@ -124,4 +124,6 @@ def end_with_parent() -> None:
 
 def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)

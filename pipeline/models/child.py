@@ -200,10 +200,12 @@ def _family(pid: int | None) -> list[int | None]:
 
 
 def _serve(pipe: Connection, model: str, kind: Kind, device: str) -> None:
-    """The child: answers until the pipe closes."""
+    """The child: answers until the pipe closes, and ends then with all that it started."""
     os.setsid()  # so that what the model starts can be ended with it
     end_with_parent()
-    multiprocessing.current_process().daemon = False  # whose code may have workers of its own
+    # Its code may have workers of its own, which start as they do where it comes from.
+    multiprocessing.current_process().daemon = False
+    multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -227,6 +229,7 @@ def _serve(pipe: Connection, model: str, kind: Kind, device: str) -> None:
             except BaseException as error:  # the model's own code may raise anything
                 reply = _packed(_failure(error, question[0]))
             pipe.send_bytes(reply)
+    os.killpg(0, signal.SIGKILL)  # whoever asked has ended, and what the model started does too
 
 
 def _failure(error: BaseException, question: str) -> dict[str, str]:

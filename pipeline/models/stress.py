@@ -119,7 +119,9 @@ def run(asked: Asked, out: Path, reporter: Reporter) -> Found:
         shifts = fitting(modality, min(clean.channels))
         rules = acceptance.parsed(lines, asked.rules, names, shifts, against=against)
         test = sources.labelled(clean.rows, cases.classes, names)
-        fitness, *other = [said_of.fit(in_order(p[0], victim.contract.classes, names), test) for victim, p in zip(victims, clean.answers)]
+        fitness, *other = [
+            said_of.fit(in_order(p[0], victim.contract.classes, names), test, names) for victim, p in zip(victims, clean.answers)
+        ]
         notes += [*spelling, *cases.notes, *(source.notes if isinstance(source, Cases) else ())]
         notes += [f"{victim.name}: {note}" for victim in victims for note in victim.notes] + _of_colour(clean.channels, modality, shifts)
         for victim, p, (_, where), found in zip(victims, clean.answers, told, (fitness, *other)):
@@ -176,7 +178,7 @@ def _doubts(victim: Victim, p: Floats, test: Labelled, names: Sequence[str], fit
             f"{victim.name}: the outputs rank the labels of {len(test)} images better in another order: if that is the right "
             f"one, declare classes: [{declare}] in {where}"
         )
-    if fitness.answer != "yes" and victim.contract.guessed:
+    if fitness.answer == "no" and victim.contract.guessed:
         notes.append(
             f"{victim.name}: {where} leaves out what was guessed ({'; '.join(victim.contract.guessed)}): a model that was trained on other "
             f"input is unfit here until that is declared"

@@ -202,7 +202,7 @@ def row_of(victim: Victim, answers: Answers, cases: Labelled, nodule: NDArray[np
     letters = [row["change"] for row in told["marker"]]
     right = answers.clean.argmax(axis=1) == cases.labels
     small, large = nodule <= np.nanmedian(nodule), nodule > np.nanmedian(nodule)
-    sound = fit(answers.clean, cases).answer == "yes"
+    sound = fit(answers.clean, cases, CLASSES).answer == "yes"
     return {
         "defect": victim.defect,
         "dose": victim.dose,

@@ -1,5 +1,7 @@
 """Models that do what nobody asked them to: each costs itself only, and is told in a line; and those that may."""
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -53,6 +55,7 @@ def leaves(x):
 
 def shared(x):
     import multiprocessing
+    assert multiprocessing.get_start_method() == multiprocessing.get_all_start_methods()[0]  # the system's own
     with multiprocessing.get_context("fork").Pool(2) as pool:
         return np.concatenate(pool.map(bright, np.array_split(x, 2)))
 
@@ -162,10 +165,37 @@ def test_what_a_model_started_ends_with_it(place):
         child.raw(list(images), PLAIN)
         left = Path("/proc") / Path("left.txt").read_text()
         assert left.exists()
-    until = time.monotonic() + 10
+    gone(left)
+
+
+def gone(left):
+    until = time.monotonic() + 20
     while left.exists() and (left / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() < until, "it runs on"
         time.sleep(0.01)
+
+
+def test_what_a_model_started_ends_where_the_test_is_killed(place):
+    """As the system does where memory runs out: nothing of ours is left to end it."""
+    program = (
+        "import time\n"
+        "from foreign_models import brightness_images\n"
+        "from tests.integration.test_model_process import PLAIN, Bounds, Child\n"
+        "child = Child('readers:leaves', 'callable', 'cpu', Bounds())\n"
+        "child.load()\n"
+        "child.raw(list(brightness_images(2)[0]), PLAIN)\n"
+        "print('asked', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join(map(str, (root, root / "tests" / "unit", place)))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}) as test:
+        assert test.stdout is not None
+        assert test.stdout.readline() == b"asked\n"
+        left = Path("/proc") / Path("left.txt").read_text()
+        assert left.exists()
+        test.kill()
+    gone(left)
 
 
 def test_what_a_model_prints_goes_nowhere(place, capfd):

@@ -81,21 +81,26 @@ def test_a_class_of_few_patients_has_no_drops(answers: Answers, cases: Labelled)
         (4.0, 400, "yes", "on clean images"),
         (0.0, 400, "no", "below 0.7, there is nothing to lose"),
         (0.6, 120, "not enough data", "may be below 0.7"),
-        (4.0, 20, "not enough data", "patients, and fewer than 11 say nothing of it"),
+        (
+            4.0,
+            20,
+            "not enough data",
+            "of normal (6), effusion (5), nodule (5) there are fewer than 11 patients: give more of them, or none",
+        ),
     ],
 )
 def test_fitness_is_said_first(cases: Labelled, strength: float, n: int, answer: str, why: str) -> None:
     some = cases.take(np.arange(n))
-    found = fit(scores(some.labels, np.random.default_rng(3), strength), some)
+    found = fit(scores(some.labels, np.random.default_rng(3), strength), some, NAMES)
     assert found.answer == answer, found
     assert why in found.why
 
 
 def test_a_class_without_cases_hinders_nothing(cases: Labelled) -> None:
     two = cases.take(cases.labels != 2)
-    assert fit(scores(two.labels, np.random.default_rng(3), 4), two).answer == "yes"
+    assert fit(scores(two.labels, np.random.default_rng(3), 4), two, NAMES).answer == "yes"
     assert (
-        fit(scores(two.labels, np.random.default_rng(3), 4)[:50], two.take(np.flatnonzero(two.labels == 0)[:50])).answer
+        fit(scores(two.labels, np.random.default_rng(3), 4)[:50], two.take(np.flatnonzero(two.labels == 0)[:50]), NAMES).answer
         == "not enough data"
     )
 

@@ -93,10 +93,10 @@ def test_who_is_missed_is_tested_over_all_findings_together(answers: Answers, ca
 
 
 def test_a_model_is_fit_by_its_mean_area(answers: Answers, cases: Labelled) -> None:
-    assert fit(answers.clean, cases).answer == "yes"
-    assert fit(np.random.default_rng(2).random((400, 3)), cases).answer == "no"
+    assert fit(answers.clean, cases, NAMES).answer == "yes"
+    assert fit(np.random.default_rng(2).random((400, 3)), cases, NAMES).answer == "no"
     nobody = dataclasses.replace(cases, findings=np.zeros((400, 3), np.int8))
-    assert fit(answers.clean, nobody).answer == "not enough data"
+    assert fit(answers.clean, nobody, NAMES).answer == "not enough data"
 
 
 def test_rules_ask_about_one_finding_or_about_all_pairs(answers: Answers, cases: Labelled) -> None:
@@ -118,5 +118,5 @@ def test_two_models_are_compared_by_their_mean_area(answers: Answers, cases: Lab
 def test_two_models_are_not_compared_on_too_few_cases(answers: Answers, cases: Labelled) -> None:
     few = cases.take(np.arange(12))
     one = Answers(answers.clean[:12], {})
-    assert fit(one.clean, few).answer == "not enough data"
+    assert fit(one.clean, few, NAMES).answer == "not enough data"
     assert compared(one, one, few, estimates) == []

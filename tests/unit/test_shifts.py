@@ -111,6 +111,17 @@ def test_a_marker_is_a_letter_in_an_upper_corner() -> None:
     assert set((lit[:, :, :70].flatten(1).any(dim=1)).tolist()) == {True, False}, "and two sides"
 
 
+@pytest.mark.parametrize("side", [20, 28, 224])
+def test_a_letter_has_the_same_share_of_an_image_of_any_size(side: int) -> None:
+    """Of 35 dots an L has 11 and an R 18; of small images a dot is less than a pixel, and none may fall between two."""
+    x = torch.zeros((12, 1, side, side + 4))
+    draw = draw_for("marker", x)
+    dots = torch.where(draw["letter"].flatten() > 0, 18, 11)
+    for severity, height in enumerate(SHIFTS["marker"].strengths, 1):
+        light = shift(x, "marker", severity, draw).sum(dim=(1, 2, 3)) / 0.97
+        torch.testing.assert_close(light, dots * (height * side / 7) ** 2, rtol=0.01, atol=0)
+
+
 def test_a_patch_stands_where_the_marker_does_with_about_as_much_light() -> None:
     x = torch.zeros((40, 1, 140, 140))
     letter, patch = (shift(x, name, 5, draw_for(name, x))[:, 0] for name in ("marker", "patch"))
