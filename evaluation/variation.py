@@ -68,13 +68,13 @@ def variation(estimate: Estimate, imaginary: bool = False) -> Variation | None:
         return None
     parts = [np.bincount(estimate.groups, np.where(rows, estimate.influence, 0.0), patients) for rows in strata]
     squares = np.square(parts)
-    apart_ = squares.sum(axis=1)
+    by_class = squares.sum(axis=1)
     carriers = float(squares.sum() ** 2 / max(np.square(squares).sum(), 1e-300))
-    across = float(np.square(np.sum(parts, axis=0)).sum() - apart_.sum())
+    across = float(np.square(np.sum(parts, axis=0)).sum() - by_class.sum())
     seeds, freedoms = len(estimate.by_seed), sizes - 1.0
     if imaginary:
-        apart_, freedoms = apart_ + 2 * np.square(1 / (2 * len(strata) * sizes)) / seeds, freedoms + 2
-    variances = apart_ * (freedoms + 1) / freedoms
+        by_class, freedoms = by_class + 2 * np.square(1 / (2 * len(strata) * sizes)) / seeds, freedoms + 2
+    variances = by_class * (freedoms + 1) / freedoms
     total, below = float(variances.sum()), float((np.square(variances) / freedoms).sum())
     return Variation(
         max(total + across, 0.25 * total),
