@@ -80,6 +80,11 @@ class Drawn:
             self.made[name] = np.concatenate([sampling.make(wanted.take(slice(at, at + BATCH))) for at in range(0, self.count, BATCH)])
         return self.made[name]
 
+    def at(self, scale: float) -> Drawn:
+        """The same model, guided by ``scale`` wherever no other is asked for."""
+        section = self.section.model_copy(update={"guidance_scale": scale})
+        return Drawn(self.denoiser, self.facts, section, self.count, self.device)
+
     def seen(self, asked: Mapping[str, Any]) -> bool:
         """Whether enough training images had this together."""
         marks = [1 if name in asked["findings"] else -1 for name in self.conditions.classes]
@@ -329,6 +334,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--count", type=int, default=400, help="images of each thing that is asked for")
     parser.add_argument("--judged", type=int, default=6000, help="phantom patients that the judges learn from")
+    parser.add_argument("--guidance", type=float, nargs="*", default=[], help="scales at which the network judge is asked everything once more")
     parser.add_argument("--ceiling", type=int, default=1_000_000, help="images in training the judge, at the most")
     options = parser.parse_args()
     runtime.limit_threads()
@@ -353,6 +359,10 @@ def main() -> None:
         if judge is network:
             result["trade_off"] = trade_off(judge, its, drawn)
             picture(result["trade_off"], options.out / "conditions.png")
+            for scale in options.guidance:
+                name = f"{judge.name} at guidance {scale:g}"
+                result[name] = measure(judge, its, drawn.at(scale))
+                print(f"\n{name}\n" + "\n".join(lines(result[name], its)), flush=True)
         (options.out / "conditions.json").write_text(json.dumps(to_json(result), indent=1))
 
 
