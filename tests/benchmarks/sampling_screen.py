@@ -1,7 +1,8 @@
 """What would other sampling settings make of a finished run's images? By class: how well plain features tell them, and how often they are
 recognised; and how their power at each spatial frequency stands to that of real images.
 
-A screen, on the sealed images that the run's own evaluation used: whatever is chosen by it is to be confirmed on another seed.
+A screen, on the sealed images that the run's own evaluation used: whatever is chosen by it is to be confirmed on another seed. With
+``--panel``, how far the whole panel finds them above its floor, on the same halvings for all settings.
 
     python -m tests.benchmarks.sampling_screen RUN "generate.guidance_scale=4" "generate.guidance_scale=3 generate.steps=40" --out results
 """
@@ -20,6 +21,7 @@ import numpy as np
 from evaluation import panel
 from evaluation.classifiers import Classifier
 from evaluation.data import Labelled
+from evaluation.intervals import to_json
 from evaluation.metrics import Floats, auc
 from evaluation.plain_features import BANDS, feature_names, plain_features
 from pipeline import runtime
@@ -82,6 +84,13 @@ def made_with(config: Config, run: Path, per_class: int) -> Labelled:
     return Labelled(images.astype(np.float32) / 127.5 - 1, asked.findings, np.arange(len(asked)))
 
 
+def panelled(real: Labelled, made: Labelled, names: tuple[str, ...], ceiling: int) -> Row:
+    """What the panel says of images, and of real halves, on halvings and networks of the same seeds for all settings."""
+    rng, device = np.random.default_rng(0), runtime.device()
+    found = panel.panel(real, made, names, spaces={"plain": plain_features}, splits=5, ceiling=ceiling, rng=rng, device=device)
+    return {key: to_json(found.get(key)) for key in ("synthetic", "floor", "difference", "judges", "unfit")}
+
+
 def table(rows: Sequence[Row]) -> str:
     """The settings, one a line."""
     names = list(rows[0]["by_class"])
@@ -100,23 +109,28 @@ def main() -> None:
     from pipeline.config import load_config
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a finished run, of one class an image")
+    parser.add_argument("run", type=Path, help="a run of one class an image, with its images; judges recognise those where it was evaluated")
     parser.add_argument("settings", nargs="+", help="SECTION.KEY=VALUE, several in one argument")
     parser.add_argument("--config", default="quickstart", help="the run's configuration")
     parser.add_argument("--per-class", type=int, default=150)
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE", help="for all of them")
+    parser.add_argument("--panel", type=int, default=0, metavar="IMAGES", help="images in training each network of the panel, at the most")
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
     runtime.limit_threads()
     everyone = ImageSet.load(options.run / "ingest")
     real, record = labelled(everyone.split("audit")), report.Record(options.out, BENCHMARK, report.facts() | {"bands": BANDS})
     for settings in options.settings:
-        config = load_config(options.config, shlex.split(settings))
-        judges = load_judges(options.run / "evaluate" / JUDGES, config.evaluate.classifier, runtime.device())
+        config = load_config(options.config, [*options.overrides, *shlex.split(settings)])
+        path = options.run / "evaluate" / JUDGES
+        judges = load_judges(path, config.evaluate.classifier, runtime.device()) if path.exists() else []
         began = time.perf_counter()
         made = made_with(config, options.run, options.per_class)
         row = {"settings": settings, "seconds": round(time.perf_counter() - began)} | screened(real, made, judges, everyone.classes)
+        if options.panel:
+            row["panel"] = panelled(real, made, everyone.classes, options.panel)
         record.add(row)
-        print(f"{settings}: told {row['told']:.3f}", flush=True)
+        print(f"{settings}: told {row['told']:.3f}, panel {row.get('panel')}", flush=True)
     print(table(record.content["rows"]))
 
 
