@@ -27,7 +27,8 @@ class Wanted:
     Attributes:
         findings: ``int8 [n, K]``: 1 asked for, 0 asked to be absent, -1 left open.
         seeds: one an image.
-        negated: findings that guidance leads away from, ``bool [n, K]``; where an image can have several, they are asked to be absent too.
+        negated: classes that guidance leads away from, ``bool [n, K]``, of a model of one class an image. Of several findings what is not
+            wanted is asked to be absent instead, which was measured to be followed better (BENCHMARKS.md).
         asked: attributes by name, as :class:`pipeline.conditions.Described` has them; what is not there is left open.
         without_text: a text that guidance leads away from, ``[n]``; an empty one for none.
         unseen: whether no training image, or too few to know of, had this together, or a word of such a text, ``bool [n]``: an
@@ -66,7 +67,7 @@ class Wanted:
         return {ATTRIBUTE + name: column for name, column in asked.items()} | ({"unseen": self.unseen} if self.unseen.any() else {})
 
     def away(self, conditions: Conditions) -> Condition | None:
-        """What guidance leads each of them away from: negated findings and text, and nothing else; None where there is none."""
+        """What guidance leads each of them away from: negated classes and text, and nothing else; None where there is none."""
         if not self.negated.any() and not (self.without_text != "").any():
             return None
         return conditions.condition(np.where(self.negated, PRESENT, -1).astype(np.int8), {TEXT: self.without_text})
@@ -183,7 +184,7 @@ def _findings(entry: Asked, conditions: Conditions, where: str) -> tuple[NDArray
         raise InputError(f"{where}: the model knows no finding {strange[0]!r}: {meant(strange[0], names)}use {', '.join(names)}")
     has, away = np.isin(names, entry.findings), np.isin(names, entry.without)
     if conditions.several:
-        return np.where(has, 1, np.where(away, 0, -1)).astype(np.int8), away
+        return np.where(has, 1, np.where(away, 0, -1)).astype(np.int8), np.zeros(len(names), bool)
     if has.sum() != 1 or away.sum() > 1:
         raise InputError(f"{where}: {_named(entry)}: this model was trained on one class an image: ask for one, and lead away from one")
     return has.astype(np.int8), away

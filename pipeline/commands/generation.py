@@ -24,7 +24,11 @@ def generate(
     ] = None,
     finding: Annotated[list[str] | None, typer.Option(help="A finding that --count images have. May be repeated.")] = None,
     without: Annotated[
-        list[str] | None, typer.Option("--not", help="A finding that they do not have, and are led away from. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--not",
+            help="A finding that they do not have, or the class that they are led away from where an image has one. May be repeated.",
+        ),
     ] = None,
     attribute: Annotated[list[str] | None, typer.Option(help="An attribute of them: --attribute sex=F. May be repeated.")] = None,
     prompt: Annotated[str, typer.Option(help="What a report of them would say, in words of the training reports.")] = "",

@@ -27,7 +27,7 @@ class Asked(Section):
     findings: tuple[ClassName, ...] = ()
     """Findings that they have; of a model with one class an image, the class."""
     without: tuple[ClassName, ...] = ()
-    """Findings that they do not have, and that guidance leads away from."""
+    """Findings that they do not have: asked to be absent or, where an image has one class, the class that guidance leads away from."""
     attributes: dict[Annotated[str, Field(max_length=LONGEST)], Annotated[str, Field(max_length=LONGEST), BeforeValidator(_text)]] = Field(
         default_factory=dict
     )

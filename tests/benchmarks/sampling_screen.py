@@ -109,7 +109,7 @@ def main() -> None:
     from pipeline.config import load_config
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run of one class an image, with its images; judges recognise those where it was evaluated")
+    parser.add_argument("run", type=Path, help="a run of one class an image; judges recognise where it was evaluated")
     parser.add_argument("settings", nargs="+", help="SECTION.KEY=VALUE, several in one argument")
     parser.add_argument("--config", default="quickstart", help="the run's configuration")
     parser.add_argument("--per-class", type=int, default=150)
