@@ -266,20 +266,24 @@ def trade_off(judge: Judge, its: Table, drawn: Drawn) -> dict[str, list[dict[str
 
 
 def picture(points: dict[str, list[dict[str, float]]], path: Path) -> None:
-    """The trade-off, a line a condition."""
+    """The trade-off along guidance, a line a condition: what it buys, and what variety it costs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    has, spread = figure.subplots(1, 2)
     for name, line in points.items():
-        axes.plot([one["spread"] for one in line], [one["has"] for one in line], "o-", label=name)
-        for one in line:
-            axes.annotate(f"{one['scale']:g}", (one["spread"], one["has"]), fontsize=7)
-    axes.set_xlabel("spread of the images (mean standard deviation of a pixel)")
-    axes.set_ylabel("share that has what was asked for")
-    axes.legend(fontsize=7)
+        scales = [one["scale"] for one in line]
+        has.plot(scales, [one["has"] for one in line], "o-", label=name, alpha=0.8)
+        spread.plot(scales, [one["spread"] / line[0]["spread"] for one in line], "o-", alpha=0.8)
+    has.set_ylabel("share that has what was asked for")
+    has.set_ylim(top=1.01)
+    spread.set_ylabel("spread of the images, relative to guidance 1")
+    for axes in (has, spread):
+        axes.set_xlabel("guidance scale")
+        axes.grid(alpha=0.3)
+    has.legend(fontsize=7)
     figure.savefig(path)
 
 
