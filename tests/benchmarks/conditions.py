@@ -334,7 +334,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--count", type=int, default=400, help="images of each thing that is asked for")
     parser.add_argument("--judged", type=int, default=6000, help="phantom patients that the judges learn from")
-    parser.add_argument("--guidance", type=float, nargs="*", default=[], help="scales at which the network judge is asked everything once more")
+    parser.add_argument(
+        "--guidance", type=float, nargs="*", default=[], help="scales at which the network judge is asked everything once more"
+    )
     parser.add_argument("--ceiling", type=int, default=1_000_000, help="images in training the judge, at the most")
     options = parser.parse_args()
     runtime.limit_threads()
