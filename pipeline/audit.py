@@ -102,7 +102,9 @@ def run(ctx: Context) -> dict[str, Any]:
     write_json(ctx.out / "audit.json", report | dataclasses.asdict(standing))
     nearest = nearest_pairs(found)
     pairs = pair_rows(found, nearest, synthetic.rows["id"], everyone.split("train").rows["id"])
-    write_json(ctx.out / PAIRS, {"pairs": pairs})
+    write_json(
+        ctx.out / PAIRS, {"pairs": pairs, "twins": twin_rows(found, *(everyone.split(name).rows["id"] for name in ("train", "audit")))}
+    )
     pair_sheet(images, train.images, found, nearest, ctx.out / "pairs.png")
     return summary(audit_figures(report))
 
@@ -201,7 +203,7 @@ def nearest_pairs(found: copy_report.CopyReport, count: int = 24) -> NDArray[np.
 
 def pair_rows(found: copy_report.CopyReport, order: NDArray[np.intp], synthetic: pd.Series, train: pd.Series) -> list[dict[str, Any]]:
     """Pairs by the ids of their images, for :mod:`pipeline.review`: ``synthetic``, ``training``, ``distance`` (1 − aligned NCC), ``p`` (the
-    probability of an image so near by chance) and ``flagged``."""
+    probability of an image so near by chance), ``flagged`` and ``undecided``."""
     return [
         {
             "synthetic": str(synthetic.iloc[index]),
@@ -209,9 +211,16 @@ def pair_rows(found: copy_report.CopyReport, order: NDArray[np.intp], synthetic:
             "distance": float(found.matches.distance[index]),
             "p": float(found.p_values[index]),
             "flagged": bool(found.flagged[index]),
+            "undecided": bool(found.undecided[index]),
         }
         for index in order
     ]
+
+
+def twin_rows(found: copy_report.CopyReport, train: pd.Series, audited: pd.Series) -> list[dict[str, str]]:
+    """Sealed images that are as near to another real one as a copy is, and that one, by their ids: ``sealed`` and ``real``."""
+    real = pd.concat([train, audited], ignore_index=True)
+    return [{"sealed": str(audited.iloc[place]), "real": str(real.iloc[found.twins[place]])} for place in np.flatnonzero(found.twins >= 0)]
 
 
 def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: copy_report.CopyReport, order: NDArray[np.intp], path: Path) -> None:
@@ -224,7 +233,8 @@ def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: copy_report.Copy
     draw.text((margin, 6), "PATIENT DATA - for local eyes only. Nearest pairs: synthetic (left), training image (right).", fill="black")
     draw.text(
         (margin, 20),
-        f"distance = 1 - aligned NCC; red: flagged as a copy, below {found.threshold:.4f} or by the ratio or the learned score",
+        f"distance = 1 - aligned NCC; red: flagged as a copy, blue: undecided, both nearer than chance allows: below {found.threshold:.4f} "
+        "or by the ratio or the learned score",
         fill="black",
     )
     for number, index in enumerate(order):
@@ -233,6 +243,6 @@ def pair_sheet(synthetic: np.ndarray, train: np.ndarray, found: copy_report.Copy
         for offset, picture in ((0, synthetic[index]), (side + margin // 2, train[found.matches.index[index]])):
             plane = Image.fromarray(picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0))
             sheet.paste(plane.resize((side, side), Image.Resampling.NEAREST).convert("RGB"), (x + offset, y))
-        colour = "red" if found.flagged[index] else "black"
+        colour = "red" if found.flagged[index] else "blue" if found.undecided[index] else "black"
         draw.text((x, y + side + 1), f"{found.matches.distance[index]:.4f}", fill=colour)
     sheet.save(path)

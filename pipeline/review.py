@@ -26,6 +26,8 @@ from pipeline.release.cards import html_template
 from pipeline.stress import FAILURES
 
 PAGE = "review.html"
+MOST = 24
+"""Twins that are shown, at the most."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Pair:
         distance: 1 − aligned NCC.
         p: the probability of one so near by chance.
         flagged: whether the audit calls it a copy.
+        undecided: whether it may be one, as far as the audit can tell.
     """
 
     synthetic: str
@@ -43,6 +46,7 @@ class Pair:
     distance: float
     p: float
     flagged: bool
+    undecided: bool
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def run(ctx: Context) -> dict[str, Any]:
         InputError: a result that it shows is damaged.
     """
     real, made = ImageSet.load(ctx.folder("ingest")), ImageSet.load(ctx.folder("generate"))
-    pairs = _pairs(_rows(ctx, "audit", PAIRS), made, real)
+    pairs, twins = _pairs(_rows(ctx, "audit", PAIRS), made, real), _rows(ctx, "audit", PAIRS, "twins")
     failures = _failures(_rows(ctx, "stress", FAILURES), real) if "stress" in ctx.records else {}
     exposed = ctx.folder("shadows") / "exposed.png" if "shadows" in ctx.records else None
     rng = np.random.default_rng(runtime.derive_seed(ctx.config.seed, "review"))
@@ -70,6 +74,9 @@ def run(ctx: Context) -> dict[str, Any]:
         unit=unit_of(ctx.folder("ingest")),
         pairs=pairs,
         flagged=sum(pair.flagged for pair in pairs),
+        undecided=sum(pair.undecided for pair in pairs),
+        twins=_twins(twins[:MOST], real),
+        all_twins=len(twins),
         classes=_side_by_side(real.split("audit"), made, ctx.config.review.images, rng),
         exposed=None if exposed is None else base64.b64encode(exposed.read_bytes()).decode(),
         judged="stress" in ctx.records,
@@ -79,9 +86,9 @@ def run(ctx: Context) -> dict[str, Any]:
     return {"pairs": len(pairs), "failures": sum(map(len, failures.values()))}
 
 
-def _rows(ctx: Context, stage: str, name: str) -> Sequence[Mapping[str, Any]]:
-    """The list in a stage's file, which is named as the file is."""
-    rows = read_object(ctx.folder(stage) / name).get(name.removesuffix(".json"))
+def _rows(ctx: Context, stage: str, name: str, key: str | None = None) -> Sequence[Mapping[str, Any]]:
+    """A list in a stage's file, which is named as the file is, where not otherwise."""
+    rows = read_object(ctx.folder(stage) / name).get(key or name.removesuffix(".json"))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(damage(stage, name))
     return rows
@@ -97,9 +104,19 @@ def _pairs(rows: Sequence[Mapping[str, Any]], made: ImageSet, real: ImageSet) ->
                 float(row["distance"]),
                 float(row["p"]),
                 bool(row["flagged"]),
+                bool(row["undecided"]),
             )
             for row in rows
         ]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(damage("audit", PAIRS)) from None
+
+
+def _twins(rows: Sequence[Mapping[str, Any]], real: ImageSet) -> list[tuple[str, str]]:
+    """Sealed images and the real ones that are as near to them as a copy is."""
+    number = _numbers(real)
+    try:
+        return [(png(real.images[number[row["sealed"]]]), png(real.images[number[row["real"]]])) for row in rows]
     except (KeyError, TypeError, ValueError):
         raise InputError(damage("audit", PAIRS)) from None
 

@@ -65,7 +65,7 @@ STAGES = (
     ),
     Stage(
         "audit",
-        6,
+        7,
         ("ingest", "train", "generate", "shadows"),
         "pipeline.audit:run",
         False,
@@ -84,7 +84,7 @@ STAGES = (
     ),
     Stage(
         "review",
-        1,
+        2,
         ("ingest", "generate", "shadows", "audit", "stress"),
         "pipeline.review:run",
         False,
@@ -93,7 +93,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        7,
+        8,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,

@@ -79,7 +79,8 @@ def summarise(
     """The audit as JSON: counts, intervals and power, without any image or identifier.
 
     ``copies.rate`` is the flagged share of the synthetic images, with a Clopper–Pearson interval; what the search would have missed is the
-    gate's to allow for. ``copies.repeats`` are all that repeat another one, of which ``explained`` are no more than the cohort's own,
+    gate's to allow for. ``undecided`` are the further ones that are no nearer than real images are to one another, of which ``twins`` are
+    sealed. ``copies.repeats`` are all that repeat another one, of which ``explained`` are no more than the cohort's own,
     and ``repeats_real`` those among the sealed images. There is no ``membership`` without weights that were attacked.
 
     Args:
@@ -106,6 +107,8 @@ def summarise(
         "n": {"train": n_train, "audit": n_audit, "synthetic": n, "holdout_units": holdout_units},
         "copies": {
             "flagged": flagged,
+            "undecided": int(found.undecided.sum()),
+            "twins": int((found.twins >= 0).sum()),
             "rate": clopper_pearson(flagged, n).to_dict(),
             "repeats": repeated,
             "explained": max(0, repeated - beyond_real(found.repeats, found.audit_repeats, n_audit)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from evaluation.data import Labelled
 from evaluation.intervals import clopper_pearson
 from privacy import copies, copy_score, limits, power
 from privacy.repeats import Repeats, find_repeats
-from privacy.tail import SMALLEST, LeadingRun, Tail, leading_run, lower_tail, nearest_by_patient, tail_with_twins
+from privacy.tail import SMALLEST, LeadingRun, Tail, beyond_twins, leading_run, lower_tail, nearest_by_patient, tail_with_twins
 
 FALSE_ALARM = limits.FALSE_ALARMS["copies"]
 """Probability that any image of a set without copies is flagged."""
@@ -36,27 +36,35 @@ class CopyReport:
     Three measures are judged, each at a third of FALSE_ALARM: 1 − aligned NCC, the ratio of the plain difference to the reference's own
     from its neighbours, and a learned score's odds against a copy. Without a score, there are two.
 
+    Some cohorts have *twins*: real images of two patients, or of one who is counted as two, that are as near to each other as a copy is.
+    An image beside a train image may then be a copy, or a twin such as the cohort has by itself. It is flagged where it lies nearer than
+    the twins do, or where the set holds more such images than as many real ones would; otherwise it is undecided.
+
     Attributes:
         matches: of every synthetic image in train, by index into train and 1 − aligned NCC.
         audit_distance: 1 − aligned NCC to the nearest audit image.
         p_values: of every synthetic image, corrected for train being larger than audit and for several measures, not for many images.
         flagged: whether each image is called a copy at a familywise false-alarm rate of FALSE_ALARM.
-        threshold: the 1 − aligned NCC below which an image is flagged, whatever the other measures say.
-        ratio_threshold: the ratio below which it is flagged; 0 where nothing calibrates it.
-        score_threshold: the odds against a copy below which it is flagged, whatever those say; nothing where no score was learned.
+        undecided: whether each one is nearer than chance allows, but not called a copy, because twins are as near.
+        twins: each sealed image's twin by its number among the images of train and, after them, of audit; −1 where it has none, ``[m]``.
+        threshold: the 1 − aligned NCC below which an image is nearer than chance allows, whatever the other measures say.
+        ratio_threshold: the ratio below which it is; 0 where nothing calibrates it.
+        score_threshold: the odds against a copy below which it is, whatever those say; nothing where no score was learned.
         run: the leading-run test, by the learned odds where there are any.
-        power: for each kind of planted copy, how many were planted, found, and nearest to their own source; none where nothing calibrates
-            the search.
+        power: for each kind of planted copy, how many were planted, found (nearer than chance allows: no set passes that holds an image
+            which is), and nearest to their own source; none where nothing calibrates the search.
         repeats: the synthetic images that repeat one another, and constant ones.
         audit_repeats: how many of the audit images repeat a train image or an earlier audit image by the same measure: what the cohort
             itself does.
-        hits: images as near to one of ``audit`` and of ``others`` (images of val and test) as a flagged one is to train.
+        hits: images nearer to one of ``audit`` and of ``others`` (images of val and test) than chance allows.
     """
 
     matches: copies.Matches
     audit_distance: NDArray[np.float64]
     p_values: NDArray[np.float64]
     flagged: NDArray[np.bool_]
+    undecided: NDArray[np.bool_]
+    twins: NDArray[np.int64]
     threshold: float
     ratio_threshold: float
     score_threshold: float | None
@@ -131,9 +139,11 @@ class Judge:
     Attributes:
         search: over train, the sealed images, and others.
         score: learned, where there is one.
-        tails: of the ratio, the distance, and the odds where there is a score; none before it is :meth:`calibrated`.
+        tails: of chance, for the ratio, the distance, and the odds where there is a score; none before it is :meth:`calibrated`.
         level: probability that an image of a set without copies is flagged.
         larger: how many times as large as the sealed side train is.
+        twin_tails: the same of a cohort with twins; none where none are seen.
+        twins: as :class:`CopyReport` has them, ``[m]``.
     """
 
     search: copies.CopySearch
@@ -141,20 +151,25 @@ class Judge:
     tails: tuple[Tail, ...]
     level: float
     larger: float
+    twin_tails: tuple[Tail, ...] = ()
+    twins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
-    def calibrated(self, apart: list[NDArray[np.float64]], real: list[NDArray[np.float64]]) -> Judge:
-        """The same, with tails: of each measure's distances to sealed images, and of sealed images to other real ones."""
+    def calibrated(self, apart: list[NDArray[np.float64]], real: list[copies.Matches]) -> Judge:
+        """The same, with tails: of each measure's distances to sealed images, and of sealed images to other real ones (:meth:`of_real`)."""
         least = (SMALLEST, SMALLEST, copy_score.LOWEST_ODDS)
         alone = replace(self, tails=tuple(lower_tail(one, smallest) for one, smallest in zip(apart, least)))
         # What any measure takes for a copy is a twin to all of them.
-        twin = np.any([one < threshold for one, threshold in zip(real, alone.thresholds)], axis=0)
-        tails = (tail_with_twins(one, other, twin, smallest) for one, other, smallest in zip(apart, real, least))
-        return replace(self, tails=tuple(tails))
+        near = np.stack([one.distance < threshold for one, threshold in zip(real, alone.thresholds)])
+        twin = np.asarray(near.any(axis=0))
+        other = np.stack([one.index for one in real])[near.argmax(axis=0), np.arange(len(twin))]
+        alone = replace(alone, twins=np.where(twin, other, -1))
+        if not twin.any():
+            return alone
+        tails = (tail_with_twins(one, other.distance, twin, smallest) for one, other, smallest in zip(apart, real, least))
+        return replace(alone, twin_tails=tuple(tails))
 
-    def of_real(
-        self, groups: NDArray[np.int64], first: int, report: Callable[[int], None] = lambda done: None
-    ) -> list[NDArray[np.float64]]:
-        """Each sealed image's distances to the nearest image of train or of another sealed patient, each pair once, by measure.
+    def of_real(self, groups: NDArray[np.int64], first: int, report: Callable[[int], None] = lambda done: None) -> list[copies.Matches]:
+        """Each sealed image's nearest image of train or of another sealed patient, each pair once, by measure.
 
         Args:
             groups: patients of the sealed images, ``[m]``.
@@ -166,7 +181,7 @@ class Judge:
         person = np.full(len(everyone), -1)
         person[number] = np.unique(groups, return_inverse=True)[1].ravel()
         other = (found.index < number[:, None]) & (person[found.index] != person[number][:, None])
-        return [np.where(other, measure, np.inf).min(axis=1) for measure in self.measures(found)]
+        return [found.nearest(everyone >= 0, np.where(other, measure, np.inf)) for measure in self.measures(found)]
 
     @property
     def probability(self) -> float:
@@ -176,7 +191,7 @@ class Judge:
 
     @property
     def thresholds(self) -> list[float]:
-        """Below which an image is flagged, by measure."""
+        """Below which an image is nearer than chance allows, by measure."""
         return [tail.threshold(self.probability) for tail in self.tails]
 
     def measures(self, found: copies.Candidates) -> list[NDArray[np.float64]]:
@@ -189,13 +204,24 @@ class Judge:
         return [found.nearest(within, measure) for measure in self.measures(found)]
 
     def p_values(self, matches: list[copies.Matches]) -> NDArray[np.float64]:
-        """Of each image, ``[n]``, corrected for several measures and the size of train."""
+        """Of each image, ``[n]``, by chance; corrected for several measures and the size of train."""
         each = [tail.p_value(one.distance) for tail, one in zip(self.tails, matches)]
         return np.asarray(np.minimum(1.0, np.min(each, axis=0) * len(each) * self.larger))
 
-    def flagged(self, matches: list[copies.Matches]) -> NDArray[np.bool_]:
+    def near(self, matches: list[copies.Matches]) -> NDArray[np.bool_]:
         """Whether each image is nearer than a threshold, by any measure, or the same but for rounding, ``[n]``."""
-        each = [one.distance < threshold for one, threshold in zip(matches, self.thresholds)]
+        return self._below(matches, self.thresholds)
+
+    def flagged(self, matches: list[copies.Matches], distinct: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of a set's images are called copies, ``[n]``: those that are :meth:`near`, and where the cohort has twins, those alone that
+        are nearer than these, unless more of the ``distinct`` images are near than twins explain. Each of the two has half of the level."""
+        near, n, twins = self.near(matches), int(distinct.sum()), int((self.twins >= 0).sum())
+        if not twins or beyond_twins(int(near[distinct].sum()), n, twins, len(self.twins)) < self.level * n / 2:
+            return near
+        return near & self._below(matches, [tail.threshold(self.probability / 2) for tail in self.twin_tails])
+
+    def _below(self, matches: list[copies.Matches], thresholds: list[float]) -> NDArray[np.bool_]:
+        each = [one.distance < threshold for one, threshold in zip(matches, thresholds)]
         # Near-copies of several sealed images would hide these too; real images that are one lie on one side.
         return np.asarray(np.any([*each, matches[1].distance < IDENTICAL], axis=0))
 
@@ -225,12 +251,14 @@ def reported(
         nearest_by_patient(matches.index - offset, matches.distance, patients)
         for matches, offset, patients in ((to_train[-1], 0, train), (to_audit[-1], len(train), audit))
     ]
-    thresholds = judge.thresholds
+    thresholds, near, flagged = judge.thresholds, judge.near(to_train), judge.flagged(to_train, repeats.new)
     return CopyReport(
         matches=to_train[1],
         audit_distance=to_audit[1].distance,
         p_values=judge.p_values(to_train),
-        flagged=judge.flagged(to_train),
+        flagged=flagged,
+        undecided=near & ~flagged,
+        twins=judge.twins,
         threshold=thresholds[1],
         ratio_threshold=thresholds[0],
         score_threshold=None if judge.score is None else thresholds[2],
@@ -238,7 +266,7 @@ def reported(
         power=measured,
         repeats=repeats,
         audit_repeats=audit_repeats,
-        hits={"audit": int(judge.flagged(to_audit).sum()), "others": int(judge.flagged(to_rest).sum()) if (side == 2).any() else 0},
+        hits={"audit": int(judge.near(to_audit).sum()), "others": int(judge.near(to_rest).sum()) if (side == 2).any() else 0},
     )
 
 
@@ -249,18 +277,18 @@ def _planted(
     for kind in (*KINDS, *(power.COLOURED if train.images.shape[1] == 3 else ())):
         made, sources = power.plant(train.images, kind, planted, rng)
         matches = judge.of(made, member)
-        yield _row(kind.__name__, None, judge.flagged(matches), matches[-1].index == sources)
+        yield _row(kind.__name__, None, judge.near(matches), matches[-1].index == sources)
     for sigma in power.REGENERATED if regenerate is not None else ():
         assert regenerate is not None
         sources = rng.permutation(len(train))[:planted]
         matches = judge.of(regenerate(train.take(sources), sigma), member)
-        yield _row("regenerated", sigma, judge.flagged(matches), matches[-1].index == sources)
+        yield _row("regenerated", sigma, judge.near(matches), matches[-1].index == sources)
     _, person, images = np.unique(train.groups, return_inverse=True, return_counts=True)
     several = rng.permutation(np.flatnonzero(images[person] > 1))
     asked = several[np.unique(person[several], return_index=True)[1]][:planted]
     if len(asked):
         matches = judge.of(train.images[asked], member, asked)
-        yield _row("same_patient", None, judge.flagged(matches), person[matches[-1].index] == person[asked])
+        yield _row("same_patient", None, judge.near(matches), person[matches[-1].index] == person[asked])
 
 
 def _row(kind: str, strength: float | None, found: NDArray[np.bool_], own: NDArray[np.bool_]) -> dict[str, Any]:
@@ -274,4 +302,5 @@ def _uncalibrated(to_train: copies.Matches, repeats: Repeats, audit_repeats: int
     nothing = np.zeros(0, np.float64)
     p_values = np.where(identical, 0.0, 1.0)
     run, hits = LeadingRun(0, 1.0), {"audit": 0, "others": 0}
-    return CopyReport(to_train, nothing, p_values, identical, IDENTICAL, 0.0, None, run, [], repeats, audit_repeats, hits)
+    undecided, twins = np.zeros(len(identical), bool), np.zeros(0, np.int64)
+    return CopyReport(to_train, nothing, p_values, identical, undecided, twins, IDENTICAL, 0.0, None, run, [], repeats, audit_repeats, hits)

@@ -79,13 +79,13 @@ def _copies(audit: Mapping[str, Any], recall: float, earlier: Earlier, sure: flo
     """The counts of the copy search and the bounds that follow. Images that repeat another, or show nothing, certify nothing: they do not
     count."""
     found, images = audit["copies"], audit["n"]["synthetic"]
-    counts = {key: found[key] for key in ("flagged", "leading_run", "run_p")}
+    counts = {key: found[key] for key in ("flagged", "undecided", "twins", "leading_run", "run_p")}
     distinct = max(1, images - found["repeats"] - found["constants"])
     return {
         "n": distinct,
         "images": images,
         **counts,
-        **copy_bounds(counts["flagged"], distinct, images, recall, earlier, 1 - sure),
+        **copy_bounds(counts["flagged"] + counts["undecided"], distinct, images, recall, earlier, 1 - sure),
         "run_threshold": limits.FALSE_ALARMS["leading_run"],
         "exposed_threshold": limits.MAX_EXPOSED,
         "recall": recall,
@@ -95,13 +95,14 @@ def _copies(audit: Mapping[str, Any], recall: float, earlier: Earlier, sure: flo
     }
 
 
-def copy_bounds(flagged: int, distinct: int, images: int, recall: float, earlier: Earlier, error: float) -> dict[str, Any]:
-    """Share of copies with its bounds, and the upper bound of the copied patients; half of the error is the recall's own.
+def copy_bounds(near: int, distinct: int, images: int, recall: float, earlier: Earlier, error: float) -> dict[str, Any]:
+    """Share of images that are or may be copies with its bounds, and the upper bound of the copied patients; half of the error is the
+    recall's own.
 
     The patients are those of all releases of the cohort together: by the lowest recall of any, and with the smallest error, so that the
     bound is the same in whatever order they are released, and whichever of them comes last is refused where they are too many.
     """
-    hits = min(flagged, distinct)
+    hits = min(near, distinct)
     known, number = earlier
     lowest = recall if known is None else min(recall, known)
     least = error if number is None else min(error, 1 - limits.confidence(number))
@@ -109,7 +110,7 @@ def copy_bounds(flagged: int, distinct: int, images: int, recall: float, earlier
         "value": hits / distinct,
         "low": bounds.share_lower(hits, distinct, 0.025),
         "high": bounds.copy_rate_upper(hits, distinct, recall, error / 2),
-        "exposed": bounds.exposed_upper(flagged, images, lowest, least / 2),
+        "exposed": bounds.exposed_upper(near, images, lowest, least / 2),
     }
 
 
@@ -247,7 +248,7 @@ def contradictions(found: Iterable[Mapping[str, Any]]) -> list[str]:
     if copies["n"]:
         recall, images = (power["low"] or 0.0) if power["n"] else 0.0, copies["images"]
         earlier = (copies["earlier_recall"], copies["earlier_attempt"])
-        made = copy_bounds(copies["flagged"], copies["n"], images, recall, earlier, 1 - copies["confidence"])
+        made = copy_bounds(copies["flagged"] + copies["undecided"], copies["n"], images, recall, earlier, 1 - copies["confidence"])
         calibrated = bool(by_name["holdout", "images"]["n"]) and copies["leading_run"] > 0
         if not _same(copies, made | {"recall": recall}) or calibrated == (copies["run_p"] == 1):
             sentences.append("the bounds of the check copies do not follow from its counts and the search's power")
@@ -306,13 +307,15 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
         open_ += ["that the generator saw the named images alone and the holdout was drawn at random, both of which were declared"]
     if (started := by_name["holdout", "images"].get("started")) in STARTED[1:]:
         open_ += [f"copies of those on whom the weights that the training began from had been trained ({started})"]
+    undecided = by_name["copies", "images"].get("undecided")
     found = [f"{share[0].lower()}{share[1:]} in {len(named)}" for share, named in others.items()]
     if found:
         open_ += [f"copies changed in other ways, named below: of those planted the search finds {', '.join(found)} of these ways"]
+    sign = f"{undecided:,} images may be copies" if undecided else "nothing was found"
     said = (
         f"Pass: no sign of any copied {unit} was found, by a search that finds planted copies of every required kind"
         if verdict == "pass"
-        else "Inconclusive: nothing was found, but the evidence does not suffice to let the images leave"
+        else f"Inconclusive: {sign}, {'and' if undecided else 'but'} the evidence does not suffice to let the images leave"
     )
     return f"{said}; not certified: {'; '.join(open_)}."
 
@@ -345,7 +348,13 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -
         )
     if by_name["repeats", "images"]["verdict"] == "inconclusive":
         sentences.append("Give each image once: a generator that repeats itself is judged by its distinct images.")
-    if copies["verdict"] == "inconclusive" and power["n"] and power["low"] is not None:
+    if copies["verdict"] == "inconclusive" and copies["undecided"]:
+        sentences.append(
+            "See the undecided images, and the twins among the real ones: audit/pairs.json names both, and the stage review shows them. "
+            "Where two real images are of one patient, say so by patient_id in the table of labels: both are on one side then, and hide no "
+            "copy."
+        )
+    elif copies["verdict"] == "inconclusive" and power["n"] and power["low"] is not None:
         # Of a worse search any number of images would be too few to count on: what it must become first is said above.
         bound, recall = copies["threshold"], max(power["low"], limits.MIN_RECALL)
         enough = bounds.enough_images(recall, bound, (1 - sure) / 2)

@@ -62,6 +62,11 @@ def _copies(x: Numbers) -> tuple[str, str]:
     evidence = [copied] * (flagged > 0) + [led] * (x["run_p"] < x["run_threshold"])
     if evidence:
         return "fail", " ".join(evidence)
+    if x["undecided"]:
+        return "inconclusive", (
+            f"{x['undecided']} of {x['images']} synthetic images are nearer to training images than chance allows, but no nearer than real "
+            f"ones of different {unit}s are to one another (sealed ones with such a twin: {x['twins']}). They may be copies, or twins too."
+        )
     if x["high"] > x["threshold"] or x["exposed"] > x["exposed_threshold"]:
         return "inconclusive", bounded
     return "pass", f"None of {x['images']:,} synthetic images is nearer to a training image than chance allows. {bounded}"
@@ -168,14 +173,15 @@ def _ordered(x: Any) -> bool:
 
 
 def _copy_counts(x: Numbers) -> bool:
-    counts = all(_count(x[key]) for key in ("flagged", "images", "leading_run", "exposed")) and _unit(x["unit"])
+    counts = all(_count(x[key]) for key in ("flagged", "undecided", "twins", "images", "leading_run", "exposed")) and _unit(x["unit"])
     levels = x["run_threshold"] == FALSE_ALARMS["leading_run"] and x["exposed_threshold"] == limits.MAX_EXPOSED
     shares = all(_share(x[key]) for key in ("run_p", "recall", "threshold", "confidence"))
     recall, number = x["earlier_recall"], x["earlier_attempt"]
     before = (recall is None and number is None) or (_share(recall) and (number is None or (_count(number) and number > 0)))
     if not (counts and levels and shares and before and _ordered(x)):
         return False
-    return bool(max(x["flagged"], x["n"]) <= x["images"] and 0 < x["threshold"] <= limits.MAX_COPY_RATE)
+    near = x["flagged"] + x["undecided"]
+    return bool(max(near, x["n"]) <= x["images"] and (x["twins"] or not x["undecided"]) and 0 < x["threshold"] <= limits.MAX_COPY_RATE)
 
 
 def _repeat_counts(x: Numbers) -> bool:
@@ -263,11 +269,12 @@ KINDS = (
         "copies",
         "images",
         "Share of copies among the distinct synthetic images, allowing for what the search would miss, and the patients behind them; upper "
-        "bounds count. No image may be flagged, nor training patients lead the ranking by nearest synthetic image more than chance allows.",
+        "bounds count. No image may be flagged, nor training patients lead the ranking by nearest synthetic image more than chance allows. "
+        "Undecided images count as copies here: they are as near as real ones of the cohort, its twins, are to one another.",
         _copy_counts,
         _copies,
         (
-            *("flagged", "images", "leading_run", "run_p", "run_threshold", "unit", "exposed", "exposed_threshold"),
+            *("flagged", "undecided", "twins", "images", "leading_run", "run_p", "run_threshold", "unit", "exposed", "exposed_threshold"),
             *("recall", "earlier_recall", "earlier_attempt", "confidence"),
         ),
     ),

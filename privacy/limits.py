@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-GATE_VERSION = 5
+GATE_VERSION = 6
 """Raised with any constant, bound, rule or sentence of the gate, before it meets a cohort; ``gate.json`` states it."""
 
 MAX_COPY_RATE = 0.005
@@ -64,10 +64,11 @@ FALSE_ALARMS = MappingProxyType(
         "weights_epsilon": 0.0005,
     }
 )
-"""Its shares, of everything that can fail a set (Bonferroni). ``copies`` is familywise over the images; a stricter level costs that search
-little, since its threshold falls with the level's small root. ``leading_run`` costs most: at .004 ten copied patients are seen with
-certainty where 43 % are sealed, at .002 where 47 % are (:func:`privacy.bounds.leading_run_power`). What attacks membership needs no more: a
-leak that matters is many standard errors away from what is allowed."""
+"""Its shares, of everything that can fail a set (Bonferroni). ``copies`` is familywise over the images, and over
+its two tests where a cohort has twins; a stricter level costs that search little, since its threshold falls with the level's small root.
+``leading_run`` costs most: at .004 ten copied patients are seen with certainty where 43 % are sealed, at .002 where 47 % are
+(:func:`privacy.bounds.leading_run_power`). What attacks membership needs no more: a leak that matters is many standard errors away from
+what is allowed."""
 
 
 def copy_bound(max_copy_rate: float | None) -> float:

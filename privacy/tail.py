@@ -109,6 +109,22 @@ def tail_with_twins(distances: NDArray[np.float64], real: NDArray[np.float64], t
     return _of_spacings(ordered, count, 0, smallest)
 
 
+def beyond_twins(near: int, n: int, twins: int, sealed: int) -> float:
+    """Probability that so many of n images, or more, come as near to train as a copy does, if they did it as often as sealed images do.
+
+    Were the set drawn as the sealed images were, each of its images would have a twin in train as probably as each of them. Given how many
+    have one on both sides together, those of the set are Binomial(near + twins, n / (n + sealed)), whatever that probability is
+    (Przyborowski & Wilenski 1940), or vary less.
+
+    Args:
+        near: of the set.
+        twins: of the ``sealed`` ones; more than lie beside train make the probability larger.
+    """
+    from scipy.special import bdtrc
+
+    return float(bdtrc(near - 1, near + twins, n / (n + sealed))) if near else 1.0
+
+
 def _spacings(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Normalised spacings i · ln(d_(i+1) / d_(i)), i = 1 … count, of ordered distances (Rényi 1953)."""
     return np.asarray(np.arange(1.0, count + 1) * np.diff(np.log(ordered[: count + 1])))

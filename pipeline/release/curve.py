@@ -74,7 +74,7 @@ def noise_curve(model: Mapping[str, Any]) -> Curve | None:
 def distance_curve(audit: Mapping[str, Any]) -> Curve | None:
     """How far synthetic images are from the nearest training and the nearest sealed image, as shares of them in equal steps of distance.
 
-    The dashed line is the distance below which an image is flagged. None where nothing was counted.
+    The dashed line is the distance below which an image is nearer than chance allows. None where nothing was counted.
     """
     edges = dig(audit, "copies.distances.edges")
     if not isinstance(edges, list) or len(edges) < 2 or not edges[-1] > edges[0]:

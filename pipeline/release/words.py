@@ -25,8 +25,10 @@ NAMES = {
     "kid": "Kernel distance (KID)",
     "two_sample": "Two-sample test (0.5 = indistinguishable)",
     "flagged": "Images flagged as copies",
+    "undecided": "Images that may be copies or twins",
+    "twins": "Sealed images with a twin among the real ones",
     "rate": "Share flagged",
-    "threshold": "Distance below which an image is flagged",
+    "threshold": "Distance below which an image is nearer than chance allows",
     "smallest_distance": "Smallest distance",
     "smallest_p": "Smallest probability by chance",
     "pairs": "Pairs of a training and a sealed one",
@@ -73,6 +75,8 @@ GLOSSARY = {
     "Required kind": "a kind of planted copies that the verdict rests on, the worst of them counting. Of images of this size: {required}.",
     "Sealed": "real patients, or images where nobody says whose they are, drawn at random from the same source as the training ones: the "
     "generator never saw them.",
+    "Twin": "a real image that is as near to one of another patient as a copy is, such as one of somebody who is counted as two: a "
+    "synthetic image that is no nearer to a training image may be a copy or another twin, and is undecided.",
     "Shadow training": "a model of the same recipe on another random part of the cohort, which shows what a member looks like.",
 }
 

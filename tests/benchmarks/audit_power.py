@@ -101,7 +101,7 @@ class Search:
         }
 
     def flagged(self, found: copies.Candidates) -> NDArray[np.bool_]:
-        return self.judge.flagged(self.judge.nearest(found, self.member))
+        return self.judge.near(self.judge.nearest(found, self.member))
 
 
 def measure(cohort: Cohort, plants: dict[str, tuple[Images, NDArray[np.int64]]], rng: np.random.Generator, device: str) -> dict[str, Any]:

@@ -94,7 +94,16 @@ def passed(flagged: int, worst: int, images: int, attempt: int, earlier: float |
         "drawn": DRAWN[0],
         "pixels": 28,
         "n": {"train": 1300, "audit": 1000, "synthetic": images, "holdout_units": 1000},
-        "copies": {"flagged": flagged, "leading_run": 1, "run_p": 0.5, "repeats": 0, "explained": 0, "constants": 0},
+        "copies": {
+            "flagged": flagged,
+            "undecided": 0,
+            "twins": 0,
+            "leading_run": 1,
+            "run_p": 0.5,
+            "repeats": 0,
+            "explained": 0,
+            "constants": 0,
+        },
         "power": [{"kind": kind, "planted": PLANTED, "found": worst if kind == kinds[0] else PLANTED} for kind in kinds],
         "split_bias": fine,
     }

@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.intervals import clopper_pearson
-from privacy.tail import lower_tail, tail_with_twins
+from privacy.tail import beyond_twins, lower_tail, tail_with_twins
 
 LEVELS = (0.003, 0.01, 0.05)
 """Familywise false-alarm rates that are stated; the first is that of the gate."""
+READINGS = ("tail alone", "beside real images", "undecided")
 
 
 def levels(draws: int, rng: np.random.Generator) -> dict[str, Any]:
-    """The share of simulated honest sets with a false alarm at each of :data:`LEVELS`: by the tail alone, and beside real images."""
+    """The share of simulated honest sets with a false alarm at each of :data:`LEVELS`: by the tail alone, and as an audit judges them, with
+    twins among the real images; and the share of those that it leaves undecided."""
 
     def nearest(count: float, exponent: float, n: int) -> NDArray[np.float64]:
         return (1 - (1 - rng.random(n)) ** (1 / count)) ** (1 / exponent)
@@ -46,19 +48,30 @@ def levels(draws: int, rng: np.random.Generator) -> dict[str, Any]:
     for name, law in laws.items():
         for n in (300, 600, 1500):
             often = draws // (5 if "Gaussian" in name else 1)
-            alarms = np.zeros((2, len(LEVELS)), int)
+            alarms = np.zeros((len(READINGS), len(LEVELS)), int)
             for _ in range(often):
                 # Every sealed image is compared with train, and with half of the other sealed ones on average, each pair once.
-                sealed, members, real = law(1, n), law(1.5, n).min(), law(2, n)
+                sealed, members, real = law(1, n), law(1.5, n), law(2, n)
                 for place, level in enumerate(LEVELS):
-                    alone = lower_tail(sealed)
-                    tails = alone, tail_with_twins(sealed, real, real < alone.threshold(level / n / 1.5))
-                    alarms[:, place] += [members < tail.threshold(level / n / 1.5) for tail in tails]
+                    alarms[:, place] += _alarms(sealed, members, real, level)
             rows = [[clopper_pearson(int(count), often).to_dict() for count in row] for row in alarms]
-            found[f"{name}, {n} images"] = dict(zip(("tail alone", "beside real images"), rows))
-            for reading, row in zip(("tail alone", "beside real images"), rows):
+            found[f"{name}, {n} images"] = dict(zip(READINGS, rows))
+            for reading, row in zip(READINGS, rows):
                 line = "  ".join(
                     f"{level:.1%}: {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]" for level, one in zip(LEVELS, row)
                 )
                 print(f"{name:36s} n {n:5d}  {reading:18s} {line}", flush=True)
     return found
+
+
+def _alarms(sealed: NDArray[np.float64], members: NDArray[np.float64], real: NDArray[np.float64], level: float) -> tuple[bool, bool, bool]:
+    """Whether any of the members is flagged by the tail alone, any as :meth:`privacy.copy_report.Judge.flagged` does, or left undecided."""
+    n, alone = len(members), lower_tail(sealed)
+    probability = level / n / 1.5
+    threshold = alone.threshold(probability)
+    near, twin = int((members < threshold).sum()), real < threshold
+    if not twin.any():
+        return near > 0, near > 0, False
+    nearer = members.min() < min(threshold, tail_with_twins(sealed, real, twin).threshold(probability / 2))
+    flagged = bool(nearer or beyond_twins(near, n, int(twin.sum()), len(real)) < level / 2)
+    return near > 0, flagged, near > 0 and not flagged

@@ -63,7 +63,7 @@ class Sets:
         found = self._found(cohort.honest)
         sides = [self.judge.nearest(found, mask) for mask in (self.member, ~self.member)]
         whole = self.judge.calibrated([one.distance for one in sides[1]], self.real)
-        apart = ~np.any([whole.flagged(side) for side in sides], axis=0)
+        apart = ~np.any([whole.near(side) for side in sides], axis=0)
         self.twins, self.honest, self.images = int((~apart).sum()), _taken(found, np.flatnonzero(apart)), cohort.honest[apart]
         self.size = min(SIZE, len(self.images))
         sealed = find_repeats(references, cohort.train, device).new
@@ -119,7 +119,7 @@ class Sets:
         judge = dataclasses.replace(self.judge, level=level).calibrated(sealed, self.real)
         rows = []
         for kind, planted in self.yardsticks.items():
-            hits = int(judge.flagged(judge.nearest(planted, self.member)).sum())
+            hits = int(judge.near(judge.nearest(planted, self.member)).sum())
             rows.append({"kind": kind, "strength": None, "planted": len(planted.index), "found": hits})
         cohort = self.cohort
         seen = copy_report.reported(judge, found, cohort.train_groups, cohort.audit_groups, once, self.audit_repeats, rows)

@@ -189,7 +189,9 @@ class Frontier:
             "above_floor": to_json(panelled.get("difference")),
             "unfit": panelled.get("unfit"),
         }
-        self.record.add(row | {"worth": to_json(self.worth(made)), "copies": int(copies.flagged.sum()), "of": len(pictures)})
+        self.record.add(
+            row | {"worth": to_json(self.worth(made)), "copies": int((copies.flagged | copies.undecided).sum()), "of": len(pictures)}
+        )
 
     def worth(self, made: Labelled) -> Interval:
         """AUC on real test images of classifiers trained on these."""

@@ -269,6 +269,8 @@ class CopyJudge:
             "n": {"train": n_train, "audit": n_audit, "synthetic": n, "holdout_units": len(nearest[1])},
             "copies": {
                 "flagged": flagged,
+                "undecided": 0,
+                "twins": 0,
                 "threshold": threshold,
                 "leading_run": run.length,
                 "run_p": run.p_value,

@@ -203,7 +203,7 @@ def searched(everyone: Labelled, inside: NDArray[np.bool_], images: NDArray[np.u
     found = copy_report.find_copies(
         everyone.take(inside), everyone.take(~inside), images, planted=20, rng=np.random.default_rng(0), device=device
     )
-    return f"{int(found.flagged[: len(planted)].sum())} of {len(planted)}"
+    return f"{int((found.flagged | found.undecided)[: len(planted)].sum())} of {len(planted)}"
 
 
 def fixed_shrinkage(target: Floats, others: Floats, inside: NDArray[np.bool_], shrinkage: float = 0.7) -> Floats:

@@ -39,10 +39,11 @@ Row = dict[str, Any]
 
 
 def judged(folder: Path) -> Row:
-    """What the gate says of the images of an audit, as a first attempt, and how many it flagged."""
+    """What the gate says of the images of an audit, as a first attempt, and how many are nearer to train than chance allows."""
     found = read_object(folder / "audit.json")
     images = gate.decide(gate.checks(found))["images"]
-    return {"verdict": images["verdict"], "reasons": images["reasons"], "flagged": found["copies"]["flagged"]}
+    near = found["copies"]["flagged"] + found["copies"]["undecided"]
+    return {"verdict": images["verdict"], "reasons": images["reasons"], "flagged": near}
 
 
 def with_ten_copies(config: Config, run: Path, seed: int) -> Row:

@@ -26,7 +26,10 @@ def honest() -> Report:
         "drawn": DRAWN[0],
         "pixels": 32,
         "n": {"train": 1300, "audit": 1300, "synthetic": 1500, "holdout_units": 600},
-        "copies": {"flagged": 0, "leading_run": 1, "run_p": 0.5, "repeats": 0, "explained": 0, "constants": 0},
+        "copies": {
+            **{"flagged": 0, "undecided": 0, "twins": 0},
+            **{"leading_run": 1, "run_p": 0.5, "repeats": 0, "explained": 0, "constants": 0},
+        },
         "power": [*(row(kind, 99) for kind in limits.required_kinds(32)), row("jpeg_15", 3), row("regenerated", 40, strength=0.25)],
         "membership": {"auc": interval(0.52, 0.50, 0.54)},
         "split_bias": interval(0.5, 0.47, 0.53),

@@ -76,6 +76,8 @@ def audit(verdict: str, images: int = IMAGES_PER_CLASS * len(CLASSES)) -> dict[s
         "attributes": {"sex": {"values": 2, **{name: measure(0.6) for name in ("train", "audit")}, "difference": measure(0.01)}},
         "copies": {
             "flagged": flagged,
+            "undecided": 0,
+            "twins": 0,
             "rate": clopper_pearson(flagged, images).to_dict(),
             "repeats": 0,
             "explained": 0,

@@ -45,13 +45,15 @@ def test_two_samples_of_one_source_are_not_told_apart_and_others_are():
     assert other.low > 0.8
 
 
-def report(images):
+def report(images, undecided=0):
     n = len(images)
     found = CopyReport(
         matches=copies.Matches(np.zeros(n, np.int64), np.full(n, 0.4)),
         audit_distance=np.full(n, 0.4),
         p_values=np.full(n, 0.5),
         flagged=np.zeros(n, bool),
+        undecided=np.arange(n) < undecided,
+        twins=np.array([-1, 3, -1]),
         threshold=0.03,
         run=LeadingRun(1, 0.5),
         power=[
@@ -75,6 +77,11 @@ def test_one_image_again_and_again_does_not_pass_however_often_it_is_given():
         verdict = {check["name"]: check for check in gate.checks(report(images)) if check["subject"] == "images"}
         assert verdict["copies"]["n"] == 1
         assert verdict["copies"]["verdict"] == verdict["repeats"]["verdict"] == "inconclusive"
+
+
+def test_undecided_images_and_twins_are_counted_apart_from_flagged_ones():
+    found = report(noise(30, 0), undecided=2)["copies"]
+    assert (found["flagged"], found["undecided"], found["twins"]) == (0, 2, 1)
 
 
 def test_kinds_are_named_whatever_made_them_and_what_was_not_measured_is_left_out():

@@ -110,6 +110,39 @@ def test_without_a_holdout_identical_images_are_flagged_and_nothing_is_measured(
     assert (found.power, found.run.length) == ([], 0)
 
 
+@pytest.fixture(scope="module")
+def twice(sides):
+    """The same cohort in which one patient was counted as two: a sealed image shows a train image a moment later."""
+    train, audit = sides[:2]
+    later = audit.images.copy()
+    later[0] = np.clip(train.images[3] + np.random.default_rng(0).normal(0, 6, train.images.shape[1:]), 0, 255)
+    return train, Labelled(later, audit.findings, audit.groups), *sides[2:]
+
+
+def test_one_patient_on_both_sides_costs_the_search_none_of_its_power(sides, twice):
+    """A single twin says little of how near others lie, so that nothing but identical images is nearer than all of them would be."""
+    options = {"planted": 40, "learn": None, "others": None}
+    without, found = (find(some, sides[4].images, **options) for some in (sides, twice))
+    assert found.twins[0] == 3
+    assert not (found.flagged | found.undecided).any()
+    recalls = [{row["kind"]: row["found"] for row in one.power} for one in (without, found)]
+    for kind in (kind.__name__ for kind in (*power.CORE, power.jpeg_50, power.gamma)):
+        assert recalls[1][kind] >= recalls[0][kind] - 4, kind
+
+
+def test_more_near_images_than_a_cohorts_twins_explain_are_called_copies(sides, twice):
+    made, rng = sides[4].images.copy(), np.random.default_rng(1)
+    options = {"planted": 1, "learn": None, "others": None}
+    for count, called in ((2, False), (40, True)):
+        made[:count] = np.clip(twice[0].images[:count] + rng.normal(0, 6, made[:count].shape), 0, 255)
+        found = find(twice, made, **options)
+        near = found.flagged | found.undecided
+        assert near[:count].mean() > 0.9
+        assert not near[count:].any()
+        assert found.flagged.any() == called
+        assert found.undecided.any() != called
+
+
 def test_a_cohort_with_twins_calls_none_of_them_a_copy(sides):
     """Two sealed images that train holds too, hardly altered: an honest image may come as near to a train image as they do."""
     train, audit = sides[0], sides[1]
@@ -119,8 +152,13 @@ def test_a_cohort_with_twins_calls_none_of_them_a_copy(sides):
     made = sides[4].images[:40].copy()
     made[0] = np.clip(train.images[30] + rng.normal(0, 6, train.images.shape[1:]), 0, 255)
     doubled = Labelled(twins, audit.findings, audit.groups)
-    alone = {"planted": 1, "learn": None, "others": None}
-    assert find(sides, made, **alone).flagged[0]
+    alone = {"planted": 10, "learn": None, "others": None}
+    without = find(sides, made, **alone)
+    assert without.flagged[0]
+    assert not without.undecided.any()
+    assert (without.twins == -1).all()
     found = find((train, doubled, *sides[2:]), made, **alone)
     assert not found.flagged.any()
-    assert found.threshold == 0 or found.ratio_threshold == 0
+    assert np.flatnonzero(found.undecided).tolist() == [0]
+    assert np.flatnonzero(found.twins >= 0).tolist() == [0, 1]
+    assert found.twins[:2].tolist() == [3, 10]

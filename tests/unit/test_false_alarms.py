@@ -36,7 +36,10 @@ def test_an_honest_set_fails_once_in_a_hundred_at_the_most():
             "drawn": DRAWN[0],
             "pixels": 32,
             "n": {"train": 400, "audit": 300, "synthetic": 1500, "holdout_units": 300},
-            "copies": {"flagged": flagged, "leading_run": run.length, "run_p": run.p_value, "repeats": 0, "explained": 0, "constants": 0},
+            "copies": {
+                **{"flagged": flagged, "undecided": 0, "twins": 0},
+                **{"leading_run": run.length, "run_p": run.p_value, "repeats": 0, "explained": 0, "constants": 0},
+            },
             "power": [row(kind, 99) for kind in limits.required_kinds(32)],
             "membership": {"auc": area},
             "split_bias": interval(0.5, 0.46, 0.54),

@@ -37,6 +37,8 @@ def test_the_checks_are_named_as_everybody_names_them(report):
         ({"copies": {"flagged": 1}}, "fail", "copies"),
         ({"copies": {"run_p": 0.0039, "leading_run": 9}}, "fail", "copies"),
         ({"n": {"synthetic": 800}}, "inconclusive", "copies"),
+        ({"copies": {"undecided": 1, "twins": 2}}, "inconclusive", "copies"),
+        ({"copies": {"undecided": 1, "twins": 2, "flagged": 1}}, "fail", "copies"),
         ({"copies": {"repeats": 20}}, "inconclusive", "repeats"),
         ({"copies": {"constants": 16}}, "inconclusive", "repeats"),
         ({"n": {"holdout_units": 299}}, "inconclusive", "holdout"),
@@ -61,6 +63,20 @@ def test_the_first_sentence_says_the_verdict_and_what_it_does_not_certify(report
     assert decide(report)["images"]["reasons"][0].startswith("Inconclusive: nothing was found")
     report["copies"]["flagged"] = 2
     assert decide(report)["images"]["reasons"][0].startswith("Fail: ")
+
+
+def test_images_no_nearer_than_twins_are_leave_the_set_open_and_the_verdict_says_what_to_do(report):
+    report["copies"].update(undecided=3, twins=2)
+    verdict = decide(report)
+    assert verdict["images"]["reasons"][0].startswith("Inconclusive: 3 images may be copies, and ")
+    assert "3 of 1500 synthetic images" in verdict["images"]["reasons"][1]
+    assert "sealed ones with such a twin: 2" in verdict["images"]["reasons"][1]
+    (needed,) = verdict["needed"]
+    assert "patient_id" in needed
+    assert "pairs.json" in needed
+    assert find(report, "copies")["high"] > find(honest(), "copies")["high"], "what may be a copy is counted as one"
+    report["copies"].update(undecided=0)
+    assert decide(report)["verdict"] == "pass", "twins by themselves are nobody's copies"
 
 
 def test_what_no_search_looks_for_is_named_and_of_given_files_what_they_hold_beside_their_images(report):

@@ -108,6 +108,7 @@ def test_units_that_differ_are_no_verdict(report):
         (0, {"high": 0.001}),
         (0, {"exposed": 0}),
         (0, {"flagged": 1}),
+        (0, {"undecided": 1, "twins": 1}),
         (0, {"leading_run": 0}),
         (0, {"n": 1400}),
         (0, {"recall": 0.99}),
@@ -189,7 +190,14 @@ def test_a_bound_that_is_no_share_is_no_verdict(report, odd, end, place):
 
 
 @pytest.mark.parametrize(
-    ("count", "odd"), [("flagged", -1), *((count, odd) for count in ("run_p", "leading_run") for odd in (float("nan"), -1, 1.5, None, "9"))]
+    ("count", "odd"),
+    [
+        ("flagged", -1),
+        ("undecided", 1),
+        ("undecided", -1),
+        ("twins", None),
+        *((count, odd) for count in ("run_p", "leading_run") for odd in (float("nan"), -1, 1.5, None, "9")),
+    ],
 )
 def test_a_count_of_the_search_that_is_none_is_no_verdict(report, count, odd):
     report["copies"][count] = odd

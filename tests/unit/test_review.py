@@ -41,9 +41,15 @@ def made_run(folder: Path, channels: int = 1) -> Context:
         part.save(folder / name)
     artifacts.write_json(folder / "ingest" / "cohort.json", {"unit": "patient"})
     train = real.split("train").rows["id"].tolist()
-    rows = [{"synthetic": f"made{i}", "training": train[-i], "distance": 0.1 + i, "p": 0.01, "flagged": i == 1} for i in range(3)]
+    rows = [
+        {"synthetic": f"made{i}", "training": train[-i], "distance": 0.1 + i, "p": 0.01, "flagged": i == 1, "undecided": i == 2}
+        for i in range(3)
+    ]
     wrong = [{"image": "real3", "class": "right", "called": "left", "probability": 0.93}]
-    for stage, file, value in (("audit", PAIRS, {"pairs": rows}), ("stress", FAILURES, {"failures": wrong})):
+    for stage, file, value in (
+        ("audit", PAIRS, {"pairs": rows, "twins": [{"sealed": "real1", "real": "real0"}]}),
+        ("stress", FAILURES, {"failures": wrong}),
+    ):
         (folder / stage).mkdir()
         artifacts.write_json(folder / stage / file, value)
     (folder / "review").mkdir()
@@ -71,8 +77,17 @@ def test_every_pair_shows_the_two_images_that_the_audit_names(tmp_path: Path) ->
     train = np.asarray(real.split("train").images)
     for seen, expected in ((shown(page, "synthetic image of pair"), made.images[:3]), (shown(page, "training image"), train[[0, -1, -2]])):
         np.testing.assert_array_equal(seen, np.asarray(expected)[:, 0])
-    assert page.count('<figure class="marked">') == 1
-    assert "Marked: 1, called a copy by the audit." in page
+    assert page.count('<figure class="marked">') == 2
+    assert "Marked: 1, called a copy by the audit. Undecided: 1," in page
+
+
+def test_twins_among_the_real_images_are_shown_with_what_to_do(tmp_path: Path) -> None:
+    page = page_of(made_run(tmp_path))
+    real = np.asarray(ImageSet.load(tmp_path / "ingest").images)
+    for alt, number in (("sealed image 1", 1), ("its twin", 0)):
+        np.testing.assert_array_equal(shown(page, alt)[0], real[number][0])
+    assert "1 sealed image is as near" in page
+    assert "patient_id" in page
 
 
 def test_both_sides_show_images_of_their_class_and_no_more_than_were_asked_for(tmp_path: Path) -> None:
@@ -126,7 +141,8 @@ def test_a_set_that_no_classifier_judged_has_no_failures(tmp_path: Path) -> None
 def test_a_damaged_result_is_named(tmp_path: Path, stage: str, file: str) -> None:
     ctx = made_run(tmp_path)
     gone = [{"synthetic": "gone", "image": "gone"}]
-    for damaged in ('{"a": 1}', "[1]", '{"pairs": [1], "failures": [1]}', json.dumps({"pairs": gone, "failures": gone})):
+    lists = [{"pairs": gone, "twins": [], "failures": gone}, {"pairs": [], "twins": [{"sealed": "gone"}], "failures": gone}]
+    for damaged in ('{"a": 1}', "[1]", '{"pairs": [1], "failures": [1]}', *map(json.dumps, lists)):
         (tmp_path / stage / file).write_text(damaged)
         with pytest.raises(InputError, match=f"{stage}/{file}"):
             review.run(ctx)

@@ -63,6 +63,22 @@ def test_twins_too_few_for_the_tail_are_seen_among_the_real_images():
     assert beside < 0.05 + 3 * math.sqrt(0.05 / draws)
 
 
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
+def test_an_honest_set_has_more_twins_than_the_sealed_side_explains_as_seldom_as_stated(share):
+    rng, alarms, draws = np.random.default_rng(5), 0, 4000
+    for _ in range(draws):
+        near, twins = rng.binomial([900, 600], share)
+        alarms += tail.beyond_twins(int(near), 900, int(twins), 600) < 0.05
+    assert alarms / draws < 0.05 + 3 * math.sqrt(0.05 / draws)
+
+
+def test_many_near_images_are_beyond_one_twin_and_few_are_not():
+    assert tail.beyond_twins(0, 1000, 1, 1000) == 1
+    assert tail.beyond_twins(1, 1000, 1, 1000) == pytest.approx(0.75)
+    assert tail.beyond_twins(2, 1000, 0, 1000) == pytest.approx(0.25)
+    assert tail.beyond_twins(20, 1000, 1, 1000) < 1e-4
+
+
 def test_where_no_twin_is_seen_in_it_the_tail_stays_as_it_is():
     rng = np.random.default_rng(4)
     sealed, real = nearest_of(1, 12, 400, rng), nearest_of(2, 12, 400, rng)
