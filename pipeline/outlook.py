@@ -53,7 +53,7 @@ class Outlook:
 
     def shortages(self) -> list[str]:
         """Why the run cannot pass, one sentence each with what to do; none where it can."""
-        return [*self._rare(), *self._sealed(), *self._planted(), *self._images()]
+        return [*self._rare(), *self._sealed(), *self._images()]
 
     def needs(self) -> list[str]:
         """What the gate asks for beside what there will be, one sentence each."""
@@ -63,7 +63,7 @@ class Outlook:
         return [
             f"{limits.MIN_HOLDOUT} {self.unit}s sealed from training: {there}",
             f"some {enough:,} distinct synthetic images without a copy: {self._made()} will be made",
-            f"a search that finds {100 * limits.MIN_RECALL:.0f} % of planted copies of every kind: {self.config.audit.planted} of each "
+            f"a search that finds {100 * limits.MIN_RECALL:.0f} % of planted copies of every kind: {self._of_a_kind} of each "
             f"will be planted",
         ]
 
@@ -77,9 +77,14 @@ class Outlook:
     def _bound(self) -> float:
         return limits.copy_bound(self.config.release.max_copy_rate)
 
+    @property
+    def _of_a_kind(self) -> int:
+        """Copies planted of each kind that the verdict rests on."""
+        return limits.REQUIRED_TIMES * self.config.audit.planted
+
     def _recall(self) -> float:
         """The best lower bound of the recall that there can be: every planted copy is found."""
-        kinds = dict.fromkeys(limits.required_kinds(self.config.ingest.size), (self.config.audit.planted, self.config.audit.planted))
+        kinds = dict.fromkeys(limits.required_kinds(self.config.ingest.size), (self._of_a_kind, self._of_a_kind))
         return bounds.worst_recall(kinds, ERROR)[1]
 
     def _rare(self) -> list[str]:
@@ -97,15 +102,6 @@ class Outlook:
             advice += f", or --set ingest.audit_share={raised:g}"
         there = f"{self.sealed:,} are" if self.counted else f"about {self.sealed:,} will be"
         return [f"{least} sealed {self.unit}s are needed, and {there}: {advice}"]
-
-    def _planted(self) -> list[str]:
-        if self._recall() >= limits.MIN_RECALL:
-            return []
-        error = ERROR / len(limits.required_kinds(self.config.ingest.size))
-        enough = math.ceil(math.log(error) / math.log(limits.MIN_RECALL))
-        return [
-            f"{self.config.audit.planted} planted copies cannot show the recall that is asked for: --set audit.planted={enough} or more"
-        ]
 
     def _images(self) -> list[str]:
         made = self.synthetic

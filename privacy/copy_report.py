@@ -77,7 +77,8 @@ class CopyReport:
 
 def searched(synthetic: int, sealed: int, planted: int, *, regenerated: bool) -> int:
     """How many images :func:`find_copies` searches for at the most, for a progress bar."""
-    return synthetic + sealed + planted * (len(KINDS) + len(power.COLOURED) + 1 + regenerated * len(power.REGENERATED))
+    required = (limits.REQUIRED_TIMES - 1) * max(len(limits.required_kinds(pixels)) for pixels in (0, 512))
+    return synthetic + sealed + planted * (len(KINDS) + len(power.COLOURED) + 1 + regenerated * len(power.REGENERATED) + required)
 
 
 def find_copies(
@@ -100,7 +101,7 @@ def find_copies(
 
     Args:
         synthetic: ``uint8 [n, C, H, W]``.
-        planted: copies planted of each kind of :mod:`privacy.power`.
+        planted: copies planted of each kind of :mod:`privacy.power`, and :data:`~privacy.limits.REQUIRED_TIMES` as many of a required one.
         learn: images of neither side, from which the score is learned; without them, or with fewer than
             :data:`privacy.copy_score.LEAST`, distance and ratio judge.
         others: further images that the generator did not see; what is near to them is counted and calibrates nothing.
@@ -128,7 +129,7 @@ def find_copies(
     measured = []
     for row in _planted(judge, train, member, planted, regenerate, rng):
         measured.append(row)
-        report(len(synthetic) + len(audit) + planted * len(measured))
+        report(len(synthetic) + len(audit) + sum(one["planted"] for one in measured))
     return reported(judge, found, train.groups, audit.groups, repeats, audit_repeats, measured)
 
 
@@ -274,8 +275,10 @@ def _planted(
     judge: Judge, train: Labelled, member: NDArray[np.bool_], planted: int, regenerate: Regenerate | None, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
     """A row for each kind of planted copies, then for each noise level of the run's own model, then for further images of a patient."""
+    required = limits.required_kinds(train.images.shape[-1])
     for kind in (*KINDS, *(power.COLOURED if train.images.shape[1] == 3 else ())):
-        made, sources = power.plant(train.images, kind, planted, rng)
+        times = limits.REQUIRED_TIMES if kind.__name__ in required else 1
+        made, sources = power.plant(train.images, kind, planted * times, rng)
         matches = judge.of(made, member)
         yield _row(kind.__name__, None, judge.near(matches), matches[-1].index == sources)
     for sigma in power.REGENERATED if regenerate is not None else ():

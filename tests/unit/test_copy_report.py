@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.data import Labelled
 from pipeline.phantom.image import phantom_arrays
-from privacy import copy_report, power
+from privacy import copy_report, limits, power
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_honest_images_are_not_flagged(clean):
 def test_power_is_measured_for_every_kind_and_falls_with_the_strength_of_regeneration(clean):
     rows = {(row["kind"], row["strength"]): row for row in clean.power}
     assert {kind for kind, _ in rows} == {f.__name__ for f in copy_report.KINDS} | {"regenerated", "same_patient"}
-    assert all(rows[kind.__name__, None]["found"] == 10 for kind in (power.identity, power.flip, power.intensity))
+    assert all(rows[kind.__name__, None]["found"] == 30 for kind in (power.identity, power.flip, power.intensity))
     weak, strong = rows["regenerated", 0.1], rows["regenerated", 1.0]
     assert weak["own_source"] > strong["own_source"]
     assert weak["found"] >= strong["found"]
@@ -62,6 +62,17 @@ def test_of_images_in_colour_copies_in_other_colours_are_planted_too(sides, monk
     for some, further in ((sides, set()), (coloured, {"recoloured"})):
         found = find([side.take(slice(30)) for side in some], some[4].images[:30], planted=4, learn=None, others=None)
         assert {row["kind"] for row in found.power} == {"identity", "same_patient", *further}
+
+
+def test_more_copies_are_planted_of_the_kinds_that_a_verdict_rests_on(sides):
+    seen = []
+    found = find(sides, sides[3].images[:30], planted=3, report=seen.append)
+    planted = {row["kind"]: row["planted"] for row in found.power if row["kind"] not in ("regenerated", "same_patient")}
+    required = limits.required_kinds(sides[0].images.shape[-1])
+    assert planted == {kind: 3 * (3 if kind in required else 1) for kind in planted}
+    assert set(required) < set(planted)
+    assert seen == sorted(seen)
+    assert seen[-1] <= copy_report.searched(30, len(sides[1]), 3, regenerated=False)
 
 
 def test_planted_copies_are_flagged_and_honest_images_are_not(sides):
@@ -98,7 +109,7 @@ def test_without_images_to_learn_from_the_distance_judges_alone(sides):
     found = find(sides, sides[4].images, learn=None, others=None)
     assert found.score_threshold is None
     assert not found.flagged.any()
-    assert {row["kind"]: row["found"] for row in found.power}["flip"] == 10
+    assert {row["kind"]: row["found"] for row in found.power}["flip"] == 30
 
 
 def test_without_a_holdout_identical_images_are_flagged_and_nothing_is_measured(sides):
