@@ -1,8 +1,8 @@
 """What twins among a cohort's real images cost the copy search: one patient who is counted as two, on both sides of a split.
 
-For each seed the cohort is ingested with a split of its own, and searched as an audit does, with real images that nobody trained on (test,
-and the half of val that no score is learned from) as the set that is judged: no generator is needed. Each row has the search at the
-threshold of chance, which decides what passes, beside the one that lies beyond the twins, which alone decided before there were both.
+For each seed the cohort is ingested with a split of its own, and searched as an audit does, with real images that nobody trained on as the
+set that is judged, those of test and then the half of val that no score is learned from: no generator is needed. Each row has the search at
+the threshold of chance, which decides what passes, beside the one that lies beyond the twins, which alone decided before there were both.
 
     python -m tests.benchmarks.copy_twins --config pneumoniamnist --set ingest.path=FOLDER --seeds 11,12,13 --out results
     python -m tests.benchmarks.copy_twins --config quickstart --set ingest.phantom_patients=500 --seeds 1,2,3 --out results
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,34 +36,33 @@ ERROR = (1 - limits.confidence(1)) / 2
 """Of the lower bound of the recall, at a first attempt."""
 
 
-def measure(everyone: ImageSet, seed: int, planted: int) -> dict[str, Any]:
-    """One cohort: its twins, and recall and flagged images before and after."""
+def measure(everyone: ImageSet, seed: int, planted: int) -> list[dict[str, Any]]:
+    """One cohort, judged by the images of test, and by those of val: its twins, and recall and flagged images before and after."""
     device, rng = runtime.device(), np.random.default_rng(runtime.derive_seed(seed, "planted copies"))
-    train, sealed = (audit._side(everyone, name) for name in ("train", "audit"))
-    unseen = [everyone.split("test").images, halves(labelled(everyone.split("val")), seed)[1].images]
-    made = np.concatenate([np.asarray(images) for images in unseen])
-    references = np.concatenate([train.images, sealed.images])
-    member = np.arange(len(references)) < len(train)
-    search = copies.CopySearch(references, copies.shared_structure(references), device)
+    train, sealed, others = (audit._side(everyone, *names) for names in (("train",), ("audit",), ("val", "test")))
     learn = audit._learn(everyone, seed)
+    references = np.concatenate([train.images, sealed.images, others.images])
+    member, held = (np.repeat([number == side for number in range(3)], [len(train), len(sealed), len(others)]) for side in range(2))
+    search = copies.CopySearch(references, copies.shared_structure(references[member | held]), device, member | held)
     score = copy_score.learn(learn.images, np.unique(learn.groups, return_inverse=True)[1], rng=rng, device=device)
-    distinct = find_repeats(made, train.images, device).new
-    bare = copy_report.Judge(search, score, (), copy_report.FALSE_ALARM / int(distinct.sum()), len(train) / len(sealed))
-    found = search.candidates(made, member, ~member)
-    apart = [one.distance[distinct] for one in bare.nearest(found, ~member)]
-    judge = bare.calibrated(apart, bare.of_real(sealed.groups, len(train)))
-    beyond = [tail.threshold(judge.probability) for tail in judge.twin_tails or judge.tails]
-    nearest = {kind.__name__: judge.of(power.plant(train.images, kind, planted, rng)[0], member) for kind in copy_report.KINDS}
-    to_train = judge.nearest(found, member)
-    near, flagged = judge.near(to_train), judge.flagged(to_train, distinct)
-    return {
-        **{"train": len(train), "sealed": len(sealed), "judged": int(distinct.sum()), "twins": int((judge.twins >= 0).sum())},
-        "before": {"flagged": int(judge._below(to_train, beyond).sum()), **_power(judge, nearest, beyond, made.shape[-1])},
-        "after": {
-            **{"flagged": int(flagged.sum()), "undecided": int((near & ~flagged).sum())},
-            **_power(judge, nearest, judge.thresholds, made.shape[-1]),
-        },
-    }
+    bare = copy_report.Judge(search, score, (), 1.0, len(train) / len(sealed))
+    real = bare.of_real(sealed.groups, len(train))
+    nearest = {kind.__name__: bare.of(power.plant(train.images, kind, planted, rng)[0], member) for kind in copy_report.KINDS}
+    sets = {"test": everyone.split("test").images, "val": halves(labelled(everyone.split("val")), seed)[1].images}
+    rows = []
+    for name, images in sets.items():
+        made = np.asarray(images)
+        distinct, found = find_repeats(made, train.images, device).new, search.candidates(made, member, held)
+        apart = [one.distance[distinct] for one in bare.nearest(found, held)]
+        judge = replace(bare, level=copy_report.FALSE_ALARM / int(distinct.sum())).calibrated(apart, real)
+        beyond = [tail.threshold(judge.probability) for tail in judge.twin_tails or judge.tails]
+        to_train, side = judge.nearest(found, member), made.shape[-1]
+        near, flagged = judge.near(to_train), judge.flagged(to_train, distinct)
+        called = {"flagged": int(flagged.sum()), "undecided": int((near & ~flagged).sum())}
+        before = {"flagged": int(judge._below(to_train, beyond).sum()), **_power(judge, nearest, beyond, side)}
+        sizes = {"train": len(train), "sealed": len(sealed), "judged": int(distinct.sum()), "twins": int((judge.twins >= 0).sum())}
+        rows.append({"set": name, **sizes, "before": before, "after": {**called, **_power(judge, nearest, judge.thresholds, side)}})
+    return rows
 
 
 def _power(judge: copy_report.Judge, nearest: dict[str, list[copies.Matches]], thresholds: list[float], side: int) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def _power(judge: copy_report.Judge, nearest: dict[str, list[copies.Matches]], t
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line for each cohort."""
-    keys = ("seed", "judged", "twins")
+    """A line for each cohort and set."""
+    keys = ("seed", "set", "judged", "twins")
     lines = []
     for row in rows:
         cells: list[object] = [row[key] for key in keys]
@@ -109,8 +109,9 @@ def main() -> None:
         with mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=str(folder.with_name(folder.name + ".cohorts"))):
             config = load_config(options.config, [*options.overrides, f"seed={seed}"])
             run_stages(config, folder, Reporter(folder / "log.jsonl", silent()), until="ingest")
-        record.add({"config": options.config, "seed": seed, **measure(ImageSet.load(folder / "ingest"), seed, options.planted)})
-        print(table(record.content["rows"][-1:]).splitlines()[-1], flush=True)
+        for row in measure(ImageSet.load(folder / "ingest"), seed, options.planted):
+            record.add({"config": options.config, "seed": seed, **row})
+            print(table(record.content["rows"][-1:]).splitlines()[-1], flush=True)
     print(table(record.content["rows"]))
 
 

@@ -17,8 +17,8 @@ def test_a_row_shows_the_power_without_and_with_the_threshold_of_chance(monkeypa
     split = np.array(["train", "audit", "val", "test"])[np.searchsorted(bounds, patients, side="right")]
     images[np.flatnonzero(split == "audit")[0]] = np.clip(images[np.flatnonzero(split == "train")[4]].astype(int) + 3, 0, 255)
     rows = pd.DataFrame({"id": [f"i{k}" for k in range(len(images))], "patient": patients.astype(str), "split": split})
-    row = copy_twins.measure(ImageSet(images, rows.assign(**finding_columns(labels, CLASSES))), 1, 20)
-    assert row["twins"] == 1
+    row, _ = copy_twins.measure(ImageSet(images, rows.assign(**finding_columns(labels, CLASSES))), 1, 20)
+    assert (row["set"], row["twins"]) == ("test", 1)
     assert row["before"]["low"] < row["after"]["low"]
     assert row["after"]["counts"]["jpeg_50"][0] > row["before"]["counts"]["jpeg_50"][0]
     assert (row["before"]["flagged"], row["after"]["flagged"], row["after"]["undecided"]) == (0, 0, 0)
