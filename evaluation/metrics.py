@@ -31,6 +31,7 @@ class Estimate:
         groups: what is drawn together, such as the patient, as integers ``[n]``.
         reference: variance that the statistic would have at a true value, with one row for each group: what few rows do not tell.
         n: rows that it rests on.
+        shares: of which it is the mean, each of a class of its own; none of a statistic that is no mean of shares.
     """
 
     by_seed: Floats
@@ -39,6 +40,7 @@ class Estimate:
     groups: NDArray[np.int64]
     reference: Callable[[float], float]
     n: int
+    shares: tuple[Estimate, ...] = ()
 
     @property
     def value(self) -> float:
@@ -186,6 +188,7 @@ def balanced_accuracy_estimate(predicted: ArrayLike, labels: ArrayLike, groups: 
         of_groups,
         lambda value: sum(recall.reference(value) for recall in recalls) / len(recalls) ** 2,
         sum(recall.n for recall in recalls),
+        tuple(recalls),
     )
 
 

@@ -111,10 +111,9 @@ def paired(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
     return intervals.difference(one, other), expected[1] - expected[0]
 
 
-def paired_recall(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+def paired_recall(cell: Cell, rng: np.random.Generator, base: float = 0.8) -> tuple[Interval, float]:
     """Difference of two arms' recall of one class on the same images."""
     _, patient, noise = rows_of(cell, rng)
-    base = 0.8
 
     def hits(share: float) -> np.ndarray:
         own = rng.standard_normal((cell.seeds, len(noise)))
@@ -122,6 +121,11 @@ def paired_recall(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float
 
     one, other = (metrics.share_estimate(hits(share), patient) for share in (base + cell.truth, base))
     return intervals.difference(one, other), cell.truth
+
+
+def paired_high_recall(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """The same from a recall of .95 up: few patients differ, or none."""
+    return paired_recall(cell, rng, 0.95)
 
 
 def fitted(cell: Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -191,7 +195,10 @@ Statistic = Callable[[Cell, np.random.Generator], tuple[Interval, float]]
 """Of one simulated cohort: the interval, and the true value."""
 STATISTICS: dict[str, Statistic] = {
     function.__name__: function
-    for function in (auc, macro, recall, balanced, paired, paired_recall, cross_fitted, tpr, cross_fitted_tpr, brier, precision, predictive)
+    for function in (
+        *(auc, macro, recall, balanced, paired, paired_recall, paired_high_recall, cross_fitted),
+        *(tpr, cross_fitted_tpr, brier, precision, predictive),
+    )
 }
 CELLS = (
     *(Cell("auc", (192, 8), truth) for truth in (0.7, 0.9, 0.98)),
@@ -254,7 +261,9 @@ CELLS = (
     Cell("auc", (990, 10), 0.9, 4, 0.6),
     Cell("auc", (990, 10), 0.9, 4, 0.6, mixed=True),
     Cell("paired_recall", (12,), 0.1, seeds=3),
-    Cell("balanced", (200, 11), 0.99),
+    *(Cell("balanced", (200, few), 0.99) for few in (8, 11, 20, 200)),
+    *(Cell("paired_high_recall", (count,), 0.04) for count in (20, 60, 120, 300)),
+    Cell("paired_high_recall", (60,), 0.04, seeds=3),
 )
 
 

@@ -219,10 +219,10 @@ def test_three_trainings_that_lie_close_together_by_luck_are_not_taken_for_well_
     hits = rng.random((3, 400)) < np.array([[0.80], [0.82], [0.84]])
     one = metrics.share_estimate(hits, np.arange(400))
     other = metrics.share_estimate(np.zeros((3, 400)), np.arange(400))
-    alone = iv.difference(metrics.share_estimate(hits.mean(axis=0), np.arange(400)), metrics.share_estimate(np.zeros(400), np.arange(400)))
+    patients = t.ppf(0.975, 399) * hits.mean(axis=0).std(ddof=1) / math.sqrt(400)
     trainings = t.ppf(0.975, 2) * hits.mean(axis=1).std(ddof=1) / math.sqrt(3)
     found = iv.difference(one, other)
-    assert found.high - found.value == pytest.approx(math.hypot(alone.high - alone.value, trainings), rel=0.01)
+    assert found.high - found.value == pytest.approx(math.hypot(patients, trainings), rel=0.01)
 
 
 def test_shares_of_different_patients_are_apart_by_newcombes_method() -> None:
@@ -287,3 +287,40 @@ def test_a_predictive_value_at_the_ends() -> None:
     assert iv.predictive_value(none, perfect, 0.1).low == pytest.approx(0, abs=1e-9)
     with pytest.raises(ValueError, match="between 0 and 1"):
         iv.predictive_value(perfect, perfect, 1.0)
+
+
+@pytest.mark.parametrize("n", [12, 60, 300])
+def test_where_no_patient_differs_a_difference_of_shares_has_tangos_score_interval(n: int) -> None:
+    hits = metrics.share_estimate(np.ones(n), np.arange(n))
+    found = iv.difference(hits, hits)
+    t2 = t.ppf(0.975, n + 1) ** 2
+    assert (found.low, found.high) == pytest.approx((-t2 / (n + t2), t2 / (n + t2)))
+
+
+def test_a_difference_of_shares_is_as_uncertain_as_its_largest_true_value_makes_it() -> None:
+    n, differing = 60, 1
+    one, other = np.ones(n), np.ones(n)
+    other[:differing] = 0
+    found = iv.difference(*(metrics.share_estimate(hits, np.arange(n)) for hits in (one, other)))
+    at_bound = t.ppf(0.975, n + 1) * math.sqrt(found.high * (1 - found.high) / n)
+    assert found.high - differing / n == pytest.approx(at_bound)
+
+
+def test_balanced_accuracy_lies_as_far_from_its_bounds_as_its_recalls_do_together() -> None:
+    labels = np.repeat([0, 1], [200, 11])
+    predicted = labels.copy()
+    predicted[[3, 205]] = 1 - labels[[3, 205]]
+    found = iv.interval(metrics.balanced_accuracy_estimate(predicted, labels, np.arange(211), 2))
+    common, rare = (iv.share_interval(metrics.recall_estimate(predicted, labels, np.arange(211), k)) for k in (0, 1))
+    assert found.value == (common.value + rare.value) / 2
+    assert found.high - found.value == pytest.approx(math.hypot(common.high - common.value, rare.high - rare.value) / 2)
+    assert found.value - found.low == pytest.approx(math.hypot(common.value - common.low, rare.value - rare.low) / 2)
+    assert found.high > 0.99  # one of 11 missed is no evidence against a recall of .99
+
+
+def test_balanced_accuracy_varies_over_trainings_besides() -> None:
+    labels, rng = np.repeat([0, 1], 300), np.random.default_rng(0)
+    predicted = np.where(rng.random((3, 600)) < np.array([[0.7], [0.8], [0.9]]), labels, 1 - labels)
+    found = iv.interval(metrics.balanced_accuracy_estimate(predicted, labels, np.arange(600), 2))
+    trainings = t.ppf(0.975, 2) * (predicted == labels).mean(axis=1).std(ddof=1) / math.sqrt(3)
+    assert trainings < found.value - found.low < math.hypot(trainings, 0.04)
