@@ -93,7 +93,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        8,
+        9,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,

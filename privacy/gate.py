@@ -311,7 +311,8 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
     found = [f"{share[0].lower()}{share[1:]} in {len(named)}" for share, named in others.items()]
     if found:
         open_ += [f"copies changed in other ways, named below: of those planted the search finds {', '.join(found)} of these ways"]
-    sign = f"{undecided:,} images may be copies" if undecided else "nothing was found"
+    some = "1 image may be a copy" if undecided == 1 else f"{undecided:,} images may be copies"
+    sign = some if undecided else "nothing was found"
     said = (
         f"Pass: no sign of any copied {unit} was found, by a search that finds planted copies of every required kind"
         if verdict == "pass"

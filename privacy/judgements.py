@@ -52,20 +52,23 @@ def label(kind: str, strength: float | None) -> str:
 
 
 def _copies(x: Numbers) -> tuple[str, str]:
-    flagged, unit = x["flagged"], x["unit"]
-    copied = f"{flagged} of {x['images']} synthetic images are copies of training images."
+    flagged, unit, undecided = x["flagged"], x["unit"], x["undecided"]
+    copies = "is a copy of a training image" if flagged == 1 else "are copies of training images"
+    copied = f"{flagged} of {x['images']} synthetic images {copies}."
     led = f"The {x['leading_run']} {unit}s nearest to synthetic images were all trained on (probability {x['run_p']:.2g} by chance)."
+    exposed = f"{x['exposed']} training {unit if x['exposed'] == 1 else f'{unit}s'}"
     bounded = (
-        f"At most {x['high']:.2%} of the synthetic images are copies ({x['threshold']:.2%} allowed), of at most {x['exposed']} training "
-        f"{unit}s over all releases of the cohort ({x['exposed_threshold']} allowed), with {x['confidence']:.1%} confidence."
+        f"At most {x['high']:.2%} of the synthetic images are copies ({x['threshold']:.2%} allowed), of at most {exposed} over all "
+        f"releases of the cohort ({x['exposed_threshold']} allowed), with {x['confidence']:.1%} confidence."
     )
     evidence = [copied] * (flagged > 0) + [led] * (x["run_p"] < x["run_threshold"])
     if evidence:
         return "fail", " ".join(evidence)
-    if x["undecided"]:
+    if undecided:
+        are, may = ("is", "It may be a copy, or a twin") if undecided == 1 else ("are", "They may be copies, or twins")
         return "inconclusive", (
-            f"{x['undecided']} of {x['images']} synthetic images are nearer to training images than chance allows, but no nearer than real "
-            f"ones of different {unit}s are to one another (sealed ones with such a twin: {x['twins']}). They may be copies, or twins too."
+            f"{undecided} of {x['images']} synthetic images {are} nearer to training images than chance allows, but no nearer than real "
+            f"ones of different {unit}s are to one another (sealed ones with such a twin: {x['twins']}). {may} too."
         )
     if x["high"] > x["threshold"] or x["exposed"] > x["exposed_threshold"]:
         return "inconclusive", bounded

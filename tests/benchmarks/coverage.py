@@ -111,6 +111,18 @@ def paired(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
     return intervals.difference(one, other), expected[1] - expected[0]
 
 
+def drop(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """Drop of one model's AUC from .95 to ``truth`` under a change of the same images, as a stress test has it."""
+    label, patient, noise = rows_of(cell, rng)
+    before, after = (
+        metrics.auc_estimate(
+            math.sqrt(0.7) * noise + math.sqrt(0.3) * rng.standard_normal(len(label)) + shift_of(area) * label, label == 1, patient
+        )
+        for area in (0.95, cell.truth)
+    )
+    return intervals.difference(before, after), 0.95 - cell.truth
+
+
 def paired_recall(cell: Cell, rng: np.random.Generator, base: float = 0.8) -> tuple[Interval, float]:
     """Difference of two arms' recall of one class on the same images."""
     _, patient, noise = rows_of(cell, rng)
@@ -196,7 +208,7 @@ Statistic = Callable[[Cell, np.random.Generator], tuple[Interval, float]]
 STATISTICS: dict[str, Statistic] = {
     function.__name__: function
     for function in (
-        *(auc, macro, recall, balanced, paired, paired_recall, paired_high_recall, cross_fitted),
+        *(auc, macro, recall, balanced, paired, drop, paired_recall, paired_high_recall, cross_fitted),
         *(tpr, cross_fitted_tpr, brier, precision, predictive),
     )
 }
@@ -261,6 +273,7 @@ CELLS = (
     Cell("auc", (990, 10), 0.9, 4, 0.6),
     Cell("auc", (990, 10), 0.9, 4, 0.6, mixed=True),
     Cell("paired_recall", (12,), 0.1, seeds=3),
+    *(Cell("drop", (each, each), truth) for each in (20, 60, 300) for truth in (0.9, 0.7, 0.55)),
     *(Cell("balanced", (200, few), 0.99) for few in (8, 11, 20, 200)),
     *(Cell("paired_high_recall", (count,), 0.04) for count in (20, 60, 120, 300)),
     Cell("paired_high_recall", (60,), 0.04, seeds=3),

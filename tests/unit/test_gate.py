@@ -71,6 +71,11 @@ def test_images_no_nearer_than_twins_are_leave_the_set_open_and_the_verdict_says
     assert verdict["images"]["reasons"][0].startswith("Inconclusive: 3 images may be copies, and ")
     assert "3 of 1500 synthetic images" in verdict["images"]["reasons"][1]
     assert "sealed ones with such a twin: 2" in verdict["images"]["reasons"][1]
+    report["copies"].update(undecided=1)
+    one = decide(report)["images"]["reasons"]
+    assert one[0].startswith("Inconclusive: 1 image may be a copy, and ")
+    assert "1 of 1500 synthetic images is nearer" in one[1]
+    assert "It may be a copy, or a twin too." in one[1]
     (needed,) = verdict["needed"]
     assert "patient_id" in needed
     assert "pairs.json" in needed
