@@ -196,8 +196,10 @@ def difference(one: Estimate, other: Estimate, confidence: float = 0.95) -> Inte
 
     Two imaginary patients of each class, one for whom the first does better by half of what a patient can weigh and one for the other, keep
     the width away from 0 where hardly any row differs (after Bonett & Price 2012, "Adjusted Wald confidence interval for a difference of
-    binomial proportions based on paired data"). It holds every true difference d whose distance is at most t standard errors *at d* too, as
-    Tango's (1998) score interval: shares differ by d only where d of the patients do, and none of n may while d is up to t²/(n + t²).
+    binomial proportions based on paired data").
+
+    Of shares it holds every true difference d whose distance is at most t standard errors *at d* too (Tango's 1998 score interval): they
+    differ by d only where d of the patients do, and none of n may while d is up to t²/(n + t²).
     """
     return _paired(one, other)(confidence)
 
@@ -324,11 +326,14 @@ def _paired(one: Estimate, other: Estimate) -> Callable[[float], Interval]:
 
     def at(confidence: float) -> Interval:
         reach, t = spread.reach(confidence), student_t(confidence, spread.freedom)
+        low, high = max(-1.0, value - reach), min(1.0, value + reach)
+        if not (one.counts and other.counts):
+            return Interval(value, low, high, one.n)
 
         def holds(truth: float) -> bool:
-            return abs(truth - value) <= max(reach, t * math.sqrt(one.reference(abs(truth)) / spread.seeds))
+            return abs(truth - value) <= t * math.sqrt(one.reference(abs(truth)) / spread.seeds)
 
-        return Interval(value, _edge(holds, value, -1.0), _edge(holds, value, 1.0), one.n)
+        return Interval(value, min(low, _edge(holds, value, -1.0)), max(high, _edge(holds, value, 1.0)), one.n)
 
     return at
 

@@ -31,6 +31,7 @@ class Estimate:
         groups: what is drawn together, such as the patient, as integers ``[n]``.
         reference: variance that the statistic would have at a true value, with one row for each group: what few rows do not tell.
         n: rows that it rests on.
+        counts: whether each row is a hit or none, so that two of them differ by d only where d of the patients do.
         shares: of which it is the mean, each of a class of its own; none of a statistic that is no mean of shares.
     """
 
@@ -40,6 +41,7 @@ class Estimate:
     groups: NDArray[np.int64]
     reference: Callable[[float], float]
     n: int
+    counts: bool = False
     shares: tuple[Estimate, ...] = ()
 
     @property
@@ -161,7 +163,8 @@ def share_estimate(hits: ArrayLike, groups: ArrayLike) -> Estimate:
         return _undefined(len(table), of_groups, of_groups)
     by_seed = table.mean(axis=1)
     influence = (table.mean(axis=0) - by_seed.mean()) / n
-    return Estimate(by_seed, influence, np.zeros(n, np.int64), of_groups, lambda value: value * (1 - value) / units, n)
+    counts = bool(np.isin(table, (0, 1)).all())
+    return Estimate(by_seed, influence, np.zeros(n, np.int64), of_groups, lambda value: value * (1 - value) / units, n, counts)
 
 
 def recall_estimate(predicted: ArrayLike, labels: ArrayLike, groups: ArrayLike, label: int) -> Estimate:
@@ -188,6 +191,7 @@ def balanced_accuracy_estimate(predicted: ArrayLike, labels: ArrayLike, groups: 
         of_groups,
         lambda value: sum(recall.reference(value) for recall in recalls) / len(recalls) ** 2,
         sum(recall.n for recall in recalls),
+        all(recall.counts for recall in recalls),
         tuple(recalls),
     )
 

@@ -160,5 +160,6 @@ def _mean_drop(reference: Estimate, found: list[Estimate]) -> Interval:
         reference,
         by_seed=np.mean([one.by_seed for one in found], axis=0),
         influence=np.mean([one.influence for one in found], axis=0),
+        counts=False,
     )
     return difference(reference, mean)

@@ -306,6 +306,16 @@ def test_a_difference_of_shares_is_as_uncertain_as_its_largest_true_value_makes_
     assert found.high - differing / n == pytest.approx(at_bound)
 
 
+def test_what_is_no_count_of_hits_is_not_widened_as_one() -> None:
+    """Brier scores that all improve by .3 differ by .3 of everybody's, with hardly any variance."""
+    scores = np.linspace(0.4, 0.41, 60)
+    found = iv.difference(*(metrics.share_estimate(values, np.arange(60)) for values in (scores, scores - 0.3)))
+    assert found.high - found.low < 0.1
+    hits = np.arange(60) < 30
+    of_hits = iv.difference(*(metrics.share_estimate(values, np.arange(60)) for values in (hits, np.arange(60) < 12)))
+    assert of_hits.high - of_hits.low > 0.2
+
+
 def test_balanced_accuracy_lies_as_far_from_its_bounds_as_its_recalls_do_together() -> None:
     labels = np.repeat([0, 1], [200, 11])
     predicted = labels.copy()
