@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,9 +111,28 @@ def test_each_aim_is_told_with_its_verdict_and_what_cannot_be_told_is_left_out(b
     assert verdicts["never seen together: x + y: y"] == "reached"
 
 
-def test_the_threshold_parts_what_can_be_parted():
-    p, marks = np.array([0.1, 0.2, 0.3, 0.8, 0.9]), np.array([0, 0, -1, 1, 1], np.int8)
-    assert 0.2 <= rendered._youden(p, marks) < 0.8
+def test_the_network_marks_what_it_finds_more_likely_than_not(bank):
+    judge = object.__new__(rendered.Network)
+    p = np.linspace(0, 1, 2 * (rendered.MARKS + 4 * rendered.STEPS)).reshape(2, -1)
+    judge.classifier = SimpleNamespace(predict=lambda images: p[: len(images)])
+    np.testing.assert_array_equal(judge.marks(bank.images[:2]), p[:, :5] > 0.5)
+    np.testing.assert_allclose(judge.severity(bank.images[:2], "effusion"), p[:, 13:21].mean(axis=1))
+
+
+def test_sharpened_images_have_more_of_the_finest_contrast_and_the_same_flat_ones(bank):
+    flat = np.full((2, 1, 32, 32), 200, np.uint8)
+    np.testing.assert_array_equal(conditions.sharpened(flat), flat)
+
+    def fine(images):
+        return np.std(np.diff(images.astype(float), n=2, axis=-1))
+
+    assert 1.1 < fine(conditions.sharpened(bank.images)) / fine(bank.images) < 1.25
+
+
+def test_errors_on_sharper_renderings_stand_beside(bank, knowing):
+    its = conditions.errors(knowing, bank, {})
+    called = knowing.marks(conditions.sharpened(bank.images))[:, 0]
+    assert its["cardiomegaly"]["sharper"]["sensitivity"].value == called[bank.marks[:, 0] == 1].mean()
 
 
 @pytest.mark.slow
