@@ -6,7 +6,8 @@ told by the weights, each training being attacked with the others. What `train.i
 
     python -m tests.benchmarks.frontier --config dicom_folder --set ingest.source=phantom --set ingest.phantom_patients=300 --out results
     python -m tests.benchmarks.frontier --config pneumoniamnist --set ingest.path=FOLDER --name PneumoniaMNIST --out results
-    python -m tests.benchmarks.frontier --out results --table                            # attack and draw what is there
+    python -m tests.benchmarks.frontier --config pneumoniamnist --set ingest.path=FOLDER --recipe edm --out peer
+    python -m tests.benchmarks.frontier --out results --table --beside peer              # attack and draw what is there
 
 Each training and each judgement is a task of its own, written down when it is done. Several processes of the same command share them,
 on one GPU (some with ``--judge-first``, so that it does not wait for what judging does on processors) or on several, and a later call goes
@@ -47,8 +48,9 @@ from pipeline.train import describe, mean_and_spread
 from pipeline.wanted import wanted
 from privacy import shadows
 from privacy.copy_report import find_copies
-from tests.benchmarks import frontier_picture, quality, report
+from tests.benchmarks import frontier_picture, peer_training, quality, report
 from tests.benchmarks.claims import claimed
+from tests.benchmarks.frontier_peer import Peer
 from tests.benchmarks.frontier_picture import BENCHMARK, trained_path
 
 TINY = ("train.widths=[16]", "train.blocks=1", "train.batch=16", "train.attention=[]", "train.compile=false", "generate.steps=4")
@@ -70,6 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("results"), help="a folder of one cohort and recipe")
     parser.add_argument("--name", default="cohort", help="the cohort's name in the picture")
+    parser.add_argument("--recipe", default="ours", choices=["ours", "edm"], help="whose: ours, or a peer's (MONAI's network, EDM)")
     parser.add_argument("--images", type=int, default=None, help="length of each training (default: auto's ceiling)")
     parser.add_argument("--trainings", type=int, default=8, help="trainings in all")
     parser.add_argument("--judged", type=int, default=3, help="trainings whose images are generated and judged: the first ones")
@@ -77,6 +80,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--classifier-images", type=int, default=60_000, help="images seen in training each judge, at the most")
     parser.add_argument("--seconds", type=float, default=500, help="begin nothing that may take longer than until then")
     parser.add_argument("--judge-first", action="store_true", help="judge what is there before training further")
+    parser.add_argument("--beside", type=Path, help="another recipe's folder of the same cohort, drawn into the same picture")
     parser.add_argument("--table", action="store_true", help="only attack and draw what lies in --out")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see on a CPU that everything runs")
     return parser.parse_args(arguments)
@@ -96,19 +100,24 @@ class Frontier:
         assert config.train is not None
         half = self.pool.take(np.arange(len(self.pool)) % 2 == 0)
         settled = fit_recipe.fit(config.train, half, self.device)
+        self.ceiling = settled["fitted"]["images"]
         if options.images is not None:
             settled["fitted"]["images"] = options.images
         self.config: Config = config.model_copy(update={"train": fit_recipe.settled(config.train, settled)})
         assert self.config.train is not None
         self.section, self.first_look = self.config.train, fit_recipe.first_look(half, config.train)
-        model = describe(self.section, self.pool, mean_and_spread(self.pool.images)[1])
-        self.shadows = Shadows(self.config, self.pool, model, self.device)
-        self.asked = wanted(self.config, self.shadows.conditions)
+        self.trainings: Any
+        if options.recipe == "edm":
+            self.trainings = Peer(self.config, self.pool, self.device, **(peer_training.TINY if options.tiny else {}))
+        else:
+            model = describe(self.section, self.pool, mean_and_spread(self.pool.images)[1])
+            self.trainings = Shadows(self.config, self.pool, model, self.device)
+        self.asked = wanted(self.config, self.trainings.conditions)
         self.everyone = dataclasses.replace(labelled(self.pool), groups=self.units)
         self.condition = Condition.of_classes(self.pool.labels, len(self.pool.classes))
         self.test = labelled(sets["test"])
         self.learn, self.choose = halves(labelled(sets["val"]), config.seed)
-        about = {"fitted": settled["fitted"], "pool": len(self.pool), "name": options.name, "tiny": options.tiny}
+        about = {"recipe": options.recipe, "fitted": settled["fitted"], "pool": len(self.pool), "name": options.name, "tiny": options.tiny}
         self.record = report.Record(options.out, BENCHMARK, report.facts() | about)
 
     def inside(self, number: int) -> NDArray[np.bool_]:
@@ -119,18 +128,20 @@ class Frontier:
     def train(self, number: int) -> None:
         """One training, with what an attack sees of its weights at every judged moment and of what `auto` keeps; and their images."""
         inside, judged = self.inside(number), number < self.options.judged
-        training = self.shadows.begin(number, inside)
+        training = self.trainings.begin(number, inside)
         validation = Validation(self.everyone.take(inside), self.choose, runtime.derive_seed(self.config.seed, "validation"))
-        course = Course(validation, self.section.batch, self.first_look, training.recipe.steps)
+        steps = training.recipe.steps
+        course = Course(validation, self.section.batch, self.first_look, min(steps, -(-self.ceiling // self.section.batch)))
         last = course.moments[-1]
-        looked = [moment for place, moment in enumerate(course.moments) if place % STRIDE == 0 or moment == last]
+        beyond = [last * 2**k for k in range(1, 1 + int(np.log2(steps / last)))]  # where `auto` has ended for sure
+        looked = [*(moment for place, moment in enumerate(course.moments) if place % STRIDE == 0 or moment == last), *beyond]
         seen: list[NDArray[np.float64]] = []
         parted: list[float] = []
         made: dict[str, NDArray[np.uint8]] = {}
         auto: tuple[int, State] | None = None
         with claimed(self.options.out / "claims", "compiling", wait=True):  # by one of the processes, for all
             training.run(until=1)
-        for moment in course.moments:
+        for moment in [*course.moments, *beyond]:
             if auto is not None and moment not in looked:
                 continue
             training.run(until=moment)
@@ -165,7 +176,7 @@ class Frontier:
     def made_by(self, training: Training, weights: State) -> NDArray[np.uint8]:
         """The images that weights make."""
         with Within(training, weights), runtime.autocast(self.device):
-            return self.shadows.release(self.asked)
+            return self.trainings.release(self.asked)
 
     def images_path(self, number: int) -> Path:
         """Where the images of a judged training wait to be judged, by its length; no record needs them."""
@@ -289,7 +300,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.table:
         runtime.limit_threads()
         make(options)
-    frontier_picture.show(options.out)
+    frontier_picture.show(options.out, options.beside)
 
 
 if __name__ == "__main__":

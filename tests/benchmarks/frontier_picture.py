@@ -93,28 +93,21 @@ def findings(points: list[Point]) -> list[str]:
     return [*said, f"auto: farther from the floor than {nearest} images, the nearest without a copy, by {np.mean(one):+.3f}{error}"]
 
 
-def draw(points: list[Point], facts: dict[str, Any], folder: Path) -> Path:
-    """Fidelity and worth against membership and copies along the length, of each judged training and on average; a star for `auto`."""
+def draw(points: list[Point], facts: dict[str, Any], folder: Path, beside: list[Point] | None = None) -> Path:
+    """Fidelity and worth against membership and copies along the length, of each judged training and on average; a star for `auto`, and
+    another recipe's trainings of the same cohort beside them.
+    """
     figure, axes = curves.picture(len(ACROSS) * len(UP), rows=len(UP))
     pairs = [(across, up) for up in UP for across in ACROSS]
+    most = max((point["copies"] for point in [*points, *(beside or [])] if point["copies"] is not None), default=0.0)
     for axis, (across, up) in zip(axes, pairs):
-        *fixed, auto = [point for point in points if point[across] is not None and point[up] is not None] or [None]
-        if auto is None or auto["length"] != AUTO:
-            axis.set(xlabel=ACROSS[across], ylabel=UP[up])
-            continue
-        axis.plot(
-            [p[across] for p in fixed], [p[up] for p in fixed], marker="o", color=curves.COLOURS[0], label="mean, with the images seen"
-        )
-        for point in [*fixed, auto]:
-            each = [np.nan if (value := _value(row, up)) is None else value for row in point["rows"].values()]
-            colour = curves.COLOURS[1 if point is auto else 0]
-            at = [point[across] if across == "membership" else 100 * row["copies"] / row["of"] for row in point["rows"].values()]
-            axis.plot(at, each, ".", color=colour, alpha=0.45, markersize=5)
-        axis.plot(auto[across], auto[up], "*", markersize=15, color=curves.COLOURS[1], label="what train.images: auto keeps", zorder=3)
-        _lengths(axis, [(p[across], p[up], p["images"][0]) for p in fixed])
+        for number, recipe in enumerate((points, beside or [])):
+            *fixed, auto = [point for point in recipe if point[across] is not None and point[up] is not None] or [None]
+            if auto is not None and auto["length"] == AUTO:
+                _recipe(axis, fixed, auto if number == 0 else None, across, up)
         if across == "copies":
             axis.set_xscale("symlog", linthresh=0.1, linscale=0.5)
-            axis.set_xlim(left=-0.02, right=max(0.2, *(1.5 * point[across] for point in points if point[across] is not None)))
+            axis.set_xlim(left=-0.02, right=max(0.2, 1.5 * most))
             curves.ticks([axis], [mark for mark in (0, 0.1, 0.3, 1, 3, 10, 30, 100) if mark <= axis.get_xlim()[1]])
         if up == "worth" and facts["real"] is not None:
             axis.axhline(facts["real"], color="#555555", linestyle=":", label="of training on one half's real images")
@@ -128,6 +121,22 @@ def draw(points: list[Point], facts: dict[str, Any], folder: Path) -> Path:
     path = folder / f"{BENCHMARK}_{quality.slug(facts['name'])}.png"
     figure.savefig(path, dpi=110)
     return path
+
+
+def _recipe(axis: Axes, fixed: list[Point], auto: Point | None, across: str, up: str) -> None:
+    """One recipe's lengths; a peer's, without `auto`, in another colour."""
+    colour = curves.COLOURS[2 if auto is None else 0]
+    who = "MONAI's network, EDM" if auto is None else "ours"
+    told = f"{who}: mean, with the images seen"
+    axis.plot([p[across] for p in fixed], [p[up] for p in fixed], marker="o", color=colour, label=told)
+    for point in fixed if auto is None else [*fixed, auto]:
+        each = [np.nan if (value := _value(row, up)) is None else value for row in point["rows"].values()]
+        at = [point[across] if across == "membership" else 100 * row["copies"] / row["of"] for row in point["rows"].values()]
+        axis.plot(at, each, ".", color=curves.COLOURS[1] if point is auto else colour, alpha=0.45, markersize=5)
+    if auto is not None:
+        axis.plot(auto[across], auto[up], "*", markersize=15, color=curves.COLOURS[1], label="what train.images: auto keeps", zorder=3)
+    if across == "membership" or any(point["copies"] for point in fixed):  # where nobody is copied all lengths lie above one another
+        _lengths(axis, [(p[across], p[up], p["images"][0]) for p in fixed])
 
 
 def _value(row: Row, key: str) -> float | None:
@@ -146,15 +155,24 @@ def _lengths(axis: Axes, marks: list[tuple[float, float, int]]) -> None:
         axis.annotate(told, (x, y), **place)
 
 
-def show(folder: Path) -> None:
-    """Print and draw what is there."""
+def show(folder: Path, beside: Path | None = None) -> None:
+    """Print and draw what is there, and what another recipe's folder holds beside it."""
+    tell(folder)
+    points, facts = points_of(folder)
+    print("\n".join(findings(points)))
+    if beside is not None:
+        tell(beside)
+    print(f"drawn: {draw(points, facts, folder, None if beside is None else points_of(beside)[0])}", flush=True)
+
+
+def tell(folder: Path) -> None:
+    """Print the table of one recipe."""
     points, facts = points_of(folder)
     print(f"{facts['date']}, {facts['hardware']}: {facts['command']}")
     kept = ", ".join(f"{images:,}" for images in points[-1]["images"])
     worth = "not judged yet" if facts["real"] is None else f"worth {facts['real']:.3f}"
-    print(f"recipe {facts['fitted']}; {facts['pool']} images; {facts['trainings']} trainings; real halves are {worth}; auto keeps {kept}")
+    print(f"recipe {facts['recipe']}, {facts['fitted']}; {facts['pool']} images; {facts['trainings']} trainings")
+    print(f"real halves are {worth}; auto keeps {kept}")
     keys = ("length", "ratio", "above_floor", "worth", "copies", "membership", "tpr")
     header = ("images", "ratio of the losses", "above the floor", "worth", "copies, %", "membership AUC", "TPR at 1 % FPR")
     print(report.markdown(header, [[point.get(key) for key in keys] for point in points]))
-    print("\n".join(findings(points)))
-    print(f"drawn: {draw(points, facts, folder)}", flush=True)

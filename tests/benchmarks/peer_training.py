@@ -25,11 +25,15 @@ from tests.benchmarks.quality import Images, Labels, State, Trained, even_batch,
 
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """Loss of a batch: images ``[n, C, H, W]`` in -1..1, class indices ``[n]``, and where randomness comes from."""
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""Images in -1..1 from standard normal noise ``[n, C, H, W]`` and class indices ``[n]``."""
 
 SECONDS_OF_DECAY = 0.4
 """Share of the training over which EDM's learning rate falls to 0."""
 TRAINED = 512
 """Images a training step, as in the peers' measured figures."""
+TINY: dict[str, Any] = {"widths": (32, 64), "attention": (False, True), "head": 32}
+"""Sizes of the network with which to see on a CPU that everything runs."""
 BATCH = even_batch(1500)
 """Images generated together."""
 
@@ -57,13 +61,21 @@ class PeerTraining:
         device: str,
     ) -> None:
         self.network, self.loss, self.batch, self.device, self.keep = network, loss, batch, device, keep
-        self.images, self.labels = torch.from_numpy(np.array(train.images)).to(device), torch.from_numpy(train.labels).to(device)
         self.parameters = list(network.parameters())
-        self.average = [p.detach().clone() for p in self.parameters]
-        self.peak, self.decays, self.steps, self.planned = learning_rate, decays, 0, 10**9
+        self.peak, self.decays, self.planned = learning_rate, decays, 10**9
         self.rate = torch.tensor(learning_rate, device=device)
         self.optimiser = torch.optim.AdamW(self.parameters, lr=self.rate, fused=True)
-        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self.generator = torch.Generator(device=device)
+        self.begin(train, seed)
+
+    def begin(self, train: ImageSet, seed: int) -> None:
+        """Be before the first step of a training on these images, from the weights that the network has now."""
+        self.images = torch.from_numpy(np.array(train.images)).to(self.device)
+        self.labels = torch.from_numpy(train.labels).to(self.device)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.optimiser.state.clear()
+        self.generator.manual_seed(seed)
+        self.steps = 0
 
     def advance(self, steps: int) -> int:
         """Take so many optimiser steps, fewer at the end of what is planned; returns how many."""
@@ -144,6 +156,12 @@ def edm(train: ImageSet, at: Sequence[float], seed: int, device: str, *, batch: 
 
     The loss has our learned log-variance (EDM2), which helps a peer too.
     """
+    training, draw = edm_parts(train, seed, device, batch=batch, compiled=compiled, **sizes)
+    return finish(training, draw, at, {"sampler": "EDM, 18 Heun steps"})
+
+
+def edm_parts(train: ImageSet, seed: int, device: str, *, batch: int, compiled: bool, **sizes: Any) -> tuple[PeerTraining, Draw]:
+    """The training of :func:`edm`, whose network is the denoiser, and its sampler."""
     spread = float(to_unit(train.images).std(dtype=np.float64))
     denoiser = Denoiser(peer_network(train, seed, device, sizes), torch.zeros(train.images.shape[1:]), spread).to(device)
     denoise: Callable[..., Tensor] = torch.compile(denoiser, dynamic=False) if compiled else denoiser
@@ -163,7 +181,7 @@ def edm(train: ImageSet, at: Sequence[float], seed: int, device: str, *, batch: 
         with runtime.autocast(device):
             return heun(lambda x, sigma: denoise(x, x.new_full((len(x),), sigma), condition), levels[0] * noise, levels)
 
-    return finish(training, draw, at, {"sampler": "EDM, 18 Heun steps"})
+    return training, draw
 
 
 def peer_network(train: ImageSet, seed: int, device: str, sizes: dict[str, Any]) -> MonaiNetwork:
@@ -173,7 +191,7 @@ def peer_network(train: ImageSet, seed: int, device: str, sizes: dict[str, Any])
     return network.to(memory_format=torch.channels_last) if device == "cuda" else network
 
 
-def finish(training: PeerTraining, draw: Callable[[Tensor, Tensor], Tensor], at: Sequence[float], facts: dict[str, Any]) -> Trained:
+def finish(training: PeerTraining, draw: Draw, at: Sequence[float], facts: dict[str, Any]) -> Trained:
     """Train, and generate from any snapshot in batches of BATCH."""
     device = training.device
     snapshots, rate = take_snapshots(training.advance, training.averaged, at, batch=training.batch, device=device, plan=training.plan)

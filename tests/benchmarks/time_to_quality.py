@@ -92,7 +92,7 @@ def train_group(
         if options.weights:
             run.save(options.weights, seed)
         return {name: run.sampled(one.generate) for name, one in named}
-    sizes: dict[str, Any] = {"widths": (32, 64), "attention": (False, True), "head": 32} if options.tiny else {}
+    sizes = peer_training.TINY if options.tiny else {}
     peer = {"edm": peer_training.edm, "textbook": peer_training.textbook}[kind]
     trained = peer(
         train,

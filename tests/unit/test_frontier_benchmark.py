@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from trainings import cohort
 
 from tests.benchmarks import frontier, frontier_picture, report
@@ -42,6 +43,32 @@ def test_it_trains_on_halves_in_place_attacks_each_with_the_others_and_draws(tmp
     np.savez(frontier.trained_path(tmp_path, 3), **one | {"pool": "another"})
     with pytest.raises(SystemExit, match="of different images"):
         frontier_picture.points_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_peers_recipe_is_trained_on_the_same_halves_from_new_weights_each_time_and_drawn_beside_ours(tmp_path, monkeypatch, capsys):
+    images = cohort()
+    monkeypatch.setattr(
+        frontier.quality, "load_sets", lambda config, kept: {name: images.split(name) for name in ("train", "audit", "val", "test")}
+    )
+    monkeypatch.setattr(frontier.fit_recipe, "FEWEST", 4)
+    few = ["--trainings", "1"]
+    frontier.main([*WORDS, "--out", str(tmp_path / "ours"), *few])
+    frontier.main([*WORDS, "--out", str(tmp_path / "peer"), *few, "--recipe", "edm"])
+    one, other = (dict(np.load(frontier.trained_path(tmp_path / name, 0))) for name in ("ours", "peer"))
+    assert np.array_equal(one["inside"], other["inside"])
+    assert one["images"].tolist() == other["images"].tolist()
+    assert not np.allclose(one["features"], other["features"])
+    frontier.main(["--table", "--out", str(tmp_path / "ours"), "--beside", str(tmp_path / "peer")])
+    told = capsys.readouterr().out
+    assert "recipe ours, " in told
+    assert "recipe edm, " in told
+    options = frontier.parse([*WORDS, "--out", str(tmp_path / "again"), "--recipe", "edm"])
+    again = frontier.Frontier(options)
+    first, second = ([value.clone() for value in again.trainings.begin(number, again.inside(0)).averaged().values()] for number in (0, 1))
+    again.trainings.begin(1, again.inside(0)).run(until=2)
+    assert any(not torch.equal(a, b) for a, b in zip(first, second))
+    assert all(torch.equal(a, b) for a, b in zip(first, again.trainings.begin(0, again.inside(0)).averaged().values()))
 
 
 def test_a_task_is_had_by_one_at_a_time_and_free_again_afterwards(tmp_path):
