@@ -117,7 +117,8 @@ class Frontier:
         self.condition = Condition.of_classes(self.pool.labels, len(self.pool.classes))
         self.test = labelled(sets["test"])
         self.learn, self.choose = halves(labelled(sets["val"]), config.seed)
-        about = {"recipe": options.recipe, "fitted": settled["fitted"], "pool": len(self.pool), "name": options.name, "tiny": options.tiny}
+        fitted = settled["fitted"] if options.recipe == "ours" else {"images": self.section.images}  # all that a peer takes of ours
+        about = {"recipe": options.recipe, "fitted": fitted, "pool": len(self.pool), "name": options.name, "tiny": options.tiny}
         self.record = report.Record(options.out, BENCHMARK, report.facts() | about)
 
     def inside(self, number: int) -> NDArray[np.bool_]:

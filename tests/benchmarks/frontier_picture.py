@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BENCHMARK = "frontier"
 ACROSS = {"membership": "shadow membership AUC of the weights", "copies": "images flagged as copies, %"}
+SEEN = "images seen in training; none that was made is flagged as a copy"
 UP = {"above_floor": "panel's AUC above its floor", "worth": "test AUC of training on synthetic"}
 AUTO = "auto"
 Point = dict[str, Any]
@@ -95,12 +96,14 @@ def findings(points: list[Point]) -> list[str]:
 
 def draw(points: list[Point], facts: dict[str, Any], folder: Path, beside: list[Point] | None = None) -> Path:
     """Fidelity and worth against membership and copies along the length, of each judged training and on average; a star for `auto`, and
-    another recipe's trainings of the same cohort beside them.
+    another recipe's trainings of the same cohort beside them. Where nobody was copied at any length, the length takes the copies' place.
     """
     figure, axes = curves.picture(len(ACROSS) * len(UP), rows=len(UP))
     pairs = [(across, up) for up in UP for across in ACROSS]
-    most = max((point["copies"] for point in [*points, *(beside or [])] if point["copies"] is not None), default=0.0)
+    judged = [point for point in [*points, *(beside or [])] if point["copies"] is not None]
+    most = max((point["copies"] for point in judged), default=0.0)
     for axis, (across, up) in zip(axes, pairs):
+        across = "images" if across == "copies" and most == 0 else across
         for number, recipe in enumerate((points, beside or [])):
             *fixed, auto = [point for point in recipe if point[across] is not None and point[up] is not None] or [None]
             if auto is not None and auto["length"] == AUTO:
@@ -113,10 +116,12 @@ def draw(points: list[Point], facts: dict[str, Any], folder: Path, beside: list[
             axis.axhline(facts["real"], color="#555555", linestyle=":", label="of training on one half's real images")
         if up == "above_floor":
             axis.axhline(0, color="#555555", linestyle=":", label="the floor: real from real")
-        axis.set(xlabel=ACROSS[across], ylabel=UP[up])
+        if across == "images":
+            axis.set_xscale("log")
+        axis.set_ylabel(UP[up])
+        axis.set_xlabel(ACROSS.get(across, SEEN), fontsize=None if across in ACROSS else 9)
         axis.legend(fontsize=8, frameon=False)
-    judged = len(points[-1]["rows"])
-    held = f"{facts['pool'] // 2} images a training; {facts['trainings']} trainings, {judged} of them judged (dots)"
+    held = f"{facts['pool'] // 2} images a training; {facts['trainings']} trainings, {len(points[-1]['rows'])} of them judged (dots)"
     figure.suptitle(f"{facts['name']}: {held}", fontsize=11)
     path = folder / f"{BENCHMARK}_{quality.slug(facts['name'])}.png"
     figure.savefig(path, dpi=110)
@@ -126,17 +131,21 @@ def draw(points: list[Point], facts: dict[str, Any], folder: Path, beside: list[
 def _recipe(axis: Axes, fixed: list[Point], auto: Point | None, across: str, up: str) -> None:
     """One recipe's lengths; a peer's, without `auto`, in another colour."""
     colour = curves.COLOURS[2 if auto is None else 0]
-    who = "MONAI's network, EDM" if auto is None else "ours"
-    told = f"{who}: mean, with the images seen"
-    axis.plot([p[across] for p in fixed], [p[up] for p in fixed], marker="o", color=colour, label=told)
+    told = "MONAI's network, EDM" if auto is None else "ours"
+    axis.plot([_place(p, across) for p in fixed], [p[up] for p in fixed], marker="o", color=colour, label=f"{told}: mean of those judged")
     for point in fixed if auto is None else [*fixed, auto]:
         each = [np.nan if (value := _value(row, up)) is None else value for row in point["rows"].values()]
-        at = [point[across] if across == "membership" else 100 * row["copies"] / row["of"] for row in point["rows"].values()]
+        at = [_place(point, across) if across != "copies" else 100 * row["copies"] / row["of"] for row in point["rows"].values()]
         axis.plot(at, each, ".", color=curves.COLOURS[1] if point is auto else colour, alpha=0.45, markersize=5)
     if auto is not None:
-        axis.plot(auto[across], auto[up], "*", markersize=15, color=curves.COLOURS[1], label="what train.images: auto keeps", zorder=3)
-    if across == "membership" or any(point["copies"] for point in fixed):  # where nobody is copied all lengths lie above one another
+        star = {"markersize": 15, "color": curves.COLOURS[1], "zorder": 3}
+        axis.plot(_place(auto, across), auto[up], "*", label="what train.images: auto keeps", **star)
+    if across != "images":
         _lengths(axis, [(p[across], p[up], p["images"][0]) for p in fixed])
+
+
+def _place(point: Point, across: str) -> float:
+    return float(np.mean(point[across]))
 
 
 def _value(row: Row, key: str) -> float | None:
