@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from evaluation.metrics import TOO_FEW, Estimate
@@ -61,16 +62,15 @@ class Variation:
 
 def variation(estimate: Estimate, imaginary: bool = False) -> Variation | None:
     """How much a statistic varies over patients and trainings; None where a side has too few patients."""
-    patients = int(estimate.groups.max()) + 1 if len(estimate.groups) else 0
     strata = [estimate.strata == label for label in np.unique(estimate.strata)]
     sizes = np.array([len(np.unique(estimate.groups[rows])) for rows in strata])
     if not len(sizes) or sizes.min() < TOO_FEW:
         return None
-    parts = [np.bincount(estimate.groups, np.where(rows, estimate.influence, 0.0), patients) for rows in strata]
+    parts = _by_patient(estimate)
     squares = np.square(parts)
     by_class = squares.sum(axis=1)
     carriers = float(squares.sum() ** 2 / max(np.square(squares).sum(), 1e-300))
-    across = float(np.square(np.sum(parts, axis=0)).sum() - by_class.sum())
+    across = float(np.square(parts.sum(axis=0)).sum() - by_class.sum())
     seeds, freedoms = len(estimate.by_seed), sizes - 1.0
     if imaginary:
         by_class, freedoms = by_class + 2 * np.square(1 / (2 * len(strata) * sizes)) / seeds, freedoms + 2
@@ -84,6 +84,24 @@ def variation(estimate: Estimate, imaginary: bool = False) -> Variation | None:
         float(np.var(estimate.by_seed, ddof=1)) / seeds if seeds > 1 else 0.0,
         seeds,
     )
+
+
+def correlations(estimate: Estimate) -> NDArray[np.float64]:
+    """How the classes' parts of a statistic are correlated by patients who have images of several, ``[classes, classes]``; 0 where one of
+    them does not vary."""
+    parts = _by_patient(estimate)
+    lengths = np.sqrt(np.square(parts).sum(axis=1, keepdims=True))
+    unit = np.divide(parts, lengths, out=np.zeros_like(parts), where=lengths > 0)
+    found = unit @ unit.T
+    np.fill_diagonal(found, 1.0)
+    return np.asarray(found, np.float64)
+
+
+def _by_patient(estimate: Estimate) -> NDArray[np.float64]:
+    """The influences of each class's rows, summed by patient, ``[classes, patients]``."""
+    count = int(estimate.groups.max()) + 1
+    rows = (np.where(estimate.strata == label, estimate.influence, 0.0) for label in np.unique(estimate.strata))
+    return np.array([np.bincount(estimate.groups, one, count) for one in rows])
 
 
 def student_t(confidence: float, freedom: float) -> float:

@@ -72,10 +72,10 @@ STAGES = (
         True,
         "audit.json, pairs.png and pairs.json (local eyes only)",
     ),
-    Stage("evaluate", 6, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
+    Stage("evaluate", 7, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
     Stage(
         "stress",
-        6,
+        7,
         ("ingest", "generate", "evaluate"),
         "pipeline.stress:run",
         False,
