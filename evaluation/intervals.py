@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 
-from evaluation.metrics import Estimate, Floats, auc_estimate, share_estimate, tpr_at_fpr
+from evaluation.metrics import Estimate, Floats, auc_estimate, independent, share_estimate, tpr_at_fpr
 from evaluation.variation import Variation, correlations, student_t, variation
 
 Key = TypeVar("Key")
@@ -181,7 +181,7 @@ def share_interval(estimate: Estimate, confidence: float = 0.95) -> Interval:
     value, spread = estimate.value, variation(estimate)
     if not math.isfinite(value) or not estimate.n:
         return Interval(math.nan, math.nan, math.nan, 0)
-    rows, expected = float(len(np.unique(estimate.groups))), estimate.reference(value)
+    rows, expected = independent(estimate.groups), estimate.reference(value)
     if spread is not None and expected > 0:
         like = student_t(confidence, spread.freedom) ** 2 * expected
         rows = min(rows * like / max(spread.shrunk(estimate, expected).reach(confidence) ** 2, 1e-9 * like), float(estimate.n))

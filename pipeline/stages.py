@@ -56,7 +56,7 @@ STAGES = (
     Stage("generate", 4, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
         "shadows",
-        1,
+        2,
         ("ingest", "train", "generate"),
         "pipeline.shadows:run",
         True,
@@ -65,7 +65,7 @@ STAGES = (
     ),
     Stage(
         "audit",
-        7,
+        8,
         ("ingest", "train", "generate", "shadows"),
         "pipeline.audit:run",
         False,

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from evaluation import intervals as iv
 from evaluation import metrics
+from tests.benchmarks.coverage import STATISTICS, Cell
 
 
 def test_clopper_pearson_bounds_are_where_the_binomial_tails_reach_the_level() -> None:
@@ -391,3 +392,19 @@ def test_balanced_accuracy_of_patients_with_images_of_all_classes_holds_the_trut
         found = iv.interval(metrics.balanced_accuracy_estimate(predicted, labels, patient, 4))
         held.append(found.low <= 0.8 <= found.high)
     assert np.mean(held) > 0.93
+
+
+def test_a_patient_with_half_of_the_images_is_half_of_what_is_known() -> None:
+    """Of 41 patients one has 40 images: they vary as much as 80² / (40² + 40) = 3.9 patients with as many images each."""
+    patient = np.r_[np.zeros(40, int), np.arange(1, 41)]
+    found = iv.share_interval(metrics.share_estimate(np.ones(80), patient))
+    assert found.low == pytest.approx(0.025 ** (1 / (80**2 / (40**2 + 40))))
+    even = iv.share_interval(metrics.share_estimate(np.ones(80), np.arange(80) // 2))
+    assert even.low == pytest.approx(0.025 ** (1 / 40))
+
+
+@pytest.mark.parametrize("statistic", ["recall", "auc"])
+def test_where_few_patients_have_many_images_the_truth_is_held_as_often_as_is_said(statistic: str) -> None:
+    cell, rng = Cell(statistic, (44,) if statistic == "recall" else (44, 44), 0.9, common=0.9, uneven=True), np.random.default_rng(0)
+    found = [STATISTICS[statistic](cell, rng)[0] for _ in range(1000)]
+    assert np.mean([one.low <= 0.9 <= one.high for one in found]) > 0.93
