@@ -150,6 +150,7 @@ def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, mon
     stopped_in_the_middle(timed, monkeypatch)
     recipe = written(timed)
     assert (recipe["fitted"]["images"], recipe["probe"]["images_per_second"]) == (480, 32)
+    assert recipe_lines(timed.config, out=tmp_path / "a")[0] == "images in training (0.25 minutes of 32 images a second): 480"
     monkeypatch.setattr(fit_recipe, "timed", lambda *given: pytest.fail("timed again"))
     train.run(timed)
     fixed = auto(tmp_path / "b", **settings | {"images": recipe["fitted"]["images"]})
