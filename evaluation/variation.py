@@ -66,7 +66,7 @@ def variation(estimate: Estimate, imaginary: bool = False) -> Variation | None:
     sizes = np.array([len(np.unique(estimate.groups[rows])) for rows in strata])
     if not len(sizes) or sizes.min() < TOO_FEW:
         return None
-    parts = _by_patient(estimate)
+    parts = _by_patient(estimate, estimate.influence)
     squares = np.square(parts)
     by_class = squares.sum(axis=1)
     carriers = float(squares.sum() ** 2 / max(np.square(squares).sum(), 1e-300))
@@ -87,21 +87,25 @@ def variation(estimate: Estimate, imaginary: bool = False) -> Variation | None:
 
 
 def correlations(estimate: Estimate) -> NDArray[np.float64]:
-    """How the classes' parts of a statistic are correlated by patients who have images of several, ``[classes, classes]``; 0 where one of
-    them does not vary."""
-    parts = _by_patient(estimate)
-    lengths = np.sqrt(np.square(parts).sum(axis=1, keepdims=True))
-    unit = np.divide(parts, lengths, out=np.zeros_like(parts), where=lengths > 0)
-    found = unit @ unit.T
-    np.fill_diagonal(found, 1.0)
-    return np.asarray(found, np.float64)
+    """How the classes' parts of a statistic are correlated by patients who have images of several, ``[classes, classes]``. Where one of two
+    does not vary, which is no evidence that they are apart: as they would be were all images of a patient alike."""
+    found, alike = (_cosines(_by_patient(estimate, rows)) for rows in (estimate.influence, np.ones(len(estimate.groups))))
+    varies = np.diag(found) > 0
+    return np.where(varies[:, None] & varies, found, alike)
 
 
-def _by_patient(estimate: Estimate) -> NDArray[np.float64]:
-    """The influences of each class's rows, summed by patient, ``[classes, patients]``."""
+def _cosines(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between rows ``[k, n]``; 0 with one that is 0 but for rounding."""
+    lengths = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    unit = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 1e-12)
+    return np.asarray(unit @ unit.T, np.float64)
+
+
+def _by_patient(estimate: Estimate, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What rows have of ``values [n]``, summed by class and patient, ``[classes, patients]``."""
     count = int(estimate.groups.max()) + 1
-    rows = (np.where(estimate.strata == label, estimate.influence, 0.0) for label in np.unique(estimate.strata))
-    return np.array([np.bincount(estimate.groups, one, count) for one in rows])
+    parts = (np.where(estimate.strata == label, values, 0.0) for label in np.unique(estimate.strata))
+    return np.array([np.bincount(estimate.groups, one, count) for one in parts])
 
 
 def student_t(confidence: float, freedom: float) -> float:

@@ -378,6 +378,8 @@ def test_a_mean_of_recalls_is_no_better_known_than_one_where_a_patients_images_o
     found = iv.interval(metrics.balanced_accuracy_estimate(predicted, labels, patient, classes))
     one = iv.share_interval(metrics.recall_estimate(predicted, labels, patient, 0))
     assert (found.low, found.high) == pytest.approx((one.low, one.high))
+    perfect = iv.interval(metrics.balanced_accuracy_estimate(labels, labels, patient, classes))
+    assert perfect.low == pytest.approx(iv.clopper_pearson(100, 100).low), "that none is missed is no evidence that they are missed apart"
     opposed = np.where(patient % 5 == labels, (labels + 1) % classes, labels)  # never two of a patient's
     apart = iv.interval(metrics.balanced_accuracy_estimate(opposed, labels, patient, classes))
     assert apart.high - apart.low == pytest.approx((one.high - one.low) / math.sqrt(classes), rel=1e-6)
