@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from evaluation.metrics import TOO_FEW, Estimate
+from evaluation.metrics import TOO_FEW, Estimate, independent
 
 TRUSTED = 20
 """Patients of the smaller side at which the variance that the rows show weighs as much as the one expected of such a statistic."""
@@ -73,7 +73,8 @@ def variation(estimate: Estimate, imaginary: bool = False) -> Variation | None:
     across = float(np.square(parts.sum(axis=0)).sum() - by_class.sum())
     seeds, freedoms = len(estimate.by_seed), sizes - 1.0
     if imaginary:
-        by_class, freedoms = by_class + 2 * np.square(1 / (2 * len(strata) * sizes)) / seeds, freedoms + 2
+        known = np.array([independent(estimate.groups[rows]) for rows in strata])
+        by_class, freedoms = by_class + 2 * np.square(1 / (2 * len(strata) * known)) / seeds, known + 1
     variances = by_class * (freedoms + 1) / freedoms
     total, below = float(variances.sum()), float((np.square(variances) / freedoms).sum())
     return Variation(

@@ -405,6 +405,12 @@ def test_a_patient_with_half_of_the_images_is_half_of_what_is_known() -> None:
     assert even.low == pytest.approx(0.025 ** (1 / 40))
 
 
+def test_a_difference_is_as_little_known_where_one_patient_has_half_of_the_images() -> None:
+    patient, known = np.r_[np.zeros(40, int), np.arange(1, 41)], 80**2 / (40**2 + 40)
+    hits, t2 = metrics.share_estimate(np.ones(80), patient), t.ppf(0.975, known + 1) ** 2
+    assert iv.difference(hits, hits).high == pytest.approx(t2 / (known + t2))
+
+
 @pytest.mark.parametrize("statistic", ["recall", "auc"])
 def test_where_few_patients_have_many_images_the_truth_is_held_as_often_as_is_said(statistic: str) -> None:
     cell, rng = Cell(statistic, (44,) if statistic == "recall" else (44, 44), 0.9, common=0.9, uneven=True), np.random.default_rng(0)
