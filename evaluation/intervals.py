@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 
-from evaluation.metrics import Estimate, Floats, auc_estimate, share_estimate, tpr_at_fpr
-from evaluation.variation import Variation, student_t, variation
+from evaluation.metrics import Estimate, Floats, auc_estimate, independent, share_estimate, tpr_at_fpr
+from evaluation.variation import Variation, correlations, student_t, variation
 
 Key = TypeVar("Key")
 
@@ -181,7 +181,7 @@ def share_interval(estimate: Estimate, confidence: float = 0.95) -> Interval:
     value, spread = estimate.value, variation(estimate)
     if not math.isfinite(value) or not estimate.n:
         return Interval(math.nan, math.nan, math.nan, 0)
-    rows, expected = float(len(np.unique(estimate.groups))), estimate.reference(value)
+    rows, expected = independent(estimate.groups), estimate.reference(value)
     if spread is not None and expected > 0:
         like = student_t(confidence, spread.freedom) ** 2 * expected
         rows = min(rows * like / max(spread.shrunk(estimate, expected).reach(confidence) ** 2, 1e-9 * like), float(estimate.n))
@@ -199,7 +199,8 @@ def difference(one: Estimate, other: Estimate, confidence: float = 0.95) -> Inte
     binomial proportions based on paired data").
 
     Of shares it holds every true difference d whose distance is at most t standard errors *at d* too (Tango's 1998 score interval): they
-    differ by d only where d of the patients do, and none of n may while d is up to t²/(n + t²).
+    differ by d only where d of the patients do, and none of n may while d is up to t²/(n + t²). Several trainings make that less only as
+    far as each misses other patients: where all miss the same ones they tell no more than one.
     """
     return _paired(one, other)(confidence)
 
@@ -324,6 +325,8 @@ def _paired(one: Estimate, other: Estimate) -> Callable[[float], Interval]:
     if spread is None or not math.isfinite(value):
         return lambda confidence: Interval(value, math.nan, math.nan, one.n)
 
+    alike = max(_alike(one), _alike(other))
+
     def at(confidence: float) -> Interval:
         reach, t = spread.reach(confidence), student_t(confidence, spread.freedom)
         low, high = max(-1.0, value - reach), min(1.0, value + reach)
@@ -331,23 +334,33 @@ def _paired(one: Estimate, other: Estimate) -> Callable[[float], Interval]:
             return Interval(value, low, high, one.n)
 
         def holds(truth: float) -> bool:
-            return abs(truth - value) <= t * math.sqrt(one.reference(abs(truth)) / spread.seeds)
+            return abs(truth - value) <= t * math.sqrt(one.reference(abs(truth)) * alike)
 
         return Interval(value, min(low, _edge(holds, value, -1.0)), max(high, _edge(holds, value, 1.0)), one.n)
 
     return at
 
 
+def _alike(estimate: Estimate) -> float:
+    """How much of a share's variance over patients is left in the mean of its trainings: all of it where they miss the same patients, one
+    part of as many as there are where each misses others."""
+    spread, expected = variation(estimate), estimate.reference(estimate.value)
+    if spread is None or not expected > 0:
+        return 1.0
+    return min(1.0, max(spread.patients / expected, 1 / spread.seeds))
+
+
 def _mean_of_shares(estimate: Estimate, spread: Variation, confidence: float) -> Interval:
-    """The interval of a mean of shares of different classes: each share's distance to its own bound, added as variances are (Zou & Donner
-    2008), and what trainings vary by besides. One variance for all of them misses what is lopsided: of 11 patients at a recall of .99 one
-    missed is more than it allows for."""
-    count = len(estimate.shares)
+    """The interval of a mean of shares of different classes: each share's distance to its own bound, added as standard errors of such
+    correlations are (Zou & Donner 2008), and what trainings vary by besides. One variance for all of them misses what is lopsided: of 11
+    patients at a recall of .99 one missed is more than it allows for. Patients with images of several classes correlate their shares; that
+    some seem to be opposed makes no interval narrower."""
+    count, alike = len(estimate.shares), np.maximum(correlations(estimate), 0)
     of_one_training = (dataclasses.replace(one, by_seed=np.array([one.value])) for one in estimate.shares)
     each = [share_interval(one, confidence) for one in of_one_training]
     trained = dataclasses.replace(spread, patients=0.0).reach(confidence)
-    low = math.hypot(trained, *((one.value - one.low) / count for one in each))
-    high = math.hypot(trained, *((one.high - one.value) / count for one in each))
+    below, above = (np.array([one.value - one.low for one in each]) / count, np.array([one.high - one.value for one in each]) / count)
+    low, high = (math.sqrt(trained**2 + float(side @ alike @ side)) for side in (below, above))
     return Interval(estimate.value, max(0.0, estimate.value - low), min(1.0, estimate.value + high), estimate.n)
 
 

@@ -29,7 +29,7 @@ class Estimate:
             grows by itself (the infinitesimal jackknife; for the AUC the placements of DeLong et al. 1988).
         strata: class of every row ``[n]``: rows of a class are a sample of their own.
         groups: what is drawn together, such as the patient, as integers ``[n]``.
-        reference: variance that the statistic would have at a true value, with one row for each group: what few rows do not tell.
+        reference: variance that the statistic would have at a true value, were a group's rows all alike: what few rows do not tell.
         n: rows that it rests on.
         counts: whether each row is a hit or none, so that two of them differ by d only where d of the patients do.
         shares: of which it is the mean, each of a class of its own; none of a statistic that is no mean of shares.
@@ -111,7 +111,7 @@ def auc_estimate(scores: ArrayLike, positives: ArrayLike, groups: ArrayLike) -> 
     table, positive = np.atleast_2d(np.asarray(scores, np.float64)), np.asarray(positives, bool)
     of_groups = _integers(groups)
     found = [_placed(one, positive) for one in table]
-    sides = tuple(len(np.unique(of_groups[side])) for side in (positive, ~positive))
+    sides = tuple(independent(of_groups[side]) for side in (positive, ~positive))
     return Estimate(
         np.array([value for value, _ in found]),
         np.mean([influence for _, influence in found], axis=0),
@@ -120,6 +120,13 @@ def auc_estimate(scores: ArrayLike, positives: ArrayLike, groups: ArrayLike) -> 
         lambda value: hanley_mcneil(value, *sides),
         len(positive),
     )
+
+
+def independent(groups: NDArray[Any]) -> float:
+    """As how many groups of one size rows ``[n]`` of groups vary, where those of a group are all alike: Kish's effective number, which is
+    that of the groups where they have as many rows each. One patient who has half of the images has half of the weight."""
+    sizes = np.unique(groups, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / np.square(sizes).sum()) if len(sizes) else 0.0
 
 
 def counted(labels: ArrayLike, groups: ArrayLike, classes: int) -> list[int]:
@@ -158,7 +165,7 @@ def macro_auc_estimate(probabilities: ArrayLike, labels: ArrayLike, groups: Arra
 def share_estimate(hits: ArrayLike, groups: ArrayLike) -> Estimate:
     """Share of rows that are hits: bool or float ``[n]``, or of several trainings ``[S, n]``; NaN without a row."""
     table, of_groups = np.atleast_2d(np.asarray(hits, np.float64)), _integers(groups)
-    n, units = table.shape[1], max(1, len(np.unique(of_groups)))
+    n, units = table.shape[1], independent(of_groups)
     if not n:
         return _undefined(len(table), of_groups, of_groups)
     by_seed = table.mean(axis=1)
@@ -257,7 +264,7 @@ def half_correlated(variances: list[float]) -> float:
     return (together + sum(variances)) / 2 / len(variances) ** 2
 
 
-def hanley_mcneil(value: float, positives: int, negatives: int) -> float:
+def hanley_mcneil(value: float, positives: float, negatives: float) -> float:
     """Variance of an AUC of this value over that many positives and negatives (Hanley & McNeil 1982, in Newcombe's 2006 form)."""
     more = (positives + negatives) / 2 - 1
     spread = 1 + more * ((1 - value) / (2 - value) + value / (1 + value))

@@ -19,7 +19,7 @@ from evaluation.data import Labelled, halve
 from evaluation.giveaways import giveaways
 from evaluation.intervals import CROSS_FITTED, cross_fitted, cross_fitted_estimate, difference, interval
 from evaluation.judges import unfit
-from evaluation.metrics import TOO_FEW, Estimate, Floats, hanley_mcneil
+from evaluation.metrics import TOO_FEW, Estimate, Floats, hanley_mcneil, independent
 from evaluation.training import Task, train
 
 VERSION = 1
@@ -267,14 +267,13 @@ def _best(by_split: Sequence[Sequence[Scored]], universe: Labelled, is_made: NDA
         values.append(value if value >= 0 else math.nan)
         np.add.at(influence, rows, estimate.influence / len(by_split))
         for index, side in enumerate((positive, ~positive)):
-            sides[index] = min(sides[index], len(np.unique(universe.groups[rows[side]])))
+            sides[index] = min(sides[index], independent(universe.groups[rows[side]]))
     counted = np.ones(len(universe), bool) if label is None else universe.labels == label
-    patients = (int(sides[0]), int(sides[1]))
     return Estimate(
         np.array([np.mean(values)]),
         influence[counted],
         is_made[counted].astype(np.int64),
         np.unique(universe.groups[counted], return_inverse=True)[1].reshape(-1),
-        lambda truth: CROSS_FITTED * hanley_mcneil(truth, *patients),
+        lambda truth: CROSS_FITTED * hanley_mcneil(truth, *sides),
         sum(len(one[0].pair.rows) if label is None else int((universe.labels[one[0].pair.rows] == label).sum()) for one in by_split[:1]),
     )

@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from evaluation.metrics import TOO_FEW, Estimate
+from evaluation.metrics import TOO_FEW, Estimate, independent
 
 TRUSTED = 20
 """Patients of the smaller side at which the variance that the rows show weighs as much as the one expected of such a statistic."""
@@ -61,19 +62,19 @@ class Variation:
 
 def variation(estimate: Estimate, imaginary: bool = False) -> Variation | None:
     """How much a statistic varies over patients and trainings; None where a side has too few patients."""
-    patients = int(estimate.groups.max()) + 1 if len(estimate.groups) else 0
     strata = [estimate.strata == label for label in np.unique(estimate.strata)]
     sizes = np.array([len(np.unique(estimate.groups[rows])) for rows in strata])
     if not len(sizes) or sizes.min() < TOO_FEW:
         return None
-    parts = [np.bincount(estimate.groups, np.where(rows, estimate.influence, 0.0), patients) for rows in strata]
+    parts = _by_patient(estimate, estimate.influence)
     squares = np.square(parts)
     by_class = squares.sum(axis=1)
     carriers = float(squares.sum() ** 2 / max(np.square(squares).sum(), 1e-300))
-    across = float(np.square(np.sum(parts, axis=0)).sum() - by_class.sum())
+    across = float(np.square(parts.sum(axis=0)).sum() - by_class.sum())
     seeds, freedoms = len(estimate.by_seed), sizes - 1.0
     if imaginary:
-        by_class, freedoms = by_class + 2 * np.square(1 / (2 * len(strata) * sizes)) / seeds, freedoms + 2
+        known = np.array([independent(estimate.groups[rows]) for rows in strata])
+        by_class, freedoms = by_class + 2 * np.square(1 / (2 * len(strata) * known)) / seeds, known + 1
     variances = by_class * (freedoms + 1) / freedoms
     total, below = float(variances.sum()), float((np.square(variances) / freedoms).sum())
     return Variation(
@@ -84,6 +85,28 @@ def variation(estimate: Estimate, imaginary: bool = False) -> Variation | None:
         float(np.var(estimate.by_seed, ddof=1)) / seeds if seeds > 1 else 0.0,
         seeds,
     )
+
+
+def correlations(estimate: Estimate) -> NDArray[np.float64]:
+    """How the classes' parts of a statistic are correlated by patients who have images of several, ``[classes, classes]``. Where one of two
+    does not vary, which is no evidence that they are apart: as they would be were all images of a patient alike."""
+    found, alike = (_cosines(_by_patient(estimate, rows)) for rows in (estimate.influence, np.ones(len(estimate.groups))))
+    varies = np.diag(found) > 0
+    return np.where(varies[:, None] & varies, found, alike)
+
+
+def _cosines(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between rows ``[k, n]``; 0 with one that is 0 but for rounding."""
+    lengths = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    unit = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 1e-12)
+    return np.asarray(unit @ unit.T, np.float64)
+
+
+def _by_patient(estimate: Estimate, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What rows have of ``values [n]``, summed by class and patient, ``[classes, patients]``."""
+    count = int(estimate.groups.max()) + 1
+    parts = (np.where(estimate.strata == label, values, 0.0) for label in np.unique(estimate.strata))
+    return np.array([np.bincount(estimate.groups, one, count) for one in parts])
 
 
 def student_t(confidence: float, freedom: float) -> float:

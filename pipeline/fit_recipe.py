@@ -295,6 +295,8 @@ class Course:
     def why(self) -> str:
         """In words, why that is."""
         last, ratio = len(self.looked) - 1, self.ratio()
+        if last == 0 and not self.remembers:
+            return "the ceiling of its length was reached at the first look at the losses, which tells nothing of how far they part"
         if self.chosen == last and not ratio.low > APART:
             return "the ceiling of its length was reached before the losses parted"
         found = f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) after {self.moments[last] * self.batch:,} images"

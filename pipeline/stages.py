@@ -52,11 +52,11 @@ class Stage:
 
 STAGES = (
     Stage("ingest", 13, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
-    Stage("train", 11, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
+    Stage("train", 12, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 4, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
         "shadows",
-        1,
+        2,
         ("ingest", "train", "generate"),
         "pipeline.shadows:run",
         True,
@@ -65,17 +65,17 @@ STAGES = (
     ),
     Stage(
         "audit",
-        7,
+        8,
         ("ingest", "train", "generate", "shadows"),
         "pipeline.audit:run",
         False,
         True,
         "audit.json, pairs.png and pairs.json (local eyes only)",
     ),
-    Stage("evaluate", 6, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
+    Stage("evaluate", 7, ("ingest", "generate"), "pipeline.evaluate:run", False, True, "evaluation.json, judges.safetensors"),
     Stage(
         "stress",
-        6,
+        7,
         ("ingest", "generate", "evaluate"),
         "pipeline.stress:run",
         False,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.data import to_unit
+from evaluation.data import Labelled, to_unit
 from evaluation.intervals import to_json
 from pipeline import fit_recipe, resume, runtime, tensors, warm_start, word_features
 from pipeline.artifacts import read_object, write_json
@@ -205,12 +205,19 @@ def _validation(everyone: ImageSet, cohort: ImageSet, conditions: Conditions, se
     """What is looked at beside training: the half of ``val`` on which lengths may be chosen; None where too few patients are looked at."""
     from pipeline.evaluate import halves, labelled
 
-    val = labelled(everyone.split("val"))
+    train, val = (dataclasses.replace(labelled(part), attributes={"twins": part.duplicates}) for part in (cohort, everyone.split("val")))
     if len(np.unique(val.groups)) < 2:
         return None
-    _, choose = halves(val, seed)
-    validation = Validation(labelled(cohort), choose, runtime.derive_seed(seed, "validation"), conditions.met.of)
+    seen, choose = (_distinct(side) for side in (train, halves(val, seed)[1]))
+    validation = Validation(seen, choose, runtime.derive_seed(seed, "validation"), conditions.met.of)
     return validation if validation.patients > 1 else None  # the spread of one is not known
+
+
+def _distinct(side: Labelled) -> Labelled:
+    """One of each group of near-duplicates, which counts as one image as in training, and all that have no twin."""
+    twins = side.attributes["twins"]
+    named = np.where(twins < 0, -1 - np.arange(len(twins)), twins)
+    return side.take(np.sort(np.unique(named, return_index=True)[1]))
 
 
 def _train(

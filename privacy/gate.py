@@ -325,19 +325,19 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -
     copies, power, holdout = (by_name[name, "images"] for name in ("copies", "power", "holdout"))
     # A foreign set comes without weights: its generator and its holdout are somebody else's.
     foreign = all(check["verdict"] == NOT_JUDGED for (_, subject), check in by_name.items() if subject == "weights")
-    least, sentences = limits.MIN_HOLDOUT, []
+    least, sentences, there = limits.MIN_HOLDOUT, [], "is there" if holdout["n"] == 1 else "are there"
     if holdout["verdict"] == NOT_JUDGED:
         sentences.append(f"{least} patients or images whom the generator never saw are needed, and none are there.")
     elif holdout["n"] < least and foreign:
         sentences.append(
-            f"{least} {holdout['unit']}s whom the generator never saw are needed and {holdout['n']} are there: a holdout of {least} would "
+            f"{least} {holdout['unit']}s whom the generator never saw are needed and {holdout['n']} {there}: a holdout of {least} would "
             f"do, beside what ingest.val_share and test_share take of it."
         )
     elif holdout["n"] < least:
         unit, held = holdout["unit"], holdout["n"]
         share = holdout["audit"] / (holdout["train"] + holdout["audit"])
         sentences.append(
-            f"{least} sealed {unit}s are needed and {held} are there: a cohort of {math.ceil(least / share)} {unit}s in train and audit "
+            f"{least} sealed {unit}s are needed and {held} {there}: a cohort of {math.ceil(least / share)} {unit}s in train and audit "
             f"together (now {round(held / share)}) would do at the present ingest.audit_share of {share:.2f}."
         )
     if holdout.get("drawn") == DRAWN[2]:

@@ -77,7 +77,8 @@ def _copies(x: Numbers) -> tuple[str, str]:
 
 def _repeats(x: Numbers) -> tuple[str, str]:
     known = f", {x['explained']} of them as often as the cohort's own images do," if x["explained"] else ""
-    idle = f"{x['repeats']:,} of {x['n']:,} synthetic images repeat another one{known} and {x['constants']} are of one value"
+    repeat, are = ("repeats" if x["repeats"] == 1 else "repeat"), ("is" if x["constants"] == 1 else "are")
+    idle = f"{x['repeats']:,} of {x['n']:,} synthetic images {repeat} another one{known} and {x['constants']} {are} of one value"
     reason = f"{idle}: {x['value']:.2%}, where {x['threshold']:.2%} are allowed."
     return "pass" if x["high"] <= x["threshold"] else "inconclusive", reason
 
@@ -91,7 +92,8 @@ def _search_power(x: Numbers) -> tuple[str, str]:
 
 
 def _holdout(x: Numbers) -> tuple[str, str]:
-    reason = f"The search is calibrated on {x['n']} sealed {x['unit']}s; {x['threshold']} are asked for."
+    unit = x["unit"] if x["n"] == 1 else f"{x['unit']}s"
+    reason = f"The search is calibrated on {x['n']} sealed {unit}; {x['threshold']} are asked for."
     if x["drawn"] == DRAWN[2]:
         return "inconclusive", f"{reason} They were not declared as held out at random before the training, so that they control nothing."
     return "pass" if x["n"] >= x["threshold"] else "inconclusive", reason

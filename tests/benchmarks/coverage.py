@@ -40,6 +40,7 @@ class Cell:
         common: share of the scores' variance that a patient's images have in common.
         mixed: whether a patient has images of several classes.
         seeds: trainings.
+        uneven: whether few patients have many images (log-normal, two at the median, 20 of every hundredth), not 1 to ``images``.
     """
 
     statistic: str
@@ -49,11 +50,13 @@ class Cell:
     common: float = 0.0
     mixed: bool = False
     seeds: int = 1
+    uneven: bool = False
 
 
 def rows_of(cell: Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Class, patient and standard normal noise of every image."""
-    sizes = rng.integers(1, cell.images + 1, sum(cell.patients))
+    count = sum(cell.patients)
+    sizes = np.maximum(1, rng.lognormal(0.7, 1.0, count).astype(int)) if cell.uneven else rng.integers(1, cell.images + 1, count)
     patient = np.repeat(np.arange(len(sizes)), sizes)
     label = np.repeat(np.repeat(np.arange(len(cell.patients)), cell.patients), sizes)
     if cell.mixed:
@@ -140,6 +143,14 @@ def paired_high_recall(cell: Cell, rng: np.random.Generator) -> tuple[Interval, 
     return paired_recall(cell, rng, 0.95)
 
 
+def paired_agreeing(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
+    """The same where all trainings of an arm miss the same patients, and those whom the better one misses the other misses too."""
+    _, patient, noise = rows_of(cell, rng)
+    every = np.tile(noise, (cell.seeds, 1))
+    one, other = (metrics.share_estimate(every < norm.ppf(share), patient) for share in (0.95 + cell.truth, 0.95))
+    return intervals.difference(one, other), cell.truth
+
+
 def fitted(cell: Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Class, patient, fold and score of every image, by logistic regressions of six features on the other folds."""
     label, patient, _ = rows_of(cell, rng)
@@ -208,8 +219,8 @@ Statistic = Callable[[Cell, np.random.Generator], tuple[Interval, float]]
 STATISTICS: dict[str, Statistic] = {
     function.__name__: function
     for function in (
-        *(auc, macro, recall, balanced, paired, drop, paired_recall, paired_high_recall, cross_fitted),
-        *(tpr, cross_fitted_tpr, brier, precision, predictive),
+        *(auc, macro, recall, balanced, paired, drop, paired_recall, paired_high_recall, paired_agreeing),
+        *(cross_fitted, tpr, cross_fitted_tpr, brier, precision, predictive),
     )
 }
 CELLS = (
@@ -277,6 +288,15 @@ CELLS = (
     *(Cell("paired_high_recall", (count,), 0.04) for count in (20, 60, 120, 300)),
     Cell("paired_high_recall", (60,), 0.04, seeds=3),
     *(Cell("drop", (each, each), truth) for each in (20, 60, 300) for truth in (0.9, 0.7, 0.55)),
+    *(Cell("paired_agreeing", (count,), truth, seeds=3) for count, truth in ((60, 0.04), (300, 0.01))),
+    Cell("balanced", (50, 50), 0.8, 4, 0.5, mixed=True),
+    Cell("balanced", (75, 75, 75, 75), 0.7, 4, 0.9, mixed=True),
+    *(Cell("recall", (count,), 0.8, common=0.9, uneven=True) for count in (12, 44, 300)),
+    *(Cell("auc", (count, count), 0.9, common=0.9, uneven=True) for count in (12, 44, 300)),
+    Cell("macro", (150, 40, 40, 30, 20), 0.9, common=0.5, uneven=True),
+    Cell("balanced", (150, 40, 40, 30, 20), 0.8, common=0.5, uneven=True),
+    Cell("paired", (44, 44), 0.0, common=0.5, seeds=3, uneven=True),
+    Cell("paired_recall", (44,), 0.1, common=0.5, seeds=3, uneven=True),
 )
 
 

@@ -5,6 +5,7 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
@@ -19,7 +20,7 @@ from pipeline.diffusion.conditioning import Condition
 from pipeline.diffusion.training import Training
 from pipeline.errors import InputError
 from pipeline.fit_recipe import Course
-from pipeline.images import ImageSet
+from pipeline.images import ImageSet, finding_columns
 from pipeline.release.curve import MOST, training_curve
 from pipeline.shadow_training import Shadows
 from pipeline.show import show
@@ -149,6 +150,7 @@ def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, mon
     stopped_in_the_middle(timed, monkeypatch)
     recipe = written(timed)
     assert (recipe["fitted"]["images"], recipe["probe"]["images_per_second"]) == (480, 32)
+    assert recipe_lines(timed.config, out=tmp_path / "a")[0] == "images in training (0.25 minutes of 32 images a second): 480"
     monkeypatch.setattr(fit_recipe, "timed", lambda *given: pytest.fail("timed again"))
     train.run(timed)
     fixed = auto(tmp_path / "b", **settings | {"images": recipe["fitted"]["images"]})
@@ -208,6 +210,31 @@ def test_what_is_looked_at_has_two_patients_on_both_sides():
     assert train._validation(images, one, Conditions(images.classes), 0) is None
 
 
+def test_near_duplicates_are_looked_at_as_one_image():
+    images = cohort()
+    groups = np.full(60, -1)
+    groups[:10], groups[30:36] = 0, 1  # of train, and of val
+    twins = renamed(images, duplicate_group=groups)
+    found = train._validation(twins, twins.split("train"), Conditions(images.classes), 0)
+    assert sum(patient in {f"p{n}" for n in range(10)} for patient in found.train.groups) <= 1
+    assert sum(patient in {f"p{n}" for n in range(30, 36)} for patient in found.val.groups) <= 1
+    whole = train._validation(images, images.split("train"), Conditions(images.classes), 0)
+    assert set(found.val.groups) < set(whole.val.groups), "the half of val is the same"
+
+
+def test_many_copies_of_one_image_are_no_memory(brief, tmp_path):
+    """Of 30 training images 20 are one picture, of other patients: its loss is lower from the first step on, and is no image's more."""
+    rng = np.random.default_rng(0)
+    pixels, groups = rng.integers(0, 255, (120, 1, 16, 16), dtype=np.uint8), np.full(120, -1)
+    pixels[:20], groups[:20] = pixels[0], 0
+    rows = {"id": [f"i{n}" for n in range(120)], "split": np.repeat(["train", "audit", "val", "test"], 30), "duplicate_group": groups}
+    table = pd.DataFrame(rows | {"patient": rows["id"]} | finding_columns(np.arange(120) % 2, ("healthy", "ill")))
+    ctx = auto(tmp_path, ImageSet(pixels, table))
+    train.run(ctx)
+    found = json.loads((ctx.out / "model.json").read_text())["validation"]["ratio"]
+    assert found["value"] < 1.2
+
+
 @pytest.mark.slow
 def test_a_fixed_length_needs_nobody_in_val(tmp_path):
     ctx = context(tmp_path, with_patients_in_val(3))
@@ -231,6 +258,15 @@ def test_plan_and_show_say_what_is_left_to_the_cohort_and_then_what_was_settled(
     stream = io.StringIO()
     show(tmp_path, Console(file=stream, width=250))
     assert recipe["chosen"]["why"] in stream.getvalue()
+
+
+def test_a_ceiling_at_the_first_look_does_not_say_that_the_losses_did_not_part(brief, tmp_path):
+    ctx = auto(tmp_path, batch=256)
+    train.run(ctx)
+    recipe = written(ctx)
+    assert len(recipe["curve"]) == 1
+    assert "first look" in recipe["chosen"]["why"]
+    assert "before the losses parted" not in recipe["chosen"]["why"]
 
 
 def test_the_curve_has_every_moment_in_order_and_shows_the_kept_one():

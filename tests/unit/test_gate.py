@@ -65,6 +65,15 @@ def test_the_first_sentence_says_the_verdict_and_what_it_does_not_certify(report
     assert decide(report)["images"]["reasons"][0].startswith("Fail: ")
 
 
+def test_one_image_that_repeats_another_and_one_sealed_patient_are_spoken_of_in_the_singular(report):
+    report["copies"].update(repeats=1, constants=1)
+    assert "1 of 1,500 synthetic images repeats another one and 1 is of one value" in " ".join(decide(report)["images"]["reasons"])
+    report["n"]["holdout_units"] = 1
+    verdict = decide(report)
+    assert "calibrated on 1 sealed patient; 300 are asked for" in " ".join(verdict["images"]["reasons"])
+    assert any(needed.startswith("300 sealed patients are needed and 1 is there") for needed in verdict["needed"])
+
+
 def test_images_no_nearer_than_twins_are_leave_the_set_open_and_the_verdict_says_what_to_do(report):
     report["copies"].update(undecided=3, twins=2)
     verdict = decide(report)

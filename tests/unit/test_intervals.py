@@ -3,11 +3,13 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binom, norm, t
 from sklearn.metrics import roc_auc_score
 
 from evaluation import intervals as iv
 from evaluation import metrics
+from tests.benchmarks.coverage import STATISTICS, Cell
 
 
 def test_clopper_pearson_bounds_are_where_the_binomial_tails_reach_the_level() -> None:
@@ -334,3 +336,83 @@ def test_balanced_accuracy_varies_over_trainings_besides() -> None:
     found = iv.interval(metrics.balanced_accuracy_estimate(predicted, labels, np.arange(600), 2))
     trainings = t.ppf(0.975, 2) * (predicted == labels).mean(axis=1).std(ddof=1) / math.sqrt(3)
     assert trainings < found.value - found.low < math.hypot(trainings, 0.04)
+
+
+def test_trainings_that_miss_the_same_patients_tell_no_more_than_one() -> None:
+    one, other = np.ones(60), np.arange(60) > 1
+    found, alone = (
+        iv.difference(*(metrics.share_estimate(np.tile(hits, (seeds, 1)), np.arange(60)) for hits in (one, other))) for seeds in (5, 1)
+    )
+    assert found.high == pytest.approx(alone.high)
+    none, once = (iv.difference(*[metrics.share_estimate(np.ones((seeds, 60)), np.arange(60))] * 2) for seeds in (5, 1))
+    assert (none.low, none.high) == (once.low, once.high)
+
+
+def test_trainings_that_miss_different_patients_each_tell_something() -> None:
+    """Each training of two arms misses one of 100 patients: all the same one, or each another."""
+
+    def found(missed: NDArray[np.int64]) -> iv.Interval:
+        one = np.ones((5, 100))
+        one[np.arange(5), missed] = 0
+        return iv.difference(*(metrics.share_estimate(hits, np.arange(100)) for hits in (one, one[:, ::-1])))
+
+    same, others = found(np.zeros(5, int)), found(np.arange(5))
+    assert same.value == others.value == 0
+    assert others.high < same.high / 2
+
+
+def test_a_difference_of_trainings_that_agree_holds_the_truth_as_often_as_is_said() -> None:
+    """Three trainings that all miss the same of 60 patients: .99 and .95 of them are found."""
+    rng, held = np.random.default_rng(0), []
+    for _ in range(400):
+        ease = np.tile(rng.random(60), (3, 1))
+        found = iv.difference(*(metrics.share_estimate(ease < share, np.arange(60)) for share in (0.99, 0.95)))
+        held.append(found.low <= 0.04 <= found.high)
+    assert np.mean(held) > 0.95
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_mean_of_recalls_is_no_better_known_than_one_where_a_patients_images_of_all_classes_are_missed_together(classes: int) -> None:
+    labels, patient = np.tile(np.arange(classes), 100), np.repeat(np.arange(100), classes)
+    predicted = np.where(patient % 5 == 0, (labels + 1) % classes, labels)
+    found = iv.interval(metrics.balanced_accuracy_estimate(predicted, labels, patient, classes))
+    one = iv.share_interval(metrics.recall_estimate(predicted, labels, patient, 0))
+    assert (found.low, found.high) == pytest.approx((one.low, one.high))
+    perfect = iv.interval(metrics.balanced_accuracy_estimate(labels, labels, patient, classes))
+    assert perfect.low == pytest.approx(iv.clopper_pearson(100, 100).low), "that none is missed is no evidence that they are missed apart"
+    opposed = np.where(patient % 5 == labels, (labels + 1) % classes, labels)  # never two of a patient's
+    apart = iv.interval(metrics.balanced_accuracy_estimate(opposed, labels, patient, classes))
+    assert apart.high - apart.low == pytest.approx((one.high - one.low) / math.sqrt(classes), rel=1e-6)
+
+
+def test_balanced_accuracy_of_patients_with_images_of_all_classes_holds_the_truth_as_often_as_is_said() -> None:
+    labels, patient = np.tile(np.arange(4), 100), np.repeat(np.arange(100), 4)
+    rng, held = np.random.default_rng(0), []
+    for _ in range(300):
+        ease = math.sqrt(0.9) * rng.standard_normal(100)[patient] + math.sqrt(0.1) * rng.standard_normal(400)
+        predicted = np.where(ease < norm.ppf(0.8), labels, (labels + 1) % 4)
+        found = iv.interval(metrics.balanced_accuracy_estimate(predicted, labels, patient, 4))
+        held.append(found.low <= 0.8 <= found.high)
+    assert np.mean(held) > 0.93
+
+
+def test_a_patient_with_half_of_the_images_is_half_of_what_is_known() -> None:
+    """Of 41 patients one has 40 images: they vary as much as 80² / (40² + 40) = 3.9 patients with as many images each."""
+    patient = np.r_[np.zeros(40, int), np.arange(1, 41)]
+    found = iv.share_interval(metrics.share_estimate(np.ones(80), patient))
+    assert found.low == pytest.approx(0.025 ** (1 / (80**2 / (40**2 + 40))))
+    even = iv.share_interval(metrics.share_estimate(np.ones(80), np.arange(80) // 2))
+    assert even.low == pytest.approx(0.025 ** (1 / 40))
+
+
+def test_a_difference_is_as_little_known_where_one_patient_has_half_of_the_images() -> None:
+    patient, known = np.r_[np.zeros(40, int), np.arange(1, 41)], 80**2 / (40**2 + 40)
+    hits, t2 = metrics.share_estimate(np.ones(80), patient), t.ppf(0.975, known + 1) ** 2
+    assert iv.difference(hits, hits).high == pytest.approx(t2 / (known + t2))
+
+
+@pytest.mark.parametrize("statistic", ["recall", "auc"])
+def test_where_few_patients_have_many_images_the_truth_is_held_as_often_as_is_said(statistic: str) -> None:
+    cell, rng = Cell(statistic, (44,) if statistic == "recall" else (44, 44), 0.9, common=0.9, uneven=True), np.random.default_rng(0)
+    found = [STATISTICS[statistic](cell, rng)[0] for _ in range(1000)]
+    assert np.mean([one.low <= 0.9 <= one.high for one in found]) > 0.93
