@@ -21,6 +21,12 @@ MADE_BY = "The images fail, and they are made from these weights alone: what the
 BEGAN = "The training began from weights that were trained on other patients, whom no check looked for."
 HIDDEN = "copies that were hidden on purpose, or changed in ways of which none were planted"
 BESIDE = "what the given files hold beside the images that were judged, such as metadata, transparency, finer detail or colour"
+LESS = (
+    "A training that is shorter learns less by heart: a smaller train.images or train.minutes than this run's, or train.images: auto, "
+    "which ends where the losses on training and on unseen images part; so does one of more patients, or with more train.dropout and "
+    "train.augment. "
+)
+LEFT_OUT = "Leaving the flagged images out would leave those that the search misses."
 Earlier = tuple[float | None, int | None]
 """Of the cohort's earlier releases, the lowest recall that the search had in one, and the highest number of their attempts."""
 LAST_PLACE = Decimal("0.0001")
@@ -197,7 +203,8 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
     Returns:
         ``verdict`` (that of the images, which is what a release holds), ``unit``, ``images`` and ``weights`` (``verdict`` and ``reasons``:
         of the images first what the verdict says and what it does not certify, then one for each check that decides, and last, unless they
-        fail, every kind of copy that is not certified), ``needed`` (what would settle an inconclusive verdict) and ``gate_version``.
+        fail, every kind of copy that is not certified), ``needed`` (what would settle an inconclusive verdict, and what to do about copies)
+        and ``gate_version``.
 
     Raises:
         ValueError: a check is missing, strange or twice there, its verdict or reason does not follow from its numbers, or its bounds have
@@ -349,7 +356,10 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -
         )
     if by_name["repeats", "images"]["verdict"] == "inconclusive":
         sentences.append("Give each image once: a generator that repeats itself is judged by its distinct images.")
-    if copies["verdict"] == "inconclusive" and copies["undecided"]:
+    if copies["verdict"] == "fail":
+        see = "See the copies: audit/pairs.json names the nearest pairs, and the stage review shows them. "
+        sentences.insert(0, f"{see}{'' if foreign else LESS}{LEFT_OUT}")
+    elif copies["verdict"] == "inconclusive" and copies["undecided"]:
         sentences.append(
             "See the undecided images, and the twins among the real ones: audit/pairs.json names both, and the stage review shows them. "
             "Where two real images are of one patient, say so by patient_id in the table of labels: both are on one side then, and hide no "

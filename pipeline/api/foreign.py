@@ -32,7 +32,7 @@ class Judgement:
         folder: the run folder, with ``audit/audit.json`` and, for local eyes only, ``audit/pairs.png``.
         verdict: on the synthetic images; there are no weights to judge.
         gate: ``verdict``, ``images`` with its ``reasons``, ``checks``, ``attempt`` (which one on the cohort of ``train``), and ``needed``:
-            what would settle an inconclusive verdict.
+            what would settle an inconclusive verdict, and what to do about copies.
         steps: what was planned before anything ran, a step a stage.
     """
 

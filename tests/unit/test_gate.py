@@ -74,6 +74,17 @@ def test_one_image_that_repeats_another_and_one_sealed_patient_are_spoken_of_in_
     assert any(needed.startswith("300 sealed patients are needed and 1 is there") for needed in verdict["needed"])
 
 
+def test_a_set_with_copies_is_told_how_the_next_one_would_have_fewer(report):
+    report["copies"]["flagged"] = 2
+    (said,) = decide(report)["needed"]
+    assert "pairs.json" in said
+    for setting in ("train.images", "train.minutes", "train.dropout"):
+        assert setting in said
+    told = decide(foreign(report, DRAWN[1]))["needed"][0]
+    assert "pairs.json" in told
+    assert "train.images" not in told, "the generator is somebody else's"
+
+
 def test_images_no_nearer_than_twins_are_leave_the_set_open_and_the_verdict_says_what_to_do(report):
     report["copies"].update(undecided=3, twins=2)
     verdict = decide(report)
