@@ -84,7 +84,7 @@ STAGES = (
     ),
     Stage(
         "review",
-        2,
+        3,
         ("ingest", "generate", "shadows", "audit", "stress"),
         "pipeline.review:run",
         False,
