@@ -19,6 +19,7 @@ from pipeline.images import FINDING
 from pipeline.ingest import quarantine
 from pipeline.ingest.cohort import Cohort, scanned
 from pipeline.ingest.survey import survey
+from pipeline.ingest.table import chosen
 from pipeline.ingest.unpacking import unpacked
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _read(ctx: Context) -> Cohort:
         field = ingest.label_field if looked.kind == "dicom" else None
         section = ingest.model_copy(update={"path": path, "source": looked.kind, "label_field": field})
     asked = section.source == "dicom" and section.label_field is None and section.label_table is None and not section.unlabelled
-    if asked and not (path / section.labels).is_file():
+    if asked and not chosen(path, section.labels).is_file():
         raise InputError(f"no label table {section.labels} in {path}: put it there, or judge the set without classes (ingest.unlabelled)")
     return scanned(ctx, section, people=False, below=below)
 

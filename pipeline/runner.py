@@ -137,7 +137,7 @@ def run_stages(
         if replaced and not redo:
             first = next(step for step in steps if step.replaces)
             raise InputError(
-                f"{run.name} was finished with another configuration ({first.reason}): {', '.join(replaced)} would be redone; "
+                f"finished stages of {run.name} do not fit any more ({first.reason}): {', '.join(replaced)} would be redone; "
                 f"add --redo to replace them, or --out for a new folder"
             )
         _refuse_strangers(run, replaced)

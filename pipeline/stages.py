@@ -51,7 +51,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("ingest", 13, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
+    Stage("ingest", 14, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
     Stage("train", 12, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 4, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
@@ -84,7 +84,7 @@ STAGES = (
     ),
     Stage(
         "review",
-        2,
+        3,
         ("ingest", "generate", "shadows", "audit", "stress"),
         "pipeline.review:run",
         False,
@@ -93,7 +93,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        9,
+        10,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,

@@ -64,7 +64,7 @@ def audit(
         holdout_random: whether ``holdout`` was drawn at random from one source with ``train``, before the generator was trained. Without
             that declaration it calibrates nothing that a ``pass`` could rest on: the verdict is ``inconclusive`` at best. The images of
             both are compared all the same, and must not be told apart without the generator.
-        labels: a table for all of them, as ``ingest.label_table`` says; without it ``labels.csv`` in each. It says whose the real images
+        labels: a table for all of them, as ``ingest.label_table`` says; without it the label table in each. It says whose the real images
             are (``patient_id``, where they are no DICOM); an audit needs no classes.
         out: the run folder; ``runs/audit-<name of synthetic>`` by default.
         settings: overrides such as ``ingest.size=128``; by default images are compared at the synthetic images' own side.
@@ -198,13 +198,15 @@ def _classes(paths: Mapping[str, Path], found: Mapping[str, Survey], table: Path
         InputError: the synthetic images, or the holdout, have classes that the training images do not have.
     """
     from pipeline.ingest.labels import class_names, has_labels
+    from pipeline.ingest.table import chosen
 
     if table is not None:
         names = class_names(table.expanduser())
         return names if len(names) > 1 else ()
     told: dict[str, tuple[str, ...]] = {}
     for option, survey in found.items():
-        csv = paths[option].expanduser() / ("rows.csv" if survey.kind == "release" else "labels.csv")
+        folder = paths[option].expanduser()
+        csv = folder / "rows.csv" if survey.kind in ("release", "archive") else chosen(folder)
         told[option] = class_names(csv) if survey.kind != "archive" and csv.is_file() and has_labels(csv) else survey.folders
     classes = told["--train"]
     if len(classes) < 2 or not all(told.values()):

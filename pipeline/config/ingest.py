@@ -76,11 +76,11 @@ class IngestConfig(Section):
     dataset: Annotated[str, Field(pattern=r"^[a-z0-9]{1,40}$")] | None = None
     """medmnist: the data set's flag, such as ``breastmnist``."""
     labels: Annotated[str, Field(min_length=1, max_length=255)] = "labels.csv"
-    """A table inside ``path`` with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
+    """A table inside ``path``, with a column ``file``, ``sop_instance_uid``, ``series_instance_uid`` or ``patient_id``, and a column
     ``label``: text separated by comma, semicolon, tab or bar, in UTF-8, UTF-16 with its mark, or Windows-1252. ``patient_id``,
     ``sex``, ``age`` (years), ``site``, ``view``, ``laterality`` and ``acquisition`` are read for every source and win over the header;
-    ``PatientID``, ``Patient ID``, ``FileName`` and the like are understood. pictures: where there is none, or it has no ``label``, the
-    folder of a picture names its class."""
+    ``PatientID``, ``Patient ID``, ``FileName`` and the like are understood. Where no ``labels.csv`` is there, the only other table with
+    such a column is taken. pictures: where there is none, or it has no ``label``, the folder of a picture names its class."""
     label_table: Location | None = None
     """A foreign set: one such table, wherever it lies, for ``path``, ``holdout`` and ``generate.import_from`` together, instead of one in
     each. Its ``file`` is relative to the folder that holds the file; no row may mean files in two of them."""

@@ -163,7 +163,8 @@ def _read(config: str | Path) -> dict[str, Any]:
             alike = [file for file in beside if file.lower().rpartition(".")[0] in (str(config).lower(), str(path.with_suffix("")).lower())]
             close = [*alike, *difflib.get_close_matches(str(config), shipped(), 1)]
             meant = f"did you mean {close[0]}? " if close else ""
-            raise InputError(f"no configuration {brief(str(config))}: {meant}give a YAML file, or one of {', '.join(shipped())}")
+            names = ", ".join(shipped())
+            raise InputError(f"no configuration {brief(str(config))}, and no such folder: {meant}give a YAML file, or one of {names}")
     data = parse(text, str(config))
     if not isinstance(data, dict):
         raise InputError(f"{config}: not a mapping of sections, as a configuration is: synthcohort init FOLDER --write FILE.yaml makes one")

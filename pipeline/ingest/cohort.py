@@ -21,6 +21,7 @@ from pipeline.ingest import class_folders, notes, patients, pseudonym, source
 from pipeline.ingest.collect import BLOCKS, collect, read_blocks
 from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite
 from pipeline.ingest.standardize import Target
+from pipeline.ingest.table import chosen
 from pipeline.ingest.tasks import Left, grouped, never_read
 from pipeline.ingest.work import Settings
 
@@ -195,7 +196,7 @@ def _where(ctx: Context, ingest: IngestConfig) -> tuple[Path, Path, tuple[str, .
         dicomweb.fetch(ingest.query, folder, ctx.reporter)
         return folder, (ingest.path or folder) / ingest.labels, ingest.classes
     root = source.folder(ingest)
-    return root, ingest.label_table.expanduser() if ingest.label_table else root / ingest.labels, ingest.classes
+    return root, ingest.label_table.expanduser() if ingest.label_table else chosen(root, ingest.labels), ingest.classes
 
 
 def _table(ingest: IngestConfig, path: Path, classes: tuple[str, ...], names: Sequence[str], people: bool) -> Labels | None:

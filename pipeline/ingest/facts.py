@@ -19,6 +19,13 @@ OLDEST = 130
 _MISSING = {"#n/a", "#na", "n/a", "na", "nan", "null", "none", "unknown", "#null!", "#ref!", "#value!", "#name?", "#num!", "#div/0!"}
 _PEOPLE = {"patient", "patientno", "patientnr", "patientnumber", "subject", "subjectno", "participant", "person", "mrn", "case", "caseid"}
 _SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O"}
+# What a column takes, said where some of its values were left out.
+_TAKEN = {
+    "sex": ": it takes M, F and O, or male, female and other",
+    "age": ": it takes years, such as 45, or 011M for months",
+    "view": ": it takes DICOM's terms, such as PA or MLO",
+    "laterality": ": it takes L, R and B, or left, right and both",
+}
 _SIDES = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
 
 
@@ -43,7 +50,11 @@ def stated(found: Table, key: str) -> tuple[list[dict[str, str]], list[str]]:
             if fact:
                 row[name] = fact
             odd += bool(value and not fact)
-        notes += [f"{found.name}: {odd} values of its column {column!r} say nothing that is known, and were left out"] if odd else []
+        notes += (
+            [f"{found.name}: {odd} values of its column {column!r} say nothing that is known, and were left out{_TAKEN.get(column, '')}"]
+            if odd
+            else []
+        )
     return told, notes
 
 

@@ -46,7 +46,7 @@ def glance(ingest: IngestConfig) -> Glance:
     if ingest.source == "dicomweb":
         return Glance("patient", None, len(ingest.classes or ()), notes=("how many patients the PACS has to the query, ingest tells",))
     names = source.listed(ingest)
-    path = source.folder(ingest) / ingest.labels
+    path = table.chosen(source.folder(ingest), ingest.labels)
     classes = ingest.classes or ()
     by_patient, listed = ingest.source == "dicom", None
     if path.is_file() and ingest.label_field is None:

@@ -13,6 +13,7 @@ from pipeline.ingest import attributes as attribute_columns
 from pipeline.ingest import facts, marks, matching, patients, table
 from pipeline.ingest.attributes import Value
 from pipeline.ingest.readers.reading import Quarantined
+from pipeline.ingest.table import KEYS
 
 if TYPE_CHECKING:
     from pipeline.config.ingest import AttributeKind
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # 1 present, 0 absent, -1 unknown, for each class in order; empty where the table says nothing.
 Findings = tuple[int, ...]
-KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
 Use = Literal["needed", "optional", "elsewhere"]
 CONTRADICTORY = "contradictory labels for its {column} in the label table"
 SEVERAL_PATIENTS = "several patients for its {column} in the label table"

@@ -20,12 +20,13 @@ from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, patients, source, table
 from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.labels import KEYS, Entry, FolderLabels, Labels, class_names, finding_names, has_labels, unread
+from pipeline.ingest.labels import Entry, FolderLabels, Labels, class_names, finding_names, has_labels, unread
 from pipeline.ingest.readers import nifti
 from pipeline.ingest.readers.archive import is_archive
 from pipeline.ingest.readers.header import Header
 from pipeline.ingest.readers.reading import Quarantined
 from pipeline.ingest.survey import Survey, survey
+from pipeline.ingest.table import KEYS
 
 Source = Literal["dicom", "nifti", "pictures", "medmnist"]
 HEADERS = 10_000
@@ -176,33 +177,14 @@ def _images(root: Path, kind: str) -> list[str]:
 
 
 def _table(root: Path) -> Path | None:
-    """The label table: ``labels.csv``, or the only table beside the images that has a column by which to find them."""
-    usual = root / "labels.csv"
-    there = [usual] if usual.is_file() else sorted([*root.glob("*.csv"), *root.glob("*.tsv")])
-    found = [file for file in there if file.is_file() and not file.is_symlink()]
-    usable = _usable(root, found)
-    if found and not usable:
-        raise InputError(f"{found[0].name} has none of the columns {', '.join(KEYS)}: name the column with the files' names 'file'")
-    return usable[0] if usable else None
-
-
-def label_table(root: Path) -> Path:
-    """``labels.csv``, or the only table beside the images by which they can be found; ``labels.csv`` too where there is none.
-
-    Raises:
-        InputError: there are several, or one that cannot be read.
-    """
-    usual = root / "labels.csv"
-    others = [] if usual.is_file() else [*root.glob("*.csv"), *root.glob("*.tsv")]
-    return next(iter(_usable(root, sorted(file for file in others if file.is_file() and not file.is_symlink()))), usual)
-
-
-def _usable(root: Path, tables: Sequence[Path]) -> list[Path]:
-    """Those that have a column by which to find images, one at the most."""
-    usable = [file for file in tables if set(KEYS) & set(table.read(file).columns)]
-    if len(usable) > 1:
-        raise InputError(f"{len(usable)} tables lie in {root}, {' and '.join(file.name for file in usable[:2])}: name the one labels.csv")
-    return usable
+    """The label table; None where no table lies beside the images."""
+    path, tables = table.chosen(root), table.beside(root)
+    if not tables:
+        return None
+    looked = path if path in tables else tables[0]
+    if not set(KEYS) & set(table.read(looked).columns):
+        raise InputError(f"{looked.name} has none of the columns {', '.join(KEYS)}: name the column with the files' names 'file'")
+    return path
 
 
 def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str]) -> tuple[tuple[str, ...], bool]:

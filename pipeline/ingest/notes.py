@@ -43,7 +43,10 @@ def tied(groups: int, patients: int) -> list[str]:
     """A sentence on the groups of near-duplicates that several patients share."""
     if not groups:
         return []
-    return [f"{groups} groups of near-duplicates are shared by {patients} patients, as one person under two ids is: each is in one split"]
+    return [
+        f"{groups} groups of near-duplicates are shared by {patients} patients, as one person under two ids is: each is in one split, and "
+        f"counts as one patient"
+    ]
 
 
 def torn(count: int, total: int) -> str:

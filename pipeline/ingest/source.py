@@ -14,6 +14,7 @@ from pipeline import artifacts, ranks, system
 from pipeline.cohorts.key import project_key
 from pipeline.config import Config, IngestConfig
 from pipeline.errors import InputError
+from pipeline.ingest.table import USUAL, chosen
 
 CACHE = ".sources.json"
 MEDMNIST_SIDES = (28, 64, 128, 224)
@@ -112,8 +113,9 @@ def listed(ingest: IngestConfig, setting: str = "ingest.path") -> dict[str, Path
     if not names:
         raise InputError(f"{root}: the folder holds no file: give the folder with the {_KINDS[ingest.source]} as {setting}")
     if ingest.label_table is None:
-        labels = root / ingest.labels
+        labels = chosen(root, ingest.labels)
         needed = ingest.label_field is None and ingest.source != "pictures" and not ingest.unlabelled
+        needed = needed or (setting == "ingest.path" and ingest.labels != USUAL)  # whoever names a table means it
         if (needed and not labels.is_file()) or (labels.exists() and not labels.resolve().is_relative_to(root.resolve())):
             raise InputError(f"no label table {ingest.labels} in {root}: put the CSV there, or name it in ingest.labels")
     return names

@@ -286,6 +286,7 @@ def _write_facts(
         for name in ("train", "audit", "val", "test")
     }
     counts = {name: {label: len(rows) for label, rows in row.items()} for name, row in cells.items()}
+    together = split.kept_together(cleaned.rows)
     patients_of = {name: {label: int(rows["patient"].nunique()) for label, rows in row.items()} for name, row in cells.items()}
     artifacts.write_json(
         ctx.out / "cohort.json",
@@ -302,7 +303,8 @@ def _write_facts(
             "bits": 8 * cleaned.images.dtype.itemsize,
             "counts": counts,
             "people": patients_of,
-            "units": {name: int(cleaned.rows.loc[cleaned.rows["split"] == name, "patient"].nunique()) for name in counts},
+            # As the gate counts them: whom near-duplicates tie together is one.
+            "units": {name: len(np.unique(together[cleaned.rows["split"] == name])) for name in counts},
             "near_duplicates": {
                 "groups": len(groups),
                 "images": int((clusters >= 0).sum()),

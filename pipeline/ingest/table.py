@@ -33,6 +33,9 @@ NAMES = {
     "laterality": ("laterality", "imagelaterality"),
     "acquisition": ("acquisition",),
 }
+KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
+"""Columns by which a row's images are found, the first that there is."""
+USUAL = "labels.csv"
 _NAMED = {spelling: name for name, spellings in NAMES.items() for spelling in spellings}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -107,6 +110,29 @@ def read(path: Path, also: Sequence[str] = ()) -> Table:
         lines.append(line)
     _check_unnamed(path.name, names, rows, lines)
     return Table(path.name, tuple(names), rows, lines, notes)
+
+
+def beside(root: Path) -> list[Path]:
+    """Tables that lie in a folder itself, sorted; links are none."""
+    return sorted(path for path in (*root.glob("*.csv"), *root.glob("*.tsv")) if path.is_file() and not path.is_symlink())
+
+
+def chosen(root: Path, name: str = USUAL) -> Path:
+    """The label table of a folder: ``name``, or where that is ``labels.csv`` and not there, the only table with a column of :data:`KEYS`.
+
+    Returns:
+        ``root / name`` too where there is none.
+
+    Raises:
+        InputError: there are several such tables, or one in their place cannot be read.
+    """
+    named = root / name
+    if name != USUAL or named.exists():
+        return named
+    usable = [path for path in beside(root) if set(KEYS) & set(read(path).columns)]
+    if len(usable) > 1:
+        raise InputError(f"{len(usable)} tables lie in {root}, {' and '.join(path.name for path in usable[:2])}: name the one {USUAL}")
+    return usable[0] if usable else named
 
 
 def folded(text: str) -> str:

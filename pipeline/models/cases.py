@@ -22,10 +22,9 @@ from pipeline.ingest import source
 from pipeline.ingest.collect import task_seconds
 from pipeline.ingest.isolate import Answer, isolated
 from pipeline.ingest.labels import FolderLabels, Labels, Use, class_names, has_labels
-from pipeline.ingest.look import label_table
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.survey import survey
-from pipeline.ingest.table import folded, read
+from pipeline.ingest.table import chosen, folded, read
 from pipeline.ingest.tasks import Task
 from pipeline.ingest.unpacking import unpacked
 from pipeline.ingest.work import Settings, work
@@ -128,7 +127,7 @@ def opened(
     """Look at a folder of DICOM or pictures, or an ``.npz`` of MedMNIST's layout.
 
     Args:
-        labels: a label table; without it ``labels.csv`` in the folder, or class folders.
+        labels: a label table; without it that of the folder, or class folders.
         key: of the pseudonyms of sites and patients.
         folder: where an archive is unpacked; the cases are read from there.
         names: of the model's outputs, which the class indices of an archive mean.
@@ -142,7 +141,7 @@ def opened(
     root = data.expanduser()
     if kind == "archive":
         root, kind = unpacked(root, folder, option, several=True), "archive"
-    table = labels.expanduser() if labels is not None else root / "rows.csv" if kind == "release" else label_table(root)
+    table = labels.expanduser() if labels is not None else root / "rows.csv" if kind == "release" else chosen(root)
     if labels is not None and not table.is_file():
         raise InputError(f"no label table {table.name}: give the CSV as --labels")
     files = [name for name, path in source.regular_files(root) if path != table and (kind != "release" or name.startswith("images/"))]

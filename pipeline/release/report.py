@@ -259,7 +259,8 @@ def prevalence_table(prevalence: Any) -> dict[str, Any]:
 def heat_table(stress: Mapping[str, Any]) -> dict[str, Any]:
     """AUC by corruption and severity: ``{"severities": [...], "rows": {corruption: [(text, heat), ...]}}``, heat 0..7.
 
-    The drop is from the same images uncorrupted; every .05 of it is one step of heat. A star marks a drop that stands.
+    The drop is from the same images uncorrupted; every .05 of it is one step of heat. A star marks a drop that stands,
+    and no rise.
     """
     clean = dig(stress, "corruption_reference.auc.value")
     rows: dict[str, list[tuple[str, int]]] = {}
@@ -268,12 +269,17 @@ def heat_table(stress: Mapping[str, Any]) -> dict[str, Any]:
         severities = severities or [dig(step, "severity") for step in steps]
         rows[str(name)] = [
             (
-                f"{interval(dig(step, 'auc')).partition(' (')[0]}{' *' if dig(step, 'auc_drop.stands') else ''}",
+                f"{interval(dig(step, 'auc')).partition(' (')[0]}{' *' if _dropped(step) else ''}",
                 _heat(clean, dig(step, "auc.value")),
             )
             for step in steps
         ]
     return {"severities": severities, "rows": rows}
+
+
+def _dropped(step: Any) -> bool:
+    """Whether a drop of AUC stands. Changes are tested on both sides, and a rise may stand too."""
+    return bool(dig(step, "auc_drop.stands") and dig(step, "auc_drop.value") > 0)
 
 
 def _heat(clean: Any, value: Any) -> int:

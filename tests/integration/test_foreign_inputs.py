@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline import api
 from pipeline.api.foreign import foreign_config
-from pipeline.artifacts import write_json
+from pipeline.artifacts import read_json, write_json
 from pipeline.commands import foreign as foreign_commands  # noqa: F401 (its commands join the application)
 from pipeline.commands.app import app
 from pipeline.config import config_of
@@ -379,3 +379,13 @@ def test_tables_that_say_whose_images_they_are_leave_the_classes_to_the_folders(
         rows = [line.split(",") for line in (source / "labels.csv").read_text().splitlines()]
         (tmp_path / name / "labels.csv").write_text("\n".join(f"{file},{patient}" for file, _, patient in rows))
     assert foreign_config("release", tmp_path / "A", b, tmp_path / "C", None).ingest.classes == tuple(sorted(CLASSES))
+
+
+def test_tables_of_any_name_say_whose_images_they_are(given, tmp_path):
+    a, b, c = given
+    for name, source in (("A", a), ("C", c)):
+        shutil.copytree(source, tmp_path / name)
+        (tmp_path / name / "labels.csv").rename(tmp_path / name / f"list of {name}.csv")
+    config = foreign_config("audit", tmp_path / "A", b, tmp_path / "C", None)
+    run = api.run(config, out=tmp_path / "run", until="ingest").folder
+    assert read_json(run / "ingest" / "cohort.json")["unit"] == "patient"

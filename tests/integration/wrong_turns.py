@@ -29,7 +29,7 @@ TURNS = (
     # no such thing
     _turn("run quikstart", "did you mean quickstart?"),
     _turn("run mine.yml", "no configuration 'mine.yml'", "YAML file"),
-    _turn("run nowhere/", "no configuration 'nowhere/'"),
+    _turn("run nowhere/", "no configuration 'nowhere/'", "no such folder"),
     _turn("init nowhere", "no such folder"),
     _turn("show nowhere", "runs/quickstart"),
     _turn("verify nowhere", "runs/quickstart/release"),

@@ -35,6 +35,20 @@ def test_pictures_are_split_by_image_unless_a_table_says_whose_they_are(tmp_path
     assert (found.unit, found.units, found.images, found.notes) == ("patient", 5, 20, ())
 
 
+def test_the_only_table_is_read_whatever_it_is_called(tmp_path):
+    root = table(
+        pictures(tmp_path, 20), ["Filename;label;Patient ID", *(f"{'ab'[n % 2]}/{n:03d}.png;{'ab'[n % 2]};P{n // 4}" for n in range(20))]
+    )
+    (root / "labels.csv").rename(root / "Befunde.csv")
+    assert (seen("pictures", root).unit, seen("pictures", root).units) == ("patient", 5)
+    (root / "other.csv").write_text("file,label\na/000.png,a\n")
+    with pytest.raises(InputError, match=r"2 tables lie in .*Befunde\.csv and other\.csv: name the one labels\.csv"):
+        seen("pictures", root)
+    assert seen("pictures", root, labels="Befunde.csv").units == 5
+    with pytest.raises(InputError, match=r"no label table Befund\.csv in"):
+        seen("pictures", root, labels="Befund.csv")
+
+
 def test_of_dicom_the_headers_tell_the_patients_and_are_not_read(tmp_path):
     for number in range(4):
         (tmp_path / f"{number}.dcm").write_bytes(b"not even DICOM")

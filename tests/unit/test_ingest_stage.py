@@ -170,8 +170,9 @@ def test_patients_who_share_a_picture_share_a_split(tmp_path: Path) -> None:
     tied = cohort.rows[cohort.rows["duplicate_group"] == 0]
     assert tied["patient"].nunique() == 3
     assert tied["split"].nunique() == 1
-    facts = artifacts.read_json(tmp_path / "run" / "ingest" / "cohort.json")["near_duplicates"]
-    assert facts == {"groups": 1, "images": 3, "groups_across_patients": 1, "groups_with_different_classes": 1}
+    facts = artifacts.read_json(tmp_path / "run" / "ingest" / "cohort.json")
+    assert facts["near_duplicates"] == {"groups": 1, "images": 3, "groups_across_patients": 1, "groups_with_different_classes": 1}
+    assert sum(facts["units"].values()) == 38  # the gate tosses one coin for the three, and what can pass is told from these
 
 
 def test_no_planted_identity_outside_the_quarantine(tmp_path: Path) -> None:

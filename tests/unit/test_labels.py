@@ -327,8 +327,10 @@ def test_what_a_table_states_is_told_as_a_header_would(tmp_path: Path, column: s
 def test_values_that_say_nothing_are_counted_and_not_quoted(tmp_path: Path) -> None:
     table = labels(tmp_path, "file,label,age,sex\na,normal,Jane,x\nb,normal,-5,f\nc,normal,1200,\n")
     assert table.notes == (
-        "labels.csv: 1 values of its column 'sex' say nothing that is known, and were left out",
-        "labels.csv: 3 values of its column 'age' say nothing that is known, and were left out",
+        "labels.csv: 1 values of its column 'sex' say nothing that is known, and were left out: "
+        "it takes M, F and O, or male, female and other",
+        "labels.csv: 3 values of its column 'age' say nothing that is known, and were left out: "
+        "it takes years, such as 45, or 011M for months",
     )
 
 

@@ -288,6 +288,15 @@ def test_heat_grows_with_the_drop() -> None:
     assert bias[-1] == 7
 
 
+def test_a_rise_that_stands_has_no_star_which_says_that_a_drop_was_shown() -> None:
+    steps = [
+        {"severity": severity, "auc": measure(0.8 + by, 0.02, 100), "auc_drop": measure(-by, 0.02, 100) | {"stands": True}}
+        for severity, by in ((1, 0.1), (2, -0.1))
+    ]
+    table = heat_table({"corruption_reference": {"auc": measure(0.8, 0.02, 100)}, "corruptions": {"contrast": steps}})
+    assert [text for text, _ in table["rows"]["contrast"]] == ["0.900", "0.700 *"]
+
+
 def test_required_kinds_come_first_and_the_others_are_called_not_certified() -> None:
     weak = [row | {"recall": measure(0.6, 0.1, 100)} if row["kind"] in ("shift", "flip") else row for row in AUDIT["power"]]
     found = results("pass", audit=AUDIT | {"power": weak})

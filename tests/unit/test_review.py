@@ -118,6 +118,7 @@ def test_colour_stays(tmp_path: Path) -> None:
 def test_the_page_stands_alone_and_says_that_it_is_patient_data(tmp_path: Path) -> None:
     page = page_of(made_run(tmp_path))
     assert "Patient data: for local eyes only" in page
+    assert "Distance: 1 minus the correlation" in page
     assert re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", page) is None
     assert "<script" not in page
     assert "synthetic, not for diagnosis" not in page

@@ -292,6 +292,12 @@ def test_without_redo_nothing_is_replaced(tmp_path: Path) -> None:
     refused(tmp_path / "run", config(train={"images": 200}), "train.images changed")
 
 
+def test_a_stage_that_somebody_removed_is_not_called_another_configuration(tmp_path: Path) -> None:
+    run(config(), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "train")
+    refused(tmp_path / "run", match=r"^finished stages of run do not fit any more \(train runs first\)")
+
+
 def killed_at(event: int, settings, folder: Path) -> bool:
     """Run in a child that is killed at its n-th change of the file system; whether it came so far."""
     child = os.fork()
