@@ -363,7 +363,8 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -
         sentences.append(
             "See the undecided images, and the twins among the real ones: audit/pairs.json names both, and the stage review shows them. "
             "Where two real images are of one patient, say so by patient_id in the table of labels: both are on one side then, and hide no "
-            "copy."
+            "copy. Otherwise another set may have no such image"
+            f"{'' if foreign else ', from another seed or a training that learns less by heart'}: it is another attempt on the cohort."
         )
     elif copies["verdict"] == "inconclusive" and power["n"] and power["low"] is not None:
         # Of a worse search any number of images would be too few to count on: what it must become first is said above.

@@ -99,6 +99,8 @@ def test_images_no_nearer_than_twins_are_leave_the_set_open_and_the_verdict_says
     (needed,) = verdict["needed"]
     assert "patient_id" in needed
     assert "pairs.json" in needed
+    assert "another seed" in needed
+    assert "another attempt" in needed
     assert find(report, "copies")["high"] > find(honest(), "copies")["high"], "what may be a copy is counted as one"
     report["copies"].update(undecided=0)
     assert decide(report)["verdict"] == "pass", "twins by themselves are nobody's copies"
