@@ -118,6 +118,10 @@ def draw(points: list[Point], facts: dict[str, Any], folder: Path, beside: list[
             axis.axhline(0, color="#555555", linestyle=":", label="the floor: real from real")
         if across == "images":
             axis.set_xscale("log")
+            low, high = axis.get_xlim()
+            marks = [mark for power in range(3, 9) for mark in (10**power, 3 * 10**power) if low <= mark <= high]
+            axis.set_xticks(marks, [f"{mark / 1000:,.0f}k" for mark in marks])
+            axis.minorticks_off()
         axis.set_ylabel(UP[up])
         axis.set_xlabel(ACROSS.get(across, SEEN), fontsize=None if across in ACROSS else 9)
         axis.legend(fontsize=8, frameon=False)
