@@ -367,6 +367,8 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -
             "copy. Otherwise another set may have no such image"
             f"{'' if foreign else ', from another seed or a training that learns less by heart'}: it is another attempt on the cohort."
         )
+    elif by_name["membership_images", "images"]["verdict"] == "fail":
+        sentences[:0] = [] if foreign else [LESS.strip()]  # more images would settle nothing
     elif copies["verdict"] == "inconclusive" and power["n"] and power["low"] is not None:
         # Of a worse search any number of images would be too few to count on: what it must become first is said above.
         bound, recall = copies["threshold"], max(power["low"], limits.MIN_RECALL)
