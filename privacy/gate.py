@@ -357,8 +357,9 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -
     if by_name["repeats", "images"]["verdict"] == "inconclusive":
         sentences.append("Give each image once: a generator that repeats itself is judged by its distinct images.")
     if copies["verdict"] == "fail":
-        see = "See the copies: audit/pairs.json names the nearest pairs, and the stage review shows them. "
-        sentences.insert(0, f"{see}{'' if foreign else LESS}{LEFT_OUT}")
+        see = f"See {'the copies' if copies['flagged'] else 'whom they are nearest to'}: audit/pairs.json names the nearest pairs, and the "
+        left = LEFT_OUT if copies["flagged"] else "None is flagged by itself, so that none can be left out."
+        sentences.insert(0, f"{see}stage review shows them. {'' if foreign else LESS}{left}")
     elif copies["verdict"] == "inconclusive" and copies["undecided"]:
         sentences.append(
             "See the undecided images, and the twins among the real ones: audit/pairs.json names both, and the stage review shows them. "
@@ -366,6 +367,8 @@ def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -
             "copy. Otherwise another set may have no such image"
             f"{'' if foreign else ', from another seed or a training that learns less by heart'}: it is another attempt on the cohort."
         )
+    elif by_name["membership_images", "images"]["verdict"] == "fail":
+        sentences[:0] = [] if foreign else [LESS.strip()]  # more images would settle nothing
     elif copies["verdict"] == "inconclusive" and power["n"] and power["low"] is not None:
         # Of a worse search any number of images would be too few to count on: what it must become first is said above.
         bound, recall = copies["threshold"], max(power["low"], limits.MIN_RECALL)

@@ -54,7 +54,7 @@ def glance(ingest: IngestConfig) -> Glance:
         by_patient = by_patient or listed.names_patients()
     by_folder = ingest.source == "pictures" and (listed is None or not listed.labelled)
     notes = class_folders.unmatched(classes, list(names)) if by_folder else []
-    images = sum(PurePosixPath(name).suffix.lower() != ".csv" for name in names)
+    images = sum(PurePosixPath(name).suffix.lower() not in table.SUFFIXES for name in names)
     if not by_patient:
         return Glance("image", images, len(classes), None, images, (*notes, "no patient_id: images are SPLIT ONE BY ONE"))
     found = table.read(path) if listed is not None else None

@@ -36,6 +36,7 @@ NAMES = {
 KEYS = ("file", "sop_instance_uid", "series_instance_uid", "patient_id")
 """Columns by which a row's images are found, the first that there is."""
 USUAL = "labels.csv"
+SUFFIXES = (".csv", ".tsv")
 _NAMED = {spelling: name for name, spellings in NAMES.items() for spelling in spellings}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -113,8 +114,9 @@ def read(path: Path, also: Sequence[str] = ()) -> Table:
 
 
 def beside(root: Path) -> list[Path]:
-    """Tables that lie in a folder itself, sorted; links are none."""
-    return sorted(path for path in (*root.glob("*.csv"), *root.glob("*.tsv")) if path.is_file() and not path.is_symlink())
+    """Tables that lie in a folder itself, sorted; links and hidden files, such as macOS writes beside others, are none."""
+    there = (path for path in root.glob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in there if path.is_file() and not path.is_symlink())
 
 
 def chosen(root: Path, name: str = USUAL) -> Path:

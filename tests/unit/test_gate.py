@@ -85,6 +85,24 @@ def test_a_set_with_copies_is_told_how_the_next_one_would_have_fewer(report):
     assert "train.images" not in told, "the generator is somebody else's"
 
 
+def test_a_set_that_fails_without_a_flagged_image_is_not_told_of_flagged_ones(report):
+    report["copies"].update(run_p=0.0039, leading_run=9)
+    (said,) = decide(report)["needed"]
+    assert "train.images" in said
+    assert "the flagged images" not in said
+    assert "See the copies" not in said
+
+
+def test_a_set_that_fails_by_membership_is_told_how_the_next_one_would_tell_less(report):
+    report["shadows"] = shadows()
+    report["shadows"]["images"]["tpr_at_1pct_fpr"] = interval(0.09, 0.07, 0.11)
+    (said,) = decide(report)["needed"]
+    assert "train.images" in said
+    assert "copies" not in said
+    report["n"]["synthetic"] = 800
+    assert not any("generate.per_class" in said for said in decide(report)["needed"]), "more images of weights that fail settle nothing"
+
+
 def test_images_no_nearer_than_twins_are_leave_the_set_open_and_the_verdict_says_what_to_do(report):
     report["copies"].update(undecided=3, twins=2)
     verdict = decide(report)

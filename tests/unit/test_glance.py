@@ -86,3 +86,15 @@ def test_what_is_not_there_is_refused_before_any_work(tmp_path):
     assert "names c" in message(error)
     with pytest.raises(InputError, match="no label table"):
         seen("dicom", tmp_path)
+
+
+def test_a_table_is_one_in_capitals_too_and_a_hidden_file_is_none(tmp_path):
+    root = table(
+        pictures(tmp_path, 20), ["Filename;label;Patient ID", *(f"{'ab'[n % 2]}/{n:03d}.png;{'ab'[n % 2]};P{n // 4}" for n in range(20))]
+    )
+    (root / "labels.csv").rename(root / "BEFUNDE.TSV")
+    (root / "._BEFUNDE.csv").write_bytes(b"\0\5\x16\7 as macOS writes beside a file on other disks")
+    assert (seen("pictures", root).unit, seen("pictures", root).units) == ("patient", 5)
+    (root / "BEFUNDE.TSV").write_text("file\tlabel\na/000.png\ta\n")
+    (root / "._BEFUNDE.csv").unlink()
+    assert seen("pictures", root).images == 20, "a table is no image"
