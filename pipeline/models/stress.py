@@ -178,6 +178,11 @@ def _doubts(victim: Victim, p: Floats, test: Labelled, names: Sequence[str], fit
             f"{victim.name}: the outputs rank the labels of {len(test)} images better in another order: if that is the right "
             f"one, declare classes: [{declare}] in {where}"
         )
+    if fitness.answer == "yes" and victim.contract.exclusive and len(called := np.unique(p.argmax(axis=1))) == 1:
+        notes.append(
+            f"{victim.name}: all {len(test)} images are called {names[called[0]]}, though the outputs tell classes apart: if it was "
+            f"trained on other input, declare range, mean and std in {where}"
+        )
     if fitness.answer == "no" and victim.contract.guessed:
         notes.append(
             f"{victim.name}: {where} leaves out what was guessed ({'; '.join(victim.contract.guessed)}): a model that was trained on other "

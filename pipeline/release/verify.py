@@ -90,7 +90,7 @@ def verify(
 def _problems(path: Path, run: Path | None, key: Ed25519PublicKey | None, beside: frozenset[str]) -> Iterator[str]:
     gates: list[dict[str, Any]] = []
     for problem in guarded(contents.GATE, _keep, gates, read_gate, path / contents.GATE):
-        yield f"{problem}: this is no release"
+        yield f"{problem}: {'nothing else was checked' if os.path.lexists(path / contents.GATE) else 'this is no release'}"
     if not gates:
         return
     release = _Release(path, gates[0])

@@ -79,6 +79,10 @@ def weak(x):
     p = 1 / (1 + np.exp((x.mean(axis=(1, 2, 3)) - 0.49) * 10 + 6 * noise))
     return np.stack([1 - p, p], axis=1)
 
+def leaning(x):
+    p = 0.9 + 0.1 * x.mean(axis=(1, 2, 3))
+    return np.stack([1 - p, p], axis=1)
+
 def noisy(x):
     print("the model speaks")
     os.write(1, b"loudly")
@@ -156,6 +160,15 @@ def test_an_unfit_model_is_told_what_was_guessed_of_it_and_which_order_of_classe
     ) in found.result["notes"]
     assert "readers.yaml leaves out what was guessed (size [24, 26], from the images; " in guessed
     assert "no mean and std, by default" in guessed
+
+
+def test_a_model_that_ranks_the_labels_and_calls_every_image_alike_is_told(place):
+    """As one does whose input is not scaled as in training: its AUC shows nothing."""
+    found = api.stress(model="readers:leaning", data="A", out="leaning")
+    assert found.answers[0]["answer"] == "yes"
+    said = [note for note in found.result["notes"] if note.startswith("readers:leaning: all 60 images are called bright, though ")]
+    assert len(said) == 1
+    assert said[0].endswith("declare range, mean and std in readers.yaml")
 
 
 def test_what_a_model_started_ends_with_it(place):

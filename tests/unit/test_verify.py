@@ -78,6 +78,17 @@ def test_a_folder_without_verdict_is_no_release(tmp_path: Path) -> None:
     assert verify(tmp_path) == ["gate.json is missing: this is no release"]
 
 
+def test_a_release_whose_verdict_cannot_be_read_is_not_called_none(runs: dict[str, Path], tmp_path: Path) -> None:
+    """One of another version, or with line ends that a mail or a checkout changed, is a release, of which nothing else was checked."""
+    release = copy_of(runs, tmp_path)
+    json_edit("gate.json", lambda verdict: verdict.update(gate_version=3))(release)
+    older = verify(release)
+    gate = runs["pass"] / "release" / "gate.json"
+    (release / "gate.json").write_bytes(gate.read_bytes().replace(b"\n", b"\r\n"))
+    for problem in (*older, *verify(release)):
+        assert problem.endswith(": nothing else was checked")
+
+
 def mappings(tree: Any) -> Iterator[dict[str, Any]]:
     """Every mapping in a JSON value."""
     if isinstance(tree, dict):
