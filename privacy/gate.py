@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from types import MappingProxyType
 from typing import Any
 
-from privacy import bounds, kinds, limits
+from privacy import advice, bounds, kinds, limits
 from privacy.judgements import DRAWN, KINDS, NOT_JUDGED, STARTED, SUBJECTS, judged, label
 
 REPLICATION = "The run is a replication: its splits are its own and not the cohort's, so that it counts as no attempt and is not released."
@@ -21,12 +21,6 @@ MADE_BY = "The images fail, and they are made from these weights alone: what the
 BEGAN = "The training began from weights that were trained on other patients, whom no check looked for."
 HIDDEN = "copies that were hidden on purpose, or changed in ways of which none were planted"
 BESIDE = "what the given files hold beside the images that were judged, such as metadata, transparency, finer detail or colour"
-LESS = (
-    "A training that is shorter learns less by heart: a smaller train.images or train.minutes than this run's, or train.images: auto, "
-    "which ends where the losses on training and on unseen images part; so does one of more patients, or with more train.dropout and "
-    "train.augment. "
-)
-LEFT_OUT = "Leaving the flagged images out would leave those that the search misses."
 Earlier = tuple[float | None, int | None]
 """Of the cohort's earlier releases, the lowest recall that the search had in one, and the highest number of their attempts."""
 LAST_PLACE = Decimal("0.0001")
@@ -233,7 +227,7 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
     listed = [f"{share}: {', '.join(named)}." for share, named in others.items()]
     images["reasons"] = [_says(images["verdict"], unit, by_name, others), *images["reasons"]]
     images["reasons"] += [f"Copies changed in other ways, and how many of those planted were found. {' '.join(listed)}"] if listed else []
-    needed = _needed(by_name, limits.confidence(attempt or 1))
+    needed = advice.needed(by_name, limits.confidence(attempt or 1))
     verdicts = {"verdict": images["verdict"], "unit": unit, "images": images, "weights": weights}
     return {**verdicts, "needed": needed, "gate_version": limits.GATE_VERSION}
 
@@ -326,57 +320,3 @@ def _says(verdict: str, unit: str, by_name: Mapping[tuple[str, str], Mapping[str
         else f"Inconclusive: {sign}, {'and' if undecided else 'but'} the evidence does not suffice to let the images leave"
     )
     return f"{said}; not certified: {'; '.join(open_)}."
-
-
-def _needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -> list[str]:
-    copies, power, holdout = (by_name[name, "images"] for name in ("copies", "power", "holdout"))
-    # A foreign set comes without weights: its generator and its holdout are somebody else's.
-    foreign = all(check["verdict"] == NOT_JUDGED for (_, subject), check in by_name.items() if subject == "weights")
-    least, sentences, there = limits.MIN_HOLDOUT, [], "is there" if holdout["n"] == 1 else "are there"
-    if holdout["verdict"] == NOT_JUDGED:
-        sentences.append(f"{least} patients or images whom the generator never saw are needed, and none are there.")
-    elif holdout["n"] < least and foreign:
-        sentences.append(
-            f"{least} {holdout['unit']}s whom the generator never saw are needed and {holdout['n']} {there}: a holdout of {least} would "
-            f"do, beside what ingest.val_share and test_share take of it."
-        )
-    elif holdout["n"] < least:
-        unit, held = holdout["unit"], holdout["n"]
-        share = holdout["audit"] / (holdout["train"] + holdout["audit"])
-        sentences.append(
-            f"{least} sealed {unit}s are needed and {held} {there}: a cohort of {math.ceil(least / share)} {unit}s in train and audit "
-            f"together (now {round(held / share)}) would do at the present ingest.audit_share of {share:.2f}."
-        )
-    if holdout.get("drawn") == DRAWN[2]:
-        sentences.append("If the holdout was held out at random before the training, say so: --holdout-random.")
-    if power["verdict"] == "inconclusive":
-        sentences.append(
-            "The search must tell copies from chance resemblance better: more sealed images steady its threshold, a larger ingest.size "
-            "gives it more to compare, and more planted copies (audit.planted) bound its recall more closely."
-        )
-    if by_name["repeats", "images"]["verdict"] == "inconclusive":
-        sentences.append("Give each image once: a generator that repeats itself is judged by its distinct images.")
-    if copies["verdict"] == "fail":
-        see = f"See {'the copies' if copies['flagged'] else 'whom they are nearest to'}: audit/pairs.json names the nearest pairs, and the "
-        left = LEFT_OUT if copies["flagged"] else "None is flagged by itself, so that none can be left out."
-        sentences.insert(0, f"{see}stage review shows them. {'' if foreign else LESS}{left}")
-    elif copies["verdict"] == "inconclusive" and copies["undecided"]:
-        sentences.append(
-            "See the undecided images, and the twins among the real ones: audit/pairs.json names both, and the stage review shows them. "
-            "Where two real images are of one patient, say so by patient_id in the table of labels: both are on one side then, and hide no "
-            "copy. Otherwise another set may have no such image"
-            f"{'' if foreign else ', from another seed or a training that learns less by heart'}: it is another attempt on the cohort."
-        )
-    elif by_name["membership_images", "images"]["verdict"] == "fail":
-        sentences[:0] = [] if foreign else [LESS.strip()]  # more images would settle nothing
-    elif copies["verdict"] == "inconclusive" and power["n"] and power["low"] is not None:
-        # Of a worse search any number of images would be too few to count on: what it must become first is said above.
-        bound, recall = copies["threshold"], max(power["low"], limits.MIN_RECALL)
-        enough = bounds.enough_images(recall, bound, (1 - sure) / 2)
-        if enough > copies["n"]:
-            sentences.append(
-                f"{enough:,} distinct synthetic images without a flagged one would bound the copy rate at {bound:.2%}"
-                f"{f' under a search that finds {recall:.0%}' if recall > power['low'] else ''} (now {copies['n']:,}): "
-                + ("give as many." if foreign else "raise generate.per_class.")
-            )
-    return sentences

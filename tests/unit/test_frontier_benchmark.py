@@ -1,5 +1,7 @@
 """The frontier benchmark: through at tiny size by processes that share its tasks, and what is said of `auto`."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -12,13 +14,19 @@ WORDS = ["--config", "quickstart", "--tiny", "--images", "320", "--per-class", "
 WORDS += ["generate.guidance_scale=1", "--judged", "1"]
 
 
-@pytest.mark.slow
-def test_it_trains_on_halves_in_place_attacks_each_with_the_others_and_draws(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def few(monkeypatch):
+    """A small cohort, whose losses are looked at soon."""
     images = cohort()
     monkeypatch.setattr(
         frontier.quality, "load_sets", lambda config, kept: {name: images.split(name) for name in ("train", "audit", "val", "test")}
     )
     monkeypatch.setattr(frontier.fit_recipe, "FEWEST", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few")
+def test_it_trains_on_halves_in_place_attacks_each_with_the_others_and_draws(tmp_path, capsys):
     out = ["--out", str(tmp_path)]
     frontier.main([*WORDS, *out, "--trainings", "2"])
     before = frontier.trained_path(tmp_path, 1).read_bytes()
@@ -46,15 +54,11 @@ def test_it_trains_on_halves_in_place_attacks_each_with_the_others_and_draws(tmp
 
 
 @pytest.mark.slow
-def test_a_peers_recipe_is_trained_on_the_same_halves_from_new_weights_each_time_and_drawn_beside_ours(tmp_path, monkeypatch, capsys):
-    images = cohort()
-    monkeypatch.setattr(
-        frontier.quality, "load_sets", lambda config, kept: {name: images.split(name) for name in ("train", "audit", "val", "test")}
-    )
-    monkeypatch.setattr(frontier.fit_recipe, "FEWEST", 4)
-    few = ["--trainings", "1"]
-    frontier.main([*WORDS, "--out", str(tmp_path / "ours"), *few])
-    frontier.main([*WORDS, "--out", str(tmp_path / "peer"), *few, "--recipe", "edm"])
+@pytest.mark.usefixtures("few")
+def test_a_peers_recipe_is_trained_on_the_same_halves_from_new_weights_each_time_and_drawn_beside_ours(tmp_path, capsys):
+    one_training = ["--trainings", "1"]
+    frontier.main([*WORDS, "--out", str(tmp_path / "ours"), *one_training])
+    frontier.main([*WORDS, "--out", str(tmp_path / "peer"), *one_training, "--recipe", "edm"])
     one, other = (dict(np.load(frontier.trained_path(tmp_path / name, 0))) for name in ("ours", "peer"))
     assert np.array_equal(one["inside"], other["inside"])
     assert one["images"].tolist() == other["images"].tolist()
@@ -69,6 +73,21 @@ def test_a_peers_recipe_is_trained_on_the_same_halves_from_new_weights_each_time
     again.trainings.begin(1, again.inside(0)).run(until=2)
     assert any(not torch.equal(a, b) for a, b in zip(first, second))
     assert all(torch.equal(a, b) for a, b in zip(first, again.trainings.begin(0, again.inside(0)).averaged().values()))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few")
+def test_trainings_go_on_beyond_what_auto_allows_and_are_looked_at_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(frontier.fit_recipe, "REPEATS", 1)
+    frontier.main([*WORDS, "--out", str(tmp_path), "--trainings", "1", "--judged", "0", "--images", "2000"])
+    one = dict(np.load(frontier.trained_path(tmp_path, 0)))
+    lengths, kept = one["images"].tolist(), int(one["kept"])
+    within = [images for images in lengths if images <= 1000]
+    assert kept <= within[-1]
+    beyond = [images for images in lengths if images > kept]
+    assert beyond, "longer ones are what auto is compared with"
+    assert all(later == 2 * earlier for earlier, later in itertools.pairwise(beyond))
+    assert lengths[-1] <= 2000 < 2 * lengths[-1]
 
 
 def test_a_task_is_had_by_one_at_a_time_and_free_again_afterwards(tmp_path):
