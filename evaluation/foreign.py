@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from evaluation.comparisons import apart, changes, difference, holm, p_apart, p_value
 from evaluation.data import Labelled
-from evaluation.intervals import FAMILY, Change, Interval, apart, changes, difference, holm, interval, p_apart, p_value, share_interval
+from evaluation.intervals import FAMILY, Change, Interval, interval, share_interval
 from evaluation.judges import LEAST_AUC
 from evaluation.metrics import (
     Estimate,

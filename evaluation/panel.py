@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.comparisons import difference
 from evaluation.data import Labelled, halve
 from evaluation.giveaways import giveaways
-from evaluation.intervals import CROSS_FITTED, cross_fitted, cross_fitted_estimate, difference, interval
+from evaluation.intervals import CROSS_FITTED, cross_fitted, cross_fitted_estimate, interval
 from evaluation.judges import unfit
 from evaluation.metrics import TOO_FEW, Estimate, Floats, hanley_mcneil, independent
 from evaluation.training import Task, train

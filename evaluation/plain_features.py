@@ -1,6 +1,6 @@
 """What can be counted in an image without any network: grey levels, frequencies, wavelets, co-occurrence. For images of any size.
 
-Fixed: :data:`VERSION` names what they are, so that a score of one release can be held against another's.
+Fixed: :data:`evaluation.panel.VERSION` counts them in, so that a score of one release can be held against another's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from evaluation.metrics import Floats
 
-VERSION = 1
 LEVELS = 32
 BANDS = 12
 SCALES = 3

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.comparisons import difference
 from evaluation.data import Labelled
 from evaluation.foreign import Answer, Answers, Condition
-from evaluation.intervals import Interval, difference, interval, share_interval
+from evaluation.intervals import Interval, interval, share_interval
 from evaluation.metrics import (
     Estimate,
     Floats,

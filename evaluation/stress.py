@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.comparisons import changes, difference
 from evaluation.corruptions import CORRUPTIONS, corrupt
 from evaluation.data import Labelled
-from evaluation.intervals import Interval, changes, difference, interval, predictive_value, share_interval
+from evaluation.intervals import Interval, interval, predictive_value, share_interval
 from evaluation.metrics import Estimate, Floats, balanced_accuracy_estimate, macro_auc_estimate, recall_estimate, share_estimate
 from evaluation.utility import LEAST_PATIENTS, parts
 

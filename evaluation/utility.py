@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.arms import CONTROL
+from evaluation.comparisons import changes
 from evaluation.data import Labelled
-from evaluation.intervals import Change, Interval, Spread, changes, interval, share_interval
+from evaluation.intervals import Change, Interval, Spread, interval, share_interval
 from evaluation.metrics import (
     Estimate,
     Floats,

@@ -19,7 +19,6 @@ class Context:
         config: the whole configuration; a stage reads its own section, the seed and the name.
         run: the run folder.
         out: the stage's own folder, existing and writable; a resumed stage finds its earlier files in it.
-        resumes: whether an interrupted attempt at the same work left files in ``out``.
         reporter: progress bars and the log.
         records: the records of the stages that it needs, by name.
         folders: where their folders are, by name: those that are made anew lie elsewhere until all are (:mod:`pipeline.folders`).
@@ -28,7 +27,6 @@ class Context:
     config: Config
     run: Path
     out: Path
-    resumes: bool
     reporter: Reporter
     records: Mapping[str, Mapping[str, Any]]
     folders: Mapping[str, Path] = field(default_factory=dict)

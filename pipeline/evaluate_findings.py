@@ -10,9 +10,10 @@ import numpy as np
 
 from evaluation import findings
 from evaluation.arms import CONTROL, course
+from evaluation.comparisons import changes
 from evaluation.data import Labelled
 from evaluation.fidelity import PER_CLASS_MIN, fidelity, standardised_features
-from evaluation.intervals import Interval, changes, interval, to_json
+from evaluation.intervals import Interval, interval, to_json
 from evaluation.judges import unfit
 from evaluation.metrics import Floats
 from evaluation.panel import panel

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from evaluation.intervals import Interval, difference, interval, share_interval
+from evaluation.comparisons import difference
+from evaluation.intervals import Interval, interval, share_interval
 from evaluation.metrics import auc_estimate, share_estimate
 from pipeline import artifacts, folders, runtime
 from pipeline.errors import InputError

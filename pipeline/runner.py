@@ -238,7 +238,7 @@ def _run_stage(stage: Stage, work: Work, wanted: Mapping[str, Any]) -> dict[str,
     started = time.time()
     needed = {name: work.records[name] for name in stage.needs}
     where = {name: work.places[name] for name in stage.needs}
-    summary = function(Context(work.config, work.run, out, resumes, reporter, needed, where))
+    summary = function(Context(work.config, work.run, out, reporter, needed, where))
     seconds = time.time() - started
     record = artifacts.publish(
         out,

@@ -54,8 +54,3 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     """A seed for one purpose, ``0 <= value < 2**63``: unlike ``seed + k``, streams of neighbouring seeds never meet."""
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose; draws on the CPU are the same whatever the device."""
-    return torch.Generator().manual_seed(derive_seed(seed, *purpose))

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from evaluation.comparisons import apart
 from evaluation.data import Labelled
-from evaluation.intervals import apart, share_interval
+from evaluation.intervals import share_interval
 from evaluation.metrics import TOO_FEW, share_estimate
 from privacy.nearest import nearest, thumbnails
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import InputError, system_refusals
 
 
-def phantom(out: Path, *, patients: int = 100, seed: int = 0, size: int = 96) -> int:
+def phantom(out: Path, *, patients: int = 200, seed: int = 0, size: int = 96) -> int:
     """Write a folder of phantom chest radiographs as DICOM files with ``labels.csv``, full of invented identities; the number of images.
 
     Args:

@@ -16,7 +16,7 @@ from pipeline.release.results import counted
 @app.command()
 def phantom(
     out: Annotated[Path, typer.Argument(help="A folder to make; it must not exist.")],
-    patients: Annotated[int, typer.Option(min=1, help="How many patients to draw.")] = 100,
+    patients: Annotated[int, typer.Option(min=1, help="How many patients to draw.")] = 200,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     size: Annotated[int, typer.Option(min=32, max=2048, help="Side of the images in pixels.")] = 96,
 ) -> None:

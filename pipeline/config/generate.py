@@ -88,7 +88,7 @@ class GenerateConfig(Section):
     autoguidance: Location | None = None
     """Train folder of another run on the same ingest, such as a shorter or smaller training, to lead away from (autoguidance)."""
     ema: Annotated[float, Field(ge=0.001, lt=0.28), unit("of the training")] | None = None
-    """Width of the weights' average, solved from the averages that training stored; by default the weights as trained."""
+    """Width of the weights' average, solved from the averages that training stored; by default that of `train.ema`."""
     batch: Batch = 100
     """Images generated together; no image depends on it beyond floating-point rounding."""
     compile: bool = False

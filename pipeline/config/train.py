@@ -26,10 +26,7 @@ class TrainConfig(Section):
     """Forward and backward passes that share one optimiser step, each with batch / accumulate images: for a batch that does not fit."""
     backbone: Literal["unet", "monai"] = "unet"
     """The network: the project's own, or MONAI's DiffusionModelUNet (which knows neither dropout nor told augmentation: set both to 0)."""
-    widths: Fitted[Annotated[tuple[Annotated[int, Field(ge=1, le=8192), unit("channels")], ...], Field(min_length=1, max_length=8)]] = (
-        64,
-        128,
-    )
+    widths: Fitted[Annotated[tuple[Channels, ...], Field(min_length=1, max_length=8)]] = (64, 128)
     """Channels of the U-Net at each resolution, finest first; each level halves the side. `auto` fits them to the cohort."""
     blocks: Annotated[int, Field(ge=1, le=32), unit("blocks")] = 2
     """Residual blocks at each resolution."""

@@ -11,7 +11,7 @@ its own target. Its minimiser is D = E[image | x] for all: objectives differ in 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,40 +60,6 @@ def precondition(objective: str, sigma: Tensor, sigma_data: float) -> Preconditi
     else:
         raise ValueError(f"no objective {objective!r}: use one of {', '.join(OBJECTIVES)}")
     return Preconditioning(c_skip, c_out, c_in, sigma.log() / 4)
-
-
-Value = TypeVar("Value", Tensor, float)
-
-
-def to_x0(kind: str, value: Value, x: Value, alpha: float, sigma: float) -> Value:
-    """The image that a prediction of x = alpha · image + sigma · noise stands for.
-
-    ``kind`` is ``epsilon``, ``x0``, ``v`` (alpha · noise − sigma · image) or ``flow`` (noise − image). ``epsilon`` says nothing of
-    the image at alpha = 0 (ZeroDivisionError); the others hold there too. Raises ValueError for another kind.
-    """
-    if kind == "epsilon":
-        return (x - sigma * value) / alpha
-    if kind == "x0":
-        return value
-    if kind == "v":
-        return (alpha * x - sigma * value) / (alpha**2 + sigma**2)
-    if kind == "flow":
-        return (x - sigma * value) / (alpha + sigma)
-    raise ValueError(f"no prediction {kind!r}: use epsilon, x0, v or flow")
-
-
-def from_x0(kind: str, image: Value, x: Value, alpha: float, sigma: float) -> Value:
-    """The prediction of a kind that stands for ``image``: the inverse of :func:`to_x0`; ``sigma`` must not be 0."""
-    if kind == "x0":
-        return image
-    noise = (x - alpha * image) / sigma
-    if kind == "epsilon":
-        return noise
-    if kind == "v":
-        return alpha * noise - sigma * image
-    if kind == "flow":
-        return noise - image
-    raise ValueError(f"no prediction {kind!r}: use epsilon, x0, v or flow")
 
 
 class Denoiser(nn.Module):

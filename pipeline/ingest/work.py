@@ -74,7 +74,7 @@ class Settings:
         patients: whether an image without a patient is left out; otherwise each image is a patient of its own.
         dicom: whether headers are those of DICOM files, which must say their modality.
         table: the label table, where there is one: it may name the patient, and more.
-        burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse`.
+        burned_in: as in :func:`pipeline.ingest.deidentify.text_guard.refuse_header`.
         mask: as in :func:`pipeline.ingest.deidentify.blank.masked`.
         attributes: as ``ingest.attributes``.
         formerly: whether images get the pseudonyms too that their values had in earlier versions.

@@ -94,11 +94,11 @@ def subgroup_plot(subgroups: Any) -> Plot | None:
     return whiskers({f"{title(column)} {value}": dig(facts, "auc") for column, values in groups.items() for value, facts in values.items()})
 
 
-def whiskers(named: Any, *, reference: float | None = None, axis: tuple[float, float] | None = None) -> Plot | None:
+def whiskers(named: Any, *, axis: tuple[float, float] | None = None) -> Plot | None:
     """A plot of named measures; None where nothing can be drawn."""
     found = [_row(title(str(name)), measure) for name, measure in (named or {}).items()]
     rows = [row for row in found if row is not None]
-    return _plot(rows, reference=reference, axis=axis) if rows else None
+    return _plot(rows, reference=None, axis=axis) if rows else None
 
 
 def _row(label: str, measure: Any, tone: str = "synthetic") -> Row | None:

@@ -108,7 +108,7 @@ def measure_again(settings: Config, run: Path, folder: Path, seed: int) -> dict[
     ):
         for name, stage in (("evaluate", evaluate.run), ("stress", stress.run)):
             (folder / name).mkdir(exist_ok=True)
-            stage(Context(settings, folder, folder / name, False, Reporter(folder / "log.jsonl"), {}, where))
+            stage(Context(settings, folder, folder / name, Reporter(folder / "log.jsonl"), {}, where))
     return {name: json.loads((folder / name / file).read_text()) for name, file in FILES.items()}
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from evaluation import findings, intervals, metrics
+from evaluation import comparisons, findings, intervals, metrics
 from evaluation.data import Labelled
 from evaluation.intervals import Interval
 
@@ -111,7 +111,7 @@ def paired(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
     base, better = shift_of(0.85), shift_of(0.85 + cell.truth)
     expected = [float(norm.cdf(distance / math.sqrt(2 + sd**2))) for distance in (base, better)]
     one, other = (metrics.auc_estimate(arm(distance), label == 1, patient) for distance in (better, base))
-    return intervals.difference(one, other), expected[1] - expected[0]
+    return comparisons.difference(one, other), expected[1] - expected[0]
 
 
 def drop(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
@@ -123,7 +123,7 @@ def drop(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
         )
         for area in (0.95, cell.truth)
     )
-    return intervals.difference(before, after), 0.95 - cell.truth
+    return comparisons.difference(before, after), 0.95 - cell.truth
 
 
 def paired_recall(cell: Cell, rng: np.random.Generator, base: float = 0.8) -> tuple[Interval, float]:
@@ -135,7 +135,7 @@ def paired_recall(cell: Cell, rng: np.random.Generator, base: float = 0.8) -> tu
         return math.sqrt(0.7) * noise + math.sqrt(0.3) * own < norm.ppf(share)
 
     one, other = (metrics.share_estimate(hits(share), patient) for share in (base + cell.truth, base))
-    return intervals.difference(one, other), cell.truth
+    return comparisons.difference(one, other), cell.truth
 
 
 def paired_high_recall(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
@@ -148,7 +148,7 @@ def paired_agreeing(cell: Cell, rng: np.random.Generator) -> tuple[Interval, flo
     _, patient, noise = rows_of(cell, rng)
     every = np.tile(noise, (cell.seeds, 1))
     one, other = (metrics.share_estimate(every < norm.ppf(share), patient) for share in (0.95 + cell.truth, 0.95))
-    return intervals.difference(one, other), cell.truth
+    return comparisons.difference(one, other), cell.truth
 
 
 def fitted(cell: Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy.stats import norm
 
-from evaluation import findings, intervals, metrics
+from evaluation import comparisons, findings, intervals, metrics
 from evaluation.data import Labelled
 from evaluation.intervals import Interval
 from evaluation.stress import drops
@@ -65,7 +65,7 @@ def sensitivity_change(cell: Cell, rng: np.random.Generator) -> tuple[Interval, 
         shifts = shift_of(0.85) + sd * rng.standard_normal((cell.seeds, 1))
         return metrics.share_estimate(scored(cell, noise, rng) + shifts > threshold, patient)
 
-    return intervals.difference(arm(), arm()), 0.0
+    return comparisons.difference(arm(), arm()), 0.0
 
 
 def gap(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
@@ -73,7 +73,7 @@ def gap(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:
     label, patient, noise = rows_of(cell, rng)
     hits = noise < norm.ppf(np.where(label == 1, 0.8, 0.8 + cell.truth))
     others, own = (metrics.share_estimate(hits[label == side], patient[label == side]) for side in (0, 1))
-    return intervals.apart(others, own), cell.truth
+    return comparisons.apart(others, own), cell.truth
 
 
 def several(cell: Cell, rng: np.random.Generator) -> tuple[Interval, float]:

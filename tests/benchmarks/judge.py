@@ -17,14 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.classifiers import Classifier, Kind
+from evaluation.comparisons import difference
 from evaluation.data import Labelled, to_unit
 from evaluation.fidelity import compare, draw, frechet_distance, measures, standardised_features
-from evaluation.intervals import (
-    Interval,
-    difference,
-    interval,
-    to_json,
-)
+from evaluation.intervals import Interval, interval, to_json
 from evaluation.metrics import Floats, balanced_accuracy_estimate, macro_auc_estimate
 from evaluation.training import Task, train
 from pipeline import runtime

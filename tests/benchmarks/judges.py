@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.arms import DEFAULT, FULL, course, train_arms
+from evaluation.comparisons import difference
 from evaluation.data import Labelled
-from evaluation.intervals import Interval, difference, interval, to_json
+from evaluation.intervals import Interval, interval, to_json
 from evaluation.judges import fitness
 from evaluation.metrics import Floats, macro_auc, macro_auc_estimate
 from evaluation.panel import Pair, Scored, _best, _folds, _halving, panel, planted

@@ -54,7 +54,7 @@ def with_ten_copies(config: Config, run: Path, seed: int) -> Row:
     ImageSet(copied, made.rows).save(beside / "generate")
     (beside / "audit").mkdir(parents=True, exist_ok=True)
     records = {name: record for name in ("ingest", "train", "generate") if (record := read_record(run / name)) is not None}
-    context = Context(config, run, beside / "audit", False, Reporter(beside / "log.jsonl"), records, {"generate": beside / "generate"})
+    context = Context(config, run, beside / "audit", Reporter(beside / "log.jsonl"), records, {"generate": beside / "generate"})
     with mock.patch.object(audit, "count_attempt", return_value=FIRST):
         audit.run(context)
     return judged(beside / "audit")

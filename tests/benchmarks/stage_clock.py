@@ -27,7 +27,7 @@ def clock(config: Any, run: Path, folder: Path) -> dict[str, dict[str, float]]:
     for name, stage in (("evaluate", evaluate.run), ("stress", stress.run)):
         (folder / name).mkdir(parents=True)
         wall, processor = time.perf_counter(), time.process_time()
-        stage(Context(config, folder, folder / name, False, Reporter(folder / "log.jsonl"), {}, where))
+        stage(Context(config, folder, folder / name, Reporter(folder / "log.jsonl"), {}, where))
         found[name] = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
     return found
 

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluation.classifiers import Kind
+from evaluation.comparisons import changes
 from evaluation.data import Labelled, to_unit
-from evaluation.intervals import changes, interval, to_json
+from evaluation.intervals import interval, to_json
 from evaluation.metrics import auc, macro_auc_estimate
 from evaluation.training import Task, train
 from pipeline import api

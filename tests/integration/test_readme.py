@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import yaml
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
+from pipeline.commands.app import app
+from pipeline.config import shipped
 from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
 from tests.integration import foreign
@@ -133,6 +136,17 @@ def test_every_fence_says_what_it_is() -> None:
 def test_it_can_be_read_in_a_terminal_and_in_a_few_minutes() -> None:
     assert max(map(len, README.splitlines())) <= 100
     assert len(README.split()) <= 1500
+
+
+def test_the_other_readme_names_every_command_and_every_shipped_configuration() -> None:
+    """README says that it does."""
+    further = (ROOT / "pipeline/README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "pipeline/commands").glob("*.py"):
+        importlib.import_module(f"pipeline.commands.{path.stem}")
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None}
+    assert len(commands) > 10
+    assert commands <= set(re.findall(r"^synthcohort (\w+)", further, re.MULTILINE))
+    assert set(shipped()) <= set(re.findall(r"`(\w+)`", further.partition("| configuration |")[2].partition("\n\n")[0]))
 
 
 def test_what_make_is_asked_for_is_there() -> None:

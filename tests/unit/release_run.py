@@ -262,7 +262,7 @@ def make_context(
     folders.open_stage(out, identity(planned(settings)["release"], settings, {}, records), resumable=False, private=False)
     reporter = Reporter(run / "log.jsonl", Console(quiet=True))
     needed = {name: records[name] for name in planned(settings)["release"].needs}
-    return Context(settings, run, out, False, reporter, needed)
+    return Context(settings, run, out, reporter, needed)
 
 
 def planned(settings: Config) -> dict[str, Stage]:

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.datadict import keyword_dict
 
 from pipeline.ingest.deidentify.allow_list import Fields, age_band, describe, keep
-from pipeline.ingest.deidentify.text_guard import refuse, refuse_pixels
+from pipeline.ingest.deidentify.text_guard import refuse_header, refuse_pixels
 from pipeline.ingest.readers.attributes import parsed
 from pipeline.ingest.readers.header import Header
 
@@ -128,7 +128,7 @@ def test_it_describes_what_the_text_guard_does_under_each_policy() -> None:
     written[0, 10 : 10 + len(letters), 20:98] = letters
     for policy in ("strict", "search", "declared"):
         said = " ".join(describe(burned_in=policy))
-        assert ("Ultrasound without" in said) == (refuse(ultrasound, clean, policy) is not None)
+        assert ("Ultrasound without" in said) == ((refuse_header(ultrasound, policy) or refuse_pixels(clean, policy)) is not None)
         assert ("is searched for burned-in text" in said) == (refuse_pixels(written, policy) is not None)
         assert ("not searched for" in said) == (refuse_pixels(written, policy) is None)
         assert "laterality marker" in said

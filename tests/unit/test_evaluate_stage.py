@@ -65,7 +65,7 @@ def context(folder: Path, stage: str, model: Path | None = None, **settings: Any
         }
     )
     (folder / stage).mkdir(exist_ok=True)
-    return Context(config, folder, folder / stage, False, Reporter(folder / "log.jsonl", silent()), {})
+    return Context(config, folder, folder / stage, Reporter(folder / "log.jsonl", silent()), {})
 
 
 @pytest.fixture(scope="module", autouse=True)

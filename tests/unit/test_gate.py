@@ -210,7 +210,7 @@ def test_both_signs_of_copies_are_told(report):
 
 
 def test_one_image_again_and_again_certifies_nothing(report):
-    """The bound needs some 930 distinct images, whatever their number."""
+    """The bound needs some 890 distinct images, whatever their number."""
     report["n"]["synthetic"] = 100_000
     report["copies"].update(repeats=99_200)
     check = find(report, "copies")

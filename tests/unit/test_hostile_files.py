@@ -161,7 +161,7 @@ def test_a_label_table_cannot_reach_out_of_the_folder(tmp_path: Path, monkeypatc
     section = {"source": "dicom", "path": root, "classes": ("normal", "effusion")}
     config = Config.model_validate({"name": "t", "ingest": section, "train": {"images": 1}, "generate": {"per_class": 1}})
     (run / "ingest").mkdir(parents=True)
-    summary = stage.run(Context(config, run, run / "ingest", False, Reporter(run / "log.jsonl", Console(quiet=True)), {}))
+    summary = stage.run(Context(config, run, run / "ingest", Reporter(run / "log.jsonl", Console(quiet=True)), {}))
     assert summary["images"] == 16
     left = pd.read_parquet(run / "ingest" / "quarantine.parquet")
     named = left[left["file"].str.contains("outside")]

@@ -59,7 +59,7 @@ def config(root: Path | None, **ingest: Any) -> Config:
 def context(settings: Config, run: Path) -> Context:
     out = run / "ingest"
     out.mkdir(parents=True, exist_ok=True)
-    return Context(settings, run, out, False, Reporter(run / "log.jsonl", Console(quiet=True)), {})
+    return Context(settings, run, out, Reporter(run / "log.jsonl", Console(quiet=True)), {})
 
 
 def ingest(settings: Config, run: Path) -> tuple[dict[str, Any], ImageSet]:

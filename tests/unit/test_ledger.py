@@ -175,7 +175,7 @@ def test_patients_who_come_later_move_nobody_in_the_ingested_cohort(tmp_path: Pa
         dicom_folder.cohort(root, patients, images=1)
         shutil.rmtree(run / "ingest", ignore_errors=True)
         (run / "ingest").mkdir(parents=True)
-        stage.run(Context(config, run, run / "ingest", False, Reporter(run / "log.jsonl", Console(quiet=True)), {}))
+        stage.run(Context(config, run, run / "ingest", Reporter(run / "log.jsonl", Console(quiet=True)), {}))
         tables.append(ImageSet.load(run / "ingest").rows.set_index("patient")["split"])
     assert len(tables[1]) == 36
     assert (tables[1][tables[0].index] == tables[0]).all()

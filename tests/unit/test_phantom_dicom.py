@@ -11,6 +11,9 @@ from pydicom import config
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_voi_lut
 
+from pipeline import api
+from pipeline.ingest.class_folders import LEAST
+from pipeline.phantom import CLASSES
 from pipeline.phantom.anatomy import Patient, draw_patients
 from pipeline.phantom.dicom import BROKEN, COLUMNS, planted_identities, write_cohort
 from pipeline.phantom.encoding import part10
@@ -65,6 +68,12 @@ def test_every_image_is_a_readable_dx_object_with_valid_values(
     assert len(syntaxes) == 3
     assert len(charsets) == 3
     assert photometric == {"MONOCHROME1", "MONOCHROME2"}
+
+
+def test_a_folder_as_by_default_has_enough_patients_of_every_class_for_a_run(tmp_path: Path) -> None:
+    api.phantom(tmp_path / "scans", size=32)
+    rows = table(tmp_path / "scans")
+    assert all(len({row["patient_id"] for row in rows if row["label"] == name}) >= LEAST for name in CLASSES)
 
 
 def test_a_viewer_shows_what_was_rendered(cohort: Path, patients: list[Patient]) -> None:

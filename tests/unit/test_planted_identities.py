@@ -87,7 +87,7 @@ def context(root: Path, run: Path) -> Context:
     section = {"source": "dicom", "path": root, "classes": ("normal", "effusion")}
     settings = Config.model_validate({"name": "t", "ingest": section, "train": {"images": 1}, "generate": {"per_class": 1}})
     (run / "ingest").mkdir(mode=0o700, parents=True)
-    return Context(settings, run, run / "ingest", False, Reporter(run / "log.jsonl", Console(quiet=True)), {})
+    return Context(settings, run, run / "ingest", Reporter(run / "log.jsonl", Console(quiet=True)), {})
 
 
 def files(folder: Path) -> Iterator[tuple[Path, str]]:

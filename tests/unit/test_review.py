@@ -56,7 +56,7 @@ def made_run(folder: Path, channels: int = 1) -> Context:
     settings = {"ingest": {"source": "phantom"}, "train": {"images": 1}, "generate": {"per_class": 10}, "review": {"images": 3}}
     config = Config.model_validate({"name": "two", **settings})
     records: dict[str, Any] = {stage: {} for stage in ("ingest", "generate", "audit", "stress")}
-    return Context(config, folder, folder / "review", False, Reporter(folder / "log.jsonl", silent()), records)
+    return Context(config, folder, folder / "review", Reporter(folder / "log.jsonl", silent()), records)
 
 
 def shown(page: str, alt: str) -> list[np.ndarray]:

@@ -60,7 +60,7 @@ def cohort(patients=200):
 
 def context(run, config, stage="shadows"):
     (run / stage).mkdir(parents=True, exist_ok=True)
-    return Context(config, run, run / stage, False, Reporter(run / "log.jsonl"), {})
+    return Context(config, run, run / stage, Reporter(run / "log.jsonl"), {})
 
 
 @pytest.fixture(scope="module")

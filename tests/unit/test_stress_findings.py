@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Context:
     (folder / "evaluate" / "evaluation.json").write_text(json.dumps({"several": True, "classes": NAMES, "judge": judge}))
     sections = {"train": {"images": 1}, "generate": {"per_class": 1}, "stress": {"images": 100}}
     config = Config.model_validate({"name": "spots", "ingest": {"source": "phantom", "several_findings": True}, **sections})
-    return Context(config, folder, folder / "stress", False, Reporter(folder / "log.jsonl", silent()), {})
+    return Context(config, folder, folder / "stress", Reporter(folder / "log.jsonl", silent()), {})
 
 
 def test_a_run_of_several_findings_has_a_stress_test(run: Context) -> None:

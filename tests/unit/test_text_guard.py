@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import threadpoolctl
+from numpy.typing import NDArray
 from pydicom import Dataset
 
-from pipeline.ingest.deidentify.text_guard import THRESHOLD, declared, planes, refuse, suspicious
+from pipeline.ingest.deidentify.text_guard import THRESHOLD, Policy, declared, planes, refuse_header, refuse_pixels, suspicious
 from pipeline.ingest.readers.attributes import parsed
 from pipeline.ingest.readers.header import Header
 from pipeline.phantom.image import phantom_arrays
@@ -34,6 +36,11 @@ def header(**attributes: object) -> Header:
 @functools.cache
 def _chests() -> Grey:
     return phantom_arrays(5, 5, 224)[0][:, 0].astype(np.float32)
+
+
+def refuse(asked: Header, pixels: NDArray[Any], policy: Policy = "strict") -> str | None:
+    """As ingest asks: the header first, and the pixels of what it lets pass."""
+    return refuse_header(asked, policy) or refuse_pixels(pixels, policy)
 
 
 def chest(number: int = 0) -> Grey:

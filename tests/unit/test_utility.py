@@ -8,8 +8,9 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from evaluation import utility as ut
+from evaluation.comparisons import difference, holm, p_value
 from evaluation.data import Labelled
-from evaluation.intervals import Spread, difference, holm, p_value, to_json
+from evaluation.intervals import Spread, to_json
 from evaluation.metrics import auc, macro_auc, macro_auc_estimate, share_estimate
 
 NAMES = ("a", "b", "c")

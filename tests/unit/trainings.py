@@ -52,7 +52,7 @@ def context(run: Path, images: ImageSet | None = None, stage: str = "train", **s
     if images is not None:
         images.save(run / "ingest")
     (run / stage).mkdir(parents=True, exist_ok=True)
-    return Context(config, run, run / stage, False, Reporter(run / "log.jsonl"), {})
+    return Context(config, run, run / stage, Reporter(run / "log.jsonl"), {})
 
 
 def finished(run: Path, key: str = "one", unit: str = "patient", dataset: str = "", seed: int = 0, widths: tuple[int, ...] = (16,)) -> Path:

@@ -4,7 +4,7 @@ An allow-list stands in for the profile's list of what to remove (Table E.1-1): 
 ones, overlays and curves alike. Of what is named, no text is copied: codes are looked up in their defined terms, numbers are parsed and
 held to a plausible range, UIDs are replaced, dates are shifted. Pixel data are decoded and written uncompressed, because a compressed
 stream may carry comments, and unused high bits are cleared, because they may hold an overlay. The pixels themselves are not cleaned:
-:func:`pipeline.ingest.deidentify.text_guard.refuse` comes first.
+:mod:`pipeline.ingest.deidentify.text_guard` comes first.
 """
 
 from __future__ import annotations

@@ -49,24 +49,24 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 DIGITISERS = ("VIDAR", "LUMISYS", "HOWTEK", "ARRAY CORP", "FOVIA", "PACSGEAR", "IMAGE STREAM", "FILM DIGITIZER")
 
 
-def refuse(header: Header, pixels: NDArray[Any], policy: Policy = "strict") -> str | None:
-    """Why an image must be left out for text in its pixels, in words that hold nothing of its content; None where nothing speaks for it.
+def refuse_header(header: Header, policy: Policy = "strict") -> str | None:
+    """Why a header says that an image must be left out for text in its pixels; None where nothing speaks for it.
 
     Args:
         header: absent facts are taken as not said.
-        pixels: ``[C, H, W]``, or ``[C, D, H, W]`` for a volume, C 1 or 3, in any unit, not windowed: text may lie outside a window.
-        policy: ``strict`` applies all rules; ``search`` lets the pixels decide on kinds that often have text; ``declared`` does not search.
+        policy: ``strict`` applies all rules; ``search`` lets the pixels decide on kinds that often have text; ``declared`` keeps these.
     """
-    return refuse_header(header, policy) or refuse_pixels(pixels, policy)
-
-
-def refuse_header(header: Header, policy: Policy = "strict") -> str | None:
-    """The part of :func:`refuse` that needs no pixels."""
     return declared(header) or (suspicious(header) if policy == "strict" else None)
 
 
 def refuse_pixels(pixels: NDArray[Any], policy: Policy = "strict") -> str | None:
-    """The part of :func:`refuse` that searches the pixels."""
+    """Why pixels say that an image must be left out for text in them, in words that hold nothing of its content; None where nothing speaks
+    for it.
+
+    Args:
+        pixels: ``[C, H, W]``, or ``[C, D, H, W]`` for a volume, C 1 or 3, in any unit, not windowed: text may lie outside a window.
+        policy: ``declared`` does not search.
+    """
     if policy != "declared" and any(map(has_text, planes(pixels))):
         return "text was found in the pixels: blank it, or look at the image and set ingest.burned_in to declared if it holds none"
     return None
