@@ -96,21 +96,45 @@ def leading_run_power(copied: int, sealed: float, level: float) -> float:
     return float((1 - sealed) ** max(0, needed - copied))
 
 
-def epsilon_lower(correct: int, guesses: int, error: float = 0.05) -> float:
+def epsilon_lower(correct: int, guesses: int, error: float = 0.05, *, coins: int = 0, delta: float = 0.0) -> float:
     """Lower bound of ε, which lies over the truth with probability ``error`` at most; 0 where nothing is shown.
-
-    Theorem 5.2 of Steinke, Nasr & Jagielski 2023 (arXiv:2305.08846) with δ = 0, which :mod:`privacy.one_run` quotes.
 
     Args:
         correct: guesses that were right, v.
         guesses: their number r, fixed beforehand.
+        coins: m, of which they are guesses; needed with ``delta`` alone.
+        delta: of (ε, δ).
 
     Raises:
-        ValueError: the counts are not in their order.
+        ValueError: the counts are not in their order, or ``delta`` comes without ``coins``.
     """
-    if not 0 <= correct <= guesses:
-        raise ValueError(f"{correct} of {guesses} guesses: the counts must not fall in this order")
-    from scipy.special import betaincinv
+    if not 0 <= correct <= guesses or (delta > 0 and coins < guesses):
+        raise ValueError(f"{correct} of {guesses} guesses about {coins} coins: the counts must not fall in this order")
+    if delta == 0:
+        from scipy.special import betaincinv
 
-    share = float(betaincinv(correct, guesses - correct + 1, error)) if correct else 0.0
-    return max(0.0, math.log(share / (1 - share))) if share > 0 else 0.0
+        share = float(betaincinv(correct, guesses - correct + 1, error)) if correct else 0.0
+        return max(0.0, math.log(share / (1 - share))) if share > 0 else 0.0
+    low, high = 0.0, 50.0
+    if p_value(correct, guesses, low, coins=coins, delta=delta) > error:
+        return 0.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if p_value(correct, guesses, middle, coins=coins, delta=delta) > error else (middle, high)
+    return low
+
+
+def p_value(correct: int, guesses: int, epsilon: float, *, coins: int = 0, delta: float = 0.0) -> float:
+    """Bound of the probability that so many guesses are right under (ε, δ).
+
+    Theorem 5.2 of Steinke, Nasr & Jagielski 2023 (arXiv:2305.08846), which :mod:`privacy.one_run` quotes.
+    """
+    from scipy.special import bdtr, bdtrc
+
+    right = 1 / (1 + math.exp(-epsilon))
+    tail = 1.0 if correct == 0 else float(bdtrc(correct - 1, guesses, right))
+    if delta == 0 or correct == 0:
+        return min(1.0, tail)
+    reach = range(1, correct + 1)
+    below = [float(bdtr(correct - 1, guesses, right) - (bdtr(correct - 1 - i, guesses, right) if i < correct else 0.0)) for i in reach]
+    return min(1.0, tail + coins * delta * max(2 * share / i for share, i in zip(below, reach)))

@@ -7,7 +7,7 @@ the coins are independent. The attack names the member of each pair, and its gue
 for another (which is at most twice the ε for adding or removing one). A ε-private mechanism, whatever the attack knows beside the coins,
 has
 
-    P(at least v of r guesses are right) ≤ P(Binomial(r, e^ε / (1 + e^ε)) ≥ v)   (Theorem 5.2 with δ = 0)
+    P(at least v of r guesses are right) ≤ P(Binomial(r, e^ε / (1 + e^ε)) ≥ v) + m δ · max_i (2 / i) P(v > Binomial ≥ v − i)   (Theorem 5.2)
 
 so that many right guesses refute a small ε (:func:`privacy.bounds.epsilon_lower`). Few of them certify nothing: a stronger attack may do
 better.

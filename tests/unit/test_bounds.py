@@ -111,9 +111,28 @@ def test_epsilon_is_where_the_binomial_tail_has_the_error(correct, guesses):
         assert tail == pytest.approx(0.05)
     else:
         assert tail >= 0.05
+    assert bounds.p_value(correct, guesses, epsilon) == pytest.approx(min(1.0, tail))
+
+
+def test_delta_costs_what_the_theorem_says():
+    correct, guesses, coins, delta, epsilon = 45, 50, 200, 1e-4, 1.0
+    right = 1 / (1 + math.exp(-epsilon))
+    pmf = [math.comb(guesses, k) * right**k * (1 - right) ** (guesses - k) for k in range(guesses + 1)]
+    worst = max(2 / i * sum(pmf[k] for k in range(max(0, correct - i), correct)) for i in range(1, coins + 1))
+    naive = sum(pmf[correct:]) + coins * delta * worst
+    assert bounds.p_value(correct, guesses, epsilon, coins=coins, delta=delta) == pytest.approx(naive)
+    with_delta = bounds.epsilon_lower(correct, guesses, coins=coins, delta=delta)
+    assert bounds.p_value(correct, guesses, with_delta, coins=coins, delta=delta) == pytest.approx(0.05)
+    assert with_delta < bounds.epsilon_lower(correct, guesses)
+    assert bounds.epsilon_lower(correct, guesses, coins=coins, delta=1e-12) == pytest.approx(
+        bounds.epsilon_lower(correct, guesses), abs=1e-5
+    )
+    assert bounds.epsilon_lower(26, 50, coins=200, delta=1e-2) == 0
 
 
 @pytest.mark.parametrize("counts", [(5, 4), (-1, 4)])
 def test_counts_in_another_order_are_refused(counts):
     with pytest.raises(ValueError, match="order"):
         bounds.epsilon_lower(*counts)
+    with pytest.raises(ValueError, match="order"):
+        bounds.epsilon_lower(3, 4, coins=3, delta=1e-5)
