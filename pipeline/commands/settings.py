@@ -12,6 +12,7 @@ from pipeline import api
 from pipeline.commands.app import app, console
 from pipeline.config.describe import markdown as page
 from pipeline.config.describe import sections
+from pipeline.errors import InputError
 
 
 @app.command()
@@ -21,6 +22,8 @@ def settings(
 ) -> None:
     """List every key of a configuration with its meaning, default, range and unit."""
     found = api.settings(section)
+    if markdown and section is not None:
+        raise InputError(f"--markdown prints the page of all settings: leave {section} out")
     if markdown:
         typer.echo(page(), nl=False)
         return

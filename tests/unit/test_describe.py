@@ -103,6 +103,7 @@ def test_the_command_prints_them(monkeypatch, capfd):
     assert "train.batch" not in process.stdout
     assert run_main(monkeypatch, capfd, "settings", "--markdown").stdout == markdown()
     refused(run_main(monkeypatch, capfd, "settings", "audti"), "audit")
+    refused(run_main(monkeypatch, capfd, "settings", "audit", "--markdown"), "leave audit out")
 
 
 @pytest.mark.parametrize(
