@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 
 from pipeline.errors import InputError
-from pipeline.ingest import matching, patients
+from pipeline.ingest import marks, matching, patients
 from pipeline.ingest.deidentify.allow_list import LATERALITIES, SEXES, VIEWS
 from pipeline.ingest.table import Table, folded
 
 # Years above which a number is no age but a code for one that is missing.
 OLDEST = 130
-_MISSING = {"#n/a", "#na", "n/a", "na", "nan", "null", "none", "unknown", "#null!", "#ref!", "#value!", "#name?", "#num!", "#div/0!"}
+_MISSING = marks.EMPTY | {"none", "unknown", "missing", "not available", "not recorded", "not reported", "unspecified"}
 _PEOPLE = {"patient", "patientno", "patientnr", "patientnumber", "subject", "subjectno", "participant", "person", "mrn", "case", "caseid"}
 _SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O"}
 # What a column takes, said where some of its values were left out.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
-from pipeline.ingest import class_folders, patients, source, table
+from pipeline.ingest import class_folders, marks, patients, source, table
 from pipeline.ingest.isolate import Answer, isolated
 from pipeline.ingest.labels import Entry, FolderLabels, Labels, class_names, finding_names, has_labels, unread
 from pipeline.ingest.readers import nifti
@@ -227,7 +227,7 @@ def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str])
             f"{len(folders)} folders in {root} are too many to be classes, and are patients or studies: put a labels.csv beside them "
             f"with the columns file,label,patient_id"
         )
-    return _at_least_two(tuple(folders), "the folders' names"), False
+    return _at_least_two(tuple(sorted(set(marks.spellings(folders).values()))), "the folders' names"), False
 
 
 def _workbook(root: Path) -> str | None:
