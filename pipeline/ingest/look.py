@@ -7,6 +7,7 @@ are decoded of a few files only; headers of DICOM are read where nothing else sa
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,11 @@ NO_IMAGES = (
 )
 """Ends of names that are not counted as images; ingest looks into every file."""
 WORKBOOKS = (".xlsx", ".xls", ".ods")
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+NO_CLASSES = re.compile(
+    r"(train|training|val|valid|validation|dev|test|testing|holdout|fold|split|part|batch)[\W_]*(set|data|images)?[\W_]*\d*|"
+    r"(image|img|picture|mask|label|annotation|segmentation)s?"
+)
+"""Folders of the uppermost level that are called after parts of a data set, folded."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ def _images(root: Path, kind: str) -> list[str]:
     names = [name for name, _ in source.regular_files(root)]
     if kind == "nifti":
         return [files[0] for files in nifti.paired([name for name in names if name.lower().removesuffix(".gz").endswith(nifti.ENDINGS)])]
-    return [name for name in names if not name.lower().endswith(NO_IMAGES) and not PurePosixPath(name).name.startswith(".")]
+    return [name for name in names if not name.lower().endswith(NO_IMAGES)]
 
 
 def _table(root: Path) -> Path | None:
@@ -216,11 +221,10 @@ def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str])
         )
     if len(folders) == 1 and any(len(PurePosixPath(name).parts) > 2 for name in names):
         raise InputError(f"{root} holds one folder, so that all images would be of one class: give {root / next(iter(folders))}")
-    if _splits(folders):
-        first = next(iter(folders))
+    if len(parts := _parts(folders)) > 1:
         raise InputError(
-            f"{root} holds {', '.join(folders)}, which are splits and no classes: splits are drawn by patient, so put all class folders "
-            f"into one folder, or give {root / first}"
+            f"{root} holds {', '.join(parts)}, which are splits or parts of a set and no classes: splits are drawn by patient, so put all "
+            f"class folders into one folder, or give one such as {root / parts[0]}"
         )
     if len(folders) > class_folders.MOST:
         raise InputError(
@@ -237,11 +241,11 @@ def _workbook(root: Path) -> str | None:
 
 def _may_be_classes(folders: Mapping[str, int]) -> bool:
     """Whether folders may be classes, and not splits, patients, or the one in which all lies."""
-    return 1 < len(folders) <= class_folders.MOST and not _splits(folders)
+    return 1 < len(folders) <= class_folders.MOST and len(_parts(folders)) < 2
 
 
-def _splits(folders: Mapping[str, int]) -> bool:
-    return {name.lower() for name in folders} <= SPLITS
+def _parts(folders: Mapping[str, int]) -> list[str]:
+    return [name for name in folders if NO_CLASSES.fullmatch(table.folded(name))]
 
 
 def _at_least_two(classes: tuple[str, ...], where: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.first_config import first
 from pipeline.images import ImageSet
 from pipeline.ingest.look import Found, look
+from pipeline.ingest.source import source_digest
 from pipeline.progress import Console, Reporter
 from pipeline.runner import run_stages
 from privacy import limits
@@ -56,6 +57,30 @@ def test_pictures_in_class_folders(tmp_path):
     assert found.images == {"a": 10, "b": 10}
     assert found.patients is None
     assert found.people is None
+
+
+@pytest.mark.parametrize(
+    "folder", [".thumbnails", "__MACOSX/a", "@eaDir", ".Trash-1000/files", "$RECYCLE.BIN", "a/.ipynb_checkpoints", "b/@eaDir", "lost+found"]
+)
+def test_what_is_hidden_or_a_systems_own_is_neither_a_class_nor_an_image(tmp_path, folder):
+    root = pictures(tmp_path / "data", 40)
+    before = source_digest(config_of(parse(first(look(root), "cpu").text, "x"), ()), tmp_path / "run")
+    place = root / folder
+    place.mkdir(parents=True)
+    for number in range(9):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40), np.uint8)).save(place / f"{number}.png")
+    for name in (".DS_Store", "Thumbs.db", "a/desktop.ini", "a/._000.png"):
+        (root / name).write_bytes(b"x")
+    found = look(root)
+    assert found.images == {"a": 20, "b": 20}
+    config = config_of(parse(first(found, "cpu").text, "x"), ("generate.per_class=8",))
+    assert source_digest(config, tmp_path / "run") == before, "what a file manager writes redoes nothing"
+    run_stages(config, tmp_path / "run", Reporter(tmp_path / "log.jsonl", Console(quiet=True)), until="ingest")
+    assert len(ImageSet.load(tmp_path / "run" / "ingest")) == 40
+    left = pd.read_csv(tmp_path / "run" / "ingest" / "quarantine.csv")
+    assert next(iter(Path(folder).parts)) in " ".join(left["file"])
+    assert len(left) == 5, "a folder is told once"
+    assert left["reason"].str.startswith("hidden, or a system's own").all()
 
 
 def test_pictures_with_a_table_of_patients(tmp_path):
@@ -199,7 +224,15 @@ def test_volumes_are_nifti(tmp_path):
         (lambda root: pictures(root, 6, fill="train/{name}/{number}.png"), "all images would be of one class: give"),
         (
             lambda root: [pictures(root, 6, fill=f"{split}/{{name}}/{{number}}.png") for split in ("train", "test")],
-            "are splits and no classes",
+            "are splits or parts of a set and no classes",
+        ),
+        (
+            lambda root: [pictures(root, 6, fill=f"{part}/{{name}}/{{number}}.png") for part in ("Training_Set", "testing set", "docs")],
+            "holds Training_Set, testing set, which are splits or parts of a set",
+        ),
+        (
+            lambda root: [pictures(root, 6, fill=f"{part}/{{name}}{{number}}.png") for part in ("images", "masks")],
+            "holds images, masks, which are",
         ),
         (lambda root: pictures(root, 44, fill="DOE{number}/{name}.png"), "patients or studies"),
         (lambda root: pictures(root, 6, fill="one/{number}.png"), "of two classes or more"),
