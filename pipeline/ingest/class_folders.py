@@ -26,6 +26,12 @@ def counted(names: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(matching.readable(part[0]) for part in parts if len(part) > 1).items()))
 
 
+def fit(classes: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether any folder is called after a class."""
+    known = marks.places(classes)
+    return any(marks.place(folder, known) is not None for folder in counted(names))
+
+
 def named(folders: Mapping[str, int]) -> str:
     """Folders with their files, in words: only those that may be classes are named (:data:`MOST`, :data:`LEAST`)."""
     told = [f"{name} ({count})" for name, count in folders.items() if count >= LEAST]

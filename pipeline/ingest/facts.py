@@ -45,7 +45,10 @@ def stated(found: Table, key: str) -> tuple[list[dict[str, str]], list[str]]:
     notes = []
     for column, (name, convert) in FACTS.items():
         odd = 0
-        for row, value in zip(told, found.values(column) if column != key else ()):
+        values = found.values(column) if column != key else []
+        if column == "sex" and {"h", "hombre", "mujer", "homem", "mulher"} & set(map(folded, values)):
+            values = ["?" if folded(value) == "m" else value for value in values]  # mujer, beside H for hombre: no man
+        for row, value in zip(told, values):
             fact = convert(value) if value else ""
             if fact:
                 row[name] = fact

@@ -194,11 +194,26 @@ def has_labels(path: Path) -> bool:
 
 def class_names(path: Path) -> tuple[str, ...]:
     """The different labels of a table with one label a row, sorted. Raises InputError where it cannot be read, or has no such column."""
+    return tuple(sorted(class_counts(path)))
+
+
+def class_counts(path: Path) -> dict[str, int]:
+    """Rows of each of :func:`class_names`."""
     found = table.read(path, ())
     if "label" not in found.columns:
         raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(KEYS)}: name them in its first line")
-    counts = Counter(marks.emptied(found.values("label")))
-    return tuple(sorted(set(marks.spellings(counts).values()) - {""}))
+    counts = Counter(label for label in marks.emptied(found.values("label")) if label)
+    names, totals = marks.spellings(counts), Counter[str]()
+    for label, count in counts.items():
+        totals[names[label]] += count
+    return dict(totals)
+
+
+def says_nothing(path: Path) -> bool:
+    """Whether a table that nobody called ``labels.csv`` has no label and no fact of an image: beside class folders it is not read."""
+    columns = set(table.read(path).columns)
+    key = next((name for name in KEYS if name in columns), None)
+    return path.name != table.USUAL and "label" not in columns and (key is None or not facts.FACTS.keys() & columns - {key})
 
 
 def finding_names(path: Path) -> tuple[str, ...]:

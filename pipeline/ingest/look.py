@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
-from pipeline.ingest import class_folders, marks, patients, source, table
+from pipeline.ingest import class_folders, marks, matching, notes, patients, quarantine, source, table
 from pipeline.ingest.isolate import Answer, isolated
-from pipeline.ingest.labels import Entry, FolderLabels, Labels, class_names, finding_names, has_labels, unread
+from pipeline.ingest.labels import Entry, FolderLabels, Labels, class_counts, finding_names, has_labels, says_nothing, unread
 from pipeline.ingest.readers import nifti
 from pipeline.ingest.readers.archive import is_archive
 from pipeline.ingest.readers.header import Header
@@ -32,11 +32,6 @@ from pipeline.ingest.table import KEYS
 Source = Literal["dicom", "nifti", "pictures", "medmnist"]
 HEADERS = 10_000
 """DICOM headers that are read, at the most, evenly over the files: some seconds."""
-NO_IMAGES = (
-    *(".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xlsx", ".xls"),
-    *(".pdf", ".html", ".log", ".db", ".ini", ".zip", ".npz"),
-)
-"""Ends of names that are not counted as images; ingest looks into every file."""
 WORKBOOKS = (".xlsx", ".xls", ".ods")
 NO_CLASSES = re.compile(
     r"(train|training|val|valid|validation|dev|test|testing|holdout|fold|split|part|batch)[\W_]*(set|data|images)?[\W_]*\d*|"
@@ -67,6 +62,7 @@ class Found:
         several: whether an image can have several of the classes, or none: findings.
         workbook: name of a workbook beside the images, which is not read; None where there is none, or a table.
         unread: columns of the table that are not read, with the reason of those that are nearly findings.
+        notes: what was assumed of the table, and what of it leads to nothing.
     """
 
     source: Source
@@ -86,6 +82,7 @@ class Found:
     several: bool = False
     workbook: str | None = None
     unread: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def labelled(self) -> int:
@@ -109,7 +106,7 @@ def look(path: Path) -> Found:
         raise InputError(f"{path} is a release of synthetic images: synthcohort verify {path} checks it; give a folder of real ones")
     assert found.kind != "archive"
     names = _images(root, found.kind)
-    file = _table(root)
+    file, stray = _table(root, found.kind, names)
     classes, several = _classes(root, file, found, names)
     listed = None if file is None else Labels.load(file, classes, several, "optional").matched(names)
     headers = _headers(root, names, found.kind, listed)
@@ -140,7 +137,15 @@ def look(path: Path) -> Found:
         several=several,
         workbook=_workbook(root) if file is None else None,
         unread=() if file is None else unread(file, classes if several else ()),
+        notes=[*stray, *_notes(listed, file, classes, names, refused)],
     )
+
+
+def _notes(listed: Labels | None, file: Path | None, classes: Sequence[str], names: Sequence[str], refused: Counter[str]) -> list[str]:
+    told = [f"left out: {quarantine.commonest(refused.elements())}"] if refused else []
+    if listed is not None and file is not None:
+        told += [*listed.notes, *notes.unmatched(file.name, list(listed.unmatched.values()), listed.rows)]
+    return told if listed is not None and listed.labelled else [*told, *class_folders.unmatched(classes, names)]
 
 
 def _published(path: Path, file: Path) -> Found:
@@ -178,18 +183,40 @@ def _images(root: Path, kind: str) -> list[str]:
     names = [name for name, _ in source.regular_files(root)]
     if kind == "nifti":
         return [files[0] for files in nifti.paired([name for name in names if name.lower().removesuffix(".gz").endswith(nifti.ENDINGS)])]
-    return [name for name in names if not name.lower().endswith(NO_IMAGES)]
+    return [name for name in names if not name.lower().endswith(source.NO_IMAGES)]
 
 
-def _table(root: Path) -> Path | None:
-    """The label table; None where no table lies beside the images."""
+def _table(root: Path, kind: str, names: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """The label table, None where no table lies beside the images; and a sentence on one that lies beside class folders and is not read."""
     path, tables = table.chosen(root), table.beside(root)
     if not tables:
-        return None
+        return None, ()
     looked = path if path in tables else tables[0]
-    if not set(KEYS) & set(table.read(looked).columns):
-        raise InputError(f"{looked.name} has none of the columns {', '.join(KEYS)}: name the column with the files' names 'file'")
-    return path
+    columns = table.read(looked).columns
+    if kind == "pictures" and _may_be_classes(class_folders.counted(names)) and says_nothing(looked):
+        told = f"{looked.name} is not read: none of its columns is called label or patient_id, or none names the files and is called file"
+        return None, [told]
+    needed = KEYS if kind == "dicom" else KEYS[:1]
+    if not set(needed) & set(columns):
+        asked = f"none of the columns {', '.join(needed)}" if kind == "dicom" else "no column file"
+        raise InputError(f"{looked.name} has {asked}: {_named_else(looked, names)}")
+    return path, ()
+
+
+def _named_else(path: Path, names: Sequence[str]) -> str:
+    """What to do about a table none of whose columns is called as that of the files is."""
+    found = table.read(path)
+    if not found.columns and (line := table.header_line(path)):
+        return (
+            f"its header seems to be on line {line}: delete the lines above it"
+            if line > 1
+            else "values are parted by commas, semicolons, tabs or bars, and a line is not quoted as a whole: save it so"
+        )
+    for column in found.columns:
+        keys = [matching.posix(value) for value in found.values(column) if value]
+        if column and 2 * sum(map(bool, matching.files_of(keys, names))) > len(keys) > 0:
+            return f"its column {column[:40]!r} has the files' names: call it 'file'"
+    return "name the column with the files' names 'file'"
 
 
 def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str]) -> tuple[tuple[str, ...], bool]:
@@ -199,14 +226,21 @@ def _classes(root: Path, file: Path | None, found: Survey, names: Sequence[str])
     if file is not None and not _may_be_classes(folders) and (findings := finding_names(file)):
         return findings, True
     if file is not None and labelled:
-        if not (classes := class_names(file)):
+        if not (classes := class_counts(file)):
             raise InputError(f"{file.name}: its column 'label' is empty: write the class of every image there")
-        return _at_least_two(classes, file.name), False
+        few = sum(count < class_folders.LEAST for count in classes.values())
+        if len(classes) > class_folders.MOST and 2 * few > len(classes):
+            raise InputError(
+                f"{file.name}: its column 'label' has {len(classes)} different values, {few} of them in fewer than "
+                f"{class_folders.LEAST} rows, which are no classes: write one of a few classes there, such as a range for a number"
+            )
+        return _at_least_two(tuple(sorted(classes)), file.name), False
     if file is not None and len(folders) < 2:
         told = ", ".join(name[:40] for name in table.read(file).columns[:8] if name)
+        near = ", ".join([column for column in unread(file, ()) if "(" in column][:8])
         raise InputError(
             f"{file.name} has the columns {told}, and none is called label: call the one with the classes so, or give a column of 1 and 0 "
-            f"for each of several findings"
+            f"for each of several findings{f' (nearly such: {near})' if near else ''}"
         )
     sheet = f"; {name} is a workbook, which is not read: save its sheet as labels.csv" if (name := _workbook(root)) else ""
     if found.kind != "pictures":

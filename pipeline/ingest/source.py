@@ -25,6 +25,11 @@ AT_REST_NS = 2_000_000_000
 MOST_WORKERS = 1024
 CACHE_BYTES = 512
 """More than the cache takes for a file."""
+NO_IMAGES = (
+    *(".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xlsx", ".xls"),
+    *(".pdf", ".html", ".log", ".db", ".ini", ".zip", ".npz"),
+)
+"""Ends of names that are not counted as images; ingest looks into every file."""
 LINK = "a symbolic link: links are not followed, put the file itself there"
 ASIDE = "hidden, or a system's own (thumbnails, deleted files): not read, move what is an image out of it"
 _SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini"}

@@ -28,6 +28,7 @@ from pipeline import artifacts
 from pipeline.errors import InputError
 from pipeline.ingest.collect import FIELDS
 from pipeline.ingest.patients import ISSUERS, canonical
+from pipeline.ingest.patients import notes as patient_notes
 from pipeline.show import show
 
 CLASSES = ("normal", "effusion")
@@ -185,6 +186,14 @@ def test_spellings_are_joined_and_counted(tmp_path: Path) -> None:
         "48 spellings of patient ids, different in case, spaces or punctuation only, were joined into 16 patients"
     ]
     assert "spelling" not in cohort.rows
+
+
+def test_an_id_with_very_many_images_may_mean_nobody(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"patient": ["anonymous"] * 40 + [f"p{n // 2}" for n in range(80)], "spelling": "", "in_header": ""})
+    [told] = patient_notes(rows)
+    assert "one patient has 40 of 120 images, and the median patient 2" in told
+    assert "anonymous" not in told
+    assert patient_notes(rows[rows["patient"] != "anonymous"]) == []
 
 
 def test_issuers_are_kept_apart_where_all_images_name_one(tmp_path: Path) -> None:

@@ -387,6 +387,15 @@ def test_what_a_table_states_is_told_as_a_header_would(tmp_path: Path, column: s
     assert table.table["a"].stated == {name: stated}  # type: ignore[union-attr]
 
 
+def test_m_beside_h_is_no_man(tmp_path: Path) -> None:
+    """Hombre and mujer."""
+    path = tmp_path / "labels.csv"
+    path.write_text("file,label,sex\na.png,normal,H\nb.png,normal,M\n")
+    found = Labels.load(path, ("normal",))
+    assert [entry.stated for entry in found.table.values() if isinstance(entry, Entry)] == [{}, {}]
+    assert any("2 values of its column 'sex' say nothing that is known" in note for note in found.notes)
+
+
 def test_values_that_say_nothing_are_counted_and_not_quoted(tmp_path: Path) -> None:
     table = labels(tmp_path, "file,label,age,sex\na,normal,Jane,x\nb,normal,-5,f\nc,normal,1200,\n")
     assert table.notes == (
