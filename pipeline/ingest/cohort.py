@@ -144,6 +144,9 @@ def scanned(
             ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
         store = collect(folder, settings, tasks, workers, done)
     rows, conflicts = _without_conflicts(store.rows(tasks, settings.attributes, formerly=formerly), store.again())
+    if people and not by_patient:  # whoever it is: the pages of one file are of one
+        first: dict[str, str] = {}
+        rows = rows.assign(patient=[first.setdefault(file, patient) for file, patient in zip(rows["file"], rows["patient"])])
     # A table that serves several folders names files of the others.
     own = None if ingest.label_table is not None else table
     left_out += store.left_out(tasks) + never_read(root, own) + conflicts

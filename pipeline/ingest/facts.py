@@ -30,12 +30,16 @@ _SIDES = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
 
 
 def refuse_shortened(found: Table, column: str) -> None:
-    """Refuse a column of ids in which a spreadsheet has rounded one. Raises InputError with the line."""
-    for line, value in zip(found.lines, found.values(column)):
-        if matching.shortened(value):
+    """Refuse a column of ids in which a spreadsheet has rounded one: ``1.2E+10``, or of five or more with over 15 digits all end in zeros
+    from there, which is as many as it keeps. Raises InputError with the line."""
+    values = found.values(column)
+    long = [digits for value in values if (digits := re.fullmatch(r"[1-9]\d{14}(\d+)(?:[.,]0+)?", value))]
+    zeros = len(long) >= 5 and not any(digits[1].strip("0") for digits in long)
+    for line, value in zip(found.lines, values):
+        if matching.shortened(value) or (zeros and value == long[0][0]):
             raise InputError(
-                f"{found.name} line {line}: column {column!r} holds a number that a spreadsheet has rounded, as 1.2E+10 is: the digits of "
-                f"the id are lost; format the column as text, and save the table from its source again"
+                f"{found.name} line {line}: column {column!r} holds a number that a spreadsheet has rounded, as 1.2E+10 is, or any of over "
+                f"15 digits: the digits of the id are lost; format the column as text, and save the table from its source again"
             )
 
 

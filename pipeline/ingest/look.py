@@ -110,7 +110,7 @@ def look(path: Path) -> Found:
     classes, several = _classes(root, file, found, names)
     listed = None if file is None else Labels.load(file, classes, several, "optional").matched(names)
     headers = _headers(root, names, found.kind, listed)
-    images, people, everybody, refused = _counted(names, headers or {}, listed, classes)
+    images, people, everybody, refused, nobody = _counted(names, headers or {}, listed, classes)
     if refused.total() == len(names):
         raise InputError(
             f"none of {len(names)} files has a class{f' by {file.name}' if file is not None else ''}: {refused.most_common(1)[0][0]}; "
@@ -137,7 +137,13 @@ def look(path: Path) -> Found:
         several=several,
         workbook=_workbook(root) if file is None else None,
         unread=() if file is None else unread(file, classes if several else ()),
-        notes=[*stray, *_notes(listed, file, classes, names, refused)],
+        notes=[*stray, *_notes(listed, file, classes, names, refused), *_without(nobody if everybody and not few else 0)],
+    )
+
+
+def _without(images: int) -> list[str]:
+    return [f"images without a patient id, left out: {images}; a merged cell of a spreadsheet leaves all but its first row empty"] * bool(
+        images
     )
 
 
@@ -290,11 +296,12 @@ def _at_least_two(classes: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 def _counted(
     names: Sequence[str], headers: Mapping[str, Header], listed: Labels | None, classes: Sequence[str]
-) -> tuple[dict[str, int], dict[str, set[str]], set[str], Counter[str]]:
-    """Images and patients of each class, and all patients, none where nobody says who they are; and why files have no class."""
+) -> tuple[dict[str, int], dict[str, set[str]], set[str], Counter[str], int]:
+    """Images and patients of each class, and all patients, none where nobody says who they are; why files have no class; and how many have
+    a class and no patient."""
     labels = listed if listed is not None and listed.labelled else FolderLabels(tuple(classes))
     images, people = dict.fromkeys(classes, 0), {label: set[str]() for label in classes}
-    everybody, refused = set[str](), Counter[str]()
+    everybody, refused, nobody = set[str](), Counter[str](), 0
     for name in names:
         header = headers.get(name, Header(sop_instance_uid=name))
         findings = labels.find(name, header)
@@ -306,10 +313,11 @@ def _counted(
         stated = entry.stated.get("patient_id") if isinstance(entry, Entry) else None
         patient = patients.canonical(stated or header.patient_id)
         everybody |= {patient} - {""}
+        nobody += not patient
         for label in present:
             images[label] += 1
             people[label] |= {patient} - {""}
-    return images, people, everybody, refused
+    return images, people, everybody, refused, nobody
 
 
 def _headers(root: Path, names: Sequence[str], kind: str, listed: Labels | None) -> dict[str, Header] | None:

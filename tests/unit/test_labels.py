@@ -387,6 +387,14 @@ def test_what_a_table_states_is_told_as_a_header_would(tmp_path: Path, column: s
     assert table.table["a"].stated == {name: stated}  # type: ignore[union-attr]
 
 
+def test_long_ids_that_a_spreadsheet_cut_at_15_digits_are_refused(tmp_path: Path) -> None:
+    ids = [f"{123456789012300 + number}00" for number in range(6)]
+    with pytest.raises(InputError, match=r"line 2: column 'patient_id' holds a number that a spreadsheet has rounded"):
+        labels(tmp_path, "file,label,patient_id\n" + "".join(f"{one}.png,normal,{one}\n" for one in ids))
+    ids[3] = ids[3][:-1] + "7"
+    labels(tmp_path, "file,label,patient_id\n" + "".join(f"{one}.png,normal,{one}\n" for one in ids))
+
+
 def test_m_beside_h_is_no_man(tmp_path: Path) -> None:
     """Hombre and mujer."""
     path = tmp_path / "labels.csv"

@@ -308,6 +308,14 @@ def test_a_table_that_says_no_label_and_no_patient_is_not_read_beside_class_fold
     assert len(ImageSet.load(tmp_path / "run" / "ingest")) == 40
 
 
+def test_images_whose_patient_nobody_names_are_counted(tmp_path):
+    root = pictures(tmp_path / "data", 24, fill="{number}.png")
+    table(root, ["file,label,patient_id", *(f"{n}.png,{'ab'[n // 2 % 2]},{'' if n % 2 else f'P{n}'}" for n in range(24))])
+    found = look(root)
+    assert found.patients == 12
+    assert any("images without a patient id, left out: 12; a merged cell" in note for note in found.notes)
+
+
 def test_what_was_assumed_of_a_table_is_told_before_the_first_run(monkeypatch, capfd, tmp_path):
     root = pictures(tmp_path / "data", 24, fill="{number}.png")
     ids = [f"{n // 2}" if n % 2 else f"{n // 2:03d}" for n in range(24)]
