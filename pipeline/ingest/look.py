@@ -151,7 +151,21 @@ def _notes(listed: Labels | None, file: Path | None, classes: Sequence[str], nam
     told = [f"left out: {quarantine.commonest(refused.elements())}"] if refused else []
     if listed is not None and file is not None:
         told += [*listed.notes, *notes.unmatched(file.name, list(listed.unmatched.values()), listed.rows)]
-    return told if listed is not None and listed.labelled else [*told, *class_folders.unmatched(classes, names)]
+    return told if listed is not None and listed.labelled else [*told, *class_folders.unmatched(classes, names), *_turned_over(names)]
+
+
+def _turned_over(names: Sequence[str]) -> list[str]:
+    """A sentence on folders that all hold folders of the same names, as those of patients do that hold the classes."""
+    below: dict[str, set[str]] = {}
+    for parts in (PurePosixPath(name).parts for name in names):
+        if len(parts) > 1:
+            below.setdefault(parts[0], set()).update(map(table.folded, parts[1:-1][:1]))
+    same = set[str].intersection(*below.values()) if below else set()
+    if len(same) < 2:
+        return []
+    return [
+        f"each folder holds folders of the same {len(same)} names: if those are the classes, write a labels.csv with file,label,patient_id"
+    ]
 
 
 def _published(path: Path, file: Path) -> Found:

@@ -60,17 +60,22 @@ def emptied(values: Sequence[str], names: Set[str] = frozenset()) -> list[str]:
 
 def alike(label: str) -> str:
     """A label as it is compared: case, spaces, hyphens and underscores between words, quotes around it, a full stop at its end and letters
-    that nobody sees do not count, and ``1.0`` is ``1``. Other signs do: ``HER2+`` is not ``HER2-``."""
-    text = table.folded("".join(letter for letter in label if unicodedata.category(letter) != "Cf"))
-    text = _BETWEEN.sub(" ", text.strip("'\"`\u00b4\u2018\u2019\u201c\u201d\u201e ").rstrip(".") or text)
-    return number[1] if (number := re.fullmatch(r"([+-]?\d+)[.,]0+", text)) else text
+    that nobody sees do not count, and ``1.0`` and ``01`` are ``1``. Other signs do: ``HER2+`` is not ``HER2-``."""
+    text = _BETWEEN.sub(" ", table.folded(_bare(label)).rstrip(".") or label)
+    return number[1] + number[2] if (number := re.fullmatch(r"([+-]?)0*(\d+)(?:[.,]0+)?", text)) else text
+
+
+def _bare(label: str) -> str:
+    """Without letters that nobody sees, and quotes around it."""
+    seen = "".join(letter for letter in label if unicodedata.category(letter) != "Cf")
+    return seen.strip("'\"`\u00b4\u2018\u2019\u201c\u201d\u201e ") or seen
 
 
 def spellings(counts: Mapping[str, int]) -> dict[str, str]:
     """The class of each label or folder, by how many have it: of those that are :func:`alike` the commonest spelling, in NFC."""
     chosen: dict[str, str] = {}
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        chosen.setdefault(alike(name), unicodedata.normalize("NFC", name))
+        chosen.setdefault(alike(name), unicodedata.normalize("NFC", _bare(name)))
     return {name: chosen[alike(name)] for name in counts}
 
 

@@ -215,9 +215,17 @@ def test_classes_that_differ_in_a_sign_are_two(tmp_path: Path, names: tuple[str,
     assert (found.find("a.png", None), found.find("b.png", None)) == ((1, 0), (0, 1))
 
 
+@pytest.mark.parametrize("spelling", ["nor\u200bmal", "'normal'", "\u201cnormal\u201d"])
+def test_a_class_is_not_called_by_letters_that_nobody_sees_or_quotes(tmp_path: Path, spelling: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,label\na.png,{spelling}\nb.png,{spelling}\nc.png,ill\n")
+    assert class_names(path) == ("ill", "normal")
+    assert Labels.load(path, ("ill", "normal")).find("a.png", None) == (0, 1)
+
+
 def test_numbers_as_classes_are_one_with_and_without_decimals(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text("file,label\na.png,1\nb.png,1.0\nc.png,0.0\nd.png,0\ne.png,1\n")
+    path.write_text("file,label\na.png,1\nb.png,1.0\nc.png,0.0\nd.png,0\ne.png,1\nf.png,01\ng.png,00\n")
     assert class_names(path) == ("0", "1")
     assert Labels.load(path, ("0", "1")).find("b.png", None) == (0, 1)
 

@@ -308,6 +308,17 @@ def test_a_table_that_says_no_label_and_no_patient_is_not_read_beside_class_fold
     assert len(ImageSet.load(tmp_path / "run" / "ingest")) == 40
 
 
+def test_folders_of_patients_that_hold_the_classes_are_not_passed_over(tmp_path):
+    root = pictures(tmp_path / "data", 24, fill="{number}.png")
+    for number, path in enumerate(sorted(root.glob("*.png"))):
+        place = root / f"P{number % 3}" / ("normal", "ill")[number // 3 % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(place / path.name)
+    [told] = look(root).notes
+    assert "each folder holds folders of the same 2 names: if those are the classes" in told
+    assert look(pictures(tmp_path / "sorted", 24, fill="{name}/P{number}/x.png")).notes == []
+
+
 def test_images_whose_patient_nobody_names_are_counted(tmp_path):
     root = pictures(tmp_path / "data", 24, fill="{number}.png")
     table(root, ["file,label,patient_id", *(f"{n}.png,{'ab'[n // 2 % 2]},{'' if n % 2 else f'P{n}'}" for n in range(24))])
