@@ -197,6 +197,7 @@ def _classes(paths: Mapping[str, Path], found: Mapping[str, Survey], table: Path
     Raises:
         InputError: the synthetic images, or the holdout, have classes that the training images do not have.
     """
+    from pipeline.ingest import marks
     from pipeline.ingest.labels import class_names, has_labels
     from pipeline.ingest.table import chosen
 
@@ -212,7 +213,7 @@ def _classes(paths: Mapping[str, Path], found: Mapping[str, Survey], table: Path
     if len(classes) < 2 or not all(told.values()):
         return ()
     for option, names in told.items():
-        if strange := set(names) - set(classes):
+        if strange := [name for name in names if marks.place(name, marks.places(classes)) is None]:
             raise InputError(
                 f"{len(strange)} of {len(names)} classes of {option} are none of --train's {len(classes)}: name them alike, or give all "
                 f"of them in one table as --labels"

@@ -113,7 +113,8 @@ def plan(config: Config | str | Path, *, out: Path | None = None, settings: Sequ
 def outlook(config: Config | str | Path, *, out: Path | None = None, settings: Sequence[str] = ()) -> tuple[Outlook, Sequence[str]]:
     """What the gate will need of a run, and whether its cohort can pass; and what a person should know of the cohort.
 
-    Known from the run's own split where its ingest is finished; otherwise from the label table and the folders, without opening an image.
+    Known from the run's own split where its ingest is finished, which is said where that no longer fits; otherwise from the label table and
+    the folders, without opening an image.
     The arguments are those of :func:`run`.
 
     Raises:
@@ -126,7 +127,10 @@ def outlook(config: Config | str | Path, *, out: Path | None = None, settings: S
     chosen, folder = _chosen(config, settings, out)
     facts = read_json(folder / "ingest" / "cohort.json")
     if isinstance(facts, dict):
-        return found(chosen, facts), ()
+        stands = plan(chosen, out=folder)[0].reason is None
+        return found(chosen, facts), () if stands else (
+            "what follows was counted by the earlier ingest, which is to run again: it may change",
+        )
     with system_refusals(chosen.ingest.path or folder):
         seen = glance(chosen.ingest)
     return expected(chosen, seen.unit, seen.units, seen.classes, seen.train), seen.notes

@@ -68,6 +68,8 @@ def tell(made: api.Beginning, console: Console = console) -> None:
     if found.unlabelled:
         left = f"{counted(found.unlabelled, 'file')} without a label will be left out"
         console.print(f"  [bold yellow]! {left}.[/]")
+    for note in found.notes:
+        console.print(f"  ! {escape(note)}")
     if (why := made.config.ingest.not_trainable()) is not None:
         console.print(f"  [bold yellow]! {escape(why)}.[/]")
         return

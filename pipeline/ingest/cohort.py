@@ -19,7 +19,7 @@ from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, notes, patients, pseudonym, source
 from pipeline.ingest.collect import BLOCKS, collect, read_blocks
-from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite, says_nothing
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.table import chosen
 from pipeline.ingest.tasks import Left, grouped, never_read
@@ -144,6 +144,9 @@ def scanned(
             ranks.together(read_blocks, ctx.run, folder, replace(settings, key=b""), tasks, workers, report=done)
         store = collect(folder, settings, tasks, workers, done)
     rows, conflicts = _without_conflicts(store.rows(tasks, settings.attributes, formerly=formerly), store.again())
+    if people and not by_patient:  # whoever it is: the pages of one file are of one
+        first: dict[str, str] = {}
+        rows = rows.assign(patient=[first.setdefault(file, patient) for file, patient in zip(rows["file"], rows["patient"])])
     # A table that serves several folders names files of the others.
     own = None if ingest.label_table is not None else table
     left_out += store.left_out(tasks) + never_read(root, own) + conflicts
@@ -204,6 +207,8 @@ def _table(ingest: IngestConfig, path: Path, classes: tuple[str, ...], names: Se
     elsewhere = ingest.label_field is not None or ingest.unlabelled
     use: Use = "elsewhere" if elsewhere else "optional" if ingest.source == "pictures" else "needed"
     if use != "needed" and not path.is_file():
+        return None
+    if use == "optional" and not ingest.told and class_folders.fit(classes, names) and says_nothing(path):
         return None
     told, report = (ingest.told, ingest.report) if people else ({}, None)
     return Labels.load(path, classes, ingest.several_findings, use, told, report).matched(names)

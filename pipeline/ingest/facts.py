@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 
 from pipeline.errors import InputError
-from pipeline.ingest import matching, patients
+from pipeline.ingest import marks, matching, patients
 from pipeline.ingest.deidentify.allow_list import LATERALITIES, SEXES, VIEWS
 from pipeline.ingest.table import Table, folded
 
 # Years above which a number is no age but a code for one that is missing.
 OLDEST = 130
-_MISSING = {"#n/a", "#na", "n/a", "na", "nan", "null", "none", "unknown", "#null!", "#ref!", "#value!", "#name?", "#num!", "#div/0!"}
+_MISSING = marks.EMPTY | {"none", "unknown", "missing", "not available", "not recorded", "not reported", "unspecified"}
 _PEOPLE = {"patient", "patientno", "patientnr", "patientnumber", "subject", "subjectno", "participant", "person", "mrn", "case", "caseid"}
 _SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O"}
 # What a column takes, said where some of its values were left out.
@@ -30,12 +30,16 @@ _SIDES = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
 
 
 def refuse_shortened(found: Table, column: str) -> None:
-    """Refuse a column of ids in which a spreadsheet has rounded one. Raises InputError with the line."""
-    for line, value in zip(found.lines, found.values(column)):
-        if matching.shortened(value):
+    """Refuse a column of ids in which a spreadsheet has rounded one: ``1.2E+10``, or of five or more with over 15 digits all end in zeros
+    from there, which is as many as it keeps. Raises InputError with the line."""
+    values = found.values(column)
+    long = [digits for value in values if (digits := re.fullmatch(r"[1-9]\d{14}(\d+)(?:[.,]0+)?", value))]
+    zeros = len(long) >= 5 and not any(digits[1].strip("0") for digits in long)
+    for line, value in zip(found.lines, values):
+        if matching.shortened(value) or (zeros and value == long[0][0]):
             raise InputError(
-                f"{found.name} line {line}: column {column!r} holds a number that a spreadsheet has rounded, as 1.2E+10 is: the digits of "
-                f"the id are lost; format the column as text, and save the table from its source again"
+                f"{found.name} line {line}: column {column!r} holds a number that a spreadsheet has rounded, as 1.2E+10 is, or any of over "
+                f"15 digits: the digits of the id are lost; format the column as text, and save the table from its source again"
             )
 
 
@@ -45,7 +49,10 @@ def stated(found: Table, key: str) -> tuple[list[dict[str, str]], list[str]]:
     notes = []
     for column, (name, convert) in FACTS.items():
         odd = 0
-        for row, value in zip(told, found.values(column) if column != key else ()):
+        values = found.values(column) if column != key else []
+        if column == "sex" and {"h", "hombre", "mujer", "homem", "mulher"} & set(map(folded, values)):
+            values = ["?" if folded(value) == "m" else value for value in values]  # mujer, beside H for hombre: no man
+        for row, value in zip(told, values):
             fact = convert(value) if value else ""
             if fact:
                 row[name] = fact

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from pipeline import phantom
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, patients, source, table
-from pipeline.ingest.labels import Labels
+from pipeline.ingest.labels import Labels, says_nothing
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,13 @@ def glance(ingest: IngestConfig) -> Glance:
     path = table.chosen(source.folder(ingest), ingest.labels)
     classes = ingest.classes or ()
     by_patient, listed = ingest.source == "dicom", None
-    if path.is_file() and ingest.label_field is None:
+    stray = ingest.source == "pictures" and not ingest.told and class_folders.fit(classes, list(names))
+    if path.is_file() and ingest.label_field is None and not (stray and says_nothing(path)):
         listed = Labels.load(path, classes, ingest.several_findings, "optional" if ingest.source == "pictures" else "needed")
         by_patient = by_patient or listed.names_patients()
     by_folder = ingest.source == "pictures" and (listed is None or not listed.labelled)
     notes = class_folders.unmatched(classes, list(names)) if by_folder else []
-    images = sum(PurePosixPath(name).suffix.lower() not in table.SUFFIXES for name in names)
+    images = sum(not name.lower().endswith(source.NO_IMAGES) for name in names)
     if not by_patient:
         return Glance("image", images, len(classes), None, images, (*notes, "no patient_id: images are SPLIT ONE BY ONE"))
     found = table.read(path) if listed is not None else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
-from unicodedata import normalize
 
 from pipeline.errors import InputError
 from pipeline.ingest import attributes as attribute_columns
@@ -106,9 +107,8 @@ class Labels:
             raise InputError(f"{path.name} needs {asked} and one of {', '.join(KEYS)}: name them in its first line")
         for name in {column, "patient_id"}:
             facts.refuse_shortened(found, name)
-        names = {table.folded(name) for name in classes}
-        empty = marks.EMPTY if wanted != ["label"] else marks.EMPTY - names
-        values = [marks.emptied(found.values(name), empty) for name in wanted] if labelled else []
+        names = {table.folded(name) for name in classes} if wanted == ["label"] else set()
+        values = [marks.emptied(found.values(name), names) for name in wanted] if labelled else []
         if several and labelled and not barred:
             normal = [marks.mark(value) == 1 for value in found.values("no_finding")]
             values = [[value or "0" * none for value, none in zip(column_values, normal)] for column_values in values]
@@ -120,7 +120,7 @@ class Labels:
         stated, notes = facts.stated(found, column)
         asked_of, odd = attribute_columns.stated(found, kinds, report)
         notes += odd
-        notes += [*facts.unpadded(found), *facts.unread(found)]
+        notes += [*facts.unpadded(found), *facts.unread(found), *(() if several else marks.doubts(found.name, labels))]
         entries: dict[str, Entry | str] = {}
         keys = ["" if column == "patient_id" and facts.missing(key) else key for key in found.values(column)]
         for number, (line, key) in enumerate(zip(found.lines, keys)):
@@ -194,10 +194,26 @@ def has_labels(path: Path) -> bool:
 
 def class_names(path: Path) -> tuple[str, ...]:
     """The different labels of a table with one label a row, sorted. Raises InputError where it cannot be read, or has no such column."""
+    return tuple(sorted(class_counts(path)))
+
+
+def class_counts(path: Path) -> dict[str, int]:
+    """Rows of each of :func:`class_names`."""
     found = table.read(path, ())
     if "label" not in found.columns:
         raise InputError(f"{path.name} needs a column 'label' and one of {', '.join(KEYS)}: name them in its first line")
-    return tuple(sorted(set(marks.emptied(found.values("label"))) - {""}))
+    counts = Counter(label for label in marks.emptied(found.values("label")) if label)
+    names, totals = marks.spellings(counts), Counter[str]()
+    for label, count in counts.items():
+        totals[names[label]] += count
+    return dict(totals)
+
+
+def says_nothing(path: Path) -> bool:
+    """Whether a table that nobody called ``labels.csv`` has no label and no fact of an image: beside class folders it is not read."""
+    columns = set(table.read(path).columns)
+    key = next((name for name in KEYS if name in columns), None)
+    return path.name != table.USUAL and "label" not in columns and (key is None or not facts.FACTS.keys() & columns - {key})
 
 
 def finding_names(path: Path) -> tuple[str, ...]:
@@ -210,7 +226,7 @@ def finding_names(path: Path) -> tuple[str, ...]:
     found = table.read(path, ())
     if "label" in found.columns:
         labels = marks.emptied(found.values("label"))
-        named = {table.folded(part): part.strip() for label in sorted(labels) for part in marks.parts(label)}
+        named = {marks.alike(part): part.strip() for label in sorted(labels) for part in marks.parts(label)}
         several = any(map(marks.several, labels))
         if not several:
             marks.refuse_other_bars(found.name, labels, found.lines)
@@ -258,10 +274,14 @@ class FolderLabels:
 
     def find(self, file: str, header: Header) -> Findings | Quarantined:
         """Findings of an image, given its file's relative POSIX path."""
-        folder, names = matching.readable(PurePosixPath(file).parts[0]), [normalize("NFC", name) for name in self.classes]
-        if folder not in names:
+        place = marks.place(matching.readable(PurePosixPath(file).parts[0]), self._places)
+        if place is None:
             return Quarantined("no label: its folder is none of ingest.classes")
-        return one_hot(names.index(folder), len(self.classes))
+        return one_hot(place, len(self.classes))
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return marks.places(self.classes)
 
 
 @dataclass(frozen=True)
@@ -309,22 +329,23 @@ def _bare(column: str, key: str) -> str:
 
 
 def _class(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Sequence[int]) -> Any:
-    index = {normalize("NFC", name): number for number, name in enumerate(classes)}
-    unknown = sorted({label for label in labels if label and normalize("NFC", label) not in index})
+    known = marks.places(classes)
+    index = {label: place for label in set(labels) if (place := marks.place(label, known)) is not None}
+    unknown = sorted({label for label in labels if label} - index.keys())
     if unknown:
         raise InputError(
             f"{path.name}: {len(unknown)} label(s) of the column 'label' match no class, on {_lines_with(unknown, labels, lines)}; "
             f"ingest.classes names {', '.join(classes)}: add them there, or mend the table"
         )
-    return lambda values, line: one_hot(index[normalize("NFC", values[0])], len(classes))
+    return lambda values, line: one_hot(index[values[0]], len(classes))
 
 
 def _barred(path: Path, classes: Sequence[str], labels: Sequence[str], lines: Sequence[int]) -> Any:
-    index = {table.folded(name): number for number, name in enumerate(classes)}
+    index = {marks.alike(name): number for number, name in enumerate(classes)}
     none = marks.NO_FINDING - index.keys()
 
     def named(label: str) -> list[str]:
-        return [name for name in map(table.folded, marks.parts(label)) if name not in none]
+        return [name for name in map(marks.alike, marks.parts(label)) if name not in none]
 
     unknown = [label for label in labels if not index.keys() >= set(named(label)) or (not named(label) and "|" in label)]
     if unknown:

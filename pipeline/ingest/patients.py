@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+LARGEST = 0.05
+"""Share of the images above which they are too many for one patient, where most have a tenth of that or less: whoever it is is told."""
+SHARED = 0.1
+"""Share of the patients who are at several sites, above which their ids may be several persons', where no issuer is named."""
 ISSUERS = "its Patient ID belongs to patients of several issuers and its header names no issuer: give it one"
 
 
@@ -69,6 +73,22 @@ def notes(rows: pd.DataFrame) -> list[str]:
         found.append(
             f"{int(joined.sum())} spellings of patient ids, different in case, spaces or punctuation only, were joined into {len(joined)} "
             f"patients"
+        )
+    images = rows["patient"].value_counts()
+    if len(images) and (most := int(images.iloc[0])) > max(LARGEST * len(rows), 10 * images.median()):
+        found.append(
+            f"one patient has {most} of {len(rows)} images, and the median patient {images.median():g}: if that id means nobody, as "
+            f"ANONYMOUS does, say in the label table's patient_id whose they are, or leave them out"
+        )
+    sites = (
+        rows[rows["site"] != ""].groupby("patient")["site"].nunique()
+        if "issued" in rows and not (rows["issued"] != "").any()
+        else images[:0]
+    )
+    if (several := int((sites > 1).sum())) > SHARED * len(images):
+        found.append(
+            f"{several} of {len(images)} patients have images from several sites: if one id is another patient's there, begin the label "
+            f"table's patient_id with the site"
         )
     both = rows[rows["in_header"] != ""]
     in_table, in_header = both.groupby("patient")["in_header"].nunique(), both.groupby("in_header")["patient"].nunique()

@@ -25,6 +25,14 @@ AT_REST_NS = 2_000_000_000
 MOST_WORKERS = 1024
 CACHE_BYTES = 512
 """More than the cache takes for a file."""
+NO_IMAGES = (
+    *(".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xlsx", ".xls"),
+    *(".pdf", ".html", ".log", ".db", ".ini", ".zip", ".npz"),
+)
+"""Ends of names that are not counted as images; ingest looks into every file."""
+LINK = "a symbolic link: links are not followed, put the file itself there"
+ASIDE = "hidden, or a system's own (thumbnails, deleted files): not read, move what is an image out of it"
+_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini"}
 
 
 def source_digest(config: Config, run: Path) -> str:
@@ -118,6 +126,8 @@ def listed(ingest: IngestConfig, setting: str = "ingest.path") -> dict[str, Path
         needed = needed or (setting == "ingest.path" and ingest.labels != USUAL)  # whoever names a table means it
         if (needed and not labels.is_file()) or (labels.exists() and not labels.resolve().is_relative_to(root.resolve())):
             raise InputError(f"no label table {ingest.labels} in {root}: put the CSV there, or name it in ingest.labels")
+        if labels.is_file():  # whoever names a hidden one means it too
+            names.setdefault(labels.relative_to(root).as_posix(), labels)
     return names
 
 
@@ -179,24 +189,31 @@ def _pacs_digest(ingest: IngestConfig, run: Path, key: bytes) -> str:
 
 
 def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """Relative POSIX path and path of every regular file below ``root``, in the order of the relative paths.
+    """Relative POSIX path and path of every regular file below ``root``, in the order of the relative paths, but for what is :func:`aside`.
 
     Symbolic links are not followed, so that a link can neither lead out of the folder nor bring a file in twice.
     """
     found = []
-    for folder, _, names in os.walk(root, followlinks=False):
-        paths = (Path(folder, name) for name in names)
+    for folder, folders, names in os.walk(root, followlinks=False):
+        folders[:] = [name for name in folders if not _aside(name)]
+        paths = (Path(folder, name) for name in names if not _aside(name))
         found += [(path.relative_to(root).as_posix(), path) for path in paths if not path.is_symlink() and path.is_file()]
     yield from sorted(found)
 
 
-def symbolic_links(root: Path) -> list[str]:
-    """Relative POSIX paths of the symbolic links below ``root``, in their order."""
+def never_read(root: Path) -> list[tuple[str, str]]:
+    """Relative POSIX path and reason of what lies below ``root`` and is not read, in their order: symbolic links, and what is hidden or a
+    system's own (thumbnails, deleted files, what macOS writes beside others), of a folder the folder alone."""
     found = []
     for folder, folders, names in os.walk(root, followlinks=False):
-        paths = (Path(folder, name) for name in [*folders, *names])
-        found += [path.relative_to(root).as_posix() for path in paths if path.is_symlink()]
-    return sorted(found)
+        paths = [Path(folder, name) for name in [*folders, *names]]
+        found += [(path, LINK if path.is_symlink() else ASIDE) for path in paths if path.is_symlink() or _aside(path.name)]
+        folders[:] = [name for name in folders if not _aside(name)]
+    return sorted((path.relative_to(root).as_posix(), why) for path, why in found)
+
+
+def _aside(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEMS
 
 
 def medmnist_side(size: int, volumes: bool = False) -> int:

@@ -67,7 +67,7 @@ def survey(path: Path, setting: str, kinds: Sequence[Kind] = IMAGES) -> Survey:
     if not names:
         raise InputError(f"{path}: the folder holds no file: give the images as {setting}")
     root = path / "images" if released else path
-    pictures = [name for name in names if PurePosixPath(name).suffix.lower() != ".csv"] or names
+    pictures = [name for name in names if not name.lower().endswith(source.NO_IMAGES)] or names
     some = [pictures[place] for place in np.unique(np.linspace(0, len(pictures) - 1, LOOKED_AT).astype(int))]
     look = functools.partial(_look, root=root, kinds=tuple(kinds))
     found = [answer.value for answer in isolated(look, some) if isinstance(answer, Answer) and answer.value]

@@ -133,8 +133,21 @@ def chosen(root: Path, name: str = USUAL) -> Path:
         return named
     usable = [path for path in beside(root) if set(KEYS) & set(read(path).columns)]
     if len(usable) > 1:
-        raise InputError(f"{len(usable)} tables lie in {root}, {' and '.join(path.name for path in usable[:2])}: name the one {USUAL}")
+        raise InputError(
+            f"{len(usable)} tables lie in {root}, {' and '.join(path.name for path in usable[:2])}: name the one {USUAL}, or move them "
+            f"elsewhere where none says labels or patients"
+        )
     return usable[0] if usable else named
+
+
+def header_line(path: Path) -> int | None:
+    """The line, of the first twenty, that has a column of :data:`KEYS` if quotes do not count and spaces part values too."""
+    content, _ = _decoded(path.name, path.read_bytes())
+    for line, text in enumerate(content.splitlines()[:20], 1):
+        parted = [text.replace('"', "").split(separator) for separator in (*SEPARATORS, " ")]
+        if any(len(parts) > 1 and set(KEYS) & {_column(_clean(part), set()) for part in parts} for parts in parted):
+            return line
+    return None
 
 
 def folded(text: str) -> str:
@@ -191,7 +204,10 @@ def _records(name: str, content: str, separator: str) -> Iterator[tuple[int, lis
         except StopIteration:
             return
         except csv.Error:
-            raise InputError(f"{name} line {line}: a quotation mark is not closed, or not doubled inside a value: mend it") from None
+            raise InputError(
+                f"{name} line {line}: a quotation mark is not closed, or not doubled inside a value: mend it, and part values by commas, "
+                f"semicolons, tabs or bars"
+            ) from None
         if any(record):
             yield line, record
 

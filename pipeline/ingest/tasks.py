@@ -47,8 +47,8 @@ def grouped(ctx: Context, root: Path, names: Sequence[str]) -> tuple[list[Task],
 
 
 def never_read(root: Path, table: Labels | None) -> Left:
-    """Links, and the files that the label table names and that are not there."""
-    left = [(name, "a symbolic link: links are not followed, put the file itself there") for name in source.symbolic_links(root)]
+    """What :func:`pipeline.ingest.source.never_read` lists, and the files that the label table names and that are not there."""
+    left = source.never_read(root)
     if table is not None:
         outside = set(table.outside())
         left += [(name, OUTSIDE if name in outside else NOT_THERE) for name in sorted(table.unmatched)]

@@ -189,7 +189,7 @@ def links(a, b, folder):
 
 def other_classes(a, b, folder):
     shutil.copytree(b, folder)
-    (folder / "normal").rename(folder / "NORMAL")
+    (folder / "normal").rename(folder / "healthy")
     return folder
 
 

@@ -82,7 +82,7 @@ TURNS = (
     _turn("init empty", "holds no file"),
     _turn("init loose", "a folder for each class", "labels.csv"),
     _turn("run loose", "a folder for each class", "labels.csv"),
-    _turn("init split", "splits and no classes", "give"),
+    _turn("init split", "splits or parts of a set and no classes", "give"),
     _turn("init scans --write mine.yaml", "mine.yaml exists", "--write"),
     _turn("init scans --write scans/mine.yaml", "outside", "synthcohort run FILE.yaml"),
     _turn("run .", "outside", "synthcohort init . --write FILE.yaml"),

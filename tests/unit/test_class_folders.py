@@ -44,6 +44,11 @@ def test_a_folder_in_composed_letters_is_the_class_in_decomposed_ones():
     assert class_folders.unmatched(["e\u0301tat"], names(**{"\u00e9tat": 9})) == []
 
 
+def test_folders_that_differ_in_case_are_one_class_and_that_is_told():
+    [told] = class_folders.unmatched(["normal", "tb"], names(normal=9, NORMAL=9, tb=9))
+    assert "2 folders are called 'normal' and are one class" in told
+
+
 def test_an_ingest_says_so_before_it_reads_a_picture(tmp_path):
     root = pictures(tmp_path / "source")
     with pytest.raises(InputError, match="is called so"):

@@ -7,6 +7,7 @@ from cohort_runs import message, pictures
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest.glance import glance
+from pipeline.ingest.survey import survey
 from pipeline.phantom.anatomy import draw_patients
 
 
@@ -98,3 +99,12 @@ def test_a_table_is_one_in_capitals_too_and_a_hidden_file_is_none(tmp_path):
     (root / "BEFUNDE.TSV").write_text("file\tlabel\na/000.png\ta\n")
     (root / "._BEFUNDE.csv").unlink()
     assert seen("pictures", root).images == 20, "a table is no image"
+
+
+def test_what_lies_beside_the_images_neither_counts_nor_hides_the_classes(tmp_path):
+    root = pictures(tmp_path / "data", 20)
+    for name in ("README.txt", "facts.tsv", *(f"a/{number}.json" for number in range(200))):
+        (root / name).write_text("x")
+    assert seen("pictures", root).images == 20
+    found = survey(root, "FOLDER")
+    assert (found.kind, found.folders) == ("pictures", ("a", "b"))

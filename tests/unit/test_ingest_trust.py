@@ -28,6 +28,7 @@ from pipeline import artifacts
 from pipeline.errors import InputError
 from pipeline.ingest.collect import FIELDS
 from pipeline.ingest.patients import ISSUERS, canonical
+from pipeline.ingest.patients import notes as patient_notes
 from pipeline.show import show
 
 CLASSES = ("normal", "effusion")
@@ -185,6 +186,37 @@ def test_spellings_are_joined_and_counted(tmp_path: Path) -> None:
         "48 spellings of patient ids, different in case, spaces or punctuation only, were joined into 16 patients"
     ]
     assert "spelling" not in cohort.rows
+
+
+def test_an_id_with_very_many_images_may_mean_nobody(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"patient": ["anonymous"] * 40 + [f"p{n // 2}" for n in range(80)], "spelling": "", "in_header": "", "site": ""})
+    [told] = patient_notes(rows)
+    assert "one patient has 40 of 120 images, and the median patient 2" in told
+    assert "anonymous" not in told
+    assert patient_notes(rows[rows["patient"] != "anonymous"]) == []
+
+
+@pytest.mark.parametrize(("issued", "shared", "count"), [("", 4, 1), ("", 1, 0), ("x", 4, 0)])
+def test_ids_that_several_sites_share_may_be_several_persons(issued: str, shared: int, count: int) -> None:
+    rows = pd.DataFrame({"patient": [f"p{n // 2}" for n in range(40)], "spelling": "", "in_header": "", "issued": issued})
+    rows["site"] = ["b" if n % 2 and n // 2 < shared else "a" for n in range(40)]
+    told = patient_notes(rows)
+    assert len(told) == count
+    assert all("4 of 20 patients have images from several sites" in one for one in told)
+
+
+def test_the_pages_of_one_file_are_in_one_split(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        path = tmp_path / "data" / "ab"[number % 2] / f"{number}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pages = [Image.fromarray(rng.integers(0, 255, (40, 40), np.uint8)) for _ in range(3)]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    chosen = of_kind(tmp_path / "data", "pictures", classes=("a", "b"))
+    _, found = ingest(chosen, tmp_path / "run")
+    assert len(found) == 90
+    assert found.rows.groupby("patient")["split"].nunique().max() == 1
+    assert found.rows["patient"].value_counts().unique().tolist() == [3]
 
 
 def test_issuers_are_kept_apart_where_all_images_name_one(tmp_path: Path) -> None:

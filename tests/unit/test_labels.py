@@ -181,6 +181,77 @@ def test_paths_out_of_the_folder_are_named(tmp_path: Path) -> None:
     assert table.outside() == ["../x.dcm", "/etc/passwd", "C:/x", "a/../../b"]
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "Normal",
+        "NORMAL",
+        "nor\u200bmal",
+        "\uff2eormal",
+        "normal.",
+        "'normal'",
+        "\u201cnormal\u201d",
+        "`normal`",
+        "normal\u00a0",
+        "nor\u00admal",
+    ],
+)
+def test_a_class_is_one_however_it_is_spelled(tmp_path: Path, spelling: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,label\na.png,normal\nb.png,normal\nc.png,{spelling}\nd.png,no finding\ne.png,No_Finding\nf.png,no-finding\n")
+    assert len(class_names(path)) == 2
+    assert class_names(path)[-1] == "normal"
+    found = Labels.load(path, ("normal", "no finding"))
+    assert [found.find(f"{name}.png", None) for name in "abcdef"] == [(1, 0)] * 3 + [(0, 1)] * 3
+    assert any("3 spellings of its label 'No_Finding' are taken for one class" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("names", [("HER2+", "HER2-"), ("<5", ">5"), ("1", "10"), ("T1", "T-1"), ("1", "-1"), ("+", "-"), ("a/b", "ab")])
+def test_classes_that_differ_in_a_sign_are_two(tmp_path: Path, names: tuple[str, str]) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,label\na.png,{names[0]}\nb.png,{names[1]}\n")
+    assert class_names(path) == tuple(sorted(names))
+    found = Labels.load(path, names)
+    assert (found.find("a.png", None), found.find("b.png", None)) == ((1, 0), (0, 1))
+
+
+@pytest.mark.parametrize("spelling", ["nor\u200bmal", "'normal'", "\u201cnormal\u201d"])
+def test_a_class_is_not_called_by_letters_that_nobody_sees_or_quotes(tmp_path: Path, spelling: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,label\na.png,{spelling}\nb.png,{spelling}\nc.png,ill\n")
+    assert class_names(path) == ("ill", "normal")
+    assert Labels.load(path, ("ill", "normal")).find("a.png", None) == (0, 1)
+
+
+def test_numbers_as_classes_are_one_with_and_without_decimals(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,label\na.png,1\nb.png,1.0\nc.png,0.0\nd.png,0\ne.png,1\nf.png,01\ng.png,00\n")
+    assert class_names(path) == ("0", "1")
+    assert Labels.load(path, ("0", "1")).find("b.png", None) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "empty", ["-", "--", "?", ".", "\u2014", "*", "NA", "n/a", "<NA>", "NaT", "#REF!", "#VALUE!", "#DIV/0!", "(blank)"]
+)
+def test_a_cell_that_says_that_there_is_no_label_names_no_class(tmp_path: Path, empty: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,label\na.png,normal\nb.png,ill\nc.png,{empty}\n")
+    assert class_names(path) == ("ill", "normal")
+    missing = Labels.load(path, ("ill", "normal")).find("c.png", None)
+    assert isinstance(missing, Quarantined)
+    assert "leaves it empty" in missing.reason
+    path.write_text(f"file,ill,old\na.png,1,1\nb.png,0,0\nc.png,{empty},1\n")
+    assert Labels.load(path, ("ill", "old"), several=True).find("c.png", None) == (-1, 1)
+
+
+@pytest.mark.parametrize("word", ["unknown", "None", "missing", "not reported", "99", "-1"])
+def test_a_label_that_may_say_that_there_is_none_is_told(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,label\na.png,normal\nb.png,{word}\n")
+    [note] = Labels.load(path, ("normal", word)).notes
+    assert f"its label {word!r} is taken for a class: empty its cells" in note
+
+
 def test_an_attribute_of_the_header_names_the_class() -> None:
     found = FieldLabels("BodyPartExamined", ("Chest", "Hand"))
     assert found.find("x", Header(also={"BodyPartExamined": "CHEST"})) == (1, 0)
@@ -194,7 +265,7 @@ def test_an_attribute_of_the_header_names_the_class() -> None:
 
 def test_a_folder_names_the_class() -> None:
     found = FolderLabels(("cat", "dog"))
-    assert found.find("dog/deep/a.png", None) == (0, 1)
+    assert found.find("dog/deep/a.png", None) == found.find("Dog /a.png", None) == (0, 1)
     for name in ("a.png", "bird/a.png"):
         assert isinstance(found.find(name, None), Quarantined)
 
@@ -322,6 +393,23 @@ def test_one_patient_in_two_spellings_with_two_labels_has_none(tmp_path: Path) -
 def test_what_a_table_states_is_told_as_a_header_would(tmp_path: Path, column: str, value: str, name: str, stated: str) -> None:
     table = labels(tmp_path, f"file,label,{column}\na,normal,{value}\n")
     assert table.table["a"].stated == {name: stated}  # type: ignore[union-attr]
+
+
+def test_long_ids_that_a_spreadsheet_cut_at_15_digits_are_refused(tmp_path: Path) -> None:
+    ids = [f"{123456789012300 + number}00" for number in range(6)]
+    with pytest.raises(InputError, match=r"line 2: column 'patient_id' holds a number that a spreadsheet has rounded"):
+        labels(tmp_path, "file,label,patient_id\n" + "".join(f"{one}.png,normal,{one}\n" for one in ids))
+    ids[3] = ids[3][:-1] + "7"
+    labels(tmp_path, "file,label,patient_id\n" + "".join(f"{one}.png,normal,{one}\n" for one in ids))
+
+
+def test_m_beside_h_is_no_man(tmp_path: Path) -> None:
+    """Hombre and mujer."""
+    path = tmp_path / "labels.csv"
+    path.write_text("file,label,sex\na.png,normal,H\nb.png,normal,M\n")
+    found = Labels.load(path, ("normal",))
+    assert [entry.stated for entry in found.table.values() if isinstance(entry, Entry)] == [{}, {}]
+    assert any("2 values of its column 'sex' say nothing that is known" in note for note in found.notes)
 
 
 def test_values_that_say_nothing_are_counted_and_not_quoted(tmp_path: Path) -> None:

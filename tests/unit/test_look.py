@@ -17,7 +17,9 @@ from pipeline.config.load import parse, written
 from pipeline.errors import InputError
 from pipeline.first_config import first
 from pipeline.images import ImageSet
+from pipeline.ingest.glance import glance
 from pipeline.ingest.look import Found, look
+from pipeline.ingest.source import source_digest
 from pipeline.progress import Console, Reporter
 from pipeline.runner import run_stages
 from privacy import limits
@@ -56,6 +58,30 @@ def test_pictures_in_class_folders(tmp_path):
     assert found.images == {"a": 10, "b": 10}
     assert found.patients is None
     assert found.people is None
+
+
+@pytest.mark.parametrize(
+    "folder", [".thumbnails", "__MACOSX/a", "@eaDir", ".Trash-1000/files", "$RECYCLE.BIN", "a/.ipynb_checkpoints", "b/@eaDir", "lost+found"]
+)
+def test_what_is_hidden_or_a_systems_own_is_neither_a_class_nor_an_image(tmp_path, folder):
+    root = pictures(tmp_path / "data", 40)
+    before = source_digest(config_of(parse(first(look(root), "cpu").text, "x"), ()), tmp_path / "run")
+    place = root / folder
+    place.mkdir(parents=True)
+    for number in range(9):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40), np.uint8)).save(place / f"{number}.png")
+    for name in (".DS_Store", "Thumbs.db", "a/desktop.ini", "a/._000.png"):
+        (root / name).write_bytes(b"x")
+    found = look(root)
+    assert found.images == {"a": 20, "b": 20}
+    config = config_of(parse(first(found, "cpu").text, "x"), ("generate.per_class=8",))
+    assert source_digest(config, tmp_path / "run") == before, "what a file manager writes redoes nothing"
+    run_stages(config, tmp_path / "run", Reporter(tmp_path / "log.jsonl", Console(quiet=True)), until="ingest")
+    assert len(ImageSet.load(tmp_path / "run" / "ingest")) == 40
+    left = pd.read_csv(tmp_path / "run" / "ingest" / "quarantine.csv")
+    assert next(iter(Path(folder).parts)) in " ".join(left["file"])
+    assert len(left) == 5, "a folder is told once"
+    assert left["reason"].str.startswith("hidden, or a system's own").all()
 
 
 def test_pictures_with_a_table_of_patients(tmp_path):
@@ -199,11 +225,19 @@ def test_volumes_are_nifti(tmp_path):
         (lambda root: pictures(root, 6, fill="train/{name}/{number}.png"), "all images would be of one class: give"),
         (
             lambda root: [pictures(root, 6, fill=f"{split}/{{name}}/{{number}}.png") for split in ("train", "test")],
-            "are splits and no classes",
+            "are splits or parts of a set and no classes",
+        ),
+        (
+            lambda root: [pictures(root, 6, fill=f"{part}/{{name}}/{{number}}.png") for part in ("Training_Set", "testing set", "docs")],
+            "holds Training_Set, testing set, which are splits or parts of a set",
+        ),
+        (
+            lambda root: [pictures(root, 6, fill=f"{part}/{{name}}{{number}}.png") for part in ("images", "masks")],
+            "holds images, masks, which are",
         ),
         (lambda root: pictures(root, 44, fill="DOE{number}/{name}.png"), "patients or studies"),
         (lambda root: pictures(root, 6, fill="one/{number}.png"), "of two classes or more"),
-        (lambda root: table(pictures(root, 6, fill="{number}.png"), ["image,diagnosis", "1,x"]), "none of the columns file"),
+        (lambda root: table(pictures(root, 6, fill="{number}.png"), ["image,diagnosis", "1,x"]), "no column file: name the column"),
         (lambda root: table(pictures(root, 6, fill="{number}.png"), ["file,diagnosis", "1,x"]), "call the one with the classes so"),
         (
             lambda root: [table(pictures(root, 6), ["file,label", "a/000.png,x"], name) for name in ("x.csv", "y.csv")],
@@ -238,6 +272,72 @@ def test_a_class_is_written_so_that_it_is_read_as_it_is(name):
 @pytest.mark.parametrize("name", ["2024", "1.5", "true", "null", "no", "010", "2020-01-02", "scans"])
 def test_a_run_is_called_as_its_folder_is(tmp_path, name):
     assert first(look(pictures(tmp_path / name, 4)), "cpu").config.name == name
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            ["image,label,patient_id", *(f"{n}.png,{'ab'[n % 2]},P{n}" for n in range(6))],
+            "its column 'image' has the files' names: call it 'file'",
+        ),
+        (["Study X;;", "file;label", *(f"{n}.png;{'ab'[n % 2]}" for n in range(6))], "its header seems to be on line 2: delete"),
+        (["# exported", "# twice", "file,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(6))], "on line 3: delete the lines above"),
+        (["file label", *(f"{n}.png {'ab'[n % 2]}" for n in range(6))], "values are parted by commas, semicolons, tabs or bars"),
+        (['"file,label"', *(f'"{n}.png,a"' for n in range(6))], "a line is not quoted as a whole"),
+        (['"file" "label"', '"1" "0.png" "a"'], "part values by commas"),
+        (["file,x,y", *(f"{n}.png,{n % 2},{99 if n == 1 else n % 2}" for n in range(6))], "nearly such: y (on line 3 neither 1, 0 nor -1)"),
+        (
+            ["file,label", *(f"{n}.png,{n / 7:.3f}" for n in range(24))],
+            "24 different values, 24 of them in fewer than 8 rows, which are no classes",
+        ),
+    ],
+)
+def test_a_table_as_programs_write_it_says_what_to_change(tmp_path, rows, said):
+    table(pictures(tmp_path / "data", 24, fill="{number}.png"), rows)
+    assert said in told(tmp_path / "data")
+
+
+@pytest.mark.parametrize("rows", [["a,b", "1,2"], ["file,md5", "a/000.png,x"], ["file,blurred,turned", "a/000.png,1,0", "b/001.png,0,1"]])
+def test_a_table_that_says_no_label_and_no_patient_is_not_read_beside_class_folders(monkeypatch, capfd, tmp_path, rows):
+    root = table(pictures(tmp_path / "data", 40), rows, "notes.csv")
+    done = run_main(monkeypatch, capfd, "init", root, "--write", tmp_path / "mine.yaml")
+    assert "notes.csv is not read: none of its columns is called label or patient_id" in " ".join((done.stdout + done.stderr).split())
+    assert glance(load_config(tmp_path / "mine.yaml").ingest).units == 40
+    run_stages(load_config(tmp_path / "mine.yaml"), tmp_path / "run", Reporter(tmp_path / "log", Console(quiet=True)), until="ingest")
+    assert len(ImageSet.load(tmp_path / "run" / "ingest")) == 40
+
+
+def test_folders_of_patients_that_hold_the_classes_are_not_passed_over(tmp_path):
+    root = pictures(tmp_path / "data", 24, fill="{number}.png")
+    for number, path in enumerate(sorted(root.glob("*.png"))):
+        place = root / f"P{number % 3}" / ("normal", "ill")[number // 3 % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(place / path.name)
+    [told] = look(root).notes
+    assert "each folder holds folders of the same 2 names: if those are the classes" in told
+    assert look(pictures(tmp_path / "sorted", 24, fill="{name}/P{number}/x.png")).notes == []
+
+
+def test_images_whose_patient_nobody_names_are_counted(tmp_path):
+    root = pictures(tmp_path / "data", 24, fill="{number}.png")
+    table(root, ["file,label,patient_id", *(f"{n}.png,{'ab'[n // 2 % 2]},{'' if n % 2 else f'P{n}'}" for n in range(24))])
+    found = look(root)
+    assert found.patients == 12
+    assert any("images without a patient id, left out: 12; a merged cell" in note for note in found.notes)
+
+
+def test_what_was_assumed_of_a_table_is_told_before_the_first_run(monkeypatch, capfd, tmp_path):
+    root = pictures(tmp_path / "data", 24, fill="{number}.png")
+    ids = [f"{n // 2}" if n % 2 else f"{n // 2:03d}" for n in range(24)]
+    table(
+        root,
+        ["file,label,patient_id", *(f"{n}.png,{'a' if n % 2 else '?' if n < 2 else 'b'},{who}" for n, who in enumerate(ids)), "Total,b,"],
+    )
+    said = " ".join(run_main(monkeypatch, capfd, "init", root).stderr.split())
+    assert "differ from another in leading zeros only" in said
+    assert "1 of 25 rows match no file; the first of them is on line 26" in said
+    assert "1 x no label: the label table leaves it empty" in said
 
 
 @pytest.mark.parametrize("where", ["cpu", "cuda"])

@@ -9,7 +9,7 @@ from cohort_runs import ingest, message, pictures
 from rich.console import Console
 from stage_stubs import stub
 
-from pipeline import outlook, split_table, stages
+from pipeline import api, outlook, split_table, stages
 from pipeline.config import Config, load_config
 from pipeline.errors import NotEnough
 from pipeline.images import ImageSet
@@ -206,3 +206,13 @@ def test_who_asks_for_a_verdict_that_cannot_be_is_stopped(tmp_path, monkeypatch,
             run_stages(chosen, tmp_path / "run", reporter, until=until)
         assert "inconclusive at best" in message(error)
         assert (tmp_path / "run" / "calls.txt").read_text().split() == ["ingest"]
+
+
+def test_an_outlook_of_an_ingest_that_no_longer_fits_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "STAGES", tuple(replace(stage, function="test_outlook:small") for stage in stages.STAGES))
+    base = {"name": "x", "ingest": {"source": "phantom"}, "train": {"images": 1}, "generate": {"per_class": 600}}
+    run_stages(Config.model_validate(base), tmp_path / "run", Reporter(tmp_path / "log.jsonl", Console(quiet=True)), until="ingest")
+    assert api.outlook(Config.model_validate(base), out=tmp_path / "run")[1] == ()
+    other = Config.model_validate(base | {"ingest": {"source": "phantom", "audit_share": 0.5}})
+    [note] = api.outlook(other, out=tmp_path / "run")[1]
+    assert "counted by the earlier ingest, which is to run again" in note
