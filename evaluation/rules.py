@@ -191,7 +191,7 @@ def _answered(rule: Rule, model: Answers, test: Labelled, names: tuple[str, ...]
     measured, strict = _intervals(rule, one, model, cases, rows, k, against, count)
     sign = 1 if rule.least else -1
     met, missed = (sign * (bound - rule.value) for bound in _ends(rule, measured, strict))
-    told = f"{measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f}), n = {measured.n}"
+    told = f"{measured.value:z.3f} ({measured.low:z.3f} to {measured.high:z.3f}), n = {measured.n}"
     bound = f"{'at least' if rule.least else 'at most'} {rule.value:g}"
     if met >= 0:
         return Answered(rule.text, "yes", measured, f"{told}: the whole interval is {bound}")

@@ -227,7 +227,7 @@ class Checked:
                 raise InputError(damage(stage, name))
         count = others + len(sizes.keys() - record["files"].keys())
         if only is None and count:
-            raise InputError(f"{stage} holds {count} files or links that this run did not write: move them out of it")
+            raise InputError(f"{stage} holds files or links that this run did not write ({count}): move them out of it")
 
     def _is(self, path: Path, digest: str) -> bool:
         try:

@@ -154,7 +154,7 @@ def removal(run: Path) -> Removal:
     stages = {name: record for name in BY_NAME if (record := artifacts.load_record(run / name)) is not None}
     for name, record in stages.items():
         if count := artifacts.strangers(run / name, record):
-            raise InputError(f"{run.name}/{name} holds {count} files or links that this run did not write: move them out of it")
+            raise InputError(f"{run.name}/{name} holds files or links that this run did not write ({count}): move them out of it")
     kept = {}
     if "release" in stages:
         kept["release"] = "the verdict and the report, and the images where they passed: no patient data"

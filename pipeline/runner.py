@@ -154,7 +154,7 @@ def _refuse_strangers(run: Path, names: Iterable[str]) -> None:
         record = artifacts.load_record(run / name)
         if record is not None and (count := artifacts.strangers(run / name, record)):
             raise InputError(
-                f"{run.name}/{name} holds {count} files or links that this run did not write, and would be replaced: move them out of it"
+                f"{run.name}/{name} holds files or links that are not this run's and would be replaced ({count}): move them out of it"
             )
 
 

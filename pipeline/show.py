@@ -225,7 +225,7 @@ def _figures(title: str, read: Callable[[Mapping[str, Any]], list[Judged]], foun
 
 
 def _checks(checks: list[Mapping[str, Any]]) -> Table:
-    table = Table("check", "about", "value (95% interval)", "n", "threshold", "verdict")
+    table = Table("check", "about", "value (bounds)", "n", "threshold", "verdict")
     for check in checks:
         verdict = str(check.get("verdict"))
         name, subject = words.title(str(check.get("name", ""))), str(check.get("subject", ""))

@@ -93,7 +93,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        10,
+        11,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,

@@ -14,11 +14,16 @@ LESS = (
     "which ends where the losses on training and on unseen images part; so does one of more patients, or with more train.dropout and "
     "train.augment. "
 )
+OTHERS = (
+    "Only a generator that learns less by heart makes a set that may pass, by a training that is shorter, of more patients, or with more "
+    "dropout and augmentation: its set is another attempt on the cohort. "
+)
+"""Of a set whose generator is not this program's."""
 LEFT_OUT = "Leaving the flagged images out would leave those that the search misses."
 
 
 def needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) -> list[str]:
-    """What would settle an inconclusive verdict, and what to do about copies, a sentence each.
+    """What would settle an inconclusive verdict, and what to do about one that fails, a sentence each.
 
     Args:
         by_name: the gate's checks, by name and subject.
@@ -27,6 +32,7 @@ def needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) ->
     copies, power, holdout = (by_name[name, "images"] for name in ("copies", "power", "holdout"))
     # A foreign set comes without weights: its generator and its holdout are somebody else's.
     foreign = all(check["verdict"] == NOT_JUDGED for (_, subject), check in by_name.items() if subject == "weights")
+    less = OTHERS if foreign else LESS
     least, sentences, there = limits.MIN_HOLDOUT, [], "is there" if holdout["n"] == 1 else "are there"
     if holdout["verdict"] == NOT_JUDGED:
         sentences.append(f"{least} patients or images whom the generator never saw are needed, and none are there.")
@@ -54,7 +60,9 @@ def needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) ->
     if copies["verdict"] == "fail":
         see = f"See {'the copies' if copies['flagged'] else 'whom they are nearest to'}: audit/pairs.json names the nearest pairs, and the "
         left = LEFT_OUT if copies["flagged"] else "None is flagged by itself, so that none can be left out."
-        sentences.insert(0, f"{see}stage review shows them. {'' if foreign else LESS}{left}")
+        sentences.insert(0, f"{see}stage review shows them. {less}{left}")
+    elif by_name["membership_images", "images"]["verdict"] == "fail":
+        sentences.insert(0, f"{less}No image can be left out for it: the set as a whole tells who was trained on.")
     elif copies["verdict"] == "inconclusive" and copies["undecided"]:
         sentences.append(
             "See the undecided images, and the twins among the real ones: audit/pairs.json names both, and the stage review shows them. "
@@ -62,8 +70,6 @@ def needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) ->
             "copy. Otherwise another set may have no such image"
             f"{'' if foreign else ', from another seed or a training that learns less by heart'}: it is another attempt on the cohort."
         )
-    elif by_name["membership_images", "images"]["verdict"] == "fail":
-        sentences[:0] = [] if foreign else [LESS.strip()]  # more images would settle nothing
     elif copies["verdict"] == "inconclusive" and power["n"] and power["low"] is not None:
         # Of a worse search any number of images would be too few to count on: what it must become first is said above.
         bound, recall = copies["threshold"], max(power["low"], limits.MIN_RECALL)

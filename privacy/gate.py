@@ -227,7 +227,8 @@ def decide(found: Iterable[Mapping[str, Any]], *, attempt: int | None = 1, repli
     listed = [f"{share}: {', '.join(named)}." for share, named in others.items()]
     images["reasons"] = [_says(images["verdict"], unit, by_name, others), *images["reasons"]]
     images["reasons"] += [f"Copies changed in other ways, and how many of those planted were found. {' '.join(listed)}"] if listed else []
-    needed = advice.needed(by_name, limits.confidence(attempt or 1))
+    # Nothing lets a replication pass, and no set of it is an attempt: only what fails in it is worth a word.
+    needed = [] if replication and images["verdict"] != "fail" else advice.needed(by_name, limits.confidence(attempt or 1))
     verdicts = {"verdict": images["verdict"], "unit": unit, "images": images, "weights": weights}
     return {**verdicts, "needed": needed, "gate_version": limits.GATE_VERSION}
 

@@ -49,4 +49,4 @@ def score(
 
 
 def _shown(found: Interval | None) -> str:
-    return "not answered" if found is None or found.value != found.value else f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+    return "not answered" if found is None or found.value != found.value else f"{found.value:z.2f} ({found.low:z.2f} to {found.high:z.2f})"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import InputError
 from pipeline.release.contents import TEXT_BYTES, json_bytes
 
 
@@ -20,6 +21,8 @@ def guarded(name: str, check: Callable[..., Iterable[str] | None], *given: Any) 
         yield from check(*given) or ()
     except Damage as error:
         yield f"{name} {error}"
+    except InputError as error:
+        yield f"{name}: {error}"
     except FileNotFoundError:
         yield f"{name} is missing"
     except Exception as error:  # a file that nobody foresaw must not end the verification

@@ -37,9 +37,7 @@ def check_card(path: Path, gate: Mapping[str, Any], rows: Rows, shape: tuple[int
     has = np.array([rows.table.findings(label) for label in rows.labels]).reshape(-1, len(rows.table.classes))
     counts = {name: int((has[:, index] == 1).sum()) for index, name in enumerate(rows.table.classes)}
     asked = facts(gate, counts, shape[0], shape[2])
-    yield from (
-        f"{contents.CARD} has another {name} than follows from verdict and images" for name in asked if getattr(card, name) != asked[name]
-    )
+    yield from (f"{contents.CARD} says of {name} what verdict and images do not" for name in asked if getattr(card, name) != asked[name])
     yield from _model(card, gate)
     if contents.json_bytes(card.model_dump(mode="json")) != contents.json_bytes(value):
         yield f"{contents.CARD} has values of another type than a card's"
@@ -60,7 +58,7 @@ def _model(card: DataCard, gate: Mapping[str, Any]) -> Iterator[str]:
         yield f"{contents.CARD} describes a model where none was judged, or none where one was"
     elif card.model is not None:
         yield from (
-            f"{contents.CARD} has another {name} of the model than follows from the verdict"
+            f"{contents.CARD} says of the model, in {name}, what does not follow from the verdict"
             for name, value in weights_facts(gate).items()
             if getattr(card.model, name) != value
         )

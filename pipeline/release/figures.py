@@ -93,7 +93,7 @@ def audit_figures(audit: Mapping[str, Any]) -> list[Judged]:
         Judged("flagged", "images flagged as copies", dig(audit, "copies.flagged")),
         Judged("undecided", "images that may be copies or twins", dig(audit, "copies.undecided") or None),
         Judged("twins", "sealed images with a twin among the real ones", dig(audit, "copies.twins") or None),
-        Judged("copy_rate", "share of copies", dig(audit, "copies.rate")),
+        Judged("copy_rate", "share of images flagged", dig(audit, "copies.rate")),
         *(Judged("weakest_recall", f"worst recall of a required kind of copies ({planted(row)})", row["recall"]) for row in required),
         *(Judged("uncertified_recall", f"worst recall of copies not certified ({planted(row)})", row["recall"]) for row in others),
         Judged("membership_auc", "membership attack on the weights, AUC", dig(audit, "membership.auc")),

@@ -114,7 +114,7 @@ def tiles(results: Results) -> list[tuple[str, str, str]]:
     figures |= {figure.key: figure for figure in (*stress_figures(results.stress), *train_figures(results.model))}
     recall = next((dig(check, "low") for check in results.gate.get("checks") or [] if dig(check, "name") == "power"), None)
     found = [
-        ("flagged", "Images flagged as copies", f"of {number(dig(results.audit, 'n.synthetic'))} judged; share of copies"),
+        ("flagged", "Images flagged as copies", f"of {number(dig(results.audit, 'n.synthetic'))} judged; share of images flagged"),
         ("membership_auc", "Membership attack on weights", "0.5 is chance"),
         ("unseen_to_seen", "Denoising loss, unseen ÷ training", "1 is nothing learned by heart"),
         ("frechet_ratio", "Fréchet distance ÷ floor", "1 is as close as unseen real images"),

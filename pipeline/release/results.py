@@ -135,10 +135,10 @@ def number(value: Any, digits: int = 3) -> str:
         return "–" if value is None or value == "" else str(value)
     if not math.isfinite(value):
         return str(value)
-    if 0 < value < SMALL:
-        return f"under {SMALL:.6f}"
+    if 0 < abs(value) < SMALL:
+        return f"under {SMALL:.6f}" if value > 0 else f"above −{SMALL:.6f}"
     if float(value).is_integer():
-        return f"{value:,.0f}".replace("-", "−")
+        return f"{value + 0.0:,.0f}".replace("-", "−")
     return f"{value:,.{_places(abs(value), digits)}f}".replace("-", "−")
 
 

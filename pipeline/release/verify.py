@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.artifacts import RECORD, file_digest, read_json, read_record
+from pipeline.artifacts import RECORD, Checked, file_digest, load_record, read_json
+from pipeline.errors import InputError
 from pipeline.release import contents
 from pipeline.release.bounded import Damage, content, differs, guarded, json_value, same, text
 from pipeline.release.cards import software_version
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MOST_FINDINGS = 100
+RUN = ("ingest", "train", "generate", "audit")
+"""Stages of a run that a release is compared with."""
 
 
 @dataclass
@@ -277,16 +280,35 @@ def _record(release: _Release) -> None:
     check_record(json_value(release.path / RECORD, limit), release.gate, digests, others, page)
 
 
+def _whole(run: Path, records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Findings where the run is no witness: files of a stage that were changed since, or a stage that was put in another's place."""
+    checked = Checked()
+    for stage, record in records.items():
+        try:
+            checked.consume(run / stage, record)
+        except InputError as error:
+            yield f"the run's {error}"
+        made_from = record["identity"].get("inputs", {})
+        yield from (
+            f"the run's stage {stage} was made from another {needed} stage than the one that lies there"
+            for needed in records.keys() & made_from.keys()
+            if made_from[needed] != records[needed]["digest"]
+        )
+
+
 def _against_run(release: _Release, run: Path) -> Iterator[str]:
     """The release against the run: the same files judged, the same verdict, no source image released, no pseudonym in any text."""
     from pipeline.images import ImageSet
 
     gate = release.gate
-    if read_record(run / "generate") is None:
-        yield "the run folder holds no finished generate stage to compare with"
+    stages = [stage for stage in RUN if stage != "train" or gate["digests"]["weights"] is not None]
+    records = {stage: record for stage in stages if (record := load_record(run / stage)) is not None}
+    if missing := [stage for stage in stages if stage not in records]:
+        yield f"the run holds no finished stage {missing[0]}: nothing was compared with it"
         return
+    yield from _whole(run, records)
     for subject, stage in contents.JUDGED_STAGES.items():
-        files = (read_record(run / stage) or {}).get("files", {})
+        files = records.get(stage, {}).get("files", {})
         if contents.judged_digest(gate["release"], subject, files) != gate["digests"][subject]:
             yield f"the {subject} of the run's stage {stage} are not those that were judged"
     copies = release.check("copies")
@@ -294,7 +316,7 @@ def _against_run(release: _Release, run: Path) -> Iterator[str]:
     earlier = {name: copies[name] for name in ("earlier_recall", "earlier_attempt")}
     found = privacy_gate.checks(measured, copies["threshold"], attempt=attempt, **earlier)
     if found != gate["checks"]:
-        yield "gate.json has other checks than follow from the audit of the run"
+        yield "gate.json has checks that do not follow from the audit of the run"
     source = ImageSet.load(run / "ingest")
     known = {hashlib.sha256(np.asarray(source.images[index]).tobytes()).digest() for index in range(len(source))}
     same = sum(digest in known for digest in release.pixels)

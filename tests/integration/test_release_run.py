@@ -113,4 +113,4 @@ def test_show_and_verify_work_on_it(finished, command):
     assert "pass" in shown.stdout
     checked = command("verify", run / "release", "--run", run)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "as the gate judged it" in checked.stdout
+    assert "fits its verdict" in checked.stdout

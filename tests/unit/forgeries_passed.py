@@ -119,7 +119,7 @@ PASSED: dict[str, tuple[Forgery, str]] = {
     "another model card": (edited("model_card.md", "inconclusive", "pass"), "model_card.md does not say what data_card.json says"),
     "weights that were cleared on the card": (
         json_edit("data_card.json", lambda v: v["model"].update(verdict="pass")),
-        "data_card.json has another verdict of the model",
+        "data_card.json says of the model, in verdict, what does not follow",
     ),
     "no model on the card": (json_edit("data_card.json", lambda v: v.update(model=None)), "data_card.json describes a model"),
     # Files.
@@ -289,10 +289,13 @@ PASSED: dict[str, tuple[Forgery, str]] = {
     "an empty verdict": (written("gate.json", b""), "gate.json is damaged"),
     # The card and the licence.
     "a card against the schema": (json_edit("data_card.json", lambda v: v.update(images="many", hospital="x")), "data_card.json: "),
-    "another count": (json_edit("data_card.json", lambda v: v["classes"].update(normal=99)), "data_card.json has another classes"),
-    "another summary": (json_edit("data_card.json", lambda v: v.update(summary=PAYLOAD)), "data_card.json has another summary"),
-    "other uses": (json_edit("data_card.json", lambda v: v["intended_uses"].append("Diagnosis.")), "data_card.json has another intended"),
-    "other digests": (json_edit("data_card.json", lambda v: v["digests"].update({"x": "y"})), "data_card.json has another digests"),
+    "another count": (json_edit("data_card.json", lambda v: v["classes"].update(normal=99)), "data_card.json says of classes"),
+    "another summary": (json_edit("data_card.json", lambda v: v.update(summary=PAYLOAD)), "data_card.json says of summary"),
+    "other uses": (
+        json_edit("data_card.json", lambda v: v["intended_uses"].append("Diagnosis.")),
+        "says of intended_uses",
+    ),
+    "other digests": (json_edit("data_card.json", lambda v: v["digests"].update({"x": "y"})), "data_card.json says of digests"),
     "base64 in the card": (json_edit("data_card.json", lambda v: v["limitations"].append(BASE64)), "data_card.json holds a text"),
     "base64 in pieces": (
         json_edit("data_card.json", lambda v: v["limitations"].append(" ".join(BASE64[i : i + 40] for i in range(0, 4000, 40)))),

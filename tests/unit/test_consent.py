@@ -111,7 +111,7 @@ def test_cleared_weights_stay_and_know_how_they_were_sampled(tmp_path: Path, mon
 def test_what_a_run_did_not_write_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(tmp_path / "runs" / "one", monkeypatch)
     (run / "train" / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match="holds 1 files or links that this run did not write"):
+    with pytest.raises(InputError, match=r"holds files or links that this run did not write \(1\)"):
         api.purge(run, yes=True)
     assert (run / "ingest" / "rows.parquet").is_file()
     with pytest.raises(InputError, match="is no run folder"):

@@ -18,7 +18,7 @@ from pipeline import artifacts
 from pipeline.release.cards import data_card, render_card
 from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, stress_figures, summary
 from pipeline.release.report import change_table, render_report, tiles, worst_drops
-from pipeline.release.results import Results, interval, standing
+from pipeline.release.results import Results, interval, number, standing
 from pipeline.show import show
 
 NUMBER = r"−?\d[\d,]*(?:\.\d+)?"
@@ -175,3 +175,14 @@ def test_the_tile_of_a_judge_that_was_not_fit_gives_the_reason_and_no_interval(t
     evaluation = EVALUATION | {"fidelity": EVALUATION["fidelity"] | {"frechet": {"ratio": {"unfit": reason}}}}
     found = replace(Results.load(config(), ctx.folder, decide("pass"), ctx.records), evaluation=evaluation)
     assert ("Fréchet distance ÷ floor", "–", reason) in tiles(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(-0.0, "0"), (3e-9, "under 0.000001"), (-3e-9, "above −0.000001"), (-0.0004, "−0.00040"), (-2, "−2")]
+)
+def test_what_is_next_to_nothing_is_told_as_such_on_either_side_of_zero(value: float, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_no_bound_of_an_interval_is_a_negative_zero() -> None:
+    assert interval({"value": -0.0001, "low": -0.0004, "high": 0.0301, "n": 400}) == "0.000 (0.000 to 0.030)"

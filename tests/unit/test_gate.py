@@ -83,6 +83,8 @@ def test_a_set_with_copies_is_told_how_the_next_one_would_have_fewer(report):
     told = decide(foreign(report, DRAWN[1]))["needed"][0]
     assert "pairs.json" in told
     assert "train.images" not in told, "the generator is somebody else's"
+    assert "Only a generator that learns less by heart makes a set that may pass" in told
+    assert "another attempt" in told
 
 
 def test_a_set_that_fails_without_a_flagged_image_is_not_told_of_flagged_ones(report):
@@ -101,6 +103,18 @@ def test_a_set_that_fails_by_membership_is_told_how_the_next_one_would_tell_less
     assert "copies" not in said
     report["n"]["synthetic"] = 800
     assert not any("generate.per_class" in said for said in decide(report)["needed"]), "more images of weights that fail settle nothing"
+
+
+@pytest.mark.parametrize("undecided", [0, 3])
+@pytest.mark.parametrize("drawn", DRAWN[:2])
+def test_who_fails_by_membership_is_told_what_would_help_whoever_made_the_set(report, drawn, undecided):
+    report["one_run"] = {"images": {"pairs": 500, "guesses": 100, "correct": 99}}
+    report["copies"].update(undecided=undecided, twins=min(undecided, 2))
+    verdict = decide(report if drawn == DRAWN[0] else foreign(report, drawn))
+    assert verdict["verdict"] == "fail"
+    (said,) = verdict["needed"]
+    assert "No image can be left out" in said
+    assert ("train.images" in said) == (drawn == DRAWN[0])
 
 
 def test_images_no_nearer_than_twins_are_leave_the_set_open_and_the_verdict_says_what_to_do(report):
@@ -309,7 +323,9 @@ def test_a_replication_never_passes(report):
         verdict = gate.decide(checks, attempt=None, replication=True)[subject]
         assert verdict["verdict"] == "inconclusive"
         assert gate.REPLICATION in verdict["reasons"]
-    report["copies"].update(flagged=1)
+    report["copies"].update(undecided=3, twins=2)
+    assert gate.decide(gate.checks(report), attempt=None, replication=True)["needed"] == [], "nothing would let it pass"
+    report["copies"].update(flagged=1, undecided=0)
     verdict = gate.decide(gate.checks(report), replication=True)
     assert verdict["verdict"] == "fail"
     assert verdict["images"]["reasons"][2:] == [gate.REPLICATION]

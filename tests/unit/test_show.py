@@ -47,7 +47,7 @@ def test_partial_run_shows_what_is_there(tmp_path: Path) -> None:
     assert "not finished" in shown
     assert "to do" in shown
     assert "unfinished" in shown
-    assert "share of copies" in shown
+    assert "share of images flagged" in shown
     assert "Fréchet" not in shown, "figures of an unfinished stage are not shown"
 
 
@@ -67,3 +67,14 @@ def test_volumes_are_not_sent_to_stages_that_refuse_them(tmp_path: Path) -> None
 def test_folder_that_is_no_run_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a run folder"):
         text(tmp_path)
+
+
+def test_no_bound_of_another_confidence_is_called_a_95_percent_interval(tmp_path: Path) -> None:
+    """The checks' bounds of copies and recall hold at the confidence of their attempt, and are told apart from the figures' intervals."""
+    ctx = make_context(tmp_path / "run")
+    artifacts.write_json(ctx.out / "gate.json", decide("pass"))
+    (ctx.out / "report.html").write_text("report")
+    artifacts.publish(ctx.out, {"stage": "release"}, summary={}, seconds=1.0)
+    heads = [line for line in text(ctx.run).splitlines() if "threshold" in line and "verdict" in line]
+    assert heads
+    assert all("95%" not in head for head in heads)

@@ -22,6 +22,7 @@ from forging import Forgery, chunk, json_edit, number, picture
 from release_run import LENIENT, ingested, released
 
 from pipeline import artifacts
+from pipeline.commands import releases
 from pipeline.release.formats import write_archive
 from pipeline.release.verify import MOST_FINDINGS, verify
 from privacy import limits
@@ -134,7 +135,54 @@ def test_weights_that_were_not_judged_are_found(runs: dict[str, Path], tmp_path:
     (run / "train" / "model.safetensors").write_bytes(b"other weights")
     (run / "train" / "record.json").unlink()
     artifacts.publish(run / "train", {"stage": "train"})
-    assert verify(run / "release", run) == ["the weights of the run's stage train are not those that were judged"]
+    assert "the weights of the run's stage train are not those that were judged" in verify(run / "release", run)
+
+
+def swapped_ingest(run: Path, other: Path) -> None:
+    shutil.rmtree(run / "ingest")
+    shutil.copytree(other / "ingest", run / "ingest")
+    rows = ingested().rows.assign(patient=[f"somebody{i:04d}" for i in range(len(ingested()))])
+    (run / "ingest" / "record.json").unlink()
+    type(ingested())(ingested().images[::-1], rows).save(run / "ingest")
+    artifacts.publish(run / "ingest", json.loads((other / "ingest" / "record.json").read_text())["identity"])
+
+
+WITNESSES = {
+    "source images of another run": (swapped_ingest, "another ingest stage than the one that lies there"),
+    "rows that were edited": (lambda run, _: edited_rows(run), "the run's ingest/rows.parquet"),
+    "an image that was edited": (lambda run, _: byte_of(run / "ingest" / "images-00000.npy"), "the run's ingest/images-00000.npy"),
+    "a file that was added": (lambda run, _: (run / "generate" / "more.npy").touch(), "the run's generate holds files or links"),
+    "no ingest": (lambda run, _: shutil.rmtree(run / "ingest"), "the run holds no finished stage ingest"),
+    "an edited record": (lambda run, _: byte_of(run / "ingest" / "record.json"), "the run: ingest/record.json in run is damaged"),
+    "no audit": (lambda run, _: shutil.rmtree(run / "audit"), "the run holds no finished stage audit"),
+    "a link": (lambda run, other: linked_stage(run / "audit", other / "audit"), None),
+}
+
+
+def edited_rows(run: Path) -> None:
+    images = ingested()
+    type(images)(images.images, images.rows.assign(patient="somebody")).save(run / "ingest")
+
+
+def byte_of(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def linked_stage(folder: Path, other: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(other)
+
+
+@pytest.mark.parametrize("name", WITNESSES)
+def test_a_run_that_is_not_as_it_was_is_no_witness(runs: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """A search for traces in other source images than those that were trained on would find none, and say so."""
+    run, (change, expected) = tmp_path / "run", WITNESSES[name]
+    shutil.copytree(runs["pass"], run)
+    change(run, runs["pass"])
+    problems = verify(run / "release", run)
+    assert any(expected in problem for problem in problems) if expected else problems == [], problems
 
 
 def test_findings_are_bounded(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -163,14 +211,16 @@ def test_checks_that_are_not_those_of_the_runs_audit_are_found(runs: dict[str, P
     audit = json.loads((run / "audit" / "audit.json").read_text())
     audit["copies"]["run_p"] = 0.5
     (run / "audit" / "audit.json").write_text(json.dumps(audit))
-    assert verify(run / "release", run) == ["gate.json has other checks than follow from the audit of the run"]
+    problems = verify(run / "release", run)
+    assert any(problem.startswith("the run's audit/audit.json is damaged, or was changed") for problem in problems)
+    assert "gate.json has checks that do not follow from the audit of the run" in problems
 
 
 def test_a_damaged_run_is_a_finding(runs: dict[str, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(runs["pass"], run)
     (run / "audit" / "audit.json").write_text("{")
-    assert verify(run / "release", run) == ["the run cannot be read (TypeError)"]
+    assert verify(run / "release", run) == ["the run's " + artifacts.damage("audit", "audit.json"), "the run cannot be read (TypeError)"]
 
 
 def bomb_in_archive(release: Path) -> None:
@@ -252,3 +302,16 @@ def test_mutated_releases_are_findings(runs: dict[str, Path], tmp_path: Path, ve
 @pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive"])
 def test_three_thousand_mutated_releases_are_findings(runs: dict[str, Path], tmp_path: Path, verdict: str) -> None:
     fuzz(copy_of(runs, tmp_path, verdict), 1000, 2)
+
+
+def test_what_was_not_checked_is_said(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever gives no key has checked no maker, and whoever gives no run has looked for no trace of a patient."""
+    run = runs["pass"]
+    releases.verify(run / "release")
+    told = capsys.readouterr().out
+    assert "Not checked: who made it (it is not signed)" in told
+    assert "Not checked: traces of the patients" in told
+    releases.verify(run / "release", run=run)
+    told = capsys.readouterr().out
+    assert "who made it" in told
+    assert "traces" not in told
