@@ -58,9 +58,11 @@ def needed(by_name: Mapping[tuple[str, str], Mapping[str, Any]], sure: float) ->
     if by_name["repeats", "images"]["verdict"] == "inconclusive":
         sentences.append("Give each image once: a generator that repeats itself is judged by its distinct images.")
     if copies["verdict"] == "fail":
-        see = f"See {'the copies' if copies['flagged'] else 'whom they are nearest to'}: audit/pairs.json names the nearest pairs, and the "
+        shown = "audit/pairs.png" if foreign else "the stage review"  # which a foreign set comes to only where it is released
+        whom = "the copies" if copies["flagged"] else "whom they are nearest to"
+        see = f"See {whom}: audit/pairs.json names the nearest pairs, and {shown} shows them."
         left = LEFT_OUT if copies["flagged"] else "None is flagged by itself, so that none can be left out."
-        sentences.insert(0, f"{see}stage review shows them. {less}{left}")
+        sentences.insert(0, f"{see} {less}{left}")
     elif by_name["membership_images", "images"]["verdict"] == "fail":
         sentences.insert(0, f"{less}No image can be left out for it: the set as a whole tells who was trained on.")
     elif copies["verdict"] == "inconclusive" and copies["undecided"]:

@@ -82,6 +82,7 @@ def test_a_set_with_copies_is_told_how_the_next_one_would_have_fewer(report):
         assert setting in said
     told = decide(foreign(report, DRAWN[1]))["needed"][0]
     assert "pairs.json" in told
+    assert "audit/pairs.png shows them" in told, "its run ends there"
     assert "train.images" not in told, "the generator is somebody else's"
     assert "Only a generator that learns less by heart makes a set that may pass" in told
     assert "another attempt" in told
