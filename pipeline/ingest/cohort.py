@@ -19,7 +19,7 @@ from pipeline.cohorts.key import project_key
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, notes, patients, pseudonym, source
 from pipeline.ingest.collect import BLOCKS, collect, read_blocks
-from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite, says_nothing
+from pipeline.ingest.labels import FieldLabels, FolderLabels, Labels, OneClass, Use, opposite, passed_over
 from pipeline.ingest.standardize import Target
 from pipeline.ingest.table import chosen
 from pipeline.ingest.tasks import Left, grouped, never_read
@@ -208,7 +208,7 @@ def _table(ingest: IngestConfig, path: Path, classes: tuple[str, ...], names: Se
     use: Use = "elsewhere" if elsewhere else "optional" if ingest.source == "pictures" else "needed"
     if use != "needed" and not path.is_file():
         return None
-    if use == "optional" and not ingest.told and class_folders.fit(classes, names) and says_nothing(path):
+    if use == "optional" and passed_over(ingest, path, classes, names):
         return None
     told, report = (ingest.told, ingest.report) if people else ({}, None)
     return Labels.load(path, classes, ingest.several_findings, use, told, report).matched(names)

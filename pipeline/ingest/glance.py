@@ -8,7 +8,7 @@ from pipeline import phantom
 from pipeline.config import IngestConfig
 from pipeline.errors import InputError
 from pipeline.ingest import class_folders, patients, source, table
-from pipeline.ingest.labels import Labels, says_nothing
+from pipeline.ingest.labels import Labels, passed_over
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def glance(ingest: IngestConfig) -> Glance:
     path = table.chosen(source.folder(ingest), ingest.labels)
     classes = ingest.classes or ()
     by_patient, listed = ingest.source == "dicom", None
-    stray = ingest.source == "pictures" and not ingest.told and class_folders.fit(classes, list(names))
-    if path.is_file() and ingest.label_field is None and not (stray and says_nothing(path)):
+    if path.is_file() and ingest.label_field is None and not passed_over(ingest, path, classes, list(names)):
         listed = Labels.load(path, classes, ingest.several_findings, "optional" if ingest.source == "pictures" else "needed")
         by_patient = by_patient or listed.names_patients()
     by_folder = ingest.source == "pictures" and (listed is None or not listed.labelled)

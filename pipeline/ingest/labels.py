@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import InputError
 from pipeline.ingest import attributes as attribute_columns
-from pipeline.ingest import facts, marks, matching, patients, table
+from pipeline.ingest import class_folders, facts, marks, matching, patients, table
 from pipeline.ingest.attributes import Value
 from pipeline.ingest.readers.reading import Quarantined
 from pipeline.ingest.table import KEYS
 
 if TYPE_CHECKING:
-    from pipeline.config.ingest import AttributeKind
+    from pipeline.config.ingest import AttributeKind, IngestConfig
     from pipeline.ingest.readers.header import Header
 
 # 1 present, 0 absent, -1 unknown, for each class in order; empty where the table says nothing.
@@ -214,6 +214,12 @@ def says_nothing(path: Path) -> bool:
     columns = set(table.read(path).columns)
     key = next((name for name in KEYS if name in columns), None)
     return path.name != table.USUAL and "label" not in columns and (key is None or not facts.FACTS.keys() & columns - {key})
+
+
+def passed_over(ingest: IngestConfig, path: Path, classes: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a table beside class folders of pictures is not read: it :func:`says_nothing`, and nobody asked for its columns."""
+    fits = ingest.source == "pictures" and not ingest.told and class_folders.fit(classes, names)
+    return fits and says_nothing(path)
 
 
 def finding_names(path: Path) -> tuple[str, ...]:
