@@ -34,10 +34,13 @@ from pipeline.images import ImageSet
 FILE = "recipe.json"
 
 REPEATS = 2000
-"""Ceiling of length: how often the image that is drawn most often is seen, half of what gave the first signs of memory. At 4 000 times one
-of four runs of 1 000 phantom patients had an image that may be a copy, and one of six of 300 patients failed by membership; at 1 000 none
-of fifteen runs had either, and none of PneumoniaMNIST's trainings along 2 000, which came nearer to real ones by .02 of AUC than at 1 000,
-as those of 1 000 patients did by .04 (BENCHMARKS.md). What a cohort can bear less of, its losses show."""
+"""Ceiling of length: how often the image that is drawn most often is seen, half of it where the network has much room for each image
+(:data:`ROOMY`). None of nine whole runs with less room had a copy, and twice the length brought their images nearer to real ones; one of
+six with more had one, and none of their nine at half the length (BENCHMARKS.md). What a cohort can bear less of, its losses show."""
+ROOMY = 1500
+"""Distinct images below which a network of full width has much room for each; a narrower one has as much with as many fewer, by its width
+squared, as its parameters. Measured were, as less room, 2 176 and more at full and 718 to 740 at half the width (375), and as more, 216 to
+231 at half. Attackers agree: after 2 000 visits weights told who of 218 was seen with an AUC of .98, of 2 120 and 709 with .95 and .93."""
 SECONDS = 600
 """Ceiling of length: about ten minutes of training, after which a user wants to see something. ``train.images`` allows any length."""
 SPEED = {"cpu": 2.5e5, "cuda": 2e7}
@@ -94,12 +97,16 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
         if name in section.unfitted or (name == "images" and section.minutes is not None):
             fitted[name], reasons[name] = value, reason
 
+    side = max(cohort.images.shape[2:])
+    settle("widths", widths(side, section.patch, distinct, device), f"{side} pixels, {distinct:,} distinct images, {_machine(device)}")
     if section.minutes is not None:
         images = max(section.batch, round(60 * section.minutes * SPEED[device] / pixels))
         settle("images", images, "expected of these minutes before any step was timed")
     else:
-        by_repeats, by_time = round(REPEATS / most), round(SECONDS * SPEED[device] / pixels)
-        reason = f"each image at most {REPEATS} times" if by_repeats <= by_time else f"about {SECONDS // 60} minutes at most"
+        share = (fitted.get("widths", section.widths)[0] / full_width(grid.levels(side, section.patch))) ** 2
+        repeats = REPEATS if distinct >= ROOMY * share else REPEATS // 2
+        by_repeats, by_time = round(repeats / most), round(SECONDS * SPEED[device] / pixels)
+        reason = f"each image at most {repeats} times" if by_repeats <= by_time else f"about {SECONDS // 60} minutes at most"
         images = max(section.batch, min(by_repeats, by_time))
         settle("images", images, f"{reason}; less where the losses part")
     length = section.length if isinstance(section.images, int) else images
@@ -109,8 +116,6 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
     why = f"each image is {told} {length * most:,.0f} times" if knows else f"the backbone {section.backbone} knows none"
     settle("dropout", dropout if knows else 0.0, why)
     settle("augment", augment if knows else 0.0, why)
-    side = max(cohort.images.shape[2:])
-    settle("widths", widths(side, section.patch, distinct, device), f"{side} pixels, {distinct:,} distinct images, {_machine(device)}")
     return {
         "cohort": {"images": len(cohort), "distinct": distinct, "classes": len(cohort.classes)},
         "machine": device,
@@ -146,10 +151,15 @@ def widths(side: int, patch: int, distinct: int, device: str) -> tuple[int, ...]
     at 64), half of it for fewer than :data:`SMALL` images; a CPU what trains some hundred images a second.
     """
     levels = grid.levels(side, patch)
-    first = (128 if levels == 2 else 64) if device == "cuda" else (48 if levels == 2 else 32)
+    first = full_width(levels) if device == "cuda" else (48 if levels == 2 else 32)
     if device == "cuda" and distinct < SMALL:
         first //= 2
     return tuple(min(WIDEST, first * 2**level) for level in range(levels))
+
+
+def full_width(levels: int) -> int:
+    """Channels of the first level of the measured configurations, by how many levels there are."""
+    return 128 if levels == 2 else 64
 
 
 def _machine(device: str) -> str:

@@ -116,7 +116,7 @@ def measure(options: argparse.Namespace, seed: int, length: str, auto: Row | Non
         device=runtime.device(),
     )
     row: Row = {"cohort": options.name, "seed": seed, "length": length, "images": recipe["chosen"]["images"], "seconds": seconds}
-    row |= {"train": len(everyone.split("train")), "copies": gate["flagged"], "of": len(made)}
+    row |= {"train": len(everyone.split("train")), "copies": gate["flagged"], "undecided": gate["undecided"], "of": len(made)}
     row |= {key: to_json(panelled.get(key)) for key in ("synthetic", "floor", "difference", "unfit")}
     if length == AUTO:
         row |= {"fitted": {key: value for key, value in recipe["fitted"].items() if key != "images"}, "why": recipe["chosen"]["why"]}
@@ -147,7 +147,8 @@ def told(row: Row) -> str:
     length = row["length"] if row["length"] == AUTO else f"× {row['length']}"
     apart = "no panel" if row["difference"] is None else f"{row['difference']['value']:+.3f} above the floor"
     verdict = f", {row['verdict']}" if "verdict" in row else ""
-    return f"{row['cohort']}, seed {row['seed']}, {length}: {row['images']:,} images, {row['copies']} copies, {apart}{verdict}"
+    found = f"{row['copies']} copies, {row['undecided']} that may be"
+    return f"{row['cohort']}, seed {row['seed']}, {length}: {row['images']:,} images, {found}, {apart}{verdict}"
 
 
 def rows_of(folder: Path) -> list[Row]:
@@ -164,7 +165,8 @@ def points_of(rows: Sequence[Row]) -> list[Row]:
     for (cohort, length), group in groups.items():
         apart = [row["difference"]["value"] for row in group if row["difference"] is not None]
         point: Row = {"cohort": cohort, "length": length, "seeds": len(group), "images": [row["images"] for row in group]}
-        point |= {"copies": [row["copies"] for row in group], "above_floor": float(np.mean(apart)) if apart else None}
+        point |= {key: [row[key] for row in group] for key in ("copies", "undecided")}
+        point |= {"above_floor": float(np.mean(apart)) if apart else None}
         point |= {"highest": max((row["difference"]["high"] for row in group if row["difference"] is not None), default=None)}
         points.append(point | {"verdicts": [row["verdict"] for row in group if "verdict" in row]})
     return sorted(points, key=lambda point: (point["cohort"], point["length"] != AUTO, point["length"]))
@@ -207,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"no records of {BENCHMARK} in {options.out}")
     for one in report.load(options.out, BENCHMARK):
         print(f"{one['facts']['date']}, {one['facts']['hardware']}: {one['facts']['command']}")
-    keys = ("cohort", "length", "seeds", "images", "copies", "verdicts", "above_floor", "highest")
+    keys = ("cohort", "length", "seeds", "images", "copies", "undecided", "verdicts", "above_floor", "highest")
     print(report.markdown(keys, [[point[key] for key in keys] for point in points_of(rows)]))
     print("\n".join(findings(rows)), flush=True)
 

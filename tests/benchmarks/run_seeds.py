@@ -39,11 +39,10 @@ Row = dict[str, Any]
 
 
 def judged(folder: Path) -> Row:
-    """What the gate says of the images of an audit, as a first attempt, and how many are nearer to train than chance allows."""
+    """What the gate says of the images of an audit, as a first attempt, how many are flagged as copies, and how many more may be some."""
     found = read_object(folder / "audit.json")
     images = gate.decide(gate.checks(found))["images"]
-    near = found["copies"]["flagged"] + found["copies"]["undecided"]
-    return {"verdict": images["verdict"], "reasons": images["reasons"], "flagged": near}
+    return {key: images[key] for key in ("verdict", "reasons")} | {key: found["copies"][key] for key in ("flagged", "undecided")}
 
 
 def with_ten_copies(config: Config, run: Path, seed: int) -> Row:
@@ -84,12 +83,9 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """The seeds, and how often each set passed and failed, with exact intervals."""
-    keys = ("seed", "images", "honest", "flagged", "ten copies", "flagged of ten")
+    keys = ("seed", "images", "honest", "flagged", "undecided", "ten copies", "flagged of ten", "undecided of ten")
     cells = [
-        [
-            *(row["seed"], row["n"], row["honest"]["verdict"], row["honest"]["flagged"]),
-            *(row["ten copies"]["verdict"], row["ten copies"]["flagged"]),
-        ]
+        [row["seed"], row["n"], *(row[name][key] for name in ("honest", "ten copies") for key in ("verdict", "flagged", "undecided"))]
         for row in sorted(rows, key=lambda row: row["seed"])
     ]
     lines = [report.markdown(keys, cells)]

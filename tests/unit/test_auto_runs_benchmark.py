@@ -7,7 +7,7 @@ from tests.benchmarks import auto_runs
 
 def row(length: str, seed: int, apart: float | None, copies: int = 0, cohort: str = "c") -> auto_runs.Row:
     found = None if apart is None else {"value": apart, "high": apart + 0.1}
-    more = {"verdict": "inconclusive"} if length == "auto" else {}
+    more = {"undecided": 1} | ({"verdict": "inconclusive"} if length == "auto" else {})
     return {"cohort": cohort, "seed": seed, "length": length, "images": 100 + seed, "copies": copies, "difference": found} | more
 
 
@@ -28,6 +28,7 @@ def test_seeds_of_a_length_are_one_point_and_auto_comes_first():
     assert (auto["length"], auto["seeds"], auto["images"]) == ("auto", 3, [100, 101, 102])
     assert auto["above_floor"] == pytest.approx(0.3)
     assert auto["verdicts"] == ["inconclusive"] * 3
+    assert (auto["copies"], auto["undecided"]) == ([0] * 3, [1] * 3), "an image that may be a copy is told apart from copies"
     assert (auto["highest"], fixed["verdicts"]) == (pytest.approx(0.5), [])
 
 

@@ -77,10 +77,25 @@ def test_before_the_first_look_images_are_seen_a_few_times_and_none_very_often(r
 
 def test_the_ceiling_is_in_repeats_of_the_image_that_is_seen_most_or_in_time():
     images = cohort().split("train")
-    few = fit_recipe.fit(section(images="auto", balance=0.0), images, "cuda")["fitted"]["images"]
-    assert few == fit_recipe.REPEATS * 15
     many = fit_recipe.fit(section(images="auto", balance=0.0), images.take(np.arange(15).repeat(100)), "cpu")["fitted"]["images"]
     assert many == round(fit_recipe.SECONDS * fit_recipe.SPEED["cpu"] / 16**2)
+
+
+@pytest.mark.parametrize(
+    ("first", "distinct", "times"),
+    [
+        *[(None, 15, 0.5), (None, 374, 0.5), (None, 375, 1), (None, 999, 1)],
+        *[(None, 1000, 0.5), (None, 1499, 0.5), (None, 1500, 1)],
+        *[(16, 23, 0.5), (16, 24, 1), (256, 5999, 0.5), (256, 6000, 1)],
+    ],
+)
+def test_images_are_seen_half_as_often_where_the_network_has_much_room_for_each(first, distinct, times):
+    images = cohort().split("train")
+    asked = section(images="auto", balance=0.0) if first is not None else section(images="auto", balance=0.0, widths="auto")
+    asked = asked if first is None else asked.model_copy(update={"widths": (first, 2 * first)})
+    found = fit_recipe.fit(asked, images.take(np.resize(np.arange(15), distinct)), "cuda")
+    assert found["fitted"]["images"] == times * fit_recipe.REPEATS * distinct
+    assert f"each image at most {times * fit_recipe.REPEATS:.0f} times" in found["reasons"]["images"]
 
 
 def test_regularisation_is_that_of_the_measured_lengths_and_between_them_grows():
