@@ -77,8 +77,20 @@ def test_before_the_first_look_images_are_seen_a_few_times_and_none_very_often(r
 
 def test_the_ceiling_is_in_repeats_of_the_image_that_is_seen_most_or_in_time():
     images = cohort().split("train")
-    many = fit_recipe.fit(section(images="auto", balance=0.0), images.take(np.arange(15).repeat(100)), "cpu")["fitted"]["images"]
-    assert many == round(fit_recipe.SECONDS * fit_recipe.SPEED["cpu"] / 16**2)
+    many = fit_recipe.fit(section(images="auto", balance=0.0), images.take(np.arange(15).repeat(100)), "cpu")
+    assert many["fitted"]["images"] == round(fit_recipe.SECONDS * fit_recipe.SPEED["cpu"] / 16**2)
+    assert many["reasons"]["images"] == "about 10 minutes"
+    rare = images.take(np.concatenate([np.flatnonzero(images.labels == 0), np.flatnonzero(images.labels == 1)[:1]]))
+    few = fit_recipe.fit(section(images="auto", balance=1.0), rare, "cuda")
+    assert few["fitted"]["images"] == fit_recipe.REPEATS // 2 * 2, "every second image that is drawn is the only one of its class"
+    assert few["fitted"]["dropout"] == regularisation(fit_recipe.REPEATS // 2)[0], "which is seen that often"
+
+
+def test_who_draws_more_at_once_than_the_ceiling_is_not_told_that_an_image_is_seen_less_often():
+    two = cohort().split("train").take(np.arange(2))
+    found = fit_recipe.fit(section(images="auto", batch=4096), two, "cuda")
+    assert (found["fitted"]["images"], found["reasons"]["images"]) == (4096, "one step")
+    assert "2,048 times" in found["reasons"]["dropout"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +107,8 @@ def test_images_are_seen_half_as_often_where_the_network_has_much_room_for_each(
     asked = asked if first is None else asked.model_copy(update={"widths": (first, 2 * first)})
     found = fit_recipe.fit(asked, images.take(np.resize(np.arange(15), distinct)), "cuda")
     assert found["fitted"]["images"] == times * fit_recipe.REPEATS * distinct
-    assert f"each image at most {times * fit_recipe.REPEATS:.0f} times" in found["reasons"]["images"]
+    assert f"the image drawn most often is seen {times * fit_recipe.REPEATS:,.0f} times" in found["reasons"]["images"]
+    assert ("the network has much room for each" in found["reasons"]["images"]) == (times < 1)
 
 
 def test_regularisation_is_that_of_the_measured_lengths_and_between_them_grows():
@@ -173,21 +186,21 @@ def test_the_last_moment_before_the_losses_part_is_kept_however_hard_the_images_
     assert course.chosen == 4
     assert course.kept["weight"] == course.steps == course.moments[4]
     assert len(course.looked) == 6, "0.3 is beyond the bound whatever the noise: for good"
-    assert "their ratio grew to 1.3" in course.why()
+    assert "their ratio grew to 1.3" in course.why("an hour")
 
 
 def test_an_uncertain_ratio_keeps_less_and_is_over_at_twice_what_is_kept():
     sure, unsure = (followed(scripted([0, 0, 0.1, 0.1, 0.1, 0.15] + [0.2] * 9, noise=noise)) for noise in (0.001, 0.2))
     assert unsure.chosen < sure.chosen
-    assert "may have parted" in unsure.why()
-    assert "more patients in val would tell" in unsure.why()
+    assert "may have parted" in unsure.why("an hour")
+    assert "more patients in val would tell" in unsure.why("an hour")
     assert unsure.moments[len(unsure.looked) - 1] >= 2 * unsure.steps > unsure.moments[len(unsure.looked) - 2]
 
 
 def test_losses_that_never_part_are_kept_to_the_ceiling():
     course = scripted([0.0] * 12)
     assert followed(course).steps == course.moments[-1]
-    assert "ceiling" in course.why()
+    assert course.why("an hour") == "its ceiling was reached before the losses parted: an hour"
 
 
 def test_what_earlier_weights_remembered_is_not_taken_for_how_hard_images_are():
@@ -197,7 +210,7 @@ def test_what_earlier_weights_remembered_is_not_taken_for_how_hard_images_are():
     seeing.remembers = True
     assert followed(seeing).steps == seeing.moments[0]
     assert seeing.ratio() == Interval(*(pytest.approx(np.exp(bound)) for bound in bounds(seeing.looked[0].gap)), n=80)
-    assert "the earlier weights remember training images: at the first look the ratio of the losses was 1." in seeing.why()
+    assert "the earlier weights remember training images: at the first look the ratio of the losses was 1." in seeing.why("an hour")
 
 
 def bounds(gap: Interval) -> tuple[float, float, float]:
