@@ -95,6 +95,7 @@ def test_a_cohort_whose_earlier_search_found_too_little_is_told_that_nothing_wou
     assert "an earlier release of the cohort had one that finds 85.0%: no further set of it can pass" in told
     assert "audit.planted" not in told
     assert said(report, attempt=2, earlier_recall=0.85, earlier_attempt=1) == ""
+    assert "(now 86.8%)" in said(report, attempt=20, earlier_recall=0.95, earlier_attempt=1), "which finds too little itself"
 
 
 def test_a_set_with_copies_is_told_how_the_next_one_would_have_fewer(report):

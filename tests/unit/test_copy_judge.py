@@ -123,12 +123,13 @@ def test_training_patients_lead_where_synthetic_images_are_nearer_to_them_than_t
     assert said.audit_distance.tolist() == apart[:, 1].tolist()
 
 
-def search_of(train: int, sealed: int, repeated: int = 0) -> copy_report.CopyReport:
+def search_of(train: int, sealed: int, repeated: int = 0, each: int = 1, planted: int = 1) -> copy_report.CopyReport:
     """Thirty images of noise, and the last of them again, searched among others of noise."""
     pixels = np.random.default_rng(0).integers(0, 255, (100, 1, 16, 16), dtype=np.uint8)
-    part = lambda start, n: Labelled.of_classes(pixels[start:][:n], np.zeros(n, int), np.arange(n), 1)  # noqa: E731
+    part = lambda start, n: Labelled.of_classes(pixels[start:][:n], np.zeros(n, int), np.arange(n) // each, 1)  # noqa: E731
+    pixels[1], pixels[30] = pixels[0], pixels[5]  # one that repeats another of train, and one sealed that repeats one of train
     made = np.concatenate([pixels[60:90], np.repeat(pixels[89:90], repeated, axis=0)])
-    return copy_report.find_copies(part(0, train), part(30, sealed), made, planted=1, rng=np.random.default_rng(0), device="cpu")
+    return copy_report.find_copies(part(0, train), part(30, sealed), made, planted=planted, rng=np.random.default_rng(0), device="cpu")
 
 
 @pytest.fixture
@@ -147,6 +148,13 @@ def test_a_set_is_judged_by_its_distinct_images_and_by_how_many_times_as_large_t
     found = search_of(30, 25, repeated=8)
     [(judge, apart)] = seen
     assert len(found.flagged) == 38
+    assert found.audit_repeats == 1, "what sealed images do by themselves"
     assert judge.level == pytest.approx(limits.FALSE_ALARMS["copies"] / 30)
     assert judge.larger == pytest.approx(30 / 25)
     assert [len(one) for one in apart] == [30, 30], "an image that is given again and again says no more of how near chance comes"
+
+
+def test_one_image_of_a_patient_is_looked_for_among_the_others_as_if_it_were_not_there(nothing_planted):
+    [row] = search_of(30, 25, each=3, planted=20).power
+    assert (row["kind"], row["planted"]) == ("same_patient", 10), "ten patients have three images each, and are asked for once"
+    assert row["found"] == 0, "their other images are noise as well, and no nearer than anybody's"
