@@ -149,7 +149,7 @@ def _finish(
     step = training.step if course is None else course.steps
     averaged = training.averaged() if course is None else course.kept
     found["curve"] = fit_recipe.curve(ctx.out / METRICS)
-    why = found["reasons"].get("images", "as configured") if course is None else course.why()
+    why = found["reasons"].get("images", "as configured") if course is None else course.why(found["reasons"]["images"])
     found["chosen"] = {"images": step * section.batch, "why": why}
     write_json(ctx.out / fit_recipe.FILE, found)
     denoiser.load_state_dict(averaged)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-GATE_VERSION = 9
+GATE_VERSION = 10
 """Raised with any constant, bound, rule or sentence of the gate, before it meets a cohort; ``gate.json`` states it."""
 
 MAX_COPY_RATE = 0.005

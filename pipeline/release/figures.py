@@ -75,8 +75,9 @@ def recipe_figures(recipe: Mapping[str, Any]) -> list[Judged]:
     fitted = found if isinstance(found := recipe.get("fitted"), Mapping) else {}
     chosen = recipe.get("chosen") if "images" in fitted else None
     length = dig(chosen, "images") or fitted.get("images")
-    bound = "" if "probe" in recipe else "at most: "  # timed minutes are as many images, and no bound
-    why = dig(chosen, "why") if chosen else f"{bound}{dig(recipe, 'reasons.images')}"
+    ceiling = dig(recipe, "reasons.images")
+    bound = ceiling if "probe" in recipe else f"at most: {ceiling}; less where the losses part"  # timed minutes are no bound
+    why = dig(chosen, "why") if chosen else bound
     figures = [Judged("length", f"images in training ({why})", length)]
     for name, title in (("widths", "channels of the network"), ("dropout", "dropout"), ("augment", "augmentation")):
         value = fitted.get(name)

@@ -165,7 +165,8 @@ def points_of(rows: Sequence[Row]) -> list[Row]:
     for (cohort, length), group in groups.items():
         apart = [row["difference"]["value"] for row in group if row["difference"] is not None]
         point: Row = {"cohort": cohort, "length": length, "seeds": len(group), "images": [row["images"] for row in group]}
-        point |= {key: [row[key] for row in group] for key in ("copies", "undecided")}
+        # Earlier records count both as copies.
+        point |= {"copies": [row["copies"] for row in group], "undecided": [row.get("undecided", "among them") for row in group]}
         point |= {"above_floor": float(np.mean(apart)) if apart else None}
         point |= {"highest": max((row["difference"]["high"] for row in group if row["difference"] is not None), default=None)}
         points.append(point | {"verdicts": [row["verdict"] for row in group if "verdict" in row]})

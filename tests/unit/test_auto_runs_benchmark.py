@@ -29,6 +29,8 @@ def test_seeds_of_a_length_are_one_point_and_auto_comes_first():
     assert auto["above_floor"] == pytest.approx(0.3)
     assert auto["verdicts"] == ["inconclusive"] * 3
     assert (auto["copies"], auto["undecided"]) == ([0] * 3, [1] * 3), "an image that may be a copy is told apart from copies"
+    earlier = [{key: value for key, value in one.items() if key != "undecided"} for one in rows]
+    assert auto_runs.points_of(earlier)[0]["undecided"] == ["among them"] * 3, "records from before they were told apart are shown too"
     assert (auto["highest"], fixed["verdicts"]) == (pytest.approx(0.5), [])
 
 

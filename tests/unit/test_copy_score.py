@@ -30,6 +30,16 @@ def test_evidence_that_speaks_against_a_copy_by_chance_gets_no_weight():
     assert weight[1] == 0
 
 
+def test_copies_and_strangers_weigh_the_same_however_many_strangers_there_are():
+    rng = np.random.default_rng(0)
+    copied = np.arange(90) < 30
+    evidence = rng.standard_normal((90, 2)) + 1.5 * copied[:, None]
+    often = np.concatenate([np.flatnonzero(copied), np.repeat(np.flatnonzero(~copied), 5)])
+    (weight, bias), (same, moved) = copy_score.fit(evidence, copied), copy_score.fit(evidence[often], copied[often])
+    assert same == pytest.approx(weight, rel=1e-3)
+    assert moved == pytest.approx(bias, abs=1e-2)
+
+
 def test_candidates_are_contrasted_as_if_the_source_were_not_there():
     near = np.array([[[9.0], [1.0], [2.0], [6.0]]], np.float32)
     found = copies.Candidates(np.array([[0, 1, 2, 3]]), np.zeros((1, 4)), np.zeros((1, 4)), np.concatenate([near, near], axis=2))

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline import artifacts
 from pipeline.release.cards import data_card, render_card
-from pipeline.release.figures import Judged, audit_figures, evaluation_figures, sentences, stress_figures, summary
+from pipeline.release.figures import Judged, audit_figures, evaluation_figures, recipe_figures, sentences, stress_figures, summary
 from pipeline.release.report import change_table, render_report, tiles, worst_drops
 from pipeline.release.results import Results, interval, number, standing
 from pipeline.show import show
@@ -186,3 +186,13 @@ def test_what_is_next_to_nothing_is_told_as_such_on_either_side_of_zero(value: f
 
 def test_no_bound_of_an_interval_is_a_negative_zero() -> None:
     assert interval({"value": -0.0001, "low": -0.0004, "high": 0.0301, "n": 400}) == "0.000 (0.000 to 0.030)"
+
+
+def test_a_length_that_is_still_open_is_told_as_a_bound_and_an_ended_one_by_what_ended_it() -> None:
+    recipe = {"fitted": {"images": 8000}, "reasons": {"images": "about 10 minutes"}}
+    [open_] = recipe_figures(recipe)
+    assert (open_.name, open_.text) == ("images in training (at most: about 10 minutes; less where the losses part)", "8,000")
+    [ended] = recipe_figures(recipe | {"chosen": {"images": 4000, "why": "they parted"}})
+    assert (ended.name, ended.text) == ("images in training (they parted)", "4,000")
+    [timed] = recipe_figures(recipe | {"probe": {"minutes": 10}})
+    assert timed.name == "images in training (about 10 minutes)"

@@ -11,7 +11,9 @@ from evaluation.intervals import Interval
 from pipeline import fit_recipe
 from pipeline.config import TrainConfig
 from pipeline.diffusion.validation import LEVELS, Validation
+from pipeline.errors import InputError
 from pipeline.fit_recipe import Course, drawn, regularisation, widths
+from pipeline.images import ImageSet
 
 AUTO = {key: value for key, value in SMALL.items() if key not in ("images", "dropout", "augment", "checkpoint_images")} | {"images": "auto"}
 
@@ -57,6 +59,13 @@ def test_near_duplicates_count_as_one_image_and_balance_says_who_is_seen_most():
     assert drawn(twins, 0.0) == (10, pytest.approx(1 / 10))
     rare = images.take(np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:1]]))
     assert drawn(rare, 1.0) == (len(rare), pytest.approx(0.5))
+    pairs = renamed(images.take(np.arange(15).repeat(2)), duplicate_group=np.arange(30) // 2)
+    assert drawn(pairs, 0.0) == (15, pytest.approx(1 / 15)), "the first group is one as well, and each is drawn as often as one image"
+    three = cohort(("a", "b", "c")).split("train")
+    few = three.take(
+        np.concatenate([np.flatnonzero(three.labels == 0), np.flatnonzero(three.labels == 1), np.flatnonzero(three.labels == 2)[:2]])
+    )
+    assert drawn(few, 1.0) == (12, pytest.approx(1 / 3 / 2))
 
 
 @pytest.mark.parametrize(("rare", "balance"), [(2000, 0.5), (200, 0.5), (20, 0.5), (20, 1.0)])
@@ -77,8 +86,20 @@ def test_before_the_first_look_images_are_seen_a_few_times_and_none_very_often(r
 
 def test_the_ceiling_is_in_repeats_of_the_image_that_is_seen_most_or_in_time():
     images = cohort().split("train")
-    many = fit_recipe.fit(section(images="auto", balance=0.0), images.take(np.arange(15).repeat(100)), "cpu")["fitted"]["images"]
-    assert many == round(fit_recipe.SECONDS * fit_recipe.SPEED["cpu"] / 16**2)
+    many = fit_recipe.fit(section(images="auto", balance=0.0), images.take(np.arange(15).repeat(100)), "cpu")
+    assert many["fitted"]["images"] == round(fit_recipe.SECONDS * fit_recipe.SPEED["cpu"] / 16**2)
+    assert many["reasons"]["images"] == "about 10 minutes"
+    rare = images.take(np.concatenate([np.flatnonzero(images.labels == 0), np.flatnonzero(images.labels == 1)[:1]]))
+    few = fit_recipe.fit(section(images="auto", balance=1.0), rare, "cuda")
+    assert few["fitted"]["images"] == fit_recipe.REPEATS // 2 * 2, "every second image that is drawn is the only one of its class"
+    assert few["fitted"]["dropout"] == regularisation(fit_recipe.REPEATS // 2)[0], "which is seen that often"
+
+
+def test_who_draws_more_at_once_than_the_ceiling_is_not_told_that_an_image_is_seen_less_often():
+    two = cohort().split("train").take(np.arange(2))
+    found = fit_recipe.fit(section(images="auto", batch=4096), two, "cuda")
+    assert (found["fitted"]["images"], found["reasons"]["images"]) == (4096, "one step")
+    assert "2,048 times" in found["reasons"]["dropout"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +116,69 @@ def test_images_are_seen_half_as_often_where_the_network_has_much_room_for_each(
     asked = asked if first is None else asked.model_copy(update={"widths": (first, 2 * first)})
     found = fit_recipe.fit(asked, images.take(np.resize(np.arange(15), distinct)), "cuda")
     assert found["fitted"]["images"] == times * fit_recipe.REPEATS * distinct
-    assert f"each image at most {times * fit_recipe.REPEATS:.0f} times" in found["reasons"]["images"]
+    assert found["fitted"]["dropout"] == regularisation(times * fit_recipe.REPEATS)[0]
+    assert f"the image drawn most often is seen {times * fit_recipe.REPEATS:,.0f} times" in found["reasons"]["images"]
+    assert ("the network has much room for each" in found["reasons"]["images"]) == (times < 1)
+
+
+def test_near_duplicates_leave_as_much_room_as_one_image():
+    images = cohort().split("train").take(np.resize(np.arange(15), 400))
+    found = fit_recipe.fit(
+        section(images="auto", balance=0.0), renamed(images, duplicate_group=np.minimum(np.arange(400), 374) - 1), "cuda"
+    )
+    assert found["cohort"]["distinct"] == 375
+    assert "2,000 times" in found["reasons"]["images"]
+    fewer = fit_recipe.fit(section(images="auto", balance=0.0), renamed(images, duplicate_group=np.minimum(np.arange(400), 373)), "cuda")
+    assert "1,000 times" in fewer["reasons"]["images"]
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "given", "full"), [(64, 2, None, 64), (64, 2, [64, 256], 64), (32, 1, [64], 64), (64, 4, [64], 128)]
+)
+def test_room_is_that_of_the_first_level_beside_the_measured_one_of_as_many_levels(side, patch, given, full):
+    square = cohort(side=side).split("train")
+    images = ImageSet(square.images[:, :, :16], square.rows)  # so few pixels that ten minutes end nothing
+    asked = section(images="auto", balance=0.0) if given is None else section(images="auto", balance=0.0, widths=given)
+    asked = asked.model_copy(update={"patch": patch})
+    enough = fit_recipe.ROOMY * (64 / full) ** 2
+    for distinct, times in ((enough - 1, "1,000 times"), (enough, "2,000 times")):
+        found = fit_recipe.fit(asked, images.take(np.resize(np.arange(15), int(distinct))), "cuda")
+        assert times in found["reasons"]["images"], distinct
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_minutes_and_their_ceiling_are_of_pixels_however_many_channels_and_the_longer_side_says_how_many_levels(channels):
+    square = cohort(side=64).split("train")
+    oblong = ImageSet(np.repeat(square.images[:, :, :16], channels, axis=1), square.rows).take(np.resize(np.arange(15), 3000))
+    found = fit_recipe.fit(section(images="auto", balance=0.0), oblong, "cpu")["fitted"]
+    assert found["images"] == round(600 * fit_recipe.SPEED["cpu"] / (16 * 64))
+    assert found["widths"] == (32, 64, 128)
+    minutes = fit_recipe.fit(section(minutes=3), oblong, "cpu")
+    assert minutes["fitted"]["images"] == round(180 * fit_recipe.SPEED["cpu"] / (16 * 64))
+    assert fit_recipe.fit(section(minutes=1e-6), oblong, "cpu")["fitted"]["images"] == section(minutes=1).batch, "a step at the least"
+
+
+def test_a_given_length_says_what_dropout_fits_it():
+    images = cohort().split("train")
+    long, short = (fit_recipe.fit(section(images=15 * times, balance=0.0, dropout="auto"), images, "cpu") for times in (3700, 74))
+    assert (long["fitted"]["dropout"], short["fitted"]["dropout"]) == (0.3, 0.0)
+    assert "3,700 times" in long["reasons"]["dropout"]
+
+
+def test_a_recipe_settles_what_is_asked_and_no_more():
+    asked = section(images="auto", widths=[8])
+    found = fit_recipe.fit(asked, cohort().split("train"), "cpu")
+    for fitted in ({key: value for key, value in found["fitted"].items() if key != "images"}, found["fitted"] | {"widths": [16]}):
+        with pytest.raises(InputError, match=fit_recipe.FILE):
+            fit_recipe.settled(asked, found | {"fitted": fitted})
+
+
+def test_what_a_training_ends_with_does_not_change_whose_checkpoint_is_whose():
+    found = fit_recipe.fit(section(images="auto"), cohort().split("train"), "cpu")
+    ended = found | {"curve": [{"images": 64}], "chosen": {"images": 64, "why": ""}}
+    assert torch.equal(fit_recipe.mark(ended), fit_recipe.mark(found))
+    other = found | {"fitted": found["fitted"] | {"dropout": 0.9}}
+    assert not torch.equal(fit_recipe.mark(other), fit_recipe.mark(found))
 
 
 def test_regularisation_is_that_of_the_measured_lengths_and_between_them_grows():
@@ -121,6 +204,7 @@ def test_monais_network_gets_neither_dropout_nor_augmentation():
         (64, 3000, "cuda", (64, 128, 256)),
         (128, 3000, "cuda", (64, 128, 256, 256)),
         (32, 3000, "cpu", (48, 96)),
+        (32, 500, "cpu", (48, 96)),
         (64, 3000, "cpu", (32, 64, 128)),
         (16, 3000, "cpu", (48, 96)),
     ],
@@ -173,21 +257,21 @@ def test_the_last_moment_before_the_losses_part_is_kept_however_hard_the_images_
     assert course.chosen == 4
     assert course.kept["weight"] == course.steps == course.moments[4]
     assert len(course.looked) == 6, "0.3 is beyond the bound whatever the noise: for good"
-    assert "their ratio grew to 1.3" in course.why()
+    assert "their ratio grew to 1.3" in course.why("an hour")
 
 
 def test_an_uncertain_ratio_keeps_less_and_is_over_at_twice_what_is_kept():
     sure, unsure = (followed(scripted([0, 0, 0.1, 0.1, 0.1, 0.15] + [0.2] * 9, noise=noise)) for noise in (0.001, 0.2))
     assert unsure.chosen < sure.chosen
-    assert "may have parted" in unsure.why()
-    assert "more patients in val would tell" in unsure.why()
+    assert "may have parted" in unsure.why("an hour")
+    assert "more patients in val would tell" in unsure.why("an hour")
     assert unsure.moments[len(unsure.looked) - 1] >= 2 * unsure.steps > unsure.moments[len(unsure.looked) - 2]
 
 
 def test_losses_that_never_part_are_kept_to_the_ceiling():
     course = scripted([0.0] * 12)
     assert followed(course).steps == course.moments[-1]
-    assert "ceiling" in course.why()
+    assert course.why("an hour") == "its ceiling was reached before the losses parted: an hour"
 
 
 def test_what_earlier_weights_remembered_is_not_taken_for_how_hard_images_are():
@@ -195,9 +279,9 @@ def test_what_earlier_weights_remembered_is_not_taken_for_how_hard_images_are():
     blind, seeing = scripted(inherited), scripted(inherited)
     assert followed(blind).steps == blind.moments[-1], "what grew since the first moment is all that others have to look at"
     seeing.remembers = True
-    assert followed(seeing).steps == seeing.moments[0]
+    assert followed(seeing).steps == seeing.moments[0] == seeing.kept["weight"], "something is kept, however much it remembers"
     assert seeing.ratio() == Interval(*(pytest.approx(np.exp(bound)) for bound in bounds(seeing.looked[0].gap)), n=80)
-    assert "the earlier weights remember training images: at the first look the ratio of the losses was 1." in seeing.why()
+    assert "the earlier weights remember training images: at the first look the ratio of the losses was 1." in seeing.why("an hour")
 
 
 def bounds(gap: Interval) -> tuple[float, float, float]:

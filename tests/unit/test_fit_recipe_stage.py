@@ -30,7 +30,7 @@ AUTO = {key: value for key, value in SMALL.items() if key not in ("images", "dro
 
 @pytest.fixture
 def brief(monkeypatch):
-    """Recipes of some forty steps, whose losses are looked at from the fourth on."""
+    """Recipes of some twenty steps, whose losses are looked at from the fourth on."""
     monkeypatch.setattr(fit_recipe, "REPEATS", 40)
     monkeypatch.setattr(fit_recipe, "FEWEST", 4)
     monkeypatch.setattr(fit_recipe, "FIRST", 4)
@@ -266,6 +266,7 @@ def test_a_ceiling_at_the_first_look_does_not_say_that_the_losses_did_not_part(b
     recipe = written(ctx)
     assert len(recipe["curve"]) == 1
     assert "first look" in recipe["chosen"]["why"]
+    assert recipe["chosen"]["why"].endswith(f": {recipe['reasons']['images']}"), "which ceiling that is"
     assert "before the losses parted" not in recipe["chosen"]["why"]
 
 

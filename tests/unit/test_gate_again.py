@@ -128,6 +128,18 @@ def test_bounds_that_do_not_follow_from_counts_are_contradictions(report, place,
     assert gate.contradictions(checks)
 
 
+def test_a_bound_that_is_off_by_a_thousandth_is_a_contradiction(report):
+    checks = gate.checks(report)
+    checks[0] = judged("copies", "images", checks[0] | {"high": 1.001 * checks[0]["high"]})
+    assert gate.contradictions(checks)
+
+
+def test_a_holdout_of_more_patients_than_images_is_no_verdict(report):
+    report["n"].update(audit=299, holdout_units=300)
+    with pytest.raises(ValueError, match="a number that is none"):
+        gate.checks(report)
+
+
 # What is measured, and what is published of it.
 
 
