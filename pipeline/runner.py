@@ -18,6 +18,7 @@ from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
+from pipeline.release.sign import lacks, private_key
 from pipeline.stages import BY_NAME, Stage, flow, identity
 from privacy import limits
 
@@ -33,7 +34,8 @@ class Step:
 
 
 def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> list[Step]:
-    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits or has lost a file.
+    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits, has lost a file or lacks
+    the signature that is asked for.
 
     Raises:
         InputError: as :func:`check`, or a record is damaged: before any work, not after the stages ahead.
@@ -57,6 +59,8 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
             steps.append(Step(stage, wanted, f"{stage.name}/{lost} is missing or damaged", True))
         elif record["fingerprint"] != artifacts.fingerprint(wanted):
             steps.append(Step(stage, wanted, _difference(record["identity"], wanted), True))
+        elif stage.name == "release" and (unsigned := lacks(folder, config.release.sign)) is not None:
+            steps.append(Step(stage, wanted, unsigned, True))
         else:
             records[stage.name] = record
             steps.append(Step(stage, wanted, None, False))
@@ -70,8 +74,6 @@ def check_settings(config: Config) -> None:
     except ValueError as error:
         raise InputError(f"release.max_copy_rate: {error}") from None
     if config.release.sign is not None:
-        from pipeline.release.sign import private_key
-
         private_key(config.release.sign)
     if config.stress.model is not None:
         from pipeline.models import ahead
