@@ -18,6 +18,7 @@ from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
+from pipeline.release.contents import DIGEST, WORD, suspicious
 from pipeline.release.sign import lacks, private_key
 from pipeline.stages import BY_NAME, Stage, flow, identity
 from privacy import limits
@@ -68,11 +69,16 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
 
 
 def check_settings(config: Config) -> None:
-    """Raise InputError where a configuration would loosen the gate, or names a signing key, a contract or rules that are none."""
+    """Raise InputError where a configuration would loosen the gate, names a signing key, a contract or rules that are none, or holds a text
+    that no release may hold."""
     try:
         limits.copy_bound(config.release.max_copy_rate)
     except ValueError as error:
         raise InputError(f"release.max_copy_rate: {error}") from None
+    for name in ("title", "licence", "contact"):
+        text = getattr(config.release, name)
+        if suspicious(text) or DIGEST.search(text):
+            raise InputError(f"release.{name} holds what a release takes for data, such as a word of over {WORD} letters: shorten it")
     if config.release.sign is not None:
         private_key(config.release.sign)
     if config.stress.model is not None:
