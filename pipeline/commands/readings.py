@@ -46,7 +46,7 @@ def score(
     scores = api.score_reading(folder, answers)
     for one in scores:
         findings = one.findings or (None, None, None)
-        table.add_row(escape(one_line(one.reader)), f"{one.rated} of {one.pictures}", _shown(one.auc), *map(_shown, findings))
+        table.add_row(escape(one_line(one.reader)), f"{one.rated:,} of {one.pictures:,}", _shown(one.auc), *map(_shown, findings))
         for name, auc in one.per_class.items():
             table.add_row(escape(f"  {name}"), str(auc.n), _shown(auc), "", "", "")
     console.print(table)
