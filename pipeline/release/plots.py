@@ -15,7 +15,7 @@ from pipeline.release.words import title
 
 PLOTTED = {arm: ARMS[arm] for arm in ("real+augmentation", "synthetic", "real+synthetic")}
 """Arms that are drawn; the table has all."""
-LABEL = 24
+LABEL = 28
 """Letters of common width that have room beside an axis."""
 
 

@@ -262,10 +262,10 @@ def test_labels_that_are_too_long_for_a_plot_keep_what_tells_them_apart() -> Non
     plot = whiskers({name: measure(0.5) for name in names})
     shown = [row.short for row in plot.rows]
     assert shown[0] == "Nodule"
-    assert shown[1] == "Enlarged ca…, left side"
+    assert shown[1] == "Enlarged card…on, left side"
     assert len(set(shown)) == len(names)
-    assert max(map(len, shown)) <= 24
-    assert len(shown[3]) <= 12  # as wide as two Latin letters each
+    assert max(map(len, shown)) <= 28
+    assert len(shown[3]) <= 14  # as wide as two Latin letters each
 
 
 def test_what_gives_the_images_away_is_told_where_it_was_looked_for() -> None:
