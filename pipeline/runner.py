@@ -18,6 +18,8 @@ from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.given import Given, digests, locations
 from pipeline.progress import Reporter
+from pipeline.release.contents import DIGEST, WORD, suspicious
+from pipeline.release.sign import lacks, private_key
 from pipeline.stages import BY_NAME, Stage, flow, identity
 from privacy import limits
 
@@ -33,7 +35,8 @@ class Step:
 
 
 def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> list[Step]:
-    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits or has lost a file.
+    """What each stage would do: stand, run for the first time, or replace a finished output that no longer fits, has lost a file or lacks
+    the signature that is asked for.
 
     Raises:
         InputError: as :func:`check`, or a record is damaged: before any work, not after the stages ahead.
@@ -57,6 +60,8 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
             steps.append(Step(stage, wanted, f"{stage.name}/{lost} is missing or damaged", True))
         elif record["fingerprint"] != artifacts.fingerprint(wanted):
             steps.append(Step(stage, wanted, _difference(record["identity"], wanted), True))
+        elif stage.name == "release" and (unsigned := lacks(folder, config.release.sign)) is not None:
+            steps.append(Step(stage, wanted, unsigned, True))
         else:
             records[stage.name] = record
             steps.append(Step(stage, wanted, None, False))
@@ -64,14 +69,17 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
 
 
 def check_settings(config: Config) -> None:
-    """Raise InputError where a configuration would loosen the gate, or names a signing key, a contract or rules that are none."""
+    """Raise InputError where a configuration would loosen the gate, names a signing key, a contract or rules that are none, or holds a text
+    that no release may hold."""
     try:
         limits.copy_bound(config.release.max_copy_rate)
     except ValueError as error:
         raise InputError(f"release.max_copy_rate: {error}") from None
+    for name in ("title", "licence", "contact"):
+        text = getattr(config.release, name)
+        if suspicious(text) or DIGEST.search(text):
+            raise InputError(f"release.{name} holds what a release takes for data, such as a word of over {WORD} letters: shorten it")
     if config.release.sign is not None:
-        from pipeline.release.sign import private_key
-
         private_key(config.release.sign)
     if config.stress.model is not None:
         from pipeline.models import ahead

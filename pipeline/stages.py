@@ -84,7 +84,7 @@ STAGES = (
     ),
     Stage(
         "review",
-        3,
+        4,
         ("ingest", "generate", "shadows", "audit", "stress"),
         "pipeline.review:run",
         False,
@@ -93,7 +93,7 @@ STAGES = (
     ),
     Stage(
         "release",
-        11,
+        12,
         ("ingest", "train", "generate", "shadows", "audit", "evaluate", "stress"),
         "pipeline.release.stage:run",
         False,

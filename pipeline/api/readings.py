@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def reading(run: str | Path, *, out: str | Path, per_class: int = 20, seed: int = 0) -> int:
     """Write numbered pictures, sealed real ones and synthetic ones in random order, for readers who are not told which is which.
 
-    Readers get ``sheets/`` and ``answers.csv``; ``key.csv`` stays with whoever scores (:func:`score_reading`). The folder holds patient
-    data, and is 0700.
+    Readers get ``sheets/``, ``instructions.txt`` and ``answers.csv``; ``key.csv`` stays with whoever scores (:func:`score_reading`). The
+    folder holds patient data, and is 0700.
 
     Args:
         run: the run folder, of which ``ingest`` and ``generate`` are needed.

@@ -17,7 +17,7 @@ def verify(release: Path, *, run: Path | None = None, key: Path | None = None) -
         key: the Ed25519 public key (PEM) of whoever must have signed it.
 
     Raises:
-        InputError: there is no such folder, or no such key.
+        InputError: there is no such folder, no such key, or no such run with its patient data.
     """
     from pipeline.release import contents
     from pipeline.release.sign import public_key
@@ -33,4 +33,16 @@ def verify(release: Path, *, run: Path | None = None, key: Path | None = None) -
             raise InputError(f"{release} is a run folder: {told}")
         if not any((release / name).exists() for name in (contents.GATE, contents.REPORT, contents.CHECKSUMS)):
             raise InputError(f"{release} is no release folder: give one such as {run_near(release)}/release")
+        if run is not None and (why := _no_witness(run)) is not None:
+            raise InputError(f"--run: {why}")
         return verify_release(release, run, None if key is None else public_key(key))
+
+
+def _no_witness(run: Path) -> str | None:
+    """Why a folder is no run that a release can be compared with."""
+    from pipeline import folders
+    from pipeline.show import run_near
+
+    if (run / folders.PURGED).is_file() and not (run / "ingest").is_dir():
+        return f"the patient data of {run} were removed, so that no trace of them can be looked for: leave --run out"
+    return None if is_run(run) else f"{run} is no run folder: give the one that made the release, such as {run_near(run)}"

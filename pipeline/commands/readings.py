@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from pipeline import api
 from pipeline.commands.app import app, console
 from pipeline.release.results import counted
+from pipeline.terminal import one_line
 
 if TYPE_CHECKING:
     from evaluation.intervals import Interval
@@ -28,8 +30,8 @@ def reading(
     count = api.reading(run, out=out, per_class=per_class, seed=seed)
     console.print(f"{counted(count, 'picture')} in {escape(str(out))}")
     console.print(
-        "[bold red]PATIENT DATA[/]: it stays where the patients' images may be. Readers get sheets/ and a copy of answers.csv, never "
-        "key.csv; then: synthcohort score FOLDER ANSWERS.csv ..."
+        "[bold red]PATIENT DATA[/]: it stays where the patients' images may be. Readers get sheets/, instructions.txt and a copy of "
+        "answers.csv, never key.csv; then: synthcohort score FOLDER ANSWERS.csv ..."
     )
 
 
@@ -40,13 +42,20 @@ def score(
 ) -> None:
     """Score readers' answers: how well they told synthetic pictures from real ones, and findings on either."""
     table = Table("reader", "rated", "synthetic told from real (AUC)", "finding right: real", "synthetic", "difference")
-    for one in api.score_reading(folder, answers):
+    table.title, table.title_justify = "with 95 % intervals", "left"
+    scores = api.score_reading(folder, answers)
+    for one in scores:
         findings = one.findings or (None, None, None)
-        table.add_row(escape(one.reader), f"{one.rated} of {one.pictures}", _shown(one.auc), *map(_shown, findings))
+        table.add_row(escape(one_line(one.reader)), f"{one.rated:,} of {one.pictures:,}", _shown(one.auc), *map(_shown, findings))
         for name, auc in one.per_class.items():
             table.add_row(escape(f"  {name}"), str(auc.n), _shown(auc), "", "", "")
     console.print(table)
+    for one in scores:
+        for note in one.notes:
+            console.print(f"  [bold yellow]! {escape(one_line(f'{one.reader}: {note}'))}[/]")
 
 
 def _shown(found: Interval | None) -> str:
-    return "not answered" if found is None or found.value != found.value else f"{found.value:z.2f} ({found.low:z.2f} to {found.high:z.2f})"
+    if found is None or isnan(found.value):
+        return "not answered"
+    return f"{found.value:z.2f} ({'too few for an interval' if isnan(found.low) else f'{found.low:z.2f} to {found.high:z.2f}'})"

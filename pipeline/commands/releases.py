@@ -26,7 +26,8 @@ def verify(
     for problem in problems:
         console.print(f"[red]problem[/red] {escape(problem)}")
     if problems:
-        raise InputError(f"{counted(len(problems), 'problem')} in {release.name}: do not publish it; release it again from its run")
+        found = counted(len(problems), "problem")
+        raise InputError(f"{found} in {release.name}: do not publish or use it; whoever made it releases it again from its run")
     passed = (release / ARCHIVE).exists()
     console.print("The release is complete and fits its verdict." if passed else "A refused release: no images.")
     if key is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,8 @@ from pipeline.release.words import title
 
 PLOTTED = {arm: ARMS[arm] for arm in ("real+augmentation", "synthetic", "real+synthetic")}
 """Arms that are drawn; the table has all."""
+LABEL = 28
+"""Letters of common width that have room beside an axis."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,18 @@ class Row:
     low: float
     high: float
     tone: str = "synthetic"
+
+    @property
+    def short(self) -> str:
+        """The label where it fits beside the axis; otherwise its beginning and its end, since classes of long names often differ there."""
+        if _width(self.label) <= LABEL:
+            return self.label
+        first, last = self.label, self.label
+        while _width(first) > LABEL // 2:
+            first = first[:-1]
+        while _width(last) > LABEL - LABEL // 2 - 1:
+            last = last[1:]
+        return f"{first.rstrip()}…{last.lstrip()}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,11 @@ class Plot:
     def x(self, value: float) -> float:
         """Position on the axis, 0..1, clipped to its ends."""
         return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
+
+
+def _width(text: str) -> float:
+    """In letters of common width."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1.2 if c.isupper() or c in "mw" else 1 for c in text)
 
 
 def power_plot(power: Any) -> Plot | None:

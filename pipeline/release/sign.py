@@ -67,6 +67,20 @@ def check_signature(release: Path, key: Ed25519PublicKey) -> None:
         raise Damage("was not made with this key for these checksums") from None
 
 
+def lacks(release: Path, key: Path | None) -> str | None:
+    """Why a finished release is not what ``release.sign`` asks for; None where it is, or where no signature is asked for.
+
+    The key is no part of a release's identity: a person signs once the pages were read, and what is signed stays the same.
+    """
+    if key is None:
+        return None
+    try:
+        check_signature(release, private_key(key).public_key())
+    except (Damage, OSError):
+        return f"not signed with {key.name}"
+    return None
+
+
 def _pem(path: Path, setting: str) -> bytes:
     if not path.is_file():
         raise InputError(f"{setting}: there is no key file {path.name}: give the path of a PEM file")

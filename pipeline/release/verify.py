@@ -259,7 +259,7 @@ def _checksums(release: _Release) -> Iterator[str]:
     parts = [line.partition("  ") for line in found.decode(errors="replace").splitlines()]
     listed = {name: digest for digest, _, name in parts}
     yield from (f"{name} is listed in {contents.CHECKSUMS} but missing" for name in sorted(listed.keys() - covered))
-    yield from (f"{name} differs from its checksum" for name in sorted(covered) if listed.get(name) != digests[name])
+    yield from (f"{name} differs from its checksum" for name in sorted(covered & listed.keys()) if listed[name] != digests[name])
     yield f"{contents.CHECKSUMS} is not the list of this release's files"
 
 

@@ -16,6 +16,7 @@ from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
+from pipeline.release.stage import seal
 
 
 def stub(ctx: Context) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def stub(ctx: Context) -> dict[str, Any]:
     with (ctx.run / "calls.txt").open("a") as file:
         file.write(f"{name}\n")
     needed = {stage: (ctx.folder(stage) / "result.json").read_text() for stage in ctx.records}
-    section = getattr(ctx.config, name).model_dump(mode="json", exclude={"path", "start_from", "autoguidance"})
+    section = getattr(ctx.config, name).model_dump(mode="json", exclude={"path", "start_from", "autoguidance", "sign"})
     (ctx.out / "parts").mkdir(exist_ok=True)
     (ctx.out / "parts" / "one.bin").write_bytes(os.urandom(8) if ctx.config.name == "random" else name.encode())
     if name == "release" and ctx.config.release.contact == "broken":
@@ -32,6 +33,7 @@ def stub(ctx: Context) -> dict[str, Any]:
     (ctx.out / "result.json").write_text(json.dumps({"section": section, "needed": sorted(needed.values())}, sort_keys=True))
     if name == "release":
         (ctx.out / "gate.json").write_text(json.dumps({"verdict": "pass", "images": {"verdict": "pass"}}))
+        seal(ctx.out, ctx.config.release.sign)
     return {"files": 2}
 
 

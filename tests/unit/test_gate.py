@@ -310,6 +310,13 @@ def test_a_configuration_may_tighten_the_gate_and_not_loosen_it(report):
             gate.checks(report, lax)
 
 
+@pytest.mark.parametrize("setting", ["release.contact", "release.title", "release.licence"])
+def test_a_text_that_no_release_may_hold_is_refused_where_a_run_is_planned(setting):
+    address = "https://www.example.org/departments/radiology/research/data-steward/contact"
+    with pytest.raises(InputError, match=rf"^{setting} holds what a release takes for data"):
+        check_settings(load_config("quickstart", [f"{setting}={address}"]))
+
+
 def test_a_laxer_bound_is_refused_where_a_run_is_planned():
     check_settings(load_config("quickstart", ["release.max_copy_rate=0.001"]))
     with pytest.raises(InputError, match=r"release\.max_copy_rate.*tightened"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from release_run import EVALUATION
+from release_run import CLASSES, EVALUATION, STRESS
 from stress_result import stress_result
 from test_report import SAMPLES, results
 from test_review import made_run, page_of
@@ -28,6 +28,15 @@ PAGES = ("pass", "fail", "inconclusive", "unfit", "stress", "review")
 UNFIT = {"unfit": "was still learning after 256 images, its ceiling"}
 MOMENTS = [{"images": 1000 * 2**k, "train": [0.5 / (k + 1)] * 4, "val": [0.6 / (k + 1)] * 4} for k in range(4)]
 RECIPE = {"curve": MOMENTS, "chosen": {"images": 4000, "why": "the ceiling was reached"}, "fitted": {"images": 8000, "widths": [48, 96]}}
+LONG = {name: f"Pneumonoultramicroscopicsilicovolcanoconiosis_of_one_lobe_{n:02d}" for n, name in enumerate(CLASSES)}
+"""Names of 60 letters without a space, that differ at their ends."""
+
+
+def renamed(value: Any) -> Any:
+    """The same with long names for the classes."""
+    if isinstance(value, dict):
+        return {LONG.get(key, key): renamed(item) for key, item in value.items()}
+    return LONG.get(value, value) if isinstance(value, str) else [renamed(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +98,50 @@ def test_every_check_shows_its_verdict_whole(browser: Any, pages: dict[str, Path
     boxes = [rows.nth(row).locator(".badge").bounding_box() for row in range(rows.count())]
     assert len(boxes) == len(results("fail").gate["checks"])
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def long_named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on classes of long names, fourteen of them by class."""
+    evaluation, folder = renamed(EVALUATION), tmp_path_factory.mktemp("long")
+    first = evaluation["fidelity"]["per_class"][LONG[CLASSES[0]]]
+    evaluation["fidelity"] |= {"per_class": {f"{LONG[CLASSES[0]][:-2]}{n}": first for n in range(10, 24)}}
+    samples = {name: SAMPLES["normal"] for name in LONG.values()}
+    (folder / "long.html").write_text(render_report(results("pass", evaluation=evaluation, stress=renamed(STRESS)), samples))
+    return folder / "long.html"
+
+
+@pytest.mark.parametrize("width", [390, 718])  # a phone, and the paper of A4 between its margins
+def test_long_names_of_many_classes_push_nothing_off_the_page_or_the_plot(browser: Any, long_named: Path, width: int) -> None:
+    page = opened(browser, long_named, width)
+    page.emulate_media(media="screen" if width == 390 else "print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    over = """[...document.querySelectorAll('main *')].filter(e => !(%s) && e.getBoundingClientRect().right > %d).map(e => e.outerHTML)"""
+    assert page.evaluate(over % ("e.closest('.scroll')" if width == 390 else "false", width + 1)) == []
+    cut = """[...document.querySelectorAll('svg text')].filter(
+        e => e.getBoundingClientRect().left < e.closest('svg').getBoundingClientRect().left).map(e => e.textContent)"""
+    assert page.evaluate(cut) == []
+    page.close()
+
+
+def test_a_class_stands_clear_of_its_pictures(browser: Any, long_named: Path) -> None:
+    page = opened(browser, long_named, 1280)
+    places = page.evaluate("""[...document.querySelectorAll('.class')].map(e => {
+        const range = document.createRange(); range.selectNodeContents(e.querySelector('b'));
+        return [range.getBoundingClientRect().right, e.querySelector('img').getBoundingClientRect().left] })""")
+    assert len(places) == len(CLASSES)
+    assert all(name < picture for name, picture in places)
+    page.close()
+
+
+def test_sealed_images_stand_above_the_synthetic_ones_of_their_class(browser: Any, pages: dict[str, Path]) -> None:
+    page = opened(browser, pages["review"], 1280)
+    places = page.evaluate(
+        "[...document.querySelectorAll('.class')].map(e => [...e.querySelectorAll('figure')].map(f => f.getBoundingClientRect().top))"
+    )
+    assert places
+    assert all(sealed < synthetic for sealed, synthetic in places)
     page.close()
 
 

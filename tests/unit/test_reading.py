@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 import stat
 from pathlib import Path
 
@@ -46,10 +47,18 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def answered(exported: Path, name: str, ratings, findings=None) -> Path:
-    path = exported.parent / name
+    path, code = exported.parent / name, table(exported / "answers.csv")[0]["reading"]
     rows = itertools.zip_longest(range(1, len(ratings) + 1), ratings, findings or [""] * len(ratings))
-    path.write_text("picture,rating,finding\n" + "".join(f"{number},{rating},{finding}\n" for number, rating, finding in rows))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("picture,rating,finding,reading\n" + "".join(f"{n},{rating},{finding},{code}\n" for n, rating, finding in rows))
     return path
+
+
+def filled(exported: Path) -> str:
+    """Answers of one who knows all, as text."""
+    key = table(exported / "key.csv")
+    rows = [(row["picture"], 5 if row["origin"] == "synthetic" else 1, row["class"], row["reading"]) for row in key]
+    return "picture,rating,finding,reading\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
 
 
 def test_as_many_real_ones_as_synthetic_ones_of_each_class_patients_apart_as_long_as_it_goes(tmp_path):
@@ -83,7 +92,14 @@ def test_the_sheets_show_the_pictures_of_the_key_in_a_random_order_and_tell_noth
                 found.append("synthetic" if (picture % 2).all() else "real")
     assert found == [row["origin"] for row in key]
     assert 4 < sum(one != other for one, other in itertools.pairwise(found)) < 20
-    assert table(folder / "answers.csv") == [{"picture": str(n + 1), "rating": "", "finding": ""} for n in range(24)]
+    code = key[0]["reading"]
+    assert code.isalpha()  # a spreadsheet makes a number of 1e5
+    assert len(code) == 6
+    assert table(folder / "answers.csv") == [{"picture": str(n + 1), "rating": "", "finding": "", "reading": code} for n in range(24)]
+    told = (folder / "instructions.txt").read_text()
+    assert all(f"  {name}\n" in told for name in CLASSES[:2])
+    assert code in told
+    assert "rare" not in told  # no sealed image of it is there to be read
     api.reading(tmp_path / "run", out=tmp_path / "again", per_class=6)
     assert (tmp_path / "again" / "key.csv").read_bytes() == (folder / "key.csv").read_bytes()
     api.reading(tmp_path / "run", out=tmp_path / "other", per_class=6, seed=1)
@@ -123,20 +139,92 @@ def test_what_was_left_out_does_not_count(exported):
     assert none.auc.value != none.auc.value
 
 
-def test_a_spreadsheet_may_save_answers_its_own_way(exported):
-    count = len(table(exported / "key.csv"))
+@pytest.mark.parametrize(
+    "saved",
+    [
+        pytest.param(lambda text: ("\ufeff" + text.replace(",", ";").replace("\n", "\r\n")).encode(), id="semicolons and mark"),
+        pytest.param(lambda text: text.replace(",", "\t").encode("utf-16"), id="Unicode text"),
+        pytest.param(lambda text: text.replace(",", "|").replace("\n", "\r").encode(), id="bars, old Mac"),
+        pytest.param(lambda text: ("sep=;\n" + text.replace(",", ";")).encode(), id="separator told"),
+        pytest.param(lambda text: re.sub(r"(?m)^(\d+),(\d)", r"\1.0,\2.0", text).encode(), id="decimals"),
+        pytest.param(lambda text: re.sub(r"(?m)^(\d+);(\d)", r"\1,0;\2,0", text.replace(",", ";")).encode(), id="decimal commas"),
+        pytest.param(lambda text: re.sub(r"(?m)^(\d+),(\d)", r'="\1","\2"', text).encode(), id="quoted"),
+        pytest.param(lambda text: text.replace("picture,rating", "Picture, Rating ").encode(), id="header in another case"),
+        pytest.param(lambda text: (text + ",,,\n,,,\n\n").encode(), id="empty rows at the end"),
+        pytest.param(lambda text: text.replace("ill", " ILL\u00a0").replace("healthy", "Healthy.").encode("cp1252"), id="Western, spelled"),
+        pytest.param(lambda text: text.replace("\n", ",\n").replace("reading,", "reading,note").encode(), id="one more column"),
+        pytest.param(lambda text: "\n".join([*text.splitlines()[:1], *text.splitlines()[:0:-1]]).encode(), id="sorted otherwise"),
+    ],
+)
+def test_a_spreadsheet_may_save_answers_its_own_way(exported, saved):
     path = exported.parent / "a.csv"
-    path.write_text("\ufeffpicture;rating;finding\r\n" + "".join(f"{n};3;\r\n" for n in range(count, 0, -1)), encoding="utf-8")
-    assert api.score_reading(exported, [path])[0].rated == count
+    path.write_bytes(saved(filled(exported)))
+    (one,) = api.score_reading(exported, [path])
+    assert (one.rated, one.auc.value, one.findings[0].value, one.findings[1].value) == (one.pictures, 1, 1, 1)
 
 
 def test_wrong_answers_are_told_together(exported):
-    path = exported.parent / "a.csv"
-    path.write_text("picture,rating\n1,6\n2,3\n2,4\n99,1\nx,\n")
+    path, code = exported.parent / "a.csv", table(exported / "key.csv")[0]["reading"]
+    rows = ["1,6,", "2,3,", "02,4,", "99,1,", "x,,", ",4,", "7,TRUE,", "8,01.05.2026,", "9" * 5000 + ",1,", "0,3,"]
+    path.write_text("picture,rating,finding,reading\n" + "".join(f"{row},{code}\n" for row in rows))
     with pytest.raises(InputError) as caught:
         api.score_reading(exported, [path])
-    for part in ("picture 1: rating '6' is none of 1 to 5", "picture '2' is there twice", "picture '99' is none of 1 to", "'x'"):
+    for part in (
+        "a.csv line 2: rating '6' of picture 1 is none of 1 to 5",
+        "a.csv line 4: picture 2 is on line 3 too",
+        "line 5: picture '99' is none of 1 to",
+        "'x'",
+        "line 7: picture ''",
+        "rating 'TRUE' of picture 7",
+        "rating '01.05.2026' of picture 8",
+        "and 1 more",
+    ):
         assert part in str(caught.value)
+    assert "9" * 30 not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["picture", "rating", "finding"])
+def test_answers_under_another_name_are_not_taken_for_none(exported, column):
+    path = exported.parent / "a.csv"
+    path.write_text(filled(exported).replace(column, "other", 1))
+    with pytest.raises(InputError, match=f"no column {column}"):
+        api.score_reading(exported, [path])
+
+
+def test_answers_to_other_pictures_score_nobody(exported):
+    api.reading(exported.parent / "run", out=exported.parent / "second", per_class=8, seed=1)
+    path = exported.parent / "a.csv"
+    path.write_text(filled(exported.parent / "second"))
+    with pytest.raises(InputError, match=r"a\.csv: its answers are of the reading"):
+        api.score_reading(exported, [path])
+    path.write_text(filled(exported).replace(table(exported / "key.csv")[0]["reading"], ""))
+    with pytest.raises(InputError, match="of no reading"):
+        api.score_reading(exported, [path])
+
+
+def test_half_a_reading_has_a_difference_between_different_patients(exported):
+    """As many named pictures on either side or not, of which none is paired with another."""
+    key = table(exported / "key.csv")
+    names = [row["class"] if row["origin"] == "real" or number % 3 == 0 else "" for number, row in enumerate(key)]
+    (one,) = api.score_reading(exported, [answered(exported, "half.csv", [3] * len(key), names)])
+    real, synthetic, change = one.findings
+    assert real.n > synthetic.n > 0
+    assert (change.value, change.n) == (0, real.n + synthetic.n)
+    assert change.low == pytest.approx(-(1 - synthetic.low))
+    assert change.high == pytest.approx(1 - real.low)
+
+
+def test_a_name_that_no_finding_has_is_told_and_counts_as_wrong(exported):
+    count = len(table(exported / "key.csv"))
+    (one,) = api.score_reading(exported, [answered(exported, "a.csv", [3] * count, ["il", "-"] * (count // 2))])
+    assert one.notes == (f"counted as wrong, since no finding is called so: il ({count // 2})",)
+    assert one.findings[0].n + one.findings[1].n == count // 2
+
+
+def test_readers_whose_files_are_called_the_same_are_told_apart(exported):
+    count = len(table(exported / "key.csv"))
+    paths = [answered(exported, f"{name}/answers.csv", [3] * count) for name in ("ann", "bob")]
+    assert [one.reader for one in api.score_reading(exported, paths)] == [str(path.with_suffix("")) for path in paths]
 
 
 @pytest.mark.parametrize("damage", ["gone", "other", "no header"])

@@ -257,6 +257,17 @@ def test_classes_too_small_to_measure_are_named_with_the_reason() -> None:
     assert "22 images a side" in render_report(results("pass"), {})
 
 
+def test_labels_that_are_too_long_for_a_plot_keep_what_tells_them_apart() -> None:
+    names = ["nodule", *(f"Enlarged cardiomediastinum with effusion, {side} side" for side in ("left", "right")), "肺" * 30, "W" * 60]
+    plot = whiskers({name: measure(0.5) for name in names})
+    shown = [row.short for row in plot.rows]
+    assert shown[0] == "Nodule"
+    assert shown[1] == "Enlarged card…on, left side"
+    assert len(set(shown)) == len(names)
+    assert max(map(len, shown)) <= 28
+    assert len(shown[3]) <= 14  # as wide as two Latin letters each
+
+
 def test_what_gives_the_images_away_is_told_where_it_was_looked_for() -> None:
     told = [{"feature": "black pixels", "synthetic": "more", "auc": {"value": 0.74, "low": 0.7, "high": 0.78, "n": 796}}]
     heading = "What gives the synthetic images away"

@@ -7,13 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import stage_stubs
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from release_run import LENIENT, config, released
+from stage_stubs import stubbed  # noqa: F401
 
 from pipeline.errors import InputError
 from pipeline.release import contents, stage
-from pipeline.release.sign import private_key, public_key
+from pipeline.release.sign import check_signature, private_key, public_key
 from pipeline.release.verify import verify
 from pipeline.runner import check_settings
 from pipeline.stages import BY_NAME, identity
@@ -97,6 +99,24 @@ def test_the_key_is_no_part_of_the_identity_and_of_no_file(tmp_path: Path, keys:
     assert wanted[0] == wanted[1]
     out = released(tmp_path / "run", "pass", sign=keys["ours"][0]).out
     assert all(b"ours.pem" not in path.read_bytes() for path in out.rglob("*") if path.is_file())
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_a_release_is_signed_once_its_pages_were_read_and_nothing_else_is_done_again(
+    tmp_path: Path, keys: dict[str, tuple[Path, Path]]
+) -> None:
+    run = tmp_path / "run"
+    stage_stubs.run(stage_stubs.config(), run)
+    unsigned = (run / "release" / contents.CHECKSUMS).read_bytes()
+    for name in ("ours", "theirs"):
+        settings = stage_stubs.config(release={"sign": str(keys[name][0])})
+        with pytest.raises(InputError, match=rf"\(not signed with {name}\.pem\): release would be redone; add --redo"):
+            stage_stubs.run(settings, run)
+        assert stage_stubs.run(settings, run, redo=True) == ["release"]
+        check_signature(run / "release", public_key(keys[name][1]))
+        assert stage_stubs.run(settings, run) == []
+    assert stage_stubs.run(stage_stubs.config(), run) == [], "what is signed stays, whoever runs it again"
+    assert (run / "release" / contents.CHECKSUMS).read_bytes() == unsigned
 
 
 def bad_keys(folder: Path) -> dict[str, Path]:

@@ -21,8 +21,9 @@ from forgeries_refused import REFUSED
 from forging import Forgery, chunk, json_edit, number, picture
 from release_run import LENIENT, ingested, released
 
-from pipeline import artifacts
+from pipeline import api, artifacts
 from pipeline.commands import releases
+from pipeline.errors import InputError
 from pipeline.release.formats import write_archive
 from pipeline.release.verify import MOST_FINDINGS, verify
 from privacy import limits
@@ -183,6 +184,27 @@ def test_a_run_that_is_not_as_it_was_is_no_witness(runs: dict[str, Path], tmp_pa
     change(run, runs["pass"])
     problems = verify(run / "release", run)
     assert any(expected in problem for problem in problems) if expected else problems == [], problems
+
+
+@pytest.mark.parametrize("given", ["nothing", "a release", "purged"])
+def test_what_is_no_run_at_all_is_told_of_the_option_and_not_of_the_release(runs: dict[str, Path], tmp_path: Path, given: str) -> None:
+    run = {"nothing": tmp_path / "nothing", "a release": runs["pass"] / "release", "purged": tmp_path / "run"}[given]
+    if given == "purged":
+        shutil.copytree(runs["pass"], run)
+        shutil.rmtree(run / "ingest")
+        (run / "purged.json").write_text("{}")
+    with pytest.raises(InputError, match=r"^--run: ") as raised:
+        api.verify(runs["pass"] / "release", run=run)
+    assert ("leave --run out" in str(raised.value)) == (given == "purged")
+
+
+def test_a_file_that_was_laid_beside_is_one_problem_and_the_list_another(runs: dict[str, Path], tmp_path: Path) -> None:
+    release = copy_of(runs, tmp_path)
+    (release / "Thumbs.db").write_bytes(b"x")
+    assert verify(release) == [
+        "Thumbs.db must not be in a release whose verdict is pass",
+        "SHA256SUMS is not the list of this release's files",
+    ]
 
 
 def test_findings_are_bounded(runs: dict[str, Path], tmp_path: Path) -> None:
