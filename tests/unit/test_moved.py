@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.ingest.notes import repeated
 from pipeline.ingest.split import near_duplicates
 from pipeline.ingest.standardize import Target, standardize
 from pipeline.phantom.image import phantom_arrays
@@ -113,3 +114,11 @@ def test_colour_and_sixteen_bits_are_aligned_too() -> None:
     tinted = np.concatenate([grey, 255 - grey // 2, grey // 3], axis=1)
     np.testing.assert_array_equal(near_duplicates(tinted), expected)
     np.testing.assert_array_equal(near_duplicates(grey.astype(np.uint16) * 256), expected)
+
+
+def test_repeats_are_told_where_nobody_says_whose_the_images_are_and_so_are_contradicting_classes() -> None:
+    assert repeated(0, 0, 0) == []
+    assert repeated(1, 21, 0)[0].startswith("21 images repeat one another in 1 group (")
+    told = repeated(90, 1254, 9)
+    assert told[0].startswith("1,254 images repeat one another in 90 groups (")
+    assert told[1].startswith("9 of the groups of repeated images have images of different classes")
