@@ -49,6 +49,22 @@ def tied(groups: int, patients: int) -> list[str]:
     ]
 
 
+def repeated(groups: int, images: int, mixed: int) -> list[str]:
+    """A sentence on pictures that repeat one another, where nobody says whose they are, and one on those that lie in several classes."""
+    if not groups:
+        return []
+    found = [
+        f"{images:,} images repeat one another in {groups:,} group{'s' * (groups > 1)} (the same picture again, also cropped, mirrored, turned or in other "
+        f"contrast): a group is in one split, counts as one image and is drawn as one in training"
+    ]
+    if mixed:
+        found.append(
+            f"{mixed:,} of the groups of repeated images have images of different classes, of which one is wrong: look at them (the column "
+            f"duplicate_group of ingest/rows.parquet)"
+        )
+    return found
+
+
 def torn(count: int, total: int) -> str:
     """A sentence on images whose patients earlier runs put into different splits, as happens before a table says who the patients are."""
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,21 +38,47 @@ MIN_PATIENTS = 2
 DRAWS = 50
 
 
-def near_duplicates(images: NDArray[np.uint8] | NDArray[np.uint16], threshold: float = NEAR_DUPLICATE) -> NDArray[np.int64]:
+def near_duplicates(
+    images: NDArray[np.uint8] | NDArray[np.uint16],
+    threshold: float = NEAR_DUPLICATE,
+    patients: NDArray[np.int64] | None = None,
+    report: Callable[[int], None] = lambda done: None,
+) -> NDArray[np.int64]:
     """Cluster of every image, ``int64 [n]``: numbered from 0 in order of first appearance, -1 where an image has no twin.
 
     Twins are pixel-identical, or correlate by at least ``threshold`` in their fine structure: what a 5x5 mean leaves of the image at 32 px.
-    Coarse structure is left out because it is that of the anatomy, which patients share. Clusters are closed transitively. Volumes are
-    compared by three of their slices. Every pair is compared, at first by a bound that needs an eighth of the work (:func:`_twins`); memory
-    is half a kilobyte an image.
+    Coarse structure is left out because it is that of the anatomy, which patients share. Every pair is so compared, at first by a bound
+    that needs an eighth of the work (:func:`_twins`). Then one of each cluster is compared with the few that are most like it once they are
+    aligned (:mod:`pipeline.ingest.moved`). Clusters are closed transitively. Volumes are compared by three of their slices, and not
+    aligned. Memory is two kilobytes an image.
 
     Args:
         images: ``[n, C, H, H]``, or ``[n, C, D, H, H]``; may be a memory map.
+        threshold: of the correlation of images as they are.
+        patients: patient of every image, ``int64 [n]``, where they are known; -1 where one is not. Images of one are not aligned.
+        report: called with the number of clusters that are aligned, of ``len(images)`` at the most.
     """
     cluster = identical(images)
     for left, right in _twins(images, np.flatnonzero(cluster == np.arange(len(images))), threshold, cluster):
         cluster[:] = _components(len(images), cluster[left], cluster[right])[cluster]
+    if images.ndim == 4:
+        _join_moved(images, cluster, np.full(len(images), -1) if patients is None else patients, report)
     return groups_of_several(cluster)
+
+
+def _join_moved(
+    images: NDArray[Any], cluster: NDArray[np.int64], patients: NDArray[np.int64], report: Callable[[int], None] = lambda done: None
+) -> None:
+    """Join in place the clusters ``[n]`` that hold one picture, moved: one of each is compared, and of what was joined one again."""
+    from pipeline.ingest.moved import moved_twins
+
+    asked = which = np.sort(np.unique(cluster, return_index=True)[1])
+    while len(asked):
+        for left, right in moved_twins(images, which, asked, patients, report):
+            cluster[:] = _components(len(images), cluster[left], cluster[right])[cluster]
+        parts = np.bincount(cluster[which])
+        which = np.sort(np.unique(cluster, return_index=True)[1])
+        asked = which[parts[cluster[which]] > 1]
 
 
 def identical(images: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.int64]:
@@ -86,8 +112,22 @@ def _twins(
                 used, place = np.unique(pair, return_inverse=True)
                 details = _details(images, used)
                 one, two = place.reshape(pair.shape).T
-                close = np.einsum("nd,nd->n", details[one], details[two]) >= threshold
+                close = np.flatnonzero(np.einsum("nd,nd->n", details[one], details[two]) >= threshold)
+                close = close[_throughout(_small(images, used), one[close], two[close])]
                 yield pair[close, 0], pair[close, 1]
+
+
+def _throughout(small: NDArray[np.uint8], one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs of small images are alike in local contrast as well (:func:`pipeline.ingest.moved.throughout`)."""
+    import torch
+
+    from pipeline.ingest.moved import throughout, unit
+
+    found = np.zeros(len(one), bool)
+    for start in range(0, len(one), BLOCK):
+        part = slice(start, start + BLOCK)
+        found[part] = throughout(*(unit(torch.from_numpy(small[which[part]])) for which in (one, two))).numpy()
+    return found
 
 
 def _bounds(images: NDArray[Any], which: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -286,17 +326,22 @@ def _details(images: NDArray[Any], index: NDArray[np.int64]) -> NDArray[np.float
     """Unit vectors ``float32 [n, d]`` of what a local mean leaves of these images; zero where it leaves nothing."""
     vectors = []
     for chosen in _parts(index, images):
-        part = np.asarray(images[chosen])
-        if part.ndim == 5:
-            depth = part.shape[2]
-            part = part[:, :, [depth // 4, depth // 2, 3 * depth // 4]].reshape(len(part), -1, *part.shape[3:])
-        part = (part // 256).astype(np.uint8) if part.dtype == np.uint16 else part
-        small = (fit(part, DESCRIPTOR_SIDE) if part.shape[-1] > DESCRIPTOR_SIDE else part).astype(np.float32)
-        detail = (small - uniform_filter(small, (0, 0, DETAIL, DETAIL), mode="nearest")).reshape(len(part), -1)
+        small = _small(images, chosen).astype(np.float32)
+        detail = (small - uniform_filter(small, (0, 0, DETAIL, DETAIL), mode="nearest")).reshape(len(small), -1)
         norm = np.linalg.norm(detail, axis=1, keepdims=True)
         # One grey level of detail in every pixel is rounding, not structure.
         vectors.append(np.where(norm > np.sqrt(detail.shape[1]), detail / np.maximum(norm, 1e-6), 0).astype(np.float32))
     return np.concatenate(vectors)
+
+
+def _small(images: NDArray[Any], index: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """These images ``[n, C, side, side]``, of :data:`DESCRIPTOR_SIDE` pixels at the most; three slices of a volume as channels."""
+    part = np.asarray(images[index])
+    if part.ndim == 5:
+        depth = part.shape[2]
+        part = part[:, :, [depth // 4, depth // 2, 3 * depth // 4]].reshape(len(part), -1, *part.shape[3:])
+    part = (part // 256).astype(np.uint8) if part.dtype == np.uint16 else part
+    return fit(part, DESCRIPTOR_SIDE) if part.shape[-1] > DESCRIPTOR_SIDE else part
 
 
 def _components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:

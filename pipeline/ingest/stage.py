@@ -60,7 +60,7 @@ def run(ctx: Context) -> dict[str, Any]:
     quarantine.write(ctx.out, cohort.left_out)
     for note in cohort.notes:
         ctx.reporter.note(note)
-    clusters = split.near_duplicates(cohort.images)[cohort.rows.index.to_numpy()] if len(cohort.rows) else np.zeros(0, np.int64)
+    clusters = _clusters(ctx, cohort)
     if "split" not in cohort.rows and not ctx.config.foreign:
         cohort, clusters = _without_contradictions(cohort, clusters)
         quarantine.write(ctx.out, cohort.left_out)
@@ -96,6 +96,19 @@ def run(ctx: Context) -> dict[str, Any]:
     people = int(cleaned.rows["patient"].nunique()) if cohort.unit == "patient" else UNKNOWN
     groups = len(set(clusters[clusters >= 0].tolist()))
     return {"images": len(cleaned), "patients": people, **counts, "near_duplicate_groups": groups, "quarantined": len(left_out)}
+
+
+def _clusters(ctx: Context, cohort: Cohort) -> NDArray[np.int64]:
+    """Near-duplicate cluster of every row (:func:`pipeline.ingest.split.near_duplicates`)."""
+    if not len(cohort.rows):
+        return np.zeros(0, np.int64)
+    places, patients = cohort.rows.index.to_numpy(), np.full(len(cohort.images), -1)
+    if cohort.unit == "patient":
+        patients[places] = pd.factorize(cohort.rows["patient"])[0]
+    with ctx.reporter.progress("searching for near-duplicates", len(cohort.images)) as advance:
+        clusters = split.near_duplicates(cohort.images, patients=patients, report=advance)
+        advance(len(cohort.images))
+    return np.asarray(clusters[places])
 
 
 def _without_contradictions(cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[Cohort, NDArray[np.int64]]:
@@ -278,7 +291,11 @@ def _write_facts(
     groups = grouped[grouped["group"] >= 0].groupby("group")
     people = groups["patient"].nunique()
     shared = people.index[people > 1]
-    tied = notes.tied(len(shared), grouped["patient"][grouped["group"].isin(shared)].nunique()) if cohort.unit == "patient" else []
+    mixed = int((groups["label"].nunique() > 1).sum())
+    if cohort.unit == "patient":
+        tied = notes.tied(len(shared), grouped["patient"][grouped["group"].isin(shared)].nunique())
+    else:
+        tied = notes.repeated(len(groups), int((clusters >= 0).sum()), mixed)
     for note in tied:
         ctx.reporter.note(note)
     cells = {
@@ -309,7 +326,7 @@ def _write_facts(
                 "groups": len(groups),
                 "images": int((clusters >= 0).sum()),
                 f"groups_across_{cohort.unit}s": len(shared),
-                "groups_with_different_classes": int((groups["label"].nunique() > 1).sum()),
+                "groups_with_different_classes": mixed,
             },
             "notes": [*cohort.notes, *tied],
             "quarantined": dict(sorted(Counter(reason for _, reason in left_out).items())),

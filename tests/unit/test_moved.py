@@ -1,0 +1,124 @@
+"""Moved pictures: mirrored, turned, cropped, framed ones are one picture with what they are of, and different patients are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.ingest.notes import repeated
+from pipeline.ingest.split import near_duplicates
+from pipeline.ingest.standardize import Target, standardize
+from pipeline.phantom.image import phantom_arrays
+
+FINE = 128
+Picture = NDArray[np.uint8]
+
+
+def patients(count: int, seed: int = 3) -> list[Picture]:
+    """A picture of each of some phantom patients, ``[FINE, FINE]``."""
+    images, _, who = phantom_arrays(count, seed, FINE)
+    return [images[place, 0] for place in np.unique(who, return_index=True)[1]]
+
+
+def standard(pictures: list[Picture], size: int = 64) -> NDArray[np.uint8]:
+    return np.stack([standardize(np.array(one, np.float32)[None], 0, 255, Target(size))[0] for one in pictures])
+
+
+def turned(picture: Picture, degrees: float) -> Picture:
+    return np.asarray(Image.fromarray(picture).rotate(degrees, Image.Resampling.BICUBIC))
+
+
+def framed(picture: Picture) -> Picture:
+    frame = np.full_like(picture, 255)
+    frame[4:-4, 4:-4] = picture[4:-4, 4:-4]
+    return frame
+
+
+MOVES: dict[str, Callable[[Picture], Picture]] = {
+    "mirrored": lambda one: one[:, ::-1],
+    "turned by a quarter": np.rot90,
+    "turned by 5 degrees": lambda one: turned(one, 5),
+    "mirrored and turned by 10 degrees": lambda one: turned(np.ascontiguousarray(one[:, ::-1]), 10),
+    "cropped at a corner": lambda one: one[3:, 3:],
+    "cropped all round": lambda one: one[5:-5, 5:-5],
+    "squeezed": lambda one: np.asarray(Image.fromarray(one).resize((FINE, int(0.92 * FINE)), Image.Resampling.BICUBIC)),
+    "with a white frame": framed,
+    "inverted": lambda one: 255 - one,
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_moved_picture_is_a_near_duplicate_of_what_it_is_of(move: str, size: int) -> None:
+    pictures = patients(30)
+    copies = [MOVES[move](one) for one in pictures[:20]]
+    clusters = near_duplicates(standard(pictures + copies, size))
+    found = clusters[len(pictures) :]
+    assert ((found == clusters[:20]) & (found >= 0)).mean() >= 0.9
+    assert (clusters[20:30] == -1).all()
+    assert len(set(found[found >= 0])) == (found >= 0).sum(), "a cluster holds several patients"
+
+
+def test_a_picture_that_was_moved_twenty_times_is_one_group() -> None:
+    """As augmentation by somebody else leaves it: what is joined to any of the group is joined to all."""
+    pictures, rng = patients(25), np.random.default_rng(0)
+    copies = [turned(np.ascontiguousarray(np.rot90(pictures[0], rng.integers(4))), rng.uniform(-12, 12))[4:-2, 2:-4] for _ in range(20)]
+    clusters = near_duplicates(standard(pictures + copies))
+    assert (clusters[[0, *range(25, 45)]] == 0).mean() >= 0.9
+    assert (clusters[1:25] == -1).all()
+
+
+def test_different_patients_are_not_joined_whoever_is_mirrored() -> None:
+    pictures = patients(120, seed=8)
+    assert (near_duplicates(standard(pictures[:60] + [one[:, ::-1] for one in pictures[60:]])) == -1).all()
+
+
+@pytest.mark.parametrize("alike", ["a white frame", "a white border", "black bars"])
+def test_what_all_pictures_are_framed_by_makes_no_two_of_them_one(alike: str) -> None:
+    """A frame is brighter than any anatomy, and its edge was most of the fine structure that images were compared by."""
+    border = {
+        "a white frame": framed,
+        "a white border": lambda one: np.pad(one, 4, constant_values=255),
+        "black bars": lambda one: one[:, 13:-13],
+    }
+    bright = [255 - one // 2 for one in patients(60)]
+    clusters = near_duplicates(standard([border[alike](one) for one in bright]))
+    assert (clusters == -1).all()
+
+
+def test_images_of_one_known_patient_are_joined_where_they_are_the_same_in_place_only() -> None:
+    """Exposures of a patient who lay otherwise look as moved pictures do, and are images of their own."""
+    one, other = patients(2)
+    images = standard([one, one[:, ::-1], one, other, other[:, ::-1]])
+    np.testing.assert_array_equal(near_duplicates(images), [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(near_duplicates(images, patients=np.array([4, 4, 4, 5, -1])), [0, -1, 0, 1, 1])
+
+
+def test_images_that_show_nothing_and_sets_of_one_or_two_are_joined_to_nothing() -> None:
+    shades = np.arange(0, 240, 8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 32, 32), np.uint8)
+    assert (near_duplicates(shades) == -1).all()
+    ramps = np.arange(32, dtype=np.uint8)[None, :] * np.arange(1, 7, dtype=np.uint8)[:, None, None]
+    assert (near_duplicates(np.repeat(ramps[:, None, None, 0], 32, axis=2)) == -1).all()
+    for count in (1, 2):
+        assert (near_duplicates(standard(patients(2)[:count])) == -1).all()
+
+
+def test_colour_and_sixteen_bits_are_aligned_too() -> None:
+    pictures = patients(12)
+    grey = standard([*pictures, pictures[3][:, ::-1]])
+    expected = np.where(np.isin(np.arange(13), (3, 12)), 0, -1)
+    tinted = np.concatenate([grey, 255 - grey // 2, grey // 3], axis=1)
+    np.testing.assert_array_equal(near_duplicates(tinted), expected)
+    np.testing.assert_array_equal(near_duplicates(grey.astype(np.uint16) * 256), expected)
+
+
+def test_repeats_are_told_where_nobody_says_whose_the_images_are_and_so_are_contradicting_classes() -> None:
+    assert repeated(0, 0, 0) == []
+    assert repeated(1, 21, 0)[0].startswith("21 images repeat one another in 1 group (")
+    told = repeated(90, 1254, 9)
+    assert told[0].startswith("1,254 images repeat one another in 90 groups (")
+    assert told[1].startswith("9 of the groups of repeated images have images of different classes")
