@@ -39,6 +39,7 @@ AXES = 128
 NEAREST = 3
 """Candidates by the image in its place, and as many by the image shifted and enlarged."""
 Place = tuple[float, float, float]
+Prepared = tuple[Tensor, Tensor]
 HERE: Place = (0.0, 0.0, 1.0)
 PLACES: tuple[Place, ...] = tuple(itertools.product((-0.09, 0.0, 0.09), (-0.09, 0.0, 0.09), (0.88, 1.0, 1.12)))
 """Centres of the rings (half sides) and enlargements in which an image is read."""
@@ -73,7 +74,8 @@ def moved_twins(
         return
     small = torch.cat([_small(images[which[start : start + 1024]]) for start in range(0, len(which), 1024)])
     person, compared = torch.from_numpy(patients[which]), _Magnitudes(small)
-    whole, count = compared(small, HERE), min(NEAREST, len(which) - 1)
+    whole = torch.cat([compared(_prepared(part), HERE) for part in torch.split(small, 1024)])
+    count = min(NEAREST, len(which) - 1)
     for numbers in torch.split(torch.from_numpy(np.searchsorted(which, asked)), QUERIES):
         queries, own = unit(small[numbers]), person[numbers, None]
         hidden = (own == person) & (own >= 0)
@@ -92,20 +94,18 @@ class _Magnitudes:
 
     def __init__(self, small: Tensor) -> None:
         # An even sample of them: of a few thousand images more change nothing.
-        parts = self._of(unit(small[:: -(-len(small) // 4096)]), HERE)
+        parts = self._along(_prepared(small[:: -(-len(small) // 4096)]), HERE)
         self.centre = [part.mean(dim=0) for part in parts]
         self.spread = [(deviation := part.std(dim=0)) + 0.05 * deviation.mean() + 1e-6 for part in parts]
         self.axes = torch.eye(sum(part.shape[1] for part in parts))
         self.axes = leading_axes(self._normalised(parts), AXES)
 
-    def __call__(self, small: Tensor, view: Place) -> Tensor:
+    def __call__(self, prepared: Prepared, view: Place) -> Tensor:
         """``float32 [n, AXES]``, of which products say how alike images are, from :func:`_rings` in one place."""
-        blocks = torch.split(small, 1024)
-        return torch.cat([self._normalised(self._of(unit(block), view)) @ self.axes for block in blocks])
+        return self._normalised(self._along(prepared, view)) @ self.axes
 
-    def _of(self, images: Tensor, view: Place) -> list[Tensor]:
-        both = blur(images, SMOOTH), blur(local_contrast(coarse(images)), SMOOTH / 2)
-        return [_rings(one, torch.tensor([view]).expand(len(one), 3))[..., :HARMONICS].abs().flatten(1) for one in both]
+    def _along(self, prepared: Prepared, view: Place) -> list[Tensor]:
+        return [_rings(one, torch.tensor([view]).expand(len(one), 3))[..., :HARMONICS].abs().flatten(1) for one in prepared]
 
     def _normalised(self, parts: list[Tensor]) -> Tensor:
         return torch.cat([F.normalize((part - mean) / spread, dim=1) for part, mean, spread in zip(parts, self.centre, self.spread)], dim=1)
@@ -116,15 +116,22 @@ def _nearest(queries: Tensor, compared: _Magnitudes, whole: Tensor, hidden: Tens
 
     The first ``count`` are the nearest in its own place, the others in any; none that is ``hidden [n, references]`` comes before others.
     """
+    prepared = _prepared(queries)
     best, place = torch.full(hidden.shape, -torch.inf), torch.zeros(hidden.shape, dtype=torch.int64)
     for number, view in enumerate(PLACES):
-        alike = (compared(queries, view) @ whole.T).masked_fill(hidden, -torch.inf)
+        alike = (compared(prepared, view) @ whole.T).masked_fill(hidden, -torch.inf)
         if view == HERE:
             first, here = alike.topk(count, dim=1).indices, number
         place[alike > best] = number
         best = torch.maximum(best, alike)
     further = best.topk(count, dim=1).indices
     return torch.cat([first, further], dim=1), torch.cat([torch.full_like(first, here), place.gather(1, further)], dim=1)
+
+
+def _prepared(images: Tensor) -> Prepared:
+    """What is read on rings, of images ``[n, C, side, side]``: themselves, and their local contrast, both smoothed."""
+    images = unit(images)
+    return blur(images, SMOOTH), blur(local_contrast(coarse(images)), SMOOTH / 2)
 
 
 def _small(images: NDArray[Any]) -> Tensor:
