@@ -54,8 +54,8 @@ def repeated(groups: int, images: int, mixed: int) -> list[str]:
     if not groups:
         return []
     found = [
-        f"{images:,} images repeat one another in {groups:,} group{'s' * (groups > 1)} (the same picture again, also cropped, mirrored, turned or in other "
-        f"contrast): a group is in one split, counts as one image and is drawn as one in training"
+        f"{images:,} images repeat one another in {groups:,} group{'s' * (groups > 1)} (the same picture again, also cropped, mirrored, "
+        f"turned or in other contrast): a group is in one split, counts as one image and is drawn as one in training"
     ]
     if mixed:
         found.append(
