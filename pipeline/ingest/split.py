@@ -41,40 +41,39 @@ DRAWS = 50
 def near_duplicates(
     images: NDArray[np.uint8] | NDArray[np.uint16],
     threshold: float = NEAR_DUPLICATE,
-    patients: NDArray[np.int64] | None = None,
+    moved: bool = True,
     report: Callable[[int], None] = lambda done: None,
 ) -> NDArray[np.int64]:
     """Cluster of every image, ``int64 [n]``: numbered from 0 in order of first appearance, -1 where an image has no twin.
 
     Twins are pixel-identical, or correlate by at least ``threshold`` in their fine structure: what a 5x5 mean leaves of the image at 32 px.
     Coarse structure is left out because it is that of the anatomy, which patients share. Every pair is so compared, at first by a bound
-    that needs an eighth of the work (:func:`_twins`). Then one of each cluster is compared with the few that are most like it once they are
-    aligned (:mod:`pipeline.ingest.moved`). Clusters are closed transitively. Volumes are compared by three of their slices, and not
-    aligned. Memory is two kilobytes an image.
+    that needs an eighth of the work (:func:`_twins`). Where ``moved``, one of each cluster is then compared with the few that are most like
+    it once they are aligned (:mod:`pipeline.ingest.moved`). Clusters are closed transitively. Volumes are compared by three of their
+    slices, and not aligned. Memory is two kilobytes an image.
 
     Args:
         images: ``[n, C, H, H]``, or ``[n, C, D, H, H]``; may be a memory map.
         threshold: of the correlation of images as they are.
-        patients: patient of every image, ``int64 [n]``, where they are known; -1 where one is not. Images of one are not aligned.
+        moved: whether to look for pictures that were moved. Exposures of a patient who lay otherwise look as they do: not where patients
+            are known, who keep their images together.
         report: called with the number of clusters that are aligned, of ``len(images)`` at the most.
     """
     cluster = identical(images)
     for left, right in _twins(images, np.flatnonzero(cluster == np.arange(len(images))), threshold, cluster):
         cluster[:] = _components(len(images), cluster[left], cluster[right])[cluster]
-    if images.ndim == 4:
-        _join_moved(images, cluster, np.full(len(images), -1) if patients is None else patients, report)
+    if images.ndim == 4 and moved:
+        _join_moved(images, cluster, report)
     return groups_of_several(cluster)
 
 
-def _join_moved(
-    images: NDArray[Any], cluster: NDArray[np.int64], patients: NDArray[np.int64], report: Callable[[int], None] = lambda done: None
-) -> None:
+def _join_moved(images: NDArray[Any], cluster: NDArray[np.int64], report: Callable[[int], None]) -> None:
     """Join in place the clusters ``[n]`` that hold one picture, moved: one of each is compared, and of what was joined one again."""
     from pipeline.ingest.moved import moved_twins
 
     asked = which = np.sort(np.unique(cluster, return_index=True)[1])
     while len(asked):
-        for left, right in moved_twins(images, which, asked, patients, report):
+        for left, right in moved_twins(images, which, asked, report):
             cluster[:] = _components(len(images), cluster[left], cluster[right])[cluster]
         parts = np.bincount(cluster[which])
         which = np.sort(np.unique(cluster, return_index=True)[1])

@@ -102,13 +102,10 @@ def _clusters(ctx: Context, cohort: Cohort) -> NDArray[np.int64]:
     """Near-duplicate cluster of every row (:func:`pipeline.ingest.split.near_duplicates`)."""
     if not len(cohort.rows):
         return np.zeros(0, np.int64)
-    places, patients = cohort.rows.index.to_numpy(), np.full(len(cohort.images), -1)
-    if cohort.unit == "patient":
-        patients[places] = pd.factorize(cohort.rows["patient"])[0]
     with ctx.reporter.progress("searching for near-duplicates", len(cohort.images)) as advance:
-        clusters = split.near_duplicates(cohort.images, patients=patients, report=advance)
+        clusters = split.near_duplicates(cohort.images, moved=cohort.unit != "patient", report=advance)
         advance(len(cohort.images))
-    return np.asarray(clusters[places])
+    return np.asarray(clusters[cohort.rows.index.to_numpy()])
 
 
 def _without_contradictions(cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[Cohort, NDArray[np.int64]]:
