@@ -49,6 +49,12 @@ def tied(groups: int, patients: int) -> list[str]:
     ]
 
 
+NOT_ALIGNED = (
+    "of more than {most:,} images only repeats that lie in the same place are joined: mirrored, turned or cropped ones were not "
+    "sought, and may lie on both sides of a split"
+)
+
+
 def repeated(groups: int, images: int, mixed: int) -> list[str]:
     """A sentence on pictures that repeat one another, where nobody says whose they are, and one on those that lie in several classes."""
     if not groups:

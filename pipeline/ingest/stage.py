@@ -102,8 +102,12 @@ def _clusters(ctx: Context, cohort: Cohort) -> NDArray[np.int64]:
     """Near-duplicate cluster of every row (:func:`pipeline.ingest.split.near_duplicates`)."""
     if not len(cohort.rows):
         return np.zeros(0, np.int64)
+    moved = cohort.unit != "patient" and cohort.images.ndim == 4
+    if moved and len(cohort.images) > split.ALIGNED:
+        moved = False
+        ctx.reporter.note(notes.NOT_ALIGNED.format(most=split.ALIGNED))
     with ctx.reporter.progress("searching for near-duplicates", len(cohort.images)) as advance:
-        clusters = split.near_duplicates(cohort.images, moved=cohort.unit != "patient", report=advance)
+        clusters = split.near_duplicates(cohort.images, moved=moved, report=advance)
         advance(len(cohort.images))
     return np.asarray(clusters[cohort.rows.index.to_numpy()])
 

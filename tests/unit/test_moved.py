@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 
+from pipeline import artifacts
+from pipeline.config import Config
+from pipeline.context import Context
+from pipeline.ingest import split, stage
 from pipeline.ingest.notes import repeated
 from pipeline.ingest.split import near_duplicates
 from pipeline.ingest.standardize import Target, standardize
 from pipeline.phantom.image import phantom_arrays
+from pipeline.progress import Reporter
 
 FINE = 128
 Picture = NDArray[np.uint8]
@@ -96,6 +103,31 @@ def test_where_patients_are_known_images_are_joined_that_are_the_same_in_place_o
     images = standard([one, one[:, ::-1], one, other, other[:, ::-1]])
     np.testing.assert_array_equal(near_duplicates(images), [0, 0, 0, 1, 1])
     np.testing.assert_array_equal(near_duplicates(images, moved=False), [0, -1, 0, -1, -1])
+
+
+@pytest.mark.parametrize("most", [20_000, 60])
+def test_class_folders_are_searched_for_moved_pictures_unless_they_hold_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setenv("SYNTHCOHORT_KEY", "a key of the tests, long enough")
+    monkeypatch.setattr(split, "ALIGNED", most)
+    for place, one in enumerate(patients(60)):
+        folder = tmp_path / "in" / ("normal" if place % 2 else "effusion")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(folder / f"{place}.png")
+        if place < 10:
+            Image.fromarray(one[:, ::-1]).save(folder / f"{place}-again.png")
+    settings = {"source": "pictures", "path": tmp_path / "in", "classes": ("normal", "effusion"), "burned_in": "declared"}
+    config = Config.model_validate({"name": "t", "ingest": settings, "train": {"images": 1}, "generate": {"per_class": 1}})
+    out = tmp_path / "run" / "ingest"
+    out.mkdir(parents=True)
+    log = tmp_path / "log.jsonl"
+    summary = stage.run(Context(config, tmp_path / "run", out, Reporter(log, Console(quiet=True)), {}))
+    assert summary["near_duplicate_groups"] == (10 if most > 70 else 0)
+    told = log.read_text(encoding="utf-8")
+    assert ("20 images repeat one another in 10 groups" in told) == (most > 70)
+    assert ("of more than 60 images only repeats that lie in the same place are joined" in told) == (most < 70)
+    assert artifacts.read_object(out / "cohort.json")["near_duplicates"]["images"] == (20 if most > 70 else 0)
 
 
 def test_images_that_show_nothing_and_sets_of_one_or_two_are_joined_to_nothing() -> None:
