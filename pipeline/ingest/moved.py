@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,36 +49,32 @@ QUERIES = 32
 
 
 def moved_twins(
-    images: NDArray[Any],
-    which: NDArray[np.int64],
-    asked: NDArray[np.int64],
-    report: Callable[[int], None] = lambda done: None,
+    images: NDArray[np.uint8], asked: NDArray[np.int64], report: Callable[[int], None] = lambda done: None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of the images ``asked`` and ``which`` that are one picture, moved; each of ``asked`` is compared with the few that are nearest.
+    """Pairs of images that are one picture, moved, by their places; each of ``asked`` is compared with the few that are nearest.
 
     Measured (BENCHMARKS.md, ``tests/benchmarks/moved_pictures.py``): of different patients no aligned pair of PneumoniaMNIST (5 856),
     of 600 phantom patients or of 1 188 adrenal masks exceeds .88, and of pictures that were mirrored, turned by up to 15 degrees, shifted
     by 4 % of the side, cropped by 8 %, stretched by 10 % or inverted all but few lie above :data:`SAME`.
 
     Args:
-        images: ``[n, C, H, H]``; may be a memory map.
-        which: numbers of the images that are compared, no two of them the same picture as it is; sorted.
-        asked: those of them that others are sought for.
+        images: ``[n, C, side, side]``, of :data:`SIDE` pixels at the most, no two of them the same picture as it is.
+        asked: places of those that others are sought for, ``int64 [m]``; sorted.
         report: called with the number of images that are done.
     """
-    if len(which) < 2:
+    if len(images) < 2:
         return
-    small = torch.cat([_small(images[which[start : start + 1024]]) for start in range(0, len(which), 1024)])
+    small = torch.from_numpy(fit(images, SIDE))
     compared = _Magnitudes(small)
     whole = torch.cat([compared(_prepared(part), HERE) for part in torch.split(small, 1024)])
-    count = min(NEAREST, len(which) - 1)
-    for numbers in torch.split(torch.from_numpy(np.searchsorted(which, asked)), QUERIES):
+    count = min(NEAREST, len(images) - 1)
+    for numbers in torch.split(torch.from_numpy(asked), QUERIES):
         queries = unit(small[numbers])
         near, seen = _nearest(queries, compared, whole, numbers, count)
         query = torch.arange(len(numbers)).repeat_interleave(near.shape[1])
         near, seen = near.flatten(), seen.flatten()
         same = _same(queries[query], unit(small[near]), torch.tensor(PLACES)[seen])
-        yield which[numbers[query[same]].numpy()], which[near[same].numpy()]
+        yield numbers[query[same]].numpy(), near[same].numpy()
         report(int(numbers[-1]) + 1)
 
 
@@ -127,12 +122,6 @@ def _prepared(images: Tensor) -> Prepared:
     """What is read on rings, of images ``[n, C, side, side]``: themselves, and their local contrast, both smoothed."""
     images = unit(images)
     return blur(images, SMOOTH), blur(local_contrast(coarse(images)), SMOOTH / 2)
-
-
-def _small(images: NDArray[Any]) -> Tensor:
-    """``uint8 [n, C, side, side]``, of :data:`SIDE` pixels."""
-    part = (images // 256).astype(np.uint8) if images.dtype == np.uint16 else np.asarray(images)
-    return torch.from_numpy(np.ascontiguousarray(fit(part, SIDE)))
 
 
 def unit(small: Tensor) -> Tensor:

@@ -73,10 +73,11 @@ def _join_moved(images: NDArray[Any], cluster: NDArray[np.int64], report: Callab
     """Join in place the clusters ``[n]`` that hold one picture, moved: one of each is compared, and of what was joined one again."""
     from pipeline.ingest.moved import moved_twins
 
-    asked = which = np.sort(np.unique(cluster, return_index=True)[1])
+    asked = which = first = np.sort(np.unique(cluster, return_index=True)[1])
+    small = np.concatenate([_small(images, part) for part in _parts(which, images)])
     while len(asked):
-        for left, right in moved_twins(images, which, asked, report):
-            cluster[:] = _components(len(images), cluster[left], cluster[right])[cluster]
+        for left, right in moved_twins(small[np.searchsorted(first, which)], np.searchsorted(which, asked), report):
+            cluster[:] = _components(len(images), cluster[which[left]], cluster[which[right]])[cluster]
         parts = np.bincount(cluster[which])
         which = np.sort(np.unique(cluster, return_index=True)[1])
         asked = which[parts[cluster[which]] > 1]
@@ -113,21 +114,24 @@ def _twins(
                 used, place = np.unique(pair, return_inverse=True)
                 details = _details(images, used)
                 one, two = place.reshape(pair.shape).T
-                close = np.flatnonzero(np.einsum("nd,nd->n", details[one], details[two]) >= threshold)
-                close = close[_throughout(_small(images, used), one[close], two[close])]
-                yield pair[close, 0], pair[close, 1]
+                pair = pair[np.einsum("nd,nd->n", details[one], details[two]) >= threshold]
+                if len(pair):
+                    pair = pair[_throughout(images, pair)]
+                    yield pair[:, 0], pair[:, 1]
 
 
-def _throughout(small: NDArray[np.uint8], one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which pairs of small images are alike in local contrast as well (:func:`pipeline.ingest.moved.throughout`)."""
+def _throughout(images: NDArray[Any], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs of images, ``int64 [n, 2]``, are alike in local contrast as well (:func:`pipeline.ingest.moved.throughout`)."""
     import torch
 
     from pipeline.ingest.moved import throughout, unit
 
-    found = np.zeros(len(one), bool)
-    for start in range(0, len(one), BLOCK):
+    used, place = np.unique(pairs, return_inverse=True)
+    small, found = _small(images, used), np.zeros(len(pairs), bool)
+    place = place.reshape(pairs.shape)
+    for start in range(0, len(pairs), BLOCK):
         part = slice(start, start + BLOCK)
-        found[part] = throughout(*(unit(torch.from_numpy(small[which[part]])) for which in (one, two))).numpy()
+        found[part] = throughout(*(unit(torch.from_numpy(small[which])) for which in place[part].T)).numpy()
     return found
 
 
