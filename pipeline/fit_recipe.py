@@ -35,15 +35,17 @@ FILE = "recipe.json"
 
 REPEATS = 2000
 """Ceiling of length: how often the image that is drawn most often is seen, half of it where the network has much room for each image
-(:data:`ROOMY`). None of nine whole runs with less room had a copy, and their images were nearer to real ones than after half the length in
-two cohorts of three (in the third by .015 of AUC, standard error .012). One of six with more room had one, none of their nine at half the
-length (BENCHMARKS.md). What a cohort can bear less of, its losses show."""
-ROOMY = 1500
+(:data:`ROOMY`). None of 24 whole runs with less room had a flagged copy, and their images were nearer to real ones than after half the
+length in two cohorts of three (in the third by .015 of AUC, standard error .012). Two of eleven with more room had copies, none of their 21
+at half the length (BENCHMARKS.md). What a cohort can bear less of, its losses show."""
+ROOMY = 2000
 """Distinct images below which a network of full width has much room for each; a narrower one has as much with as many fewer, by its width
-squared, as its parameters where there are as many blocks. Measured were, as less room, 2 176 and more at full and 718 to 740 at half the
-width (375), and as more, 216 to 231 at half; nothing between, nor at full width below 2 176, where :data:`SMALL` images get the shorter
-length again. After 2 000 visits weights told who of 218 phantoms was seen with an AUC of .98, of 2 120 and 709 with .95 and .93, but of
-PneumoniaMNIST's 2 349 with .995: room does not order cohorts of other images."""
+squared, as its parameters where there are as many blocks. Measured were, as less room, 2 170 and more at full and 718 to 1 286 at half the
+width (500), and as more, 1 173 to 1 286 at full and 212 to 237 at half; nothing between. From :data:`SMALL` images on, which get the full
+width, the shorter length holds again: of some 1 250 phantoms and 2 000 visits the network of half the width had no copies, and its images
+were farther from real ones than those of the full width after 1 000, by .04. After 2 000 visits weights told who of 218 phantoms was seen
+with an AUC of .98, of 2 120 and 709 with .95 and .93, but of PneumoniaMNIST's 2 349 with .995: room does not order cohorts of other
+images."""
 SECONDS = 600
 """Ceiling of length: about ten minutes of training, after which a user wants to see something. ``train.images`` allows any length."""
 SPEED = {"cpu": 2.5e5, "cuda": 2e7}

@@ -94,20 +94,22 @@ def findings(points: list[Point]) -> list[str]:
     return [*said, f"auto: farther from the floor than {nearest} images, the nearest without a copy, by {np.mean(one):+.3f}{error}"]
 
 
-def draw(points: list[Point], facts: dict[str, Any], folder: Path, beside: list[Point] | None = None) -> Path:
+def draw(points: list[Point], facts: dict[str, Any], folder: Path, beside: tuple[list[Point], dict[str, Any]] | None = None) -> Path:
     """Fidelity and worth against membership and copies along the length, of each judged training and on average; a star for `auto`, and
-    another recipe's trainings of the same cohort beside them. Where nobody was copied at any length, the length takes the copies' place.
+    beside them another recipe's trainings of the same cohort (with what holds for those). Where nobody was copied at any length, the
+    length takes the copies' place.
     """
     figure, axes = curves.picture(len(ACROSS) * len(UP), rows=len(UP))
     pairs = [(across, up) for up in UP for across in ACROSS]
-    judged = [point for point in [*points, *(beside or [])] if point["copies"] is not None]
+    recipes = [(points, "ours"), *(() if beside is None else ((beside[0], named(beside[1])),))]
+    judged = [point for recipe, _ in recipes for point in recipe if point["copies"] is not None]
     most = max((point["copies"] for point in judged), default=0.0)
     for axis, (across, up) in zip(axes, pairs):
         across = "images" if across == "copies" and most == 0 else across
-        for number, recipe in enumerate((points, beside or [])):
+        for number, (recipe, told) in enumerate(recipes):
             *fixed, auto = [point for point in recipe if point[across] is not None and point[up] is not None] or [None]
             if auto is not None and auto["length"] == AUTO:
-                _recipe(axis, fixed, auto if number == 0 else None, across, up)
+                _recipe(axis, told, fixed, auto if number == 0 else None, across, up)
         if across == "copies":
             axis.set_xscale("symlog", linthresh=0.1, linscale=0.5)
             axis.set_xlim(left=-0.02, right=max(0.2, 1.5 * most))
@@ -132,10 +134,17 @@ def draw(points: list[Point], facts: dict[str, Any], folder: Path, beside: list[
     return path
 
 
-def _recipe(axis: Axes, fixed: list[Point], auto: Point | None, across: str, up: str) -> None:
-    """One recipe's lengths; a peer's, without `auto`, in another colour."""
+def named(facts: dict[str, Any]) -> str:
+    """In words, whose recipe is drawn beside another."""
+    if facts["recipe"] == "edm":
+        return "MONAI's network, EDM"
+    settings = [f"{name} {facts['fitted'][name]}" for name in ("dropout", "augment") if name in facts["fitted"]]
+    return ", ".join(["ours", *settings]) if settings else "ours, other settings"
+
+
+def _recipe(axis: Axes, told: str, fixed: list[Point], auto: Point | None, across: str, up: str) -> None:
+    """One recipe's lengths; those of another that are drawn beside, without `auto`, in another colour."""
     colour = curves.COLOURS[2 if auto is None else 0]
-    told = "MONAI's network, EDM" if auto is None else "ours"
     axis.plot([_place(p, across) for p in fixed], [p[up] for p in fixed], marker="o", color=colour, label=f"{told}: mean of those judged")
     for point in fixed if auto is None else [*fixed, auto]:
         each = [np.nan if (value := _value(row, up)) is None else value for row in point["rows"].values()]
@@ -175,7 +184,7 @@ def show(folder: Path, beside: Path | None = None) -> None:
     print("\n".join(findings(points)))
     if beside is not None:
         tell(beside)
-    print(f"drawn: {draw(points, facts, folder, None if beside is None else points_of(beside)[0])}", flush=True)
+    print(f"drawn: {draw(points, facts, folder, None if beside is None else points_of(beside))}", flush=True)
 
 
 def tell(folder: Path) -> None:

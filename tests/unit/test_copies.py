@@ -115,6 +115,16 @@ def test_blur_keeps_a_constant_and_is_the_gaussian_of_scipy():
     assert np.allclose(mine[10:30, 10:38], gaussian_filter(image[0, 0], 1.5, truncate=8)[10:30, 10:38], atol=1e-5)
 
 
+@pytest.mark.parametrize("sigma", [0.5, 1.2, 2.0])
+def test_a_blur_multiplies_by_no_subnormal_number(sigma):
+    edge = torch.zeros(1, 1, 64, 64)
+    edge[:, :, 10] = 1
+    weights = alignment.blur(edge, sigma)[0, 0, :, 0]
+    reach = (torch.arange(64) - 10).abs()
+    assert (weights[reach < 8 * sigma] > 0).all()
+    assert not ((weights != 0) & (weights < torch.finfo(torch.float32).tiny)).any(), "each takes a processor as long as forty others"
+
+
 def test_what_is_free_of_contrast_stays_under_inversion_and_a_bias_field(phantoms):
     image = torch.from_numpy(phantoms[0][3:4]).float() / 127.5 - 1
     field = torch.linspace(0.7, 1.3, 32)[None, None, None]

@@ -105,9 +105,9 @@ def test_who_draws_more_at_once_than_the_ceiling_is_not_told_that_an_image_is_se
 @pytest.mark.parametrize(
     ("first", "distinct", "times"),
     [
-        *[(None, 15, 0.5), (None, 374, 0.5), (None, 375, 1), (None, 999, 1)],
-        *[(None, 1000, 0.5), (None, 1499, 0.5), (None, 1500, 1)],
-        *[(16, 23, 0.5), (16, 24, 1), (256, 5999, 0.5), (256, 6000, 1)],
+        *[(None, 15, 0.5), (None, 499, 0.5), (None, 500, 1), (None, 999, 1)],
+        *[(None, 1000, 0.5), (None, 1999, 0.5), (None, 2000, 1)],
+        *[(16, 31, 0.5), (16, 32, 1), (256, 7999, 0.5), (256, 8000, 1)],
     ],
 )
 def test_images_are_seen_half_as_often_where_the_network_has_much_room_for_each(first, distinct, times):
@@ -122,13 +122,13 @@ def test_images_are_seen_half_as_often_where_the_network_has_much_room_for_each(
 
 
 def test_near_duplicates_leave_as_much_room_as_one_image():
-    images = cohort().split("train").take(np.resize(np.arange(15), 400))
+    images = cohort().split("train").take(np.resize(np.arange(15), 600))
     found = fit_recipe.fit(
-        section(images="auto", balance=0.0), renamed(images, duplicate_group=np.minimum(np.arange(400), 374) - 1), "cuda"
+        section(images="auto", balance=0.0), renamed(images, duplicate_group=np.minimum(np.arange(600), 499) - 1), "cuda"
     )
-    assert found["cohort"]["distinct"] == 375
+    assert found["cohort"]["distinct"] == 500
     assert "2,000 times" in found["reasons"]["images"]
-    fewer = fit_recipe.fit(section(images="auto", balance=0.0), renamed(images, duplicate_group=np.minimum(np.arange(400), 373)), "cuda")
+    fewer = fit_recipe.fit(section(images="auto", balance=0.0), renamed(images, duplicate_group=np.minimum(np.arange(600), 498)), "cuda")
     assert "1,000 times" in fewer["reasons"]["images"]
 
 

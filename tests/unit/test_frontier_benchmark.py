@@ -75,6 +75,13 @@ def test_a_peers_recipe_is_trained_on_the_same_halves_from_new_weights_each_time
     assert all(torch.equal(a, b) for a, b in zip(first, again.trainings.begin(0, again.inside(0)).averaged().values()))
 
 
+def test_a_recipe_beside_another_is_called_what_it_is():
+    ours = {"recipe": "ours", "fitted": {"dropout": 0.26, "augment": 0.46}}
+    assert frontier_picture.named(ours) == "ours, dropout 0.26, augment 0.46"
+    assert frontier_picture.named({"recipe": "ours", "fitted": {}}) == "ours, other settings"
+    assert frontier_picture.named({"recipe": "edm", "fitted": {"images": 1}}) == "MONAI's network, EDM"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_trainings_go_on_beyond_what_auto_allows_and_are_looked_at_there(tmp_path, monkeypatch):
