@@ -21,7 +21,8 @@ from pipeline.denoiser import load_denoiser
 from pipeline.errors import InputError
 from pipeline.evaluate import halves, labelled
 from pipeline.images import ImageSet, unit_of
-from pipeline.ingest.split import identical, kept_together
+from pipeline.ingest.duplicates import identical
+from pipeline.ingest.split import kept_together
 from pipeline.phantom.anatomy import CLASSES
 from pipeline.phantom.image import phantom_arrays
 from pipeline.release.figures import audit_figures, summary

@@ -101,7 +101,7 @@ def place(
 
     Args:
         cohort: of :func:`joined`.
-        clusters: near-duplicates, as :func:`pipeline.ingest.split.near_duplicates` gives them.
+        clusters: near-duplicates, as :func:`pipeline.ingest.duplicates.near_duplicates` gives them.
         strata: what the drawing is balanced by: as :func:`pipeline.ingest.split.assign` takes it, and the names.
         ingest: the shares.
         rng: source of the drawing.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.cohorts.cohort import TORN, Cohort
 from pipeline.errors import InputError
-from pipeline.ingest import notes, split
+from pipeline.ingest import groups, notes, split
 
 TIES = "a near-duplicate of images in different splits, which would tie them together: earlier patients stay where they are"
 SETTLED_TWICE = "its patient or image was put into different splits by earlier runs: nobody can tell where it belongs"
@@ -37,7 +37,7 @@ def place(
         cohort: what is settled.
         images: pseudonym of every image, by its identifier or its content.
         patients: pseudonym of its patient; of the image itself where patients are unknown.
-        clusters: its near-duplicates, as :func:`pipeline.ingest.split.near_duplicates` gives them.
+        clusters: its near-duplicates, as :func:`pipeline.ingest.duplicates.near_duplicates` gives them.
         labels: its class index, or which of several findings it has, ``bool [n, K]``.
         classes: class names.
         shares: share of each split; they sum to 1, and decide on new patients only.
@@ -62,7 +62,7 @@ def place(
     if twice.any() and not len(use):
         raise InputError(f"no {noun} are left to split: {notes.torn(int(twice.sum()), len(twice))}")
     # Settled patients are units by themselves; new ones are tied to each other where nothing settled decides on them.
-    units = split.renumber(np.where(drawn >= 0, drawn, len(splits) + np.unique(np.asarray(patients), return_inverse=True)[1])[use])
+    units = groups.renumber(np.where(drawn >= 0, drawn, len(splits) + np.unique(np.asarray(patients), return_inverse=True)[1])[use])
     try:
         splits[use] = split.assign(units, labels[use], shares, classes, rng, noun=noun, fixed=splits[use])
     except InputError as error:
@@ -81,7 +81,7 @@ def against_official(cohort: Cohort, images: Sequence[str], splits: NDArray[np.s
         cohort: what is settled.
         images: pseudonym of every image.
         splits: its official split, ``train``, ``val`` or ``test``.
-        clusters: its near-duplicates, as :func:`pipeline.ingest.split.near_duplicates` gives them.
+        clusters: its near-duplicates, as :func:`pipeline.ingest.duplicates.near_duplicates` gives them.
     """
     settled = _settled(cohort, images, images)
     twice = settled == TORN

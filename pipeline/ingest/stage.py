@@ -18,7 +18,7 @@ from pipeline.cohorts.key import project_key
 from pipeline.cohorts.ledger import find, knows_formerly
 from pipeline.errors import InputError
 from pipeline.images import ATTRIBUTE, FINDING, ImageSet
-from pipeline.ingest import holdout, ledger, notes, quarantine, source, split
+from pipeline.ingest import duplicates, groups, holdout, ledger, notes, quarantine, source, split
 from pipeline.ingest.cohort import CONFLICT, Cohort, published, scanned
 from pipeline.ingest.collect import FIELDS
 from pipeline.ingest.deidentify import allow_list
@@ -99,15 +99,15 @@ def run(ctx: Context) -> dict[str, Any]:
 
 
 def _clusters(ctx: Context, cohort: Cohort) -> NDArray[np.int64]:
-    """Near-duplicate cluster of every row (:func:`pipeline.ingest.split.near_duplicates`)."""
+    """Near-duplicate cluster of every row (:func:`pipeline.ingest.duplicates.near_duplicates`)."""
     if not len(cohort.rows):
         return np.zeros(0, np.int64)
     moved = cohort.unit != "patient" and cohort.images.ndim == 4
-    if moved and len(cohort.images) > split.ALIGNED:
+    if moved and len(cohort.images) > duplicates.ALIGNED:
         moved = False
-        ctx.reporter.note(notes.NOT_ALIGNED.format(most=split.ALIGNED))
+        ctx.reporter.note(notes.NOT_ALIGNED.format(most=duplicates.ALIGNED))
     with ctx.reporter.progress("searching for near-duplicates", len(cohort.images)) as advance:
-        clusters = split.near_duplicates(cohort.images, moved=moved, report=advance)
+        clusters = duplicates.near_duplicates(cohort.images, moved=moved, report=advance)
         advance(len(cohort.images))
     return np.asarray(clusters[cohort.rows.index.to_numpy()])
 
@@ -119,13 +119,13 @@ def _without_contradictions(cohort: Cohort, clusters: NDArray[np.int64]) -> tupl
     mixed = findings.groupby(clusters).transform("nunique").to_numpy() > 1 if len(findings) else wrong
     suspects = np.flatnonzero((clusters >= 0) & mixed)
     if len(suspects):
-        same = split.identical([cohort.images[place] for place in cohort.rows.index[suspects]])
+        same = duplicates.identical([cohort.images[place] for place in cohort.rows.index[suspects]])
         for first in np.unique(same):
             found = cohort.findings[suspects[same == first]]
             wrong[suspects[same == first]] = ((found == 1).any(axis=0) & (found == 0).any(axis=0)).any()
     left_out = [(str(file), CONFLICT) for file in cohort.rows["file"][wrong]]
     remaining = replace(cohort, rows=cohort.rows[~wrong], left_out=sorted(cohort.left_out + left_out))
-    return remaining, split.groups_of_several(clusters[~wrong])
+    return remaining, groups.groups_of_several(clusters[~wrong])
 
 
 def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:

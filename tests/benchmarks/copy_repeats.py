@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ingest.split import near_duplicates
+from pipeline.ingest.duplicates import near_duplicates
 from pipeline.phantom.image import phantom_arrays
 from privacy.limits import MAX_REPEATS
 from privacy.repeats import beyond_real, find_repeats

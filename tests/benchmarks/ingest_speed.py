@@ -161,7 +161,7 @@ def peaks(count: int) -> dict[str, int]:
 
 def peak(folder: Path) -> dict[str, int]:
     """In the process itself: what it took to collect the files and to cluster them."""
-    from pipeline.ingest.split import near_duplicates
+    from pipeline.ingest.duplicates import near_duplicates
 
     names = sorted(path.name for path in folder.glob("*.dcm"))
     settings = collect.Settings(folder, dicom.read_each, Everything(), KEY, Target(SIZE), patients=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from evaluation.intervals import clopper_pearson
-from pipeline.ingest.split import near_duplicates
+from pipeline.ingest.duplicates import near_duplicates
 from pipeline.ingest.standardize import Target, standardize
 from pipeline.phantom.image import phantom_arrays
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from pipeline import artifacts
 from pipeline.config import Config
 from pipeline.context import Context
-from pipeline.ingest import split, stage
+from pipeline.ingest import duplicates, stage
+from pipeline.ingest.duplicates import near_duplicates
 from pipeline.ingest.notes import repeated
-from pipeline.ingest.split import near_duplicates
 from pipeline.ingest.standardize import Target, standardize
 from pipeline.phantom.image import phantom_arrays
 from pipeline.progress import Reporter
@@ -110,7 +110,7 @@ def test_class_folders_are_searched_for_moved_pictures_unless_they_hold_too_many
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setenv("SYNTHCOHORT_KEY", "a key of the tests, long enough")
-    monkeypatch.setattr(split, "ALIGNED", most)
+    monkeypatch.setattr(duplicates, "ALIGNED", most)
     for place, one in enumerate(patients(60)):
         folder = tmp_path / "in" / ("normal" if place % 2 else "effusion")
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import InputError
-from pipeline.ingest import split
-from pipeline.ingest.split import MIN_PATIENTS, NEAR_DUPLICATE, assign, kept_together, near_duplicates, tie
+from pipeline.ingest import duplicates, groups
+from pipeline.ingest.duplicates import NEAR_DUPLICATE, near_duplicates
+from pipeline.ingest.split import MIN_PATIENTS, assign, kept_together, tie
 from pipeline.phantom.anatomy import draw_patients
 from pipeline.phantom.image import phantom_arrays
 
@@ -95,7 +96,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     images = pictures(50, channels=3, size=64)
     images[40], images[49] = images[2], images[17]
     whole = near_duplicates(images)
-    monkeypatch.setattr("pipeline.ingest.split.BLOCK", 7)
+    monkeypatch.setattr("pipeline.ingest.duplicates.BLOCK", 7)
     np.testing.assert_array_equal(near_duplicates(images), whole)
     assert set(np.flatnonzero(whole >= 0)) == {2, 40, 17, 49}
 
@@ -142,16 +143,16 @@ def test_the_bound_loses_no_pair() -> None:
     blends = [base[i % 60] * a + np.sqrt(1 - a**2) * rng.normal(size=(1, 40, 40)) for i, a in enumerate(rng.uniform(0.85, 0.99, 300))]
     images = np.clip(128 + 35 * np.stack([*base, *blends]), 0, 255).astype(np.uint8)
     everything = np.arange(len(images))
-    details = split._details(images, everything)
+    details = duplicates._details(images, everything)
     naive = details @ details.T >= NEAR_DUPLICATE
     found = np.eye(len(images), dtype=bool)
-    for one, two in split._twins(images, everything, NEAR_DUPLICATE, everything):  # none is joined, so that every pair comes
+    for one, two in duplicates._twins(images, everything, NEAR_DUPLICATE, everything):  # none is joined, so that every pair comes
         found[one, two] = found[two, one] = True
     np.testing.assert_array_equal(found, naive)
     assert 60 < naive.sum() - len(images) < naive.size / 10
-    groups = connected_components(naive)[1]
-    sizes = np.bincount(groups)[groups]
-    np.testing.assert_array_equal(near_duplicates(images, moved=False), split.renumber(np.where(sizes > 1, groups, -1)))
+    joined = connected_components(naive)[1]
+    sizes = np.bincount(joined)[joined]
+    np.testing.assert_array_equal(near_duplicates(images, moved=False), groups.renumber(np.where(sizes > 1, joined, -1)))
 
 
 def test_pairs_that_are_joined_already_are_passed_over() -> None:
@@ -161,8 +162,8 @@ def test_pairs_that_are_joined_already_are_passed_over() -> None:
     images = np.clip(np.tile(base, (700, 1, 1, 1)) + rng.normal(0, 3, (2800, 1, 32, 32)), 0, 255).astype(np.uint8)
     np.testing.assert_array_equal(near_duplicates(images), np.arange(2800) % 4)
     cluster, pairs = np.arange(2800), 0
-    for one, two in split._twins(images, np.arange(2800), NEAR_DUPLICATE, cluster):
-        cluster[:] = split._components(2800, cluster[one], cluster[two])[cluster]
+    for one, two in duplicates._twins(images, np.arange(2800), NEAR_DUPLICATE, cluster):
+        cluster[:] = groups.components(2800, cluster[one], cluster[two])[cluster]
         pairs += len(one)
     assert pairs < 40 * 2800 < 4 * 700 * 699 / 2
 
