@@ -125,7 +125,7 @@ def test_an_interrupted_run_leaves_no_table_from_identities_to_pseudonyms(tmp_pa
     from pipeline.ingest.deidentify import allow_list
 
     root, run = cohort(tmp_path / "in"), tmp_path / "run"
-    monkeypatch.setattr(stage.split, "near_duplicates", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(stage.duplicates, "near_duplicates", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         stage.run(context(root, run))
     key = b"a key of the tests, long enough"
