@@ -122,7 +122,7 @@ def test_a_blur_multiplies_by_no_subnormal_number(sigma):
     weights = alignment.blur(edge, sigma)[0, 0, :, 0]
     reach = (torch.arange(64) - 10).abs()
     assert (weights[reach < 8 * sigma] > 0).all()
-    assert not ((weights != 0) & (weights < torch.finfo(torch.float32).tiny)).any(), "each takes a processor as long as forty others"
+    assert not ((weights != 0) & (weights < torch.finfo(torch.float32).tiny)).any(), "each takes a processor up to forty times as long"
 
 
 def test_what_is_free_of_contrast_stays_under_inversion_and_a_bias_field(phantoms):
