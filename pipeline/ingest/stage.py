@@ -94,8 +94,8 @@ def run(ctx: Context) -> dict[str, Any]:
         shutil.rmtree(folder)
     counts = {name: int((cleaned.rows["split"] == name).sum()) for name in ("train", "audit", "val", "test")}
     people = int(cleaned.rows["patient"].nunique()) if cohort.unit == "patient" else UNKNOWN
-    groups = len(set(clusters[clusters >= 0].tolist()))
-    return {"images": len(cleaned), "patients": people, **counts, "near_duplicate_groups": groups, "quarantined": len(left_out)}
+    repeated = len(set(clusters[clusters >= 0].tolist()))
+    return {"images": len(cleaned), "patients": people, **counts, "near_duplicate_groups": repeated, "quarantined": len(left_out)}
 
 
 def _clusters(ctx: Context, cohort: Cohort) -> NDArray[np.int64]:
@@ -289,14 +289,14 @@ def _write_facts(
 ) -> None:
     """``cohort.json`` and ``deidentification.json``: figures and actions, nothing of any one patient."""
     grouped = pd.DataFrame({"group": clusters, "patient": patients, "label": cohort.rows["findings"].to_numpy()})
-    groups = grouped[grouped["group"] >= 0].groupby("group")
-    people = groups["patient"].nunique()
+    repeats = grouped[grouped["group"] >= 0].groupby("group")
+    people = repeats["patient"].nunique()
     shared = people.index[people > 1]
-    mixed = int((groups["label"].nunique() > 1).sum())
+    mixed = int((repeats["label"].nunique() > 1).sum())
     if cohort.unit == "patient":
         tied = notes.tied(len(shared), grouped["patient"][grouped["group"].isin(shared)].nunique())
     else:
-        tied = notes.repeated(len(groups), int((clusters >= 0).sum()), mixed)
+        tied = notes.repeated(len(repeats), int((clusters >= 0).sum()), mixed)
     for note in tied:
         ctx.reporter.note(note)
     cells = {
@@ -324,7 +324,7 @@ def _write_facts(
             # As the gate counts them: whom near-duplicates tie together is one.
             "units": {name: len(np.unique(together[cleaned.rows["split"] == name])) for name in counts},
             "near_duplicates": {
-                "groups": len(groups),
+                "groups": len(repeats),
                 "images": int((clusters >= 0).sum()),
                 f"groups_across_{cohort.unit}s": len(shared),
                 "groups_with_different_classes": mixed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,12 +27,14 @@ ENCODERS = {
     "JPEG-LS, near-lossless": (["dcmcjpls", "+en", "+md", "2"], 2),
 }
 # ``ramp(32, 32)``, 12 bits, encoded by OpenJPH 0.9: ``ojph_compress -reversible true -num_decomps 2``, order RPCL.
-HTJ2K = """
-/0//UQApQAAAAAAgAAAAIAAAAAAAAAAAAAAAIAAAACAAAAAAAAAAAAABCwEB/1AACAACAAAAB/9SAAwAAgABAAIEBEAB/1wACiBweHh4cHB4/2QAFgABT3BlbkpQSCBWZXIgMC45
-LjAu/5AACgAAAAAA/gAB/5PAAXtQ/3+/3/89v/9dz3/u73/7+td+/rONb+z/fff97v2+d5/v3N/79vWu/bxnG88YAACAAAIQQIABBiCAgAIKMMCQQ44AJFkEZSkEaYpBnoKQqChk
-KgypmsOuFa9day9Ag0DHAGiEAMYhADGzAcAArIABbUAAlAAAAADnwKenp8J4AAD46KOPPvroo48+/vgAIQCmkhAKbXXXU14A/vfAJADAAWjAAXXQACaqVFVV+ePlPT09PTlPqeJ9
-AAAAgL/f7/f7/X6/3+/3+/3+/vlQEID37EID37EID37EID2WGGGGGgAC6666nQH+/3lARQD/2Q==
-"""
+HTJ2K = bytes.fromhex("""
+ff4fff5100294000000000200000002000000000000000000000002000000020000000000000000000010b0101ff500008000200000007ff52000c0002000100
+0204044001ff5c000a2070787878707078ff64001600014f70656e4a50482056657220302e392e302eff90000a0000000000fe0001ff93c0017b50ff7fbfdfff
+3dbfff5dcf7feeef7ffbfad77efeb38d6fecff7df7fdeefdbe779fefdcdffbf6f5aefdbc671bcf1800008000021040800106208080020a30c090438e00245904
+652904698a419e8290a828642a0ca99ac3ae15af5d6b2f408340c700688400c6210031b301c000ac80016d40009400000000e7c0a7a7a7c2780000f8e8a38f3e
+fae8a38f3efef8002100a692100a6d75d7535e00fef7c02400c00168c00175d00026aa545555f9e3e53d3d3d3d394fa9e27d00000080bfdfeff7fbfd7ebfdfef
+f7fbfdfefef9501080f7ec4203dfb1080f7ec4203d961861861a0002ebaeba9d01feff79404500ffd9
+""")
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -67,7 +68,7 @@ def test_jpeg_baseline(tmp_path: Path) -> None:
 def test_high_throughput_jpeg_2000(tmp_path: Path, syntax: str) -> None:
     header = dataset(ramp())
     header.file_meta.TransferSyntaxUID = syntax
-    header.PixelData = encapsulate([base64.b64decode(HTJ2K)])
+    header.PixelData = encapsulate([HTJ2K])
     header["PixelData"].VR = "OB"
     header["PixelData"].is_undefined_length = True
     np.testing.assert_array_equal(pixels(write(tmp_path / "a", header)), ramp())
