@@ -154,8 +154,7 @@ def open_stage(folder: Path, identity: Mapping[str, Any], *, resumable: bool, pr
     What an attempt at another identity left, or a stage that cannot resume, is removed first. ``private`` folders are
     made 0700, because they hold patient data until a verdict says otherwise.
     """
-    mark = {"program": PROGRAM, "stage": identity.get("stage", folder.name), "fingerprint": artifacts.fingerprint(identity)}
-    resumes = resumable and artifacts.read_json(folder / PARTIAL) == mark
+    resumes = resumable and attempted(folder, identity)
     if folder.exists() and not resumes:
         discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,8 +162,18 @@ def open_stage(folder: Path, identity: Mapping[str, Any], *, resumable: bool, pr
         path.unlink()
     folder.chmod(0o700 if private else 0o755)
     (folder / RECORD).unlink(missing_ok=True)
-    artifacts.write_json(folder / PARTIAL, mark)
+    artifacts.write_json(folder / PARTIAL, _mark(folder, identity))
     return resumes
+
+
+def attempted(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a stage's folder holds what an interrupted attempt at this identity left."""
+    return bool(artifacts.read_json(folder / PARTIAL) == _mark(folder, identity))
+
+
+def _mark(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`open_stage` leaves in a folder while its stage runs."""
+    return {"program": PROGRAM, "stage": identity.get("stage", folder.name), "fingerprint": artifacts.fingerprint(identity)}
 
 
 def discard(folder: Path) -> None:

@@ -195,17 +195,23 @@ def _length(config: Config, folder: Path) -> int | None:
     return images if isinstance(images, int) else None
 
 
-def recipe_lines(config: Config, *, out: Path | None = None) -> list[str]:
-    """What a run's training leaves to the cohort, and what was settled of it where a training has begun; empty where it leaves nothing."""
+def recipe_lines(config: Config, step: Step, *, out: Path | None = None) -> list[str]:
+    """What a run's training leaves to the cohort, and what was settled of it; empty where it leaves nothing.
+
+    ``step`` is what :func:`plan` decided about the stage ``train``: what was settled tells of this configuration where it stands, or where
+    an interrupted attempt at the same goes on. Another configuration's training is fitted anew.
+    """
     from pipeline.artifacts import UNFINISHED, read_json
+    from pipeline.folders import attempted
     from pipeline.release.figures import recipe_figures
 
     if config.train is None or not (left := [*config.train.unfitted, *(("images",) if config.train.minutes is not None else ())]):
         return []
     _, folder = _chosen(config, (), out)
-    for place in (folder / "train", folder / UNFINISHED / "train"):
-        if isinstance(found := read_json(place / "recipe.json"), dict):
-            return [f"{figure.name}: {figure.text}" for figure in recipe_figures(found)]
+    place = folder / "train" if step.reason is None else folder / UNFINISHED / "train"
+    same = step.reason is None or (step.identity is not None and attempted(place, step.identity))
+    if same and isinstance(found := read_json(place / "recipe.json"), dict):
+        return [f"{figure.name}: {figure.text}" for figure in recipe_figures(found)]
     return [f"fitted to the cohort when it is trained: {', '.join(left)}"]
 
 

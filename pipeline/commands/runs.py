@@ -65,7 +65,7 @@ def plan(
     for step in api.plan(settings, out=out):
         console.print(f"{step.stage.name:<9} {'up to date' if step.reason is None else escape(step.reason)}")
         if step.stage.name == "train":
-            for line in recipe_lines(settings, out=out):
+            for line in recipe_lines(settings, step, out=out):
                 console.print(f"{'':<9} {line}", highlight=False, markup=False)
         if step.stage.name == "shadows" and step.reason is not None:
             console.print(f"{'':<9} {shadow_cost(settings, out=out)}")

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from trainings import SMALL, cohort, context, renamed, stopped_in_the_middle
 
-from pipeline import artifacts, fit_recipe, train
+from pipeline import artifacts, fit_recipe, folders, train
 from pipeline.api.runs import recipe_lines
 from pipeline.conditions import Conditions
 from pipeline.config import TrainConfig
@@ -22,8 +22,10 @@ from pipeline.errors import InputError
 from pipeline.fit_recipe import Course
 from pipeline.images import ImageSet, finding_columns
 from pipeline.release.curve import MOST, training_curve
+from pipeline.runner import Step
 from pipeline.shadow_training import Shadows
 from pipeline.show import show
+from pipeline.stages import BY_NAME
 
 AUTO = {key: value for key, value in SMALL.items() if key not in ("images", "dropout", "augment", "checkpoint_images")} | {"images": "auto"}
 
@@ -45,6 +47,11 @@ def auto(folder, among: ImageSet | None = None, **settings):
 
 def written(ctx):
     return json.loads((ctx.out / "recipe.json").read_text())
+
+
+def planned(reason: str | None, **identity: object) -> Step:
+    """What a plan says of the train stage."""
+    return Step(BY_NAME["train"], {"stage": "train", **identity}, reason, replaces=False)
 
 
 def digests(ctx):
@@ -150,7 +157,8 @@ def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, mon
     stopped_in_the_middle(timed, monkeypatch)
     recipe = written(timed)
     assert (recipe["fitted"]["images"], recipe["probe"]["images_per_second"]) == (480, 32)
-    assert recipe_lines(timed.config, out=tmp_path / "a")[0] == "images in training (0.25 minutes of 32 images a second): 480"
+    lines = recipe_lines(timed.config, planned(None), out=tmp_path / "a")
+    assert lines[0] == "images in training (0.25 minutes of 32 images a second): 480"
     monkeypatch.setattr(fit_recipe, "timed", lambda *given: pytest.fail("timed again"))
     train.run(timed)
     fixed = auto(tmp_path / "b", **settings | {"images": recipe["fitted"]["images"]})
@@ -246,18 +254,34 @@ def test_a_fixed_length_needs_nobody_in_val(tmp_path):
 @pytest.mark.slow
 def test_plan_and_show_say_what_is_left_to_the_cohort_and_then_what_was_settled(brief, tmp_path):
     ctx = auto(tmp_path)
-    before = recipe_lines(ctx.config, out=tmp_path)
+    before = recipe_lines(ctx.config, planned("not finished yet"), out=tmp_path)
     assert before == ["fitted to the cohort when it is trained: images, dropout, augment"]
     train.run(ctx)
     recipe = written(ctx)
-    after = recipe_lines(ctx.config, out=tmp_path)
+    after = recipe_lines(ctx.config, planned(None), out=tmp_path)
     assert after[0] == f"images in training ({recipe['chosen']['why']}): {recipe['chosen']['images']}"
     assert [line.partition(" (")[0] for line in after[1:]] == ["dropout", "augmentation"]
-    assert recipe_lines(context(tmp_path / "fixed").config) == []
+    assert recipe_lines(context(tmp_path / "fixed").config, planned(None)) == []
     artifacts.publish(ctx.out, {"stage": "train"})
     stream = io.StringIO()
     show(tmp_path, Console(file=stream, width=250))
     assert recipe["chosen"]["why"] in stream.getvalue()
+
+
+def test_plan_says_of_another_configuration_nothing_that_was_settled(tmp_path):
+    config, recipe = auto(tmp_path).config, {"fitted": {"images": 480}, "reasons": {"images": "so"}}
+    left = ["fitted to the cohort when it is trained: images, dropout, augment"]
+    artifacts.write_json(tmp_path / "train" / "recipe.json", recipe)
+    assert recipe_lines(config, planned("train.batch changed"), out=tmp_path) == left
+    attempt = tmp_path / artifacts.UNFINISHED / "train"
+    folders.open_stage(attempt, {"stage": "train", "seed": 1}, resumable=True, private=True)
+    artifacts.write_json(attempt / "recipe.json", recipe)
+    assert recipe_lines(config, planned("not finished yet", seed=2), out=tmp_path) == left
+    assert recipe_lines(config, planned("not finished yet", seed=1), out=tmp_path) == [
+        "images in training (at most: so; less where the losses part): 480"
+    ]
+    waits = Step(BY_NAME["train"], None, "ingest runs first", replaces=True)
+    assert recipe_lines(config, waits, out=tmp_path) == left
 
 
 def test_a_ceiling_at_the_first_look_does_not_say_that_the_losses_did_not_part(brief, tmp_path):
