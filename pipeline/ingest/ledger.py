@@ -59,8 +59,9 @@ def place(
     drawn = _follow(clusters, np.asarray(patients), free, of_cluster, splits)
     kept &= drawn >= -1
     use = np.flatnonzero(kept)
-    if twice.any() and not len(use):
-        raise InputError(f"no {noun} are left to split: {notes.torn(int(twice.sum()), len(twice))}")
+    if not len(use):
+        why = notes.torn(int(twice.sum()), len(twice)) if twice.any() else f"of each image: {TIES}"
+        raise InputError(f"no {noun} are left to split: {why}")
     # Settled patients are units by themselves; new ones are tied to each other where nothing settled decides on them.
     units = groups.renumber(np.where(drawn >= 0, drawn, len(splits) + np.unique(np.asarray(patients), return_inverse=True)[1])[use])
     try:

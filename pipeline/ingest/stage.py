@@ -162,16 +162,28 @@ def _split(ctx: Context, cohort: Cohort, clusters: NDArray[np.int64]) -> tuple[N
 def _draw(
     ctx: Context, settled: Settled, cohort: Cohort, clusters: NDArray[np.int64]
 ) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.object_]]:
-    """As :func:`_split`. Raises InputError where there are too few patients; it says why most files were left out."""
+    """As :func:`_split`. Raises InputError where there are too few patients; it says how many near-duplicates tie to one another, and why
+    most files were left out."""
     way = _split_foreign if ctx.config.foreign else _split_published if "split" in cohort.rows else _split_drawn
     try:
         return way(settled, cohort, clusters, ctx.config.ingest, np.random.default_rng((ctx.config.seed, 1)))
     except InputError as error:
-        if not cohort.left_out:
+        why = _joined(cohort, clusters)
+        if cohort.left_out:
+            why.append(f"{_files(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; {_list(ctx)} lists them")
+        if not why:
             raise
-        raise InputError(
-            f"{error} ({_files(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; {_list(ctx)} lists them)"
-        ) from None
+        raise InputError(f"{error} ({'; '.join(why)})") from None
+
+
+def _joined(cohort: Cohort, clusters: NDArray[np.int64]) -> list[str]:
+    """How many patients near-duplicates tie to others, and as how many they count, where they do: a person counts the former."""
+    people = pd.DataFrame({"unit": split.tie(cohort.rows["patient"].tolist(), clusters), "name": cohort.rows["patient"].to_numpy()})
+    sizes = people.groupby("unit")["name"].nunique()
+    tied = sizes[sizes > 1]
+    if tied.empty:
+        return []
+    return [f"{tied.sum():,} {cohort.unit}s share near-duplicates with others and count as {len(tied):,}: look whether their images differ"]
 
 
 def _list(ctx: Context) -> str:

@@ -22,7 +22,7 @@ from pipeline.cohorts import ledger
 from pipeline.cohorts.cohort import TORN, Cohort
 from pipeline.errors import InputError
 from pipeline.images import ImageSet
-from pipeline.ingest.ledger import ELSEWHERE, SETTLED_TWICE
+from pipeline.ingest.ledger import ELSEWHERE, SETTLED_TWICE, TIES, place
 from pipeline.progress import Reporter
 from pipeline.runner import run_stages
 
@@ -199,6 +199,27 @@ def test_values_that_two_cohorts_had_in_different_splits_are_left_out_when_they_
     settled = Cohort(images={"dicom 1": "train", "values 1": "audit", "dicom 2": "val", "values 2": "val", "values 3": "test"})
     met = settled.called({"dicom 1": "values 1", "dicom 2": "values 2", "dicom 3": "values 3", "dicom 4": "values 4"})
     assert met.images == {**settled.images, "dicom 1": TORN, "dicom 3": "test"}
+
+
+def test_new_images_that_are_all_near_duplicates_of_several_splits_are_told() -> None:
+    """As after an export in another way of a collection whose pictures all look alike."""
+    settled = Cohort(patients={f"p{number}": ("train", "val")[number % 2] for number in range(6)})
+    people, shares = list(settled.patients), {"train": 0.5, "val": 0.5}
+    images, clusters, labels = [f"new {name}" for name in people], np.zeros(6, np.int64), np.arange(6) % 2
+    with pytest.raises(InputError, match=f"no patients are left to split: of each image: {TIES}"):
+        place(settled, images, people, clusters, labels, ("a", "b"), shares, np.random.default_rng(0))
+
+
+def test_a_split_that_near_duplicates_make_too_small_says_so(tmp_path: Path, cohorts: Path) -> None:
+    one = np.random.default_rng(0).integers(10, 240, (40, 40))
+    for number in range(40):
+        path = tmp_path / "in" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((one + number % 7).astype(np.uint8) if number < 30 else np.roll(one, number, 1).astype(np.uint8)).save(path)
+    with pytest.raises(InputError) as caught:
+        ingest(tmp_path / "in", tmp_path / "run")
+    assert "too few images to split: class a has" in message(caught)
+    assert "images share near-duplicates with others and count as" in message(caught)
 
 
 PUBLISHED = {"train": 160, "val": 60, "test": 80}
