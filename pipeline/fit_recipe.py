@@ -35,8 +35,8 @@ FILE = "recipe.json"
 
 REPEATS = 2000
 """Ceiling of length: how often the image that is drawn most often is seen, half of it where the network has much room for each image
-(:data:`ROOMY`). None of 24 whole runs with less room had a flagged copy, and their images were nearer to real ones than after half the
-length in two cohorts of three (in the third by .015 of AUC, standard error .012). Two of eleven with more room had copies, none of their 21
+(:data:`ROOMY`). None of 33 whole runs with less room had a flagged copy, and their images were nearer to real ones than after half the
+length in two cohorts of three (in the third by .015 of AUC, standard error .012). Two of 14 with more room had copies, none of their 27
 at half the length (BENCHMARKS.md). What a cohort can bear less of, its losses show."""
 ROOMY = 2000
 """Distinct images below which a network of full width has much room for each; a narrower one has as much with as many fewer, by its width
