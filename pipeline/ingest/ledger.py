@@ -45,7 +45,7 @@ def place(
         noun: what a patient is called in errors.
 
     Raises:
-        InputError: a class has too few patients for the splits.
+        InputError: a class has too few patients for the splits, or none is left.
     """
     settled = _settled(cohort, images, patients)
     twice = settled == TORN
@@ -60,7 +60,7 @@ def place(
     kept &= drawn >= -1
     use = np.flatnonzero(kept)
     if not len(use):
-        why = notes.torn(int(twice.sum()), len(twice)) if twice.any() else f"of each image: {TIES}"
+        why = notes.torn(int(twice.sum()), len(twice)) if twice.any() else f"each image is {TIES}; {notes.ANEW}"
         raise InputError(f"no {noun} are left to split: {why}")
     # Settled patients are units by themselves; new ones are tied to each other where nothing settled decides on them.
     units = groups.renumber(np.where(drawn >= 0, drawn, len(splits) + np.unique(np.asarray(patients), return_inverse=True)[1])[use])

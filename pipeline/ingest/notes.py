@@ -71,10 +71,12 @@ def repeated(groups: int, images: int, mixed: int) -> list[str]:
     return found
 
 
+ANEW = "if no model of those runs is kept, SYNTHCOHORT_COHORTS=NEW_FOLDER in front of the command draws all splits anew"
+
+
 def torn(count: int, total: int) -> str:
     """A sentence on images whose patients earlier runs put into different splits, as happens before a table says who the patients are."""
     return (
         f"{count:,} of {total:,} images are left out: earlier runs put images of the same patient into different splits, as a run does "
-        f"that is not told whose they are; if no model of those runs is kept, SYNTHCOHORT_COHORTS=NEW_FOLDER in front of the command "
-        f"draws all splits anew"
+        f"that is not told whose they are; {ANEW}"
     )

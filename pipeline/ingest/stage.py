@@ -178,6 +178,8 @@ def _draw(
 
 def _joined(cohort: Cohort, clusters: NDArray[np.int64]) -> list[str]:
     """How many patients near-duplicates tie to others, and as how many they count, where they do: a person counts the former."""
+    if not (clusters >= 0).any():
+        return []
     people = pd.DataFrame({"unit": split.tie(cohort.rows["patient"].tolist(), clusters), "name": cohort.rows["patient"].to_numpy()})
     sizes = people.groupby("unit")["name"].nunique()
     tied = sizes[sizes > 1]

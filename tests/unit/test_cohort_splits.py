@@ -206,7 +206,7 @@ def test_new_images_that_are_all_near_duplicates_of_several_splits_are_told() ->
     settled = Cohort(patients={f"p{number}": ("train", "val")[number % 2] for number in range(6)})
     people, shares = list(settled.patients), {"train": 0.5, "val": 0.5}
     images, clusters, labels = [f"new {name}" for name in people], np.zeros(6, np.int64), np.arange(6) % 2
-    with pytest.raises(InputError, match=f"no patients are left to split: of each image: {TIES}"):
+    with pytest.raises(InputError, match=f"no patients are left to split: each image is {TIES}; .*SYNTHCOHORT_COHORTS=NEW_FOLDER"):
         place(settled, images, people, clusters, labels, ("a", "b"), shares, np.random.default_rng(0))
 
 
