@@ -69,6 +69,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", help="the cohort's name in the table (default: the configuration's)")
     parser.add_argument("--seeds", default="0,1,2", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--lengths", default=[AUTO], type=lambda text: text.split(","), help="auto, and multiples of what it kept")
+    parser.add_argument(
+        "--ceiling", type=int, help="visits of the image drawn most often at which `auto` ends, in place of its own for the largest cohorts"
+    )
     parser.add_argument("--splits", type=int, default=5, help="halvings of the panel")
     parser.add_argument("--classifier-images", type=int, default=100_000, help="images seen in training each judge, at the most")
     parser.add_argument("--seconds", type=float, default=500, help="start no run after so many seconds")
@@ -78,6 +81,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see on a CPU that everything runs")
     options = parser.parse_args(arguments)
     options.name = options.name or options.config
+    options.ceiling = options.ceiling or (40 if options.tiny else fit_recipe.REPEATS)
     return options
 
 
@@ -99,8 +103,8 @@ def measure(options: argparse.Namespace, seed: int, length: str, auto: Row | Non
     torch._dynamo.reset()  # type: ignore[no-untyped-call]  # runs of one process would come to its limit of recompilations
     began = time.perf_counter()
     # Attempts count by cohort: a seed is a split of its own.
-    home, repeats = str(folder.with_name(folder.name + ".cohorts")), 20 if options.tiny else fit_recipe.REPEATS
-    with mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=home), mock.patch.object(fit_recipe, "REPEATS", repeats):
+    home = str(folder.with_name(folder.name + ".cohorts"))
+    with mock.patch.dict(os.environ, SYNTHCOHORT_COHORTS=home), mock.patch.object(fit_recipe, "REPEATS", options.ceiling):
         run_stages(config, folder, Reporter(folder / "log.jsonl"), until="audit", redo=True)
     seconds = time.perf_counter() - began
     recipe, gate = read_object(folder / "train" / fit_recipe.FILE), judged(folder / "audit")

@@ -45,7 +45,8 @@ class Record:
 
     def __init__(self, folder: Path, benchmark: str, about: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{benchmark}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}.json"
+        # Runs of one process may begin within a second.
+        self.path = folder / f"{benchmark}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}_{time.monotonic_ns()}.json"
         self.content: dict[str, Any] = {"benchmark": benchmark, "facts": about, "rows": []}
 
     def add(self, row: dict[str, Any]) -> None:
@@ -58,7 +59,7 @@ class Record:
 
 def load(folder: Path, benchmark: str) -> list[dict[str, Any]]:
     """The records of a benchmark's runs in a folder, oldest first: ``{"benchmark", "facts", "rows"}`` each."""
-    found = [json.loads(path.read_text()) for path in folder.glob(f"{benchmark}_*.json")]
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{benchmark}_*.json"))]
     records = [record for record in found if isinstance(record, dict) and record.get("benchmark") == benchmark]
     return sorted(records, key=lambda record: str(record["facts"]["date"]))
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline import fit_recipe
 from tests.benchmarks import auto_runs
 
 
@@ -41,3 +42,18 @@ def test_a_fixed_length_is_a_multiple_of_what_auto_kept_with_what_else_it_chose(
     kept = {"images": 1001, "fitted": {"widths": [64, 128], "dropout": 0.21, "augment": 0.4}}
     fixed = auto_runs.settings_of(options, 3, "0.5", kept).train
     assert (fixed.images, fixed.widths, fixed.dropout, fixed.augment, fixed.decay) == (500, (64, 128), 0.21, 0.4, 0.3)
+
+
+@pytest.mark.parametrize(("words", "ceiling"), [([], fit_recipe.REPEATS), (["--ceiling", "123"], 123), (["--tiny"], 40)])
+def test_a_run_is_made_under_the_ceiling_that_is_asked_for(monkeypatch, tmp_path, words, ceiling):
+    class Made(Exception):
+        pass
+
+    def run(*given, **named):
+        raise Made(fit_recipe.REPEATS)
+
+    monkeypatch.setattr(auto_runs, "run_stages", run)
+    before = fit_recipe.REPEATS
+    with pytest.raises(Made, match=f"^{ceiling}$"):
+        auto_runs.measure(auto_runs.parse([*words, "--config", "quickstart", "--runs", str(tmp_path)]), 0, "auto", None)
+    assert before == fit_recipe.REPEATS

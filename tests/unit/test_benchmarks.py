@@ -128,6 +128,13 @@ def test_records_of_one_folder_are_read_back_by_benchmark_oldest_first(tmp_path)
     assert found[1]["rows"] == [{"network": "a"}, {"network": "b"}]
 
 
+def test_records_begun_within_a_second_by_one_process_stand_side_by_side_in_the_order_of_their_beginning(tmp_path):
+    records = [report.Record(tmp_path, "speed", {"date": "2030-01-01"}) for _ in range(3)]
+    for number in (1, 0, 2):
+        records[number].add({"number": number})
+    assert report.rows(tmp_path, "speed") == [{"number": 0}, {"number": 1}, {"number": 2}]
+
+
 def test_a_table_shows_three_digits_and_a_dash_for_nothing():
     assert report.markdown(["a", "b"], [[1234.56, None], ["x", 0.12345]]).splitlines() == [
         "| a | b |",

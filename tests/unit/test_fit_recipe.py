@@ -91,8 +91,8 @@ def test_the_ceiling_is_in_repeats_of_the_image_that_is_seen_most_or_in_time():
     assert many["reasons"]["images"] == "about 10 minutes"
     rare = images.take(np.concatenate([np.flatnonzero(images.labels == 0), np.flatnonzero(images.labels == 1)[:1]]))
     few = fit_recipe.fit(section(images="auto", balance=1.0), rare, "cuda")
-    assert few["fitted"]["images"] == fit_recipe.REPEATS // 2 * 2, "every second image that is drawn is the only one of its class"
-    assert few["fitted"]["dropout"] == regularisation(fit_recipe.REPEATS // 2)[0], "which is seen that often"
+    assert few["fitted"]["images"] == 1000 * 2, "every second image that is drawn is the only one of its class"
+    assert few["fitted"]["dropout"] == regularisation(1000)[0], "which is seen that often"
 
 
 def test_who_draws_more_at_once_than_the_ceiling_is_not_told_that_an_image_is_seen_less_often():
@@ -103,22 +103,26 @@ def test_who_draws_more_at_once_than_the_ceiling_is_not_told_that_an_image_is_se
 
 
 @pytest.mark.parametrize(
-    ("first", "distinct", "times"),
+    ("first", "distinct", "times", "why"),
     [
-        *[(None, 15, 0.5), (None, 499, 0.5), (None, 500, 1), (None, 999, 1)],
-        *[(None, 1000, 0.5), (None, 1999, 0.5), (None, 2000, 1)],
-        *[(16, 31, 0.5), (16, 32, 1), (256, 7999, 0.5), (256, 8000, 1)],
+        *[(None, 15, 1000, "room"), (None, 499, 1000, "room"), (None, 500, 2000, "fewer"), (None, 999, 2000, "fewer")],
+        *[(None, 1000, 1000, "room"), (None, 1999, 1000, "room"), (None, 2000, 2000, "fewer")],
+        *[(None, 2499, 2000, "fewer"), (None, 2500, 4000, ""), (16, 2499, 2000, "fewer"), (16, 2500, 4000, "")],
+        *[(16, 31, 1000, "room"), (16, 32, 2000, "fewer")],
+        *[(256, 7999, 1000, "room"), (256, 8000, 4000, "")],
     ],
 )
-def test_images_are_seen_half_as_often_where_the_network_has_much_room_for_each(first, distinct, times):
+def test_images_are_seen_half_as_often_where_they_are_few_and_a_quarter_where_the_network_has_much_room_for_each(
+    first, distinct, times, why
+):
     images = cohort().split("train")
     asked = section(images="auto", balance=0.0) if first is not None else section(images="auto", balance=0.0, widths="auto")
     asked = asked if first is None else asked.model_copy(update={"widths": (first, 2 * first)})
     found = fit_recipe.fit(asked, images.take(np.resize(np.arange(15), distinct)), "cuda")
-    assert found["fitted"]["images"] == times * fit_recipe.REPEATS * distinct
-    assert found["fitted"]["dropout"] == regularisation(times * fit_recipe.REPEATS)[0]
-    assert f"the image drawn most often is seen {times * fit_recipe.REPEATS:,.0f} times" in found["reasons"]["images"]
-    assert ("the network has much room for each" in found["reasons"]["images"]) == (times < 1)
+    assert found["fitted"]["images"] == times * distinct
+    assert found["fitted"]["dropout"] == regularisation(times)[0]
+    told = {"room": ", as the network has much room for each", "fewer": ", as there are fewer than 2,500", "": ""}[why]
+    assert found["reasons"]["images"] == f"the image drawn most often is seen {times:,} times{told}"
 
 
 def test_near_duplicates_leave_as_much_room_as_one_image():
@@ -133,17 +137,17 @@ def test_near_duplicates_leave_as_much_room_as_one_image():
 
 
 @pytest.mark.parametrize(
-    ("side", "patch", "given", "full"), [(64, 2, None, 64), (64, 2, [64, 256], 64), (32, 1, [64], 64), (64, 4, [64], 128)]
+    ("side", "patch", "given", "enough"),
+    [(64, 2, None, 2000), (64, 2, [64, 256], 2000), (32, 1, [64], 2000), (64, 4, [64], 500)],
 )
-def test_room_is_that_of_the_first_level_beside_the_measured_one_of_as_many_levels(side, patch, given, full):
+def test_room_is_that_of_the_first_level_beside_the_measured_one_of_as_many_levels(side, patch, given, enough):
     square = cohort(side=side).split("train")
     images = ImageSet(square.images[:, :, :16], square.rows)  # so few pixels that ten minutes end nothing
     asked = section(images="auto", balance=0.0) if given is None else section(images="auto", balance=0.0, widths=given)
     asked = asked.model_copy(update={"patch": patch})
-    enough = fit_recipe.ROOMY * (64 / full) ** 2
-    for distinct, times in ((enough - 1, "1,000 times"), (enough, "2,000 times")):
-        found = fit_recipe.fit(asked, images.take(np.resize(np.arange(15), int(distinct))), "cuda")
-        assert times in found["reasons"]["images"], distinct
+    for distinct, seen in ((enough - 1, 1000), (enough, 2000)):
+        found = fit_recipe.fit(asked, images.take(np.resize(np.arange(15), distinct)), "cuda")
+        assert f" {seen:,} times" in found["reasons"]["images"], distinct
 
 
 @pytest.mark.parametrize("channels", [1, 3])
