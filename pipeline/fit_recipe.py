@@ -24,6 +24,7 @@ from evaluation.data import rarest
 from evaluation.intervals import Interval
 from pipeline.artifacts import damage, fingerprint, read_object
 from pipeline.config import Config, TrainConfig
+from pipeline.config.section import AUTO
 from pipeline.diffusion import grid
 from pipeline.diffusion.batches import class_balanced_cdf
 from pipeline.diffusion.training import Training
@@ -78,25 +79,30 @@ GROWTH = 2 ** (1 / 3)
 APART = 1.25
 """How far the losses may part (:class:`Course`): the ratio that its 95 % interval may reach at what is kept."""
 TIMED = 2.0
-"""Seconds of steps that are timed to turn minutes into images."""
+"""Seconds of steps that are timed to turn minutes into images, where they are enough for :data:`READINGS` readings."""
+READINGS = 5
+"""Readings that are taken at the least, of which the middle one counts: other work on the machine now and then makes a step many times as
+long. Where steps are slow, fewer: none begins after :data:`PATIENT` times as many seconds."""
+PATIENT = 10
 TOGETHER = 10
-"""Steps, at the most, of which only the last is waited for; as many come before the clock starts, and compile."""
+"""Steps, at the most, of a reading, of which only the last is waited for; as many come before the first, and compile."""
 LONGEST = 10_000
 """Steps that are timed at the most, however fast: the length of the recipe under which they are taken."""
 
 
-def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
+def fit(section: TrainConfig, cohort: ImageSet, device: str, probe: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Starting values for what a configuration leaves to the cohort.
 
     Args:
         section: the configuration; what it gives stays.
         cohort: the training split.
         device: ``cpu`` or ``cuda``.
+        probe: what :func:`timed` found, where minutes are asked for; without it they are as long as :data:`SPEED` lets expect.
 
     Returns:
         ``cohort``: its images, how many are distinct (near-duplicates count as one), its classes; ``machine``; ``fitted``: settings by
-        name, where ``images`` is the ceiling of a length that is chosen in training, or what minutes are expected to be; ``reasons`` by
-        name.
+        name, where ``images`` is the ceiling of a length that is chosen in training, or what minutes are; ``reasons`` by name; ``probe``,
+        as given.
     """
     distinct, most = drawn(cohort, section.balance)
     pixels = math.prod(cohort.images.shape[2:])
@@ -110,8 +116,10 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
     side = max(cohort.images.shape[2:])
     settle("widths", widths(side, section.patch, distinct, device), f"{side} pixels, {distinct:,} distinct images, {_machine(device)}")
     if section.minutes is not None:
-        images = max(section.batch, round(60 * section.minutes * SPEED[device] / pixels))
-        settle("images", images, "expected of these minutes before any step was timed")
+        rate = SPEED[device] / pixels if probe is None else probe["images_per_second"]
+        images = max(section.batch, round(60 * section.minutes * rate))
+        asked = f"{section.minutes:g} minutes of {rate:,.0f} images a second"
+        settle("images", images, asked if probe is not None else f"expected of {asked}")
     else:
         share = (fitted.get("widths", section.widths)[0] / full_width(grid.levels(side, section.patch))) ** 2
         by_time = round(SECONDS * SPEED[device] / pixels), f"about {SECONDS // 60} minutes"
@@ -121,8 +129,8 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
     length = section.length if isinstance(section.images, int) else images
     dropout, augment = regularisation(length * most)
     knows = section.backbone == "unet"
-    told = "seen up to" if section.minutes is None else "expected to be seen about"
-    why = f"each image is {told} {length * most:,.0f} times" if knows else f"the backbone {section.backbone} knows none"
+    told = "seen up to" if section.images == AUTO else "expected to be seen" if probe is None and section.minutes is not None else "seen"
+    why = f"the image drawn most often is {told} {length * most:,.0f} times" if knows else f"the backbone {section.backbone} knows none"
     settle("dropout", dropout if knows else 0.0, why)
     settle("augment", augment if knows else 0.0, why)
     return {
@@ -130,6 +138,7 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str) -> dict[str, Any]:
         "machine": device,
         "fitted": fitted,
         "reasons": reasons,
+        **({} if probe is None else {"probe": dict(probe)}),
     }
 
 
@@ -229,33 +238,23 @@ def first_look(cohort: ImageSet, section: TrainConfig) -> int:
     return max(FEWEST, round(min(FIRST * distinct, OFTEN / most) / section.batch))
 
 
-def timed(recipe: Mapping[str, Any], training: Training, minutes: float) -> dict[str, Any]:
-    """The recipe with as many images as so many minutes are, from some steps of the training that are timed and undone.
+def timed(training: Training) -> dict[str, Any]:
+    """How fast a training is, from some steps of it: ``steps`` that were timed, and ``images_per_second`` of them.
 
-    Compilation, checkpoints and looks at ``val`` are not in the minutes.
+    Compilation, checkpoints and looks at ``val`` are not among them. The training is of no use afterwards.
     """
-    saved, own = {name: value.clone() for name, value in training.state().items()}, training.recipe
-    batch = own.batch
+    batch = training.recipe.batch
     # The length under which steps are timed must not be the one that follows from them.
-    training.recipe = replace(own, images=LONGEST * batch)
+    training.recipe = replace(training.recipe, images=LONGEST * batch)
     training.run(until=1)  # compiles
     together, seconds = 1, _seconds(training, 1)
     while together < TOGETHER - 1 and seconds < TIMED:  # where steps are slow, few are enough
         together, seconds = together + 1, seconds + _seconds(training, 1)
-    first, seconds = training.step, 0.0
-    while seconds < TIMED and training.step < LONGEST:
-        seconds += _seconds(training, together)
-    steps = training.step - first
-    training.load(saved)
-    training.recipe = own
-    rate = steps * batch / max(seconds, 1e-9)
-    images = max(batch, round(60 * minutes * rate))
-    return {
-        **recipe,
-        "fitted": recipe["fitted"] | {"images": images},
-        "reasons": recipe["reasons"] | {"images": f"{minutes:g} minutes of {rate:,.0f} images a second"},
-        "probe": {"minutes": minutes, "steps": steps, "images_per_second": round(rate, 1)},
-    }
+    first, readings = training.step, [_seconds(training, together)]
+    while (len(readings) < READINGS or sum(readings) < TIMED) and sum(readings) < PATIENT * TIMED and training.step < LONGEST:
+        readings.append(_seconds(training, together))
+    rate = together * batch / max(float(np.median(readings)), 1e-9)
+    return {"steps": training.step - first, "images_per_second": float(f"{rate:.4g}")}
 
 
 def _seconds(training: Training, steps: int) -> float:

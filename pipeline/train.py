@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from evaluation.data import Labelled, to_unit
 from evaluation.intervals import to_json
@@ -74,29 +75,21 @@ def run(ctx: Context) -> dict[str, Any]:
             "train.images=auto chooses the length on train and half of val, and needs two patients in each: add patients, raise "
             "ingest.val_share, or give a number"
         )
-    state, found = _resumed(ctx, device) or (None, fit_recipe.fit(asked, cohort, device))
-    section = fit_recipe.settled(asked, found)
-    mean, spread = mean_and_spread(cohort.images)
-    model = describe(section, cohort, spread, conditions)
-    if not model["sigma_data"]:
-        raise InputError("train: all images of the train split are one picture, of which nothing can be learned: give other images")
     told = word_features.of(ctx.folder("ingest"), conditions.words) if conditions.features else None
-    torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
-    denoiser, remembers = build_denoiser(model, mean, told).to(device), False
-    if section.start_from is not None:
-        record = ctx.records.get("ingest", {})
-        patients = warm_start.check_patients(section, ctx.run, ctx.folder("ingest"), record)
-        remembers = warm_start.saw_train(section.start_from, patients, record)
-        taken = warm_start.start(denoiser, section.start_from, conditions, section.start_classes, section.frozen)
-        model["warm_start"] = {"patients": patients, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
-    training = _training(denoiser, cohort, conditions, section, runtime.derive_seed(ctx.config.seed, "training"))
+
+    def begun(section: TrainConfig) -> tuple[Training, dict[str, Any], bool]:
+        return _begun(ctx, cohort, conditions, section, told)
+
+    state, found = _resumed(ctx, device) or (None, fit_recipe.fit(asked, cohort, device))
+    if state is None and asked.minutes is not None:
+        section = fit_recipe.settled(asked, found)
+        with _told(section):
+            probe = fit_recipe.timed(begun(section)[0])
+        found = fit_recipe.fit(asked, cohort, device, probe)
+    section = fit_recipe.settled(asked, found)
+    training, model, remembers = begun(section)
     if state is not None:
         training.load(state)
-    elif asked.minutes is not None:
-        with _told(section):
-            found = fit_recipe.timed(found, training, asked.minutes)
-        section = fit_recipe.settled(asked, found)
-        training.recipe = recipe(section)
     course = None
     if validation is not None and asked.images == AUTO:
         first = fit_recipe.first_look(cohort, section)
@@ -117,6 +110,25 @@ def _tell_what_is_made(ctx: Context, conditions: Conditions) -> None:
             f"fewer than {LEAST_PATIENTS} training patients have {', '.join(few)}: images of it are made all the same, and marked unseen; "
             f"leave it out of ingest.classes, or say in generate.plan what else is made"
         )
+
+
+def _begun(
+    ctx: Context, cohort: ImageSet, conditions: Conditions, section: TrainConfig, told: Tensor | None
+) -> tuple[Training, dict[str, Any], bool]:
+    """A training that has taken no step yet, its ``model.json``, and whether its weights have seen images of ``train`` before."""
+    mean, spread = mean_and_spread(cohort.images)
+    model = describe(section, cohort, spread, conditions)
+    if not model["sigma_data"]:
+        raise InputError("train: all images of the train split are one picture, of which nothing can be learned: give other images")
+    torch.manual_seed(runtime.derive_seed(ctx.config.seed, "weights"))
+    denoiser, remembers = build_denoiser(model, mean, told).to(runtime.device()), False
+    if section.start_from is not None:
+        record = ctx.records.get("ingest", {})
+        patients = warm_start.check_patients(section, ctx.run, ctx.folder("ingest"), record)
+        remembers = warm_start.saw_train(section.start_from, patients, record)
+        taken = warm_start.start(denoiser, section.start_from, conditions, section.start_classes, section.frozen)
+        model["warm_start"] = {"patients": patients, "tensors": f"{taken.tensors} of {taken.of}", "new_classes": list(taken.new_classes)}
+    return _training(denoiser, cohort, conditions, section, runtime.derive_seed(ctx.config.seed, "training")), model, remembers
 
 
 def _training(denoiser: Denoiser, cohort: ImageSet, conditions: Conditions, section: TrainConfig, seed: int) -> Training:
@@ -197,7 +209,7 @@ def _resumed(ctx: Context, device: str) -> tuple[dict[str, torch.Tensor], dict[s
             if all(resume.kept(ctx.out / "ema", f"{moment:08d}", SUFFIX) is not None for moment in earlier):
                 return state, fit_recipe.begun(found)
     if any(folder.iterdir()):
-        ctx.reporter.console.print("  the checkpoint is damaged: training starts over")
+        ctx.reporter.console.print("  the checkpoint, or recipe.json beside it, is damaged or was changed: training starts over")
     return None
 
 

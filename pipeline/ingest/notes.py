@@ -71,6 +71,21 @@ def repeated(groups: int, images: int, mixed: int) -> list[str]:
     return found
 
 
+SHARE, LEAST = 0.1, 10
+"""Share of a cohort, and number of its patients or images, from which on one group of near-duplicates is told of as one."""
+
+
+def chained(largest: int, total: int, unit: str) -> list[str]:
+    """A sentence on the largest group of near-duplicates where it holds a large part of all patients, or images without one."""
+    if largest < max(LEAST, SHARE * total):
+        return []
+    return [
+        f"ONE GROUP OF NEAR-DUPLICATES holds {largest:,} of {total:,} {unit}s, is in one split and counts as one: either the same picture "
+        f"came many times, or the pictures of this set are so alike, as masks and drawings are, that each has a near twin. Then a copy "
+        f"cannot be told from chance either: look at the group (duplicate_group of ingest/rows.parquet) before anything is published"
+    ]
+
+
 ANEW = "if no model of those runs is kept, SYNTHCOHORT_COHORTS=NEW_FOLDER in front of the command draws all splits anew"
 
 

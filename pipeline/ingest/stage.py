@@ -311,6 +311,7 @@ def _write_facts(
         tied = notes.tied(len(shared), grouped["patient"][grouped["group"].isin(shared)].nunique())
     else:
         tied = notes.repeated(len(repeats), int((clusters >= 0).sum()), mixed)
+    tied += notes.chained(int(people.max()) if len(people) else 0, grouped["patient"].nunique(), cohort.unit)
     for note in tied:
         ctx.reporter.note(note)
     cells = {

@@ -106,7 +106,7 @@ def _labelled(ticks: Sequence[float]) -> tuple[tuple[float, str], ...]:
 def round_ticks(low: float, high: float) -> tuple[float, ...]:
     """About five round numbers around both."""
     span = max(high - low, 1e-3)
-    step = next(unit for unit in (s * 10.0**e for e in range(-4, 6) for s in (1, 2, 5)) if span / unit <= 6)
+    step = next(unit for unit in (s * 10.0**e for e in range(-4, 308) for s in (1, 2, 5)) if span / unit <= 6)
     first, last = int(low // step), -int(-high // step)
     return tuple(tick * step for tick in range(first, max(last, first + 1) + 1))
 

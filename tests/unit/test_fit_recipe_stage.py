@@ -127,31 +127,39 @@ def taken(monkeypatch, seconds: float) -> list[int]:
     return steps
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(0.25, 30), (16.0, 3)])
+def to_be_timed(images: int) -> tuple[TrainConfig, ImageSet, Training]:
+    """A section that asks for four minutes, its images, and a training of so many in batches of 16."""
+    section, seen = TrainConfig.model_validate(SMALL | {"images": None, "minutes": 4}), cohort().split("train")
+    settled = section.model_copy(update={"images": images, "minutes": None})
+    denoiser = build_denoiser(train.describe(settled, seen, 0.5))
+    condition = Condition.of_classes(seen.labels, 2)
+    return section, seen, Training(denoiser, torch.from_numpy(np.array(seen.images)), condition, train.recipe(settled), 0)
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.25, 50), (16.0, 4)])
 @pytest.mark.parametrize("expected", [1, 160, 10**6])
 def test_minutes_follow_from_timed_steps_whatever_was_expected_of_them(monkeypatch, seconds, most, expected):
-    images = cohort().split("train")
-    asked = TrainConfig.model_validate(SMALL | {"images": None, "minutes": 4})
-    recipe = fit_recipe.fit(asked, images, "cpu")
-    recipe["fitted"]["images"] = expected
-    settled = fit_recipe.settled(asked, recipe)
-    denoiser = build_denoiser(train.describe(settled, images, 0.5))
-    training = Training(
-        denoiser, torch.from_numpy(np.array(images.images)), Condition.of_classes(images.labels, 2), train.recipe(settled), 0
-    )
-    before = {name: value.clone() for name, value in training.state().items()}
+    section, images, training = to_be_timed(expected)
     steps = taken(monkeypatch, seconds)
-    found = fit_recipe.timed(recipe, training, 4)
+    probe = fit_recipe.timed(training)
+    found = fit_recipe.fit(section, images, "cpu", probe)
     assert found["fitted"]["images"] == pytest.approx(240 / seconds * 16)
-    assert found["probe"]["steps"] >= 1
+    assert found["reasons"]["images"] == f"4 minutes of {16 / seconds:,.0f} images a second"
+    assert found["probe"] == {"steps": len(steps) - (9 if seconds < 1 else 2), "images_per_second": 16 / seconds}
     assert len(steps) <= most, "slow steps are not waited for in tens"
-    assert training.recipe == train.recipe(settled)
-    assert all(torch.equal(training.state()[name], value) for name, value in before.items())
+
+
+def test_a_machine_that_stalls_now_and_then_makes_no_minutes_of_fewer_images(monkeypatch):
+    _, _, training = to_be_timed(160)
+    steps = taken(monkeypatch, 0.25)
+    monkeypatch.setattr(fit_recipe.time, "perf_counter", lambda: 0.25 * len(steps) + 5 * (len(steps) > 12) + 4 * (len(steps) > 30))
+    assert fit_recipe.timed(training)["images_per_second"] == 64
 
 
 def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, monkeypatch):
     taken(monkeypatch, 0.5)  # 32 images a second
     monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
+    monkeypatch.setattr(fit_recipe, "READINGS", 1)  # fewer steps than those after which it is stopped
     settings = {"images": None, "dropout": 0.1, "augment": 0.1, "decay": 0.4}
     timed = auto(tmp_path / "a", **settings, minutes=0.25)
     stopped_in_the_middle(timed, monkeypatch)
@@ -165,6 +173,23 @@ def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, mon
     train.run(fixed)
     for name in ("model.safetensors", "mixture.safetensors"):
         assert (timed.out / name).read_bytes() == (fixed.out / name).read_bytes(), name
+
+
+def test_what_fits_a_length_fits_that_which_was_timed_and_not_that_which_was_expected(brief, tmp_path, monkeypatch):
+    taken(monkeypatch, 0.5)  # 32 images a second, where some 250 are expected
+    monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
+    asked = {"images": None, "dropout": "auto", "augment": "auto", "balance": 0.0}
+    ctx = auto(tmp_path / "a", **asked, minutes=1)
+    train.run(ctx)
+    found, images = json.loads((ctx.out / "recipe.json").read_text()), cohort().split("train")
+    assert found["fitted"]["images"] == 60 * 32
+    assert (found["fitted"]["dropout"], found["fitted"]["augment"]) == fit_recipe.regularisation(60 * 32 / len(images))
+    assert found["fitted"]["dropout"] != fit_recipe.fit(ctx.config.train, images, "cpu")["fitted"]["dropout"], "as was expected"
+    assert found["reasons"]["dropout"] == f"the image drawn most often is seen {60 * 32 / len(images):,.0f} times"
+    assert json.loads((ctx.out / "model.json").read_text())["network"]["dropout"] == found["fitted"]["dropout"]
+    fixed = auto(tmp_path / "b", **asked | found["fitted"])
+    train.run(fixed)
+    assert (ctx.out / "model.safetensors").read_bytes() == (fixed.out / "model.safetensors").read_bytes()
 
 
 def test_a_shadow_repeats_what_was_settled_and_where_it_ended(brief, tmp_path, monkeypatch):
@@ -308,6 +333,8 @@ def test_the_curve_has_every_moment_in_order_and_shows_the_kept_one():
         training_curve({"curve": [*moments, {"images": 5, "train": [None], "val": []}]}).lines == training_curve({"curve": moments}).lines
     )
     assert training_curve({}) is None
+    astray = training_curve({"curve": [moment | {"train": [4e6] * 4} for moment in moments]})
+    assert float(astray.up[-1][1]) >= 4e6, "a training that went astray has a curve too"
     many = training_curve({"curve": [moments[0] | {"images": 1000 + 10 * k} for k in range(2999)]})
     assert [len(points) for _, _, points in many.lines] == [MOST, MOST]
     assert many.lines[0][2][-1][0] == pytest.approx(1)

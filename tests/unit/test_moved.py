@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.ingest import duplicates, stage
 from pipeline.ingest.duplicates import near_duplicates
-from pipeline.ingest.notes import repeated
+from pipeline.ingest.notes import chained, repeated
 from pipeline.ingest.standardize import Target, standardize
 from pipeline.phantom.image import phantom_arrays
 from pipeline.progress import Reporter
@@ -105,6 +106,17 @@ def test_where_patients_are_known_images_are_joined_that_are_the_same_in_place_o
     np.testing.assert_array_equal(near_duplicates(images, moved=False), [0, -1, 0, -1, -1])
 
 
+def ingested(tmp_path: Path) -> tuple[dict[str, Any], str, Path]:
+    """Summary, log and folder of the ingest of the class folders ``normal`` and ``effusion`` in ``in``."""
+    settings = {"source": "pictures", "path": tmp_path / "in", "classes": ("normal", "effusion"), "burned_in": "declared"}
+    config = Config.model_validate({"name": "t", "ingest": settings, "train": {"images": 1}, "generate": {"per_class": 1}})
+    out = tmp_path / "run" / "ingest"
+    out.mkdir(parents=True)
+    log = tmp_path / "log.jsonl"
+    summary = stage.run(Context(config, tmp_path / "run", out, Reporter(log, Console(quiet=True)), {}))
+    return summary, log.read_text(encoding="utf-8"), out
+
+
 @pytest.mark.parametrize("most", [20_000, 60])
 def test_class_folders_are_searched_for_moved_pictures_unless_they_hold_too_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
@@ -117,17 +129,35 @@ def test_class_folders_are_searched_for_moved_pictures_unless_they_hold_too_many
         Image.fromarray(one).save(folder / f"{place}.png")
         if place < 10:
             Image.fromarray(one[:, ::-1]).save(folder / f"{place}-again.png")
-    settings = {"source": "pictures", "path": tmp_path / "in", "classes": ("normal", "effusion"), "burned_in": "declared"}
-    config = Config.model_validate({"name": "t", "ingest": settings, "train": {"images": 1}, "generate": {"per_class": 1}})
-    out = tmp_path / "run" / "ingest"
-    out.mkdir(parents=True)
-    log = tmp_path / "log.jsonl"
-    summary = stage.run(Context(config, tmp_path / "run", out, Reporter(log, Console(quiet=True)), {}))
+    summary, told, out = ingested(tmp_path)
     assert summary["near_duplicate_groups"] == (10 if most > 70 else 0)
-    told = log.read_text(encoding="utf-8")
     assert ("20 images repeat one another in 10 groups" in told) == (most > 70)
     assert ("of more than 60 images only repeats that lie in the same place are joined" in told) == (most < 70)
     assert artifacts.read_object(out / "cohort.json")["near_duplicates"]["images"] == (20 if most > 70 else 0)
+
+
+@pytest.mark.parametrize(("again", "told"), [(12, True), (7, False)])
+def test_a_group_that_holds_a_tenth_of_a_cohort_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int, told: bool) -> None:
+    """As of masks and drawings, which near twins join step by step, and of one picture that came many times."""
+    monkeypatch.setenv("SYNTHCOHORT_KEY", "a key of the tests, long enough")
+    pictures = patients(60)
+    for place, one in enumerate(pictures):
+        folder = tmp_path / "in" / ("normal" if place % 2 else "effusion")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(folder / f"{place}.png")
+        if place < again:
+            Image.fromarray(pictures[0] // 2 + 5 * np.uint8(place)).save(folder / f"again-{place}.png")
+    _, log, out = ingested(tmp_path)
+    said = f"ONE GROUP OF NEAR-DUPLICATES holds {again + 1} of {60 + again} images, is in one split"
+    assert (said in log) == told
+    assert any(said in note for note in artifacts.read_object(out / "cohort.json")["notes"]) == told
+
+
+@pytest.mark.parametrize(("largest", "total", "told"), [(9, 20, False), (10, 100, True), (10, 101, False), (127, 200, True), (0, 0, False)])
+def test_a_large_group_is_a_tenth_of_the_cohort_and_ten_of_its_people(largest: int, total: int, told: bool) -> None:
+    assert [note.partition(",")[0] for note in chained(largest, total, "patient")] == (
+        [f"ONE GROUP OF NEAR-DUPLICATES holds {largest} of {total} patients"] if told else []
+    )
 
 
 def test_images_that_show_nothing_and_sets_of_one_or_two_are_joined_to_nothing() -> None:

@@ -203,7 +203,7 @@ def straight_and_stopped(tmp_path_factory):
     return artifacts.folder_digests(straight.out), stopped.run
 
 
-@pytest.mark.parametrize("what", ["checkpoint/state.*.safetensors", "ema/*.safetensors"])
+@pytest.mark.parametrize("what", ["checkpoint/state.*.safetensors", "ema/*.safetensors", "recipe.json"])
 @pytest.mark.parametrize("how", [lambda path: spoiled(path, 0.02), lambda path: spoiled(path, 0.99), Path.unlink])
 def test_a_damaged_checkpoint_starts_over_and_ends_the_same(straight_and_stopped, tmp_path, what, how):
     straight, stopped = straight_and_stopped
