@@ -76,18 +76,14 @@ def run(ctx: Context) -> dict[str, Any]:
             "ingest.val_share, or give a number"
         )
     told = word_features.of(ctx.folder("ingest"), conditions.words) if conditions.features else None
-
-    def begun(section: TrainConfig) -> tuple[Training, dict[str, Any], bool]:
-        return _begun(ctx, cohort, conditions, section, told)
-
     state, found = _resumed(ctx, device) or (None, fit_recipe.fit(asked, cohort, device))
     if state is None and asked.minutes is not None:
         section = fit_recipe.settled(asked, found)
         with _told(section):
-            probe = fit_recipe.timed(begun(section)[0])
+            probe = fit_recipe.timed(_begun(ctx, cohort, conditions, section, told)[0])
         found = fit_recipe.fit(asked, cohort, device, probe)
     section = fit_recipe.settled(asked, found)
-    training, model, remembers = begun(section)
+    training, model, remembers = _begun(ctx, cohort, conditions, section, told)
     if state is not None:
         training.load(state)
     course = None
