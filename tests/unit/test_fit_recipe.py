@@ -1,5 +1,7 @@
 """The recipe that fits itself: starting values, and the length that its losses choose."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,22 @@ def test_images_are_seen_half_as_often_where_they_are_few_and_a_quarter_where_th
     assert found["fitted"]["dropout"] == regularisation(times)[0]
     told = {"room": ", as the network has much room for each", "fewer": ", as there are fewer than 2,500", "": ""}[why]
     assert found["reasons"]["images"] == f"the image drawn most often is seen {times:,} times{told}"
+
+
+def test_the_documentation_tells_the_ceilings_of_the_code():
+    text = " ".join((Path(fit_recipe.__file__).parent / "README.md").read_text(encoding="utf-8").split())
+    most, half, quarter, many, roomy, small, narrow = (
+        f"{number:,}".replace(",", " ")
+        for number in (
+            *(fit_recipe.REPEATS // k for k in (1, 2, 4)),
+            fit_recipe.MANY,
+            fit_recipe.ROOMY,
+            fit_recipe.SMALL,
+            fit_recipe.ROOMY // 4,
+        )
+    )
+    assert f"one image {most} times: {half} times of fewer than {many} distinct images, and {quarter} where the network" in text
+    assert f"on a GPU with fewer than {narrow}, or with {small} to {roomy}, whose network is wider" in text
 
 
 def test_near_duplicates_leave_as_much_room_as_one_image():
