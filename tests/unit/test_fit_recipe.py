@@ -127,6 +127,15 @@ def test_images_are_seen_half_as_often_where_they_are_few_and_a_quarter_where_th
     assert found["reasons"]["images"] == f"the image drawn most often is seen {times:,} times{told}"
 
 
+def test_minutes_that_are_more_images_than_can_be_asked_for_are_as_many_as_can():
+    asked, images = section(minutes=100_000), cohort().split("train")
+    probe = {"steps": 50, "images_per_second": 25_000.0}
+    found = fit_recipe.fit(asked, images, "cpu", probe)
+    assert fit_recipe.settled(asked, found).images == 10**9
+    assert found["reasons"]["images"] == "the most that can be asked for; less than 100000 minutes of 25,000 images a second"
+    assert fit_recipe.settled(asked, fit_recipe.fit(asked, images, "cpu")).images == 10**9
+
+
 def test_the_documentation_tells_the_ceilings_of_the_code():
     text = " ".join((Path(fit_recipe.__file__).parent / "README.md").read_text(encoding="utf-8").split())
     most, half, quarter, many, roomy, small, narrow = (
