@@ -24,7 +24,7 @@ from evaluation.data import rarest
 from evaluation.intervals import Interval
 from pipeline.artifacts import damage, fingerprint, read_object
 from pipeline.config import Config, TrainConfig
-from pipeline.config.section import AUTO
+from pipeline.config.section import AUTO, MOST_IMAGES
 from pipeline.diffusion import grid
 from pipeline.diffusion.batches import class_balanced_cdf
 from pipeline.diffusion.training import Training
@@ -119,6 +119,8 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str, probe: Mapping[str,
         rate = SPEED[device] / pixels if probe is None else probe["images_per_second"]
         images = max(section.batch, round(60 * section.minutes * rate))
         asked = f"{section.minutes:g} minutes of {rate:{',.0f' if rate >= 10 else '.2g'}} images a second"
+        if images > MOST_IMAGES:
+            images, asked = MOST_IMAGES, f"the most that can be asked for; less than {asked}"
         settle("images", images, asked if probe is not None else f"expected of {asked}")
     else:
         share = (fitted.get("widths", section.widths)[0] / full_width(grid.levels(side, section.patch))) ** 2

@@ -39,8 +39,9 @@ def unit(name: str) -> Any:
 _NUMBER = re.compile(r"\s*[-+]?\.?(?:\d|inf|nan)", re.IGNORECASE)
 
 Fraction = Annotated[float, Field(gt=0, lt=1), unit("as a share")]
-# A billion images are three hours of the smallest network on the quickest GPU, and a month of an ordinary one.
-Images = Annotated[int, Field(ge=1, le=10**9), unit("images")]
+MOST_IMAGES = 10**9
+"""The longest training: three hours of the smallest network on the quickest GPU, and a month of an ordinary one."""
+Images = Annotated[int, Field(ge=1, le=MOST_IMAGES), unit("images")]
 # Larger ones do not fit anywhere at the least side, 16 pixels, and leave no steps to train.
 Batch = Annotated[int, Field(ge=1, le=65_536), unit("images")]
 Location = Annotated[Path, AfterValidator(_known_home)]

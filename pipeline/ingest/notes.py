@@ -76,7 +76,13 @@ SHARE, LEAST = 0.1, 10
 
 
 def chained(largest: int, total: int, unit: str) -> list[str]:
-    """A sentence on the largest group of near-duplicates where it holds a large part of all patients, or images without one."""
+    """A sentence on what near-duplicates tie together, and patients tie them, where one such group holds a large part of a cohort.
+
+    Args:
+        largest: patients of the largest such group, or images where no patients are known, of those that are kept.
+        total: all of them.
+        unit: ``patient`` or ``image``.
+    """
     if largest < max(LEAST, SHARE * total):
         return []
     return [

@@ -311,7 +311,10 @@ def _write_facts(
         tied = notes.tied(len(shared), grouped["patient"][grouped["group"].isin(shared)].nunique())
     else:
         tied = notes.repeated(len(repeats), int((clusters >= 0).sum()), mixed)
-    tied += notes.chained(int(people.max()) if len(people) else 0, grouped["patient"].nunique(), cohort.unit)
+    together = split.kept_together(cleaned.rows)
+    # Who is in the cohort, of which an image without a patient is one: it is named by its content, which others may have too.
+    ones = cleaned.rows["patient"] if cohort.unit == "patient" else cleaned.rows["id"]
+    tied += notes.chained(int(ones.groupby(together).nunique().max()), ones.nunique(), cohort.unit)
     for note in tied:
         ctx.reporter.note(note)
     cells = {
@@ -319,7 +322,6 @@ def _write_facts(
         for name in ("train", "audit", "val", "test")
     }
     counts = {name: {label: len(rows) for label, rows in row.items()} for name, row in cells.items()}
-    together = split.kept_together(cleaned.rows)
     patients_of = {name: {label: int(rows["patient"].nunique()) for label, rows in row.items()} for name, row in cells.items()}
     artifacts.write_json(
         ctx.out / "cohort.json",

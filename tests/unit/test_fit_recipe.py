@@ -1,5 +1,7 @@
 """The recipe that fits itself: starting values, and the length that its losses choose."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,31 @@ def test_images_are_seen_half_as_often_where_they_are_few_and_a_quarter_where_th
     assert found["fitted"]["dropout"] == regularisation(times)[0]
     told = {"room": ", as the network has much room for each", "fewer": ", as there are fewer than 2,500", "": ""}[why]
     assert found["reasons"]["images"] == f"the image drawn most often is seen {times:,} times{told}"
+
+
+def test_minutes_that_are_more_images_than_can_be_asked_for_are_as_many_as_can():
+    asked, images = section(minutes=100_000), cohort().split("train")
+    probe = {"steps": 50, "images_per_second": 25_000.0}
+    found = fit_recipe.fit(asked, images, "cpu", probe)
+    assert fit_recipe.settled(asked, found).images == 10**9
+    assert found["reasons"]["images"] == "the most that can be asked for; less than 100000 minutes of 25,000 images a second"
+    assert fit_recipe.settled(asked, fit_recipe.fit(asked, images, "cpu")).images == 10**9
+
+
+def test_the_documentation_tells_the_ceilings_of_the_code():
+    text = " ".join((Path(fit_recipe.__file__).parent / "README.md").read_text(encoding="utf-8").split())
+    most, half, quarter, many, roomy, small, narrow = (
+        f"{number:,}".replace(",", " ")
+        for number in (
+            *(fit_recipe.REPEATS // k for k in (1, 2, 4)),
+            fit_recipe.MANY,
+            fit_recipe.ROOMY,
+            fit_recipe.SMALL,
+            fit_recipe.ROOMY // 4,
+        )
+    )
+    assert f"one image {most} times: {half} times of fewer than {many} distinct images, and {quarter} where the network" in text
+    assert f"on a GPU with fewer than {narrow}, or with {small} to {roomy}, whose network is wider" in text
 
 
 def test_near_duplicates_leave_as_much_room_as_one_image():

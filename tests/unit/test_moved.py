@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def ingested(tmp_path: Path) -> tuple[dict[str, Any], str, Path]:
     out.mkdir(parents=True)
     log = tmp_path / "log.jsonl"
     summary = stage.run(Context(config, tmp_path / "run", out, Reporter(log, Console(quiet=True)), {}))
-    return summary, log.read_text(encoding="utf-8"), out
+    return summary, log.read_text(encoding="utf-8") if log.exists() else "", out  # nothing to say makes no log
 
 
 @pytest.mark.parametrize("most", [20_000, 60])
@@ -151,6 +152,46 @@ def test_a_group_that_holds_a_tenth_of_a_cohort_is_told_of(tmp_path: Path, monke
     said = f"ONE GROUP OF NEAR-DUPLICATES holds {again + 1} of {60 + again} images, is in one split"
     assert (said in log) == told
     assert any(said in note for note in artifacts.read_object(out / "cohort.json")["notes"]) == told
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_group_is_of_images_where_nobody_says_whose_they_are_and_of_patients_whom_chains_of_twins_tie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """The very same picture twelve times; or twelve patients, each of whom shares one picture with the next."""
+    monkeypatch.setenv("SYNTHCOHORT_KEY", "a key of the tests, long enough")
+    pictures = patients(80)
+    pairs = [(place, str(place)) for place in range(60)]
+    pairs += [(60 + link, str(link + end)) for link in range(11) for end in (0, 1)] if known else [(60, "")] * 12
+    rows = ["file,patient_id"]
+    for number, (place, who) in enumerate(pairs):
+        name = f"{'normal' if number % 2 or number >= 60 else 'effusion'}/{number}.png"
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pictures[place]).save(tmp_path / "in" / name)
+        rows.append(f"{name},{who}")
+    if known:
+        (tmp_path / "in" / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    _, log, _ = ingested(tmp_path)
+    assert ("holds 12 of 60 patients, is in one split" if known else "holds 12 of 72 images, is in one split") in log
+
+
+def test_a_group_that_is_left_out_since_earlier_runs_put_its_patients_apart_is_not_said_to_be_in_one_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNTHCOHORT_KEY", "a key of the tests, long enough")
+    pictures = patients(61)
+    for again in (False, True):
+        rows = ["file,patient_id"]
+        for number in range(60 + 12 * again):
+            name = f"{'normal' if number % 2 or number >= 60 else 'effusion'}/{number}.png"
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pictures[min(number, 60)]).save(tmp_path / "in" / name)
+            rows.append(f"{name},{number % 60}")
+        (tmp_path / "in" / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+        summary, log, _ = ingested(tmp_path)
+        shutil.rmtree(tmp_path / "run")
+    assert summary["quarantined"] == 12
+    assert "ONE GROUP" not in log
 
 
 @pytest.mark.parametrize(("largest", "total", "told"), [(9, 20, False), (10, 100, True), (10, 101, False), (127, 200, True), (0, 0, False)])
