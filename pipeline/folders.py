@@ -171,6 +171,17 @@ def attempted(folder: Path, identity: Mapping[str, Any]) -> bool:
     return bool(artifacts.read_json(folder / PARTIAL) == _mark(folder, identity))
 
 
+def of_another(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a stage's folder holds work of an interrupted attempt at another identity: other settings, inputs or code.
+
+    Work that can go on lies in folders (checkpoints, batches); an attempt that was refused before it did any leaves none.
+    """
+    mark = artifacts.read_json(folder / PARTIAL)
+    if not isinstance(mark, dict) or mark == _mark(folder, identity):
+        return False
+    return any(path.is_dir() and not path.is_symlink() and any(path.iterdir()) for path in folder.iterdir())
+
+
 def _mark(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """What :func:`open_stage` leaves in a folder while its stage runs."""
     return {"program": PROGRAM, "stage": identity.get("stage", folder.name), "fingerprint": artifacts.fingerprint(identity)}

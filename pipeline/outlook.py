@@ -35,6 +35,7 @@ class Outlook:
         classes: how many classes images are made of; None where that is not known yet.
         rare: classes of fewer patients, or images, than can be split, with their number.
         config: the run.
+        twins: whether near-duplicates are among them, which were counted as one: a person counts more.
     """
 
     unit: str
@@ -45,6 +46,7 @@ class Outlook:
     classes: int | None
     config: Config
     rare: Mapping[str, int] = field(default_factory=dict)
+    twins: bool = False
 
     @property
     def synthetic(self) -> int | None:
@@ -96,7 +98,9 @@ class Outlook:
         if self.sealed is None or self.units is None or self.sealed >= least:
             return []
         share = self.config.ingest.audit_share
-        advice = f"{math.ceil(least / share / self.pooled):,} {self.unit}s in all would do at the present ingest.audit_share of {share:g}"
+        alike = ", near-duplicates counting as one," if self.twins else ""
+        enough = math.ceil(least / share / self.pooled)
+        advice = f"{enough:,} {self.unit}s in all{alike} would do at the present ingest.audit_share of {share:g}"
         raised = math.ceil(100 * least / self.units) / 100 if self.units else 1.0
         if raised <= MOST_SEALED and not self.counted:
             advice += f", or --set ingest.audit_share={raised:g}"
@@ -140,7 +144,9 @@ def found(config: Config, facts: Mapping[str, Any]) -> Outlook:
     """The outlook after the split; ``facts`` are those of ``cohort.json``."""
     units = facts["units"]
     pool = units["train"] + units["audit"]
-    return Outlook(facts["unit"], pool, units["audit"], True, pool / max(1, sum(units.values())), len(facts["classes"]), config)
+    twins = bool(facts.get("near_duplicates", {}).get(f"groups_across_{facts['unit']}s"))
+    pooled = pool / max(1, sum(units.values()))
+    return Outlook(facts["unit"], pool, units["audit"], True, pooled, len(facts["classes"]), config, twins=twins)
 
 
 def refuse(outlook: Outlook) -> None:

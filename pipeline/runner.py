@@ -55,7 +55,7 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
             continue
         wanted = identity(stage, config, given, records)
         if record is None:
-            steps.append(Step(stage, wanted, "not finished yet", False))
+            steps.append(Step(stage, wanted, f"not finished yet{_interrupted(stage, run, wanted)}", False))
         elif lost is not None:
             steps.append(Step(stage, wanted, f"{stage.name}/{lost} is missing or damaged", True))
         elif record["fingerprint"] != artifacts.fingerprint(wanted):
@@ -66,6 +66,14 @@ def plan(config: Config, run: Path, given: Given, keep: Iterable[Path] = ()) -> 
             records[stage.name] = record
             steps.append(Step(stage, wanted, None, False))
     return steps
+
+
+def _interrupted(stage: Stage, run: Path, wanted: Mapping[str, Any]) -> str:
+    """That an interrupted attempt at a stage cannot go on, as it had other settings, images or code; empty where there is none such."""
+    if not stage.resumable or not folders.of_another(run / artifacts.UNFINISHED / stage.name, wanted):
+        return ""
+    place = f"{artifacts.UNFINISHED}/{stage.name}"
+    return f", and what {place} holds is of other settings, images or code: it is removed, and {stage.name} starts over"
 
 
 def check_settings(config: Config) -> None:
@@ -238,9 +246,12 @@ class Work:
 
 def _run_stage(stage: Stage, work: Work, wanted: Mapping[str, Any]) -> dict[str, Any]:
     out, reporter = work.places[stage.name], work.reporter
+    other = stage.resumable and folders.of_another(out, wanted)
     resumes = folders.open_stage(out, wanted, resumable=stage.resumable, private=stage.private)
     reporter.console.print(f"[bold]{stage.name}[/bold]{' (resumed)' if resumes else ''}")
     reporter.log("start", stage=stage.name, resumed=resumes)
+    if other:
+        reporter.note(f"what an interrupted attempt left was of other settings, images or code, and is removed: {stage.name} starts over")
     module, _, name = stage.function.partition(":")
     function: Callable[[Context], dict[str, Any]] = getattr(importlib.import_module(module), name)
     started = time.time()

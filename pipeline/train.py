@@ -165,7 +165,7 @@ def _finish(
     found_mixture = mixture_of(cohort, Conditions.of_model(model), runtime.derive_seed(ctx.config.seed, "mixture") % 2**32)
     tensors.write(found_mixture.state(), ctx.out / MIXTURE)
     tensors.write(averaged, ctx.out / "model.safetensors")
-    model |= {"images": section.images if course is None else step * section.batch, "steps": step}
+    model |= {"images": step * section.batch, "steps": step}
     model |= {"ema": {"widths": list(SNAPSHOT_WIDTHS), "steps": snapshot_steps(section)}}
     model["parameters"] = sum(p.numel() for p in denoiser.parameters())
     if losses is not None:

@@ -78,10 +78,11 @@ def _sealed(holdout: Check, bias: Check, foreign: bool) -> list[str]:
         )
     elif holdout["n"] < least:
         unit, held = holdout["unit"], holdout["n"]
-        share = holdout["audit"] / (holdout["train"] + holdout["audit"])
+        share = holdout["audit"] / (holdout["train"] + holdout["audit"])  # of images, not of patients: near ingest.audit_share
+        alike = ", near-duplicates counting as one" if unit == "image" and holdout["audit"] > held else ""
         sentences.append(
             f"{least} sealed {unit}s are needed and {held} {there}: a cohort of {math.ceil(least / share)} {unit}s in train and audit "
-            f"together (now {round(held / share)}) would do at the present ingest.audit_share of {share:.2f}."
+            f"together (now {round(held / share)}{alike}) would do, with {share:.0%} of them sealed, as now."
         )
     if holdout.get("drawn") == DRAWN[2]:
         sentences.append("If the holdout was held out at random before the training, say so: --holdout-random.")

@@ -185,7 +185,10 @@ def _joined(cohort: Cohort, clusters: NDArray[np.int64]) -> list[str]:
     tied = sizes[sizes > 1]
     if tied.empty:
         return []
-    return [f"{tied.sum():,} {cohort.unit}s share near-duplicates with others and count as {len(tied):,}: look whether their images differ"]
+    return [
+        f"{tied.sum():,} {cohort.unit}s share near-duplicates with others and count as {len(tied):,}: look whether their images differ; of "
+        f"pictures that are alike by nature, as masks and drawings are, more will not do"
+    ]
 
 
 def _list(ctx: Context) -> str:

@@ -47,7 +47,16 @@ def test_a_holdout_of_as_many_as_are_asked_for_is_enough(report):
 
 def test_patients_that_would_do_are_counted_in_whole_ones(report):
     report["n"].update(train=367, audit=182, holdout_units=182)
-    assert "a cohort of 905 patients in train and audit together (now 549)" in said(report), "300 / .3315 = 904.9"
+    needed = "a cohort of 905 patients in train and audit together (now 549) would do, with 33% of them sealed, as now"
+    assert needed in said(report), "300 / .3315 = 904.9"
+
+
+def test_images_of_which_some_are_near_duplicates_are_not_those_that_a_person_counts(report):
+    report |= {"unit": "image"}
+    report["n"].update(train=285, audit=235, holdout_units=167)
+    assert "a cohort of 664 images in train and audit together (now 370, near-duplicates counting as one) would do" in said(report)
+    report["n"].update(holdout_units=235)
+    assert "(now 520) would do" in said(report)
 
 
 def test_of_a_set_that_fails_the_copies_are_spoken_of_first_and_where_they_are_shown(report):

@@ -156,6 +156,12 @@ def test_a_machine_that_stalls_now_and_then_makes_no_minutes_of_fewer_images(mon
     assert fit_recipe.timed(training)["images_per_second"] == 64
 
 
+def test_what_a_training_draws_is_said_in_whole_steps(tmp_path):
+    ctx = auto(tmp_path, images=102, dropout=0.1, augment=0.1)  # seven steps of 16
+    train.run(ctx)
+    assert written(ctx)["chosen"]["images"] == json.loads((ctx.out / "model.json").read_text())["images"] == 112
+
+
 def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, monkeypatch):
     taken(monkeypatch, 0.5)  # 32 images a second
     monkeypatch.setattr(fit_recipe, "TIMED", 1.0)

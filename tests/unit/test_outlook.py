@@ -64,6 +64,15 @@ def test_after_the_split_the_sealed_are_counted():
     assert "about" not in short
 
 
+@pytest.mark.parametrize("unit", ["patient", "image"])
+def test_near_duplicates_are_told_of_where_they_made_those_that_are_there_fewer(unit):
+    counted = facts(200, 150, unit) | {"near_duplicates": {f"groups_across_{unit}s": 3}}
+    [short] = outlook.found(config(), counted).shortages()
+    assert f"{unit}s in all, near-duplicates counting as one, would do at the present" in short
+    [short] = outlook.found(config(), facts(200, 150, unit) | {"near_duplicates": {f"groups_across_{unit}s": 0}}).shortages()
+    assert f"{unit}s in all would do at the present" in short
+
+
 def test_what_is_called_too_few_images_cannot_pass_the_gates_own_bound():
     """The best that can be: no image is flagged, and every planted copy is found."""
     planted = limits.REQUIRED_TIMES * config().audit.planted

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from stage_stubs import config, run, stubbed, tree  # noqa: F401
 
-from pipeline import artifacts, folders, runner, stages
+from pipeline import artifacts, folders, given, runner, stages
 from pipeline.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("stubbed")
@@ -366,3 +366,36 @@ def test_a_stage_that_lost_a_file_is_redone_only_when_asked(tmp_path: Path) -> N
     refused(tmp_path / "run", match="train/parts/one.bin is missing or damaged.*add --redo")
     assert run(config(), tmp_path / "run", redo=True)[0] == "train"
     assert run(config(), tmp_path / "run") == []
+
+
+def attempt(folder: Path, settings, *parts: str) -> None:
+    """What an interrupted attempt at the training leaves, behind a finished ingest."""
+    run(settings, folder, until="ingest")
+    wanted = next(step.identity for step in runner.plan(settings, folder, given.digests(settings, folder)) if step.stage.name == "train")
+    place = folder / artifacts.UNFINISHED / "train"
+    folders.open_stage(place, wanted, resumable=True, private=True)
+    (place / "checkpoint").mkdir()
+    for part in parts:
+        (place / "checkpoint" / part).write_text("hours of work")
+
+
+def notes(folder: Path) -> list[str]:
+    return [line["text"] for line in map(json.loads, (folder / "log.jsonl").read_text().splitlines()) if line["event"] == "note"]
+
+
+def test_an_attempt_at_other_settings_is_not_removed_without_a_word(tmp_path: Path) -> None:
+    changed = config(train={"dropout": 0.3})
+    attempt(tmp_path / "a", config(), "state")
+    reasons = {step.stage.name: step.reason for step in runner.plan(changed, tmp_path / "a", given.digests(changed, tmp_path / "a"))}
+    assert reasons["train"] == (
+        "not finished yet, and what unfinished/train holds is of other settings, images or code: it is removed, and train starts over"
+    )
+    run(changed, tmp_path / "a", until="train")
+    said = "what an interrupted attempt left was of other settings, images or code, and is removed: train starts over"
+    assert notes(tmp_path / "a") == [said]
+    for name, settings, parts in (("same", config(), ["state"]), ("empty", changed, [])):
+        attempt(tmp_path / name, config(), *parts)
+        steps = runner.plan(settings, tmp_path / name, given.digests(settings, tmp_path / name))
+        assert "not finished yet" in [step.reason for step in steps]
+        run(settings, tmp_path / name, until="train")
+        assert notes(tmp_path / name) == []
