@@ -65,8 +65,8 @@ def repeated(groups: int, images: int, mixed: int) -> list[str]:
     ]
     if mixed:
         found.append(
-            f"{mixed:,} of the groups of repeated images have images of different classes, of which one is wrong: look at them (the column "
-            f"duplicate_group of ingest/rows.parquet)"
+            f"{mixed:,} of the groups of repeated images have images of different classes, of which one is wrong: look at them "
+            f"(ingest/near_duplicates.csv)"
         )
     return found
 
@@ -87,8 +87,8 @@ def chained(largest: int, total: int, unit: str) -> list[str]:
         return []
     return [
         f"ONE GROUP OF NEAR-DUPLICATES holds {largest:,} of {total:,} {unit}s, is in one split and counts as one: either the same picture "
-        f"came many times, or the pictures of this set are so alike, as masks and drawings are, that each has a near twin. Then a copy "
-        f"cannot be told from chance either: look at the group (duplicate_group of ingest/rows.parquet) before anything is published"
+        f"came many times, or the pictures of this set are so alike, as masks and drawings are, that each has a near twin, and then a copy "
+        f"cannot be told from chance either: look at the group (ingest/near_duplicates.csv) before anything is published"
     ]
 
 

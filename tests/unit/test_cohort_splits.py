@@ -220,7 +220,7 @@ def test_a_split_that_near_duplicates_make_too_small_says_so(tmp_path: Path, coh
         ingest(tmp_path / "in", tmp_path / "run")
     assert "too few images to split: class a has" in message(caught)
     assert "images share near-duplicates with others and count as" in message(caught)
-    assert "as masks and drawings are, more will not do" in message(caught)
+    assert "as masks and drawings are, more will not do (unfinished/ingest/near_duplicates.csv lists them)" in message(caught)
 
 
 PUBLISHED = {"train": 160, "val": 60, "test": 80}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,11 +20,13 @@ from pipeline.context import Context
 from pipeline.ingest import duplicates, stage
 from pipeline.ingest.duplicates import near_duplicates
 from pipeline.ingest.notes import chained, repeated
+from pipeline.ingest.quarantine import write_groups
 from pipeline.ingest.standardize import Target, standardize
 from pipeline.phantom.image import phantom_arrays
 from pipeline.progress import Reporter
 
 FINE = 128
+CLASSES = ("effusion", "normal")
 Picture = NDArray[np.uint8]
 
 
@@ -125,7 +128,7 @@ def test_class_folders_are_searched_for_moved_pictures_unless_they_hold_too_many
     monkeypatch.setenv("SYNTHCOHORT_KEY", "a key of the tests, long enough")
     monkeypatch.setattr(duplicates, "ALIGNED", most)
     for place, one in enumerate(patients(60)):
-        folder = tmp_path / "in" / ("normal" if place % 2 else "effusion")
+        folder = tmp_path / "in" / CLASSES[place % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(one).save(folder / f"{place}.png")
         if place < 10:
@@ -135,6 +138,14 @@ def test_class_folders_are_searched_for_moved_pictures_unless_they_hold_too_many
     assert ("20 images repeat one another in 10 groups" in told) == (most > 70)
     assert ("of more than 60 images only repeats that lie in the same place are joined" in told) == (most < 70)
     assert artifacts.read_object(out / "cohort.json")["near_duplicates"]["images"] == (20 if most > 70 else 0)
+    listed = pd.read_csv(out / "near_duplicates.csv", dtype=str)
+    assert list(listed.columns) == ["file", "class", "group"]
+    together: dict[str, set[str]] = {}
+    for file, name, group in listed.itertuples(index=False):
+        assert file.startswith(f"{name}/")
+        together.setdefault(group, set()).add(file)
+    pairs = [{f"{CLASSES[place % 2]}/{place}{more}.png" for more in ("", "-again")} for place in range(10 * (most > 70))]
+    assert sorted(map(sorted, together.values())) == sorted(map(sorted, pairs))
 
 
 @pytest.mark.parametrize(("again", "told"), [(12, True), (7, False)])
@@ -173,6 +184,12 @@ def test_a_group_is_of_images_where_nobody_says_whose_they_are_and_of_patients_w
         (tmp_path / "in" / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
     _, log, _ = ingested(tmp_path)
     assert ("holds 12 of 60 patients, is in one split" if known else "holds 12 of 72 images, is in one split") in log
+
+
+def test_no_spreadsheet_computes_a_name_or_a_class_of_the_list_of_near_duplicates(tmp_path: Path) -> None:
+    write_groups(tmp_path, ["=1+1.png", "b.png", "c\udcff.png", "d.png"], ["-1", "-1; +2", "x", "y"], [4, 4, 0, -1])
+    rows = (tmp_path / "near_duplicates.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert rows == ["file,class,group", "c\\xff.png,x,0", "./=1+1.png,'-1,4", "b.png,'-1; +2,4"]
 
 
 def test_a_group_that_is_left_out_since_earlier_runs_put_its_patients_apart_is_not_said_to_be_in_one_split(
