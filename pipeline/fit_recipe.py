@@ -118,7 +118,7 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str, probe: Mapping[str,
     if section.minutes is not None:
         rate = SPEED[device] / pixels if probe is None else probe["images_per_second"]
         images = max(section.batch, round(60 * section.minutes * rate))
-        asked = f"{section.minutes:g} minutes of {rate:,.0f} images a second"
+        asked = f"{section.minutes:g} minutes of {rate:{',.0f' if rate >= 10 else '.2g'}} images a second"
         if images > MOST_IMAGES:
             images, asked = MOST_IMAGES, f"the most that can be asked for; less than {asked}"
         settle("images", images, asked if probe is not None else f"expected of {asked}")
