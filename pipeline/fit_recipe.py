@@ -38,15 +38,15 @@ REPEATS = 4000
 """Ceiling of length: how often the image that is drawn most often is seen; half of it below :data:`MANY` distinct images, a quarter where
 the network has much room for each (:data:`ROOMY`). The longer, the nearer to real images, in the mean of each cohort measured
 (BENCHMARKS.md); what bounds it is memory. At 4 000 visits none of three whole runs of 2 668 distinct images had a flagged copy or failed;
-they chose it, and none was made since. At half as many none of 33 runs of 718 and more had a flagged copy, and where the network has much
+they chose it, and none was made since. At half as many none of 33 runs of 693 and more had a flagged copy, and where the network has much
 room two of 14 had, none of their 27 at a quarter. What a cohort can bear less of, its losses show."""
 MANY = 2500
 """Distinct images from which on the whole length holds. Below, twice the visits are not worth it: of some 2 200 distinct phantoms they came
-nearer by .014 of AUC (standard error .017), of some 710, at half the width, by .020 (.015), and one of nine of those failed by its
+nearer by .014 of AUC (standard error .017), of some 740, at half the width, by .020 (.015), and one of nine of those failed by its
 ten nearest patients. Nothing was measured from there to 2 668."""
 ROOMY = 2000
 """Distinct images below which a network of full width has much room for each; a narrower one has as much with as many fewer, by its width
-squared, as its parameters where there are as many blocks. Measured were, as less room, 2 170 and more at full and 718 to 1 286 at half the
+squared, as its parameters where there are as many blocks. Measured were, as less room, 2 170 and more at full and 693 to 1 286 at half the
 width (500), and as more, 1 173 to 1 286 at full and 212 to 237 at half; nothing between. From :data:`SMALL` images on, which get the full
 width, the shorter length holds again: of some 1 250 phantoms and 2 000 visits the network of half the width had no copies, and its images
 were farther from real ones than those of the full width after 1 000, by .04. After 2 000 visits weights told who of 218 phantoms was seen

@@ -81,6 +81,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see on a CPU that everything runs")
     options = parser.parse_args(arguments)
     options.name = options.name or options.config
+    if options.ceiling is not None:  # a cohort of its own to table, claims and run folders: the configuration tells nothing of it
+        options.name += f", ceiling {options.ceiling}"
     options.ceiling = options.ceiling or (40 if options.tiny else fit_recipe.REPEATS)
     return options
 

@@ -57,3 +57,17 @@ def test_a_run_is_made_under_the_ceiling_that_is_asked_for(monkeypatch, tmp_path
     with pytest.raises(Made, match=f"^{ceiling}$"):
         auto_runs.measure(auto_runs.parse([*words, "--config", "quickstart", "--runs", str(tmp_path)]), 0, "auto", None)
     assert before == fit_recipe.REPEATS
+
+
+def test_another_ceiling_is_measured_beside_what_its_cohort_was_measured_with_and_in_a_folder_of_its_own(monkeypatch, tmp_path):
+    made = []
+
+    def measure(options, seed, length, auto):
+        made.append((options.name, options.ceiling, seed))
+        return {"cohort": options.name, "seed": seed, "length": length, "images": 1, "copies": 0, "undecided": 0, "difference": None}
+
+    monkeypatch.setattr(auto_runs, "measure", measure)
+    words = ["--config", "quickstart", "--seeds", "3", "--out", str(tmp_path)]
+    for more in ([], ["--ceiling", "8000"], ["--ceiling", "8000"]):
+        auto_runs.make(auto_runs.parse([*words, *more]))
+    assert made == [("quickstart", fit_recipe.REPEATS, 3), ("quickstart, ceiling 8000", 8000, 3)]

@@ -134,6 +134,8 @@ def test_minutes_that_are_more_images_than_can_be_asked_for_are_as_many_as_can()
     assert fit_recipe.settled(asked, found).images == 10**9
     assert found["reasons"]["images"] == "the most that can be asked for; less than 100000 minutes of 25,000 images a second"
     assert fit_recipe.settled(asked, fit_recipe.fit(asked, images, "cpu")).images == 10**9
+    slow = fit_recipe.fit(asked, images, "cpu", probe | {"images_per_second": 0.2143})
+    assert slow["reasons"]["images"] == "100000 minutes of 0.21 images a second", "large pictures on a CPU are not said to take for ever"
 
 
 def test_the_documentation_tells_the_ceilings_of_the_code():
