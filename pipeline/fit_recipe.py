@@ -84,7 +84,7 @@ READINGS = 5
 """Readings that are taken at the least, of which the middle one counts: other work on the machine now and then makes a step many times as
 long. Where steps are slow, fewer: none begins after :data:`PATIENT` times as many seconds."""
 PATIENT = 10
-TOGETHER = 10
+TOGETHER = 9
 """Steps, at the most, of a reading, of which only the last is waited for; as many come before the first, and compile."""
 LONGEST = 10_000
 """Steps that are timed at the most, however fast: the length of the recipe under which they are taken."""
@@ -250,7 +250,7 @@ def timed(training: Training) -> dict[str, Any]:
     training.recipe = replace(training.recipe, images=LONGEST * batch)
     training.run(until=1)  # compiles
     together, seconds = 1, _seconds(training, 1)
-    while together < TOGETHER - 1 and seconds < TIMED:  # where steps are slow, few are enough
+    while together < TOGETHER and seconds < TIMED:  # where steps are slow, few are enough
         together, seconds = together + 1, seconds + _seconds(training, 1)
     first, readings = training.step, [_seconds(training, together)]
     while (len(readings) < READINGS or sum(readings) < TIMED) and sum(readings) < PATIENT * TIMED and training.step < LONGEST:

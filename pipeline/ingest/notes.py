@@ -44,8 +44,8 @@ def tied(groups: int, patients: int) -> list[str]:
     if not groups:
         return []
     return [
-        f"{groups} groups of near-duplicates are shared by {patients} patients, as one person under two ids is: each is in one split, and "
-        f"counts as one patient"
+        f"{groups} groups of near-duplicates are shared by {patients} patients, as one person under two ids is: whom they tie are in one "
+        f"split, and count as one patient"
     ]
 
 
