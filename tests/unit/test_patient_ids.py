@@ -124,6 +124,6 @@ def test_one_person_under_two_pseudonyms_is_kept_together_and_counted(tmp_path: 
     _, cohort = ingest(declared(folder(tmp_path / "in", attributes, by_file)), tmp_path / "run")
     assert (cohort.rows[cohort.rows["duplicate_group"] >= 0].groupby("duplicate_group")["split"].nunique() == 1).all()
     assert notes(tmp_path / "run") == [
-        "2 groups of near-duplicates are shared by 5 patients, as one person under two ids is: whom they tie are in one split, and count as "
-        "one patient"
+        "2 groups of near-duplicates are shared by 5 patients, as one person under two ids is: whom they tie are in one split, and count "
+        "as one patient"
     ]
