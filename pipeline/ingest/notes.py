@@ -85,10 +85,11 @@ def chained(largest: int, total: int, unit: str) -> list[str]:
     """
     if largest < max(LEAST, SHARE * total):
         return []
+    where = "ingest/near_duplicates.csv" if unit == "image" else "duplicate_group of ingest/rows.parquet"
     return [
         f"ONE GROUP OF NEAR-DUPLICATES holds {largest:,} of {total:,} {unit}s, is in one split and counts as one: either the same picture "
         f"came many times, or the pictures of this set are so alike, as masks and drawings are, that each has a near twin, and then a copy "
-        f"cannot be told from chance either: look at the group (ingest/near_duplicates.csv) before anything is published"
+        f"cannot be told from chance either: look at the group ({where}) before anything is published"
     ]
 
 

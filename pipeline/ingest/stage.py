@@ -44,8 +44,9 @@ def run(ctx: Context) -> dict[str, Any]:
     """Ingest the configured source into ``ctx.out``.
 
     Writes the images with ``rows.parquet``, ``quarantine.parquet`` and ``quarantine.csv`` (file, reason), ``near_duplicates.csv`` (file,
-    class, group), ``deidentification.json`` and ``cohort.json``. Both lists are written before anything is refused, so that they tell why.
-    Images are appended to a store as they are read, file by file, so that an interrupted attempt goes on; the result does not depend on it.
+    class, group) where no patients are known, ``deidentification.json`` and ``cohort.json``. Both lists are written before anything is
+    refused, so that they tell why. Images are appended to a store as they are read, file by file, so that an interrupted attempt goes on;
+    the result does not depend on it.
 
     Raises:
         InputError: no usable image, labels that match no class, or too few patients to split.
@@ -64,8 +65,9 @@ def run(ctx: Context) -> dict[str, Any]:
     if "split" not in cohort.rows and not ctx.config.foreign:
         cohort, clusters = _without_contradictions(cohort, clusters)
         quarantine.write(ctx.out, cohort.left_out)
-    present = ["; ".join(name for name, here in zip(cohort.classes, row) if here == 1) for row in cohort.findings]
-    quarantine.write_groups(ctx.out, cohort.rows["file"].tolist(), present, clusters.tolist())
+    if cohort.unit != "patient":  # a name beside a group would say whose a pseudonym is
+        present = ["; ".join(name for name, here in zip(cohort.classes, row) if here == 1) for row in cohort.findings]
+        quarantine.write_groups(ctx.out, cohort.rows["file"].tolist(), present, clusters.tolist())
     if not len(cohort.rows):
         raise InputError(f"no usable image among {_files(cohort.left_out)} files ({_commonest(cohort.left_out)}): {_list(ctx)} lists them")
     if ctx.config.foreign:
@@ -170,7 +172,8 @@ def _draw(
     try:
         return way(settled, cohort, clusters, ctx.config.ingest, np.random.default_rng((ctx.config.seed, 1)))
     except InputError as error:
-        why = [f"{told} ({_list(ctx, quarantine.GROUPS)} lists them)" for told in _joined(cohort, clusters)]
+        listed = f" ({_list(ctx, quarantine.GROUPS)} lists them)" if cohort.unit != "patient" else ""
+        why = [told + listed for told in _joined(cohort, clusters)]
         if cohort.left_out:
             why.append(f"{_files(cohort.left_out)} files were left out: {_commonest(cohort.left_out)}; {_list(ctx)} lists them")
         if not why:

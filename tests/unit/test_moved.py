@@ -182,8 +182,10 @@ def test_a_group_is_of_images_where_nobody_says_whose_they_are_and_of_patients_w
         rows.append(f"{name},{who}")
     if known:
         (tmp_path / "in" / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
-    _, log, _ = ingested(tmp_path)
+    _, log, out = ingested(tmp_path)
     assert ("holds 12 of 60 patients, is in one split" if known else "holds 12 of 72 images, is in one split") in log
+    assert ("(ingest/near_duplicates.csv)" in log) != known
+    assert (out / "near_duplicates.csv").exists() != known, "a name beside a group would say whose a pseudonym is"
 
 
 def test_no_spreadsheet_computes_a_name_or_a_class_of_the_list_of_near_duplicates(tmp_path: Path) -> None:
