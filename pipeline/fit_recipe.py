@@ -82,8 +82,9 @@ TIMED = 2.0
 """Seconds of steps that are timed to turn minutes into images, where they are enough for :data:`READINGS` readings."""
 READINGS = 5
 """Readings that are taken at the least, of which the middle one counts: other work on the machine now and then makes a step many times as
-long. Where steps are slow, fewer: none begins after :data:`PATIENT` times as many seconds."""
-PATIENT = 10
+long."""
+TIMED_AT_MOST = 20.0
+"""Seconds after which no further reading begins, where steps are so slow that there are fewer."""
 TOGETHER = 9
 """Steps, at the most, of a reading, of which only the last is waited for; as many come before the first, and compile."""
 LONGEST = 10_000
@@ -118,7 +119,8 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str, probe: Mapping[str,
     if section.minutes is not None:
         rate = SPEED[device] / pixels if probe is None else probe["images_per_second"]
         images = max(section.batch, round(60 * section.minutes * rate))
-        asked = f"{section.minutes:g} minutes of {rate:{',.0f' if rate >= 10 else '.2g'}} images a second"
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        asked = f"{section.minutes:g} minutes of {shown} images a second"
         if images > MOST_IMAGES:
             images, asked = MOST_IMAGES, f"the most that can be asked for; less than {asked}"
         settle("images", images, asked if probe is not None else f"expected of {asked}")
@@ -253,7 +255,7 @@ def timed(training: Training) -> dict[str, Any]:
     while together < TOGETHER and seconds < TIMED:  # where steps are slow, few are enough
         together, seconds = together + 1, seconds + _seconds(training, 1)
     first, readings = training.step, [_seconds(training, together)]
-    while (len(readings) < READINGS or sum(readings) < TIMED) and sum(readings) < PATIENT * TIMED and training.step < LONGEST:
+    while (len(readings) < READINGS or sum(readings) < TIMED) and sum(readings) < TIMED_AT_MOST and training.step < LONGEST:
         readings.append(_seconds(training, together))
     rate = together * batch / max(float(np.median(readings)), 1e-9)
     return {"steps": training.step - first, "images_per_second": float(f"{rate:.4g}")}

@@ -75,15 +75,16 @@ def run(ctx: Context) -> dict[str, Any]:
             "train.images=auto chooses the length on train and half of val, and needs two patients in each: add patients, raise "
             "ingest.val_share, or give a number"
         )
+    statistics = mean_and_spread(cohort.images)
     told = word_features.of(ctx.folder("ingest"), conditions.words) if conditions.features else None
     state, found = _resumed(ctx, device) or (None, fit_recipe.fit(asked, cohort, device))
     if state is None and asked.minutes is not None:
         section = fit_recipe.settled(asked, found)
         with _told(section):
-            probe = fit_recipe.timed(_begun(ctx, cohort, conditions, section, told)[0])
+            probe = fit_recipe.timed(_begun(ctx, cohort, conditions, section, told, statistics)[0])
         found = fit_recipe.fit(asked, cohort, device, probe)
     section = fit_recipe.settled(asked, found)
-    training, model, remembers = _begun(ctx, cohort, conditions, section, told)
+    training, model, remembers = _begun(ctx, cohort, conditions, section, told, statistics)
     if state is not None:
         training.load(state)
     course = None
@@ -109,10 +110,15 @@ def _tell_what_is_made(ctx: Context, conditions: Conditions) -> None:
 
 
 def _begun(
-    ctx: Context, cohort: ImageSet, conditions: Conditions, section: TrainConfig, told: Tensor | None
+    ctx: Context,
+    cohort: ImageSet,
+    conditions: Conditions,
+    section: TrainConfig,
+    told: Tensor | None,
+    statistics: tuple[NDArray[np.float32], float],
 ) -> tuple[Training, dict[str, Any], bool]:
     """A training that has taken no step yet, its ``model.json``, and whether its weights have seen images of ``train`` before."""
-    mean, spread = mean_and_spread(cohort.images)
+    mean, spread = statistics
     model = describe(section, cohort, spread, conditions)
     if not model["sigma_data"]:
         raise InputError("train: all images of the train split are one picture, of which nothing can be learned: give other images")

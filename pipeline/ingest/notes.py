@@ -72,7 +72,8 @@ def repeated(groups: int, images: int, mixed: int) -> list[str]:
 
 
 SHARE, LEAST = 0.1, 10
-"""Share of a cohort, and number of its patients or images, from which on one group of near-duplicates is told of as one."""
+"""Share of a cohort, and number of its patients or images, from which on one group of near-duplicates is told of: a round
+share, on which no verdict hangs. Of 5 856 radiographs, 780 ultrasounds and the phantoms no group is as large."""
 
 
 def chained(largest: int, total: int, unit: str) -> list[str]:

@@ -26,8 +26,8 @@ def write(folder: Path, left_out: Left) -> None:
 
 
 def write_groups(folder: Path, files: Sequence[str], classes: Sequence[str], groups: Sequence[int]) -> None:
-    """Write file and classes of each image that has a near-duplicate, group by group (negative: none), for whoever looks at them."""
-    rows = sorted((group, _shown(file), found) for file, found, group in zip(files, classes, groups) if group >= 0)
+    """Write file, classes and group of images that have near-duplicates, group by group, for whoever looks at them."""
+    rows = sorted((group, _shown(file), found) for file, found, group in zip(files, classes, groups))
     _for_people(folder / GROUPS, ("file", "class", "group"), [(file, found, str(group)) for group, file, found in rows])
 
 

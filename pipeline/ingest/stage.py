@@ -66,8 +66,9 @@ def run(ctx: Context) -> dict[str, Any]:
         cohort, clusters = _without_contradictions(cohort, clusters)
         quarantine.write(ctx.out, cohort.left_out)
     if cohort.unit != "patient":  # a name beside a group would say whose a pseudonym is
-        present = ["; ".join(name for name, here in zip(cohort.classes, row) if here == 1) for row in cohort.findings]
-        quarantine.write_groups(ctx.out, cohort.rows["file"].tolist(), present, clusters.tolist())
+        twins = np.flatnonzero(clusters >= 0)
+        present = ["; ".join(name for name, here in zip(cohort.classes, row) if here == 1) for row in cohort.findings[twins]]
+        quarantine.write_groups(ctx.out, cohort.rows["file"].to_numpy()[twins].tolist(), present, clusters[twins].tolist())
     if not len(cohort.rows):
         raise InputError(f"no usable image among {_files(cohort.left_out)} files ({_commonest(cohort.left_out)}): {_list(ctx)} lists them")
     if ctx.config.foreign:
