@@ -64,17 +64,12 @@ def worker_processes(preload: Sequence[str] = ()) -> Any:
     Neither the server nor a worker hears the terminal's Ctrl-C, from its first instruction on, or writes to its standard error: whoever
     started them ends them, and says why.
     """
-    from multiprocessing import forkserver, resource_tracker
+    from multiprocessing import forkserver
 
     context = _Workers()
     context.set_forkserver_preload([*preload])
-    with _unheard():
-        resource_tracker.ensure_running()  # which the server would start, unblocking the signal
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with _unheard(), _deaf():
+        forkserver.ensure_running()
     return context
 
 
@@ -83,13 +78,27 @@ class _Worker(ForkServerProcess):
         program = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")  # of which there is nothing to import
         try:
-            super().start()
+            with _deaf():  # a server that has ended is started anew here
+                super().start()
         finally:
             sys.modules["__main__"] = program
 
 
 class _Workers(ForkServerContext):
     Process = _Worker
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Let what is started inside the context never hear the terminal's Ctrl-C."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # which a server would start, unblocking the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

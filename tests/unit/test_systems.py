@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -137,14 +138,20 @@ main()
     refused(done, "WSL2")
 
 
-def test_workers_do_not_hear_the_terminal():
+@pytest.mark.parametrize("ended", [False, True])
+def test_workers_do_not_hear_the_terminal(ended):
     pool = system.worker_processes()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    if ended:  # the server of a pool whose processes somebody ended: the next worker starts another
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGKILL)
+        os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
     ours, theirs = pool.Pipe()
     process = pool.Process(target=_blocked, args=(theirs,))
     process.start()
     assert ours.recv()
     process.join()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
 def test_a_script_is_not_run_again_in_its_workers(tmp_path):
