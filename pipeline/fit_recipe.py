@@ -34,16 +34,13 @@ from pipeline.images import ImageSet
 
 FILE = "recipe.json"
 
-REPEATS = 4000
-"""Ceiling of length: how often the image that is drawn most often is seen; half of it below :data:`MANY` distinct images, a quarter where
-the network has much room for each (:data:`ROOMY`). The longer, the nearer to real images, in the mean of each cohort measured
-(BENCHMARKS.md); what bounds it is memory. At 4 000 visits none of three whole runs of 2 668 distinct images had a flagged copy or failed;
-they chose it, and none was made since. At half as many none of 33 runs of 693 and more had a flagged copy, and where the network has much
-room two of 14 had, none of their 27 at a quarter. What a cohort can bear less of, its losses show."""
-MANY = 2500
-"""Distinct images from which on the whole length holds. Below, twice the visits are not worth it: of some 2 200 distinct phantoms they came
-nearer by .014 of AUC (standard error .017), of some 740, at half the width, by .020 (.015), and one of nine of those failed by its
-ten nearest patients. Nothing was measured from there to 2 668."""
+REPEATS = 2000
+"""Ceiling of length: how often the image that is drawn most often is seen; half of it where the network has much room for each
+(:data:`ROOMY`). None of 36 whole runs with less room had a flagged copy; two of 14 with more had, and none of their 27 at half the length.
+Twice the visits are not shown to be worth it (BENCHMARKS.md): seed by seed the same images come nearer to real ones by .020 of AUC
+(standard error .015; some 740 distinct ones, of which one of nine runs then failed by its ten nearest patients), .014 (.017; some 2 200)
+and -.006 (.010; 2 668, of which none of nine runs had a flagged copy), in twice the time, and weights tell more of who was seen. What a
+cohort can bear less of, its losses show."""
 ROOMY = 2000
 """Distinct images below which a network of full width has much room for each; a narrower one has as much with as many fewer, by its width
 squared, as its parameters where there are as many blocks. Measured were, as less room, 2 170 and more at full and 693 to 1 286 at half the
@@ -127,7 +124,7 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str, probe: Mapping[str,
     else:
         share = (fitted.get("widths", section.widths)[0] / full_width(grid.levels(side, section.patch))) ** 2
         by_time = round(SECONDS * SPEED[device] / pixels), f"about {SECONDS // 60} minutes"
-        images, reason = min(_seen(most, distinct, share), by_time, key=lambda limit: limit[0])
+        images, reason = min(_seen(most, distinct < ROOMY * share), by_time, key=lambda limit: limit[0])
         images, reason = max((images, reason), (section.batch, "one step"), key=lambda limit: limit[0])
         settle("images", images, reason)
     length = section.length if isinstance(section.images, int) else images
@@ -146,19 +143,10 @@ def fit(section: TrainConfig, cohort: ImageSet, device: str, probe: Mapping[str,
     }
 
 
-def _seen(most: float, distinct: int, share: float) -> tuple[int, str]:
-    """After how many images the one that is drawn most often has been seen as often as it may be; in words, why.
-
-    Args:
-        most: the probability with which it is drawn.
-        distinct: distinct images.
-        share: of the parameters that a network of full width has.
-    """
-    repeats, why = REPEATS, ""
-    if distinct < ROOMY * share:
-        repeats, why = REPEATS // 4, ", as the network has much room for each"
-    elif distinct < MANY:
-        repeats, why = REPEATS // 2, f", as there are fewer than {MANY:,}"
+def _seen(most: float, roomy: bool) -> tuple[int, str]:
+    """After how many images the one that is drawn most often, with this probability, has been seen as often as it may be; in words, why."""
+    repeats = REPEATS // 2 if roomy else REPEATS
+    why = ", as the network has much room for each" if roomy else ""
     return round(repeats / most), f"the image drawn most often is seen {repeats:,} times{why}"
 
 

@@ -52,7 +52,7 @@ class Stage:
 
 STAGES = (
     Stage("ingest", 17, (), "pipeline.ingest.stage:run", True, True, "images, rows, quarantine.csv and .parquet, deidentification.json"),
-    Stage("train", 16, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
+    Stage("train", 17, ("ingest",), "pipeline.train:run", True, True, "model.safetensors, model.json, mixture.safetensors, metrics.jsonl"),
     Stage("generate", 4, ("train",), "pipeline.generate:run", True, True, "images, rows"),
     Stage(
         "shadows",

@@ -69,9 +69,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", help="the cohort's name in the table (default: the configuration's)")
     parser.add_argument("--seeds", default="0,1,2", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--lengths", default=[AUTO], type=lambda text: text.split(","), help="auto, and multiples of what it kept")
-    parser.add_argument(
-        "--ceiling", type=int, help="visits of the image drawn most often at which `auto` ends, in place of its own for the largest cohorts"
-    )
+    parser.add_argument("--ceiling", type=int, help="visits of the image drawn most often at which `auto` ends; half where room is much")
     parser.add_argument("--splits", type=int, default=5, help="halvings of the panel")
     parser.add_argument("--classifier-images", type=int, default=100_000, help="images seen in training each judge, at the most")
     parser.add_argument("--seconds", type=float, default=500, help="start no run after so many seconds")
@@ -83,7 +81,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options.name = options.name or options.config
     if options.ceiling is not None:  # a cohort of its own to table, claims and run folders: the configuration tells nothing of it
         options.name += f", ceiling {options.ceiling}"
-    options.ceiling = options.ceiling or (40 if options.tiny else fit_recipe.REPEATS)
+    options.ceiling = options.ceiling or (20 if options.tiny else fit_recipe.REPEATS)
     return options
 
 

@@ -44,7 +44,7 @@ def test_a_fixed_length_is_a_multiple_of_what_auto_kept_with_what_else_it_chose(
     assert (fixed.images, fixed.widths, fixed.dropout, fixed.augment, fixed.decay) == (500, (64, 128), 0.21, 0.4, 0.3)
 
 
-@pytest.mark.parametrize(("words", "ceiling"), [([], fit_recipe.REPEATS), (["--ceiling", "123"], 123), (["--tiny"], 40)])
+@pytest.mark.parametrize(("words", "ceiling"), [([], fit_recipe.REPEATS), (["--ceiling", "123"], 123), (["--tiny"], 20)])
 def test_a_run_is_made_under_the_ceiling_that_is_asked_for(monkeypatch, tmp_path, words, ceiling):
     class Made(Exception):
         pass

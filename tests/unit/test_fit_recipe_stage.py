@@ -33,7 +33,7 @@ AUTO = {key: value for key, value in SMALL.items() if key not in ("images", "dro
 @pytest.fixture
 def brief(monkeypatch):
     """Recipes of some twenty steps, whose losses are looked at from the fourth on."""
-    monkeypatch.setattr(fit_recipe, "REPEATS", 80)
+    monkeypatch.setattr(fit_recipe, "REPEATS", 40)
     monkeypatch.setattr(fit_recipe, "FEWEST", 4)
     monkeypatch.setattr(fit_recipe, "FIRST", 4)
 
