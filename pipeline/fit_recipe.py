@@ -86,6 +86,8 @@ TOGETHER = 9
 """Steps, at the most, of a reading, of which only the last is waited for; as many come before the first, and compile."""
 LONGEST = 10_000
 """Steps that are timed at the most, however fast: the length of the recipe under which they are taken."""
+LATE, SLACK = 1.25, 15.0
+"""How many times as long as was expected, and how many seconds longer, a training may take that was given minutes, before it is told."""
 
 
 def fit(section: TrainConfig, cohort: ImageSet, device: str, probe: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -212,6 +214,23 @@ def replayed(config: Config, trained: Path) -> Config:
     """A run's configuration with what its finished training settled: what its shadow trainings repeat."""
     assert config.train is not None
     return config.model_copy(update={"train": settled(config.train, read_object(trained / FILE))})
+
+
+def late(recipe: Mapping[str, Any], images: int, seconds: float) -> str | None:
+    """Why minutes became more than were asked for; None where they did not.
+
+    Args:
+        recipe: with what :func:`timed` found.
+        images: drawn by this process, which may have begun at a checkpoint.
+        seconds: what they took.
+    """
+    timed = recipe["probe"]["images_per_second"]
+    if seconds <= max(LATE * images / timed, images / timed + SLACK):
+        return None
+    return (
+        f"{images:,} images took {seconds / 60:.1f} minutes where {images / timed / 60:.1f} were expected: steps were slower than those that "
+        f"were timed before, as where the machine does other work beside, or not all of it was compiled then"
+    )
 
 
 def mark(recipe: Mapping[str, Any]) -> Tensor:

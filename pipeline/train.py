@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ def run(ctx: Context) -> dict[str, Any]:
         course.load(state or {})
     write_json(ctx.out / fit_recipe.FILE, found)
     ctx = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": section}))
+    began, step = time.monotonic(), training.step
     loss, losses = _train(ctx, training, validation, course, fit_recipe.mark(found))
+    if "probe" in found and (why := fit_recipe.late(found, (training.step - step) * section.batch, time.monotonic() - began)):
+        ctx.reporter.note(why)
     return _finish(ctx, training, cohort, model, found, course, loss, losses or (validation(training) if validation else None))
 
 

@@ -13,7 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 LETTERS = 1024
@@ -28,6 +39,12 @@ def _known_home(path: Path) -> Path:
     except RuntimeError:
         raise PydanticCustomError("home", "no such user's home folder: write the folder out") from None
     return path
+
+
+def _in_small_letters(value: Any) -> Any:
+    if isinstance(value, str) and value != AUTO and value.strip().lower() == AUTO:
+        raise PydanticCustomError("auto", "write auto, in small letters")
+    return value
 
 
 def unit(name: str) -> Any:
@@ -50,7 +67,9 @@ AUTO: Literal["auto"] = "auto"
 NAMELESS = ""
 # A setting that may be left to the cohort (:mod:`pipeline.fit_recipe`); whatever is not `auto` is told what the setting itself is told.
 Fitted = Annotated[
-    Annotated[T, Tag(NAMELESS)] | Annotated[Literal["auto"], Tag(AUTO)], Discriminator(lambda value: AUTO if value == AUTO else NAMELESS)
+    Annotated[T, Tag(NAMELESS)] | Annotated[Literal["auto"], Tag(AUTO)],
+    Discriminator(lambda value: AUTO if value == AUTO else NAMELESS),
+    BeforeValidator(_in_small_letters),
 ]
 # As the data card and a label in DICOM's LO (PS3.5 section 6.2) can show it.
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]

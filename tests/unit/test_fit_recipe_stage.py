@@ -181,6 +181,29 @@ def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, mon
         assert (timed.out / name).read_bytes() == (fixed.out / name).read_bytes(), name
 
 
+@pytest.mark.parametrize(
+    ("passed", "told"), [(1.2, None), (3.1, "480 images took 0.8 minutes where 0.2 were expected: steps were slower")]
+)
+def test_minutes_that_became_more_are_told(brief, tmp_path, monkeypatch, passed, told):
+    taken(monkeypatch, 0.5)  # 32 images a second
+    monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
+    ctx = auto(tmp_path, images=None, dropout=0.1, augment=0.1, minutes=0.25)
+    times = iter([100.0, 100.0 + 15 * passed])
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(times))
+    notes: list[str] = []
+    monkeypatch.setattr(ctx.reporter, "note", notes.append)
+    train.run(ctx)
+    assert len(notes) == (told is not None)
+    assert all(note.startswith(str(told)) for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("images", "seconds", "told"), [(6400, 249, False), (6400, 251, True), (320, 24, False), (320, 26, True), (0, 9, False)]
+)
+def test_a_little_longer_than_was_asked_for_is_not_told(images, seconds, told):
+    assert (fit_recipe.late({"probe": {"steps": 9, "images_per_second": 32.0}}, images, seconds) is not None) == told
+
+
 def test_what_fits_a_length_fits_that_which_was_timed_and_not_that_which_was_expected(brief, tmp_path, monkeypatch):
     taken(monkeypatch, 0.5)  # 32 images a second, where some 250 are expected
     monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
