@@ -227,9 +227,10 @@ def late(recipe: Mapping[str, Any], images: int, seconds: float) -> str | None:
     timed = recipe["probe"]["images_per_second"]
     if seconds <= max(LATE * images / timed, images / timed + SLACK):
         return None
+    expected = images / timed / 60
     return (
-        f"{images:,} images took {seconds / 60:.1f} minutes where {images / timed / 60:.1f} were expected: steps were slower than those that "
-        f"were timed before, as where the machine does other work beside, or not all of it was compiled then"
+        f"{images:,} images took {seconds / 60:.1f} minutes where {expected:.1f} were expected: steps were slower than those that were "
+        f"timed before, as where the machine does other work beside, or not all of it was compiled then"
     )
 
 

@@ -181,9 +181,7 @@ def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, mon
         assert (timed.out / name).read_bytes() == (fixed.out / name).read_bytes(), name
 
 
-@pytest.mark.parametrize(
-    ("passed", "told"), [(1.2, None), (3.1, "480 images took 0.8 minutes where 0.2 were expected: steps were slower")]
-)
+@pytest.mark.parametrize(("passed", "told"), [(1.2, None), (3.1, "480 images took 0.8 minutes where 0.2 were expected: steps were slower")])
 def test_minutes_that_became_more_are_told(brief, tmp_path, monkeypatch, passed, told):
     taken(monkeypatch, 0.5)  # 32 images a second
     monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
