@@ -39,8 +39,8 @@ REPEATS = 2000
 (:data:`ROOMY`). None of 36 whole runs with less room had a flagged copy; two of 14 with more had, and none of their 27 at half the length.
 Twice the visits are not shown to be worth it (BENCHMARKS.md): seed by seed the same images come nearer to real ones by .020 of AUC
 (standard error .015; some 740 distinct ones, of which one of nine runs then failed by its ten nearest patients), .014 (.017; some 2 200)
-and -.006 (.010; 2 668, of which none of nine runs had a flagged copy), in twice the time, and weights tell more of who was seen. What a
-cohort can bear less of, its losses show."""
+and -.006 (.010; 2 668, of which none of nine runs had a flagged copy), in twice the time, and the weights of the last tell more of who
+was seen. What a cohort can bear less of, its losses show."""
 ROOMY = 2000
 """Distinct images below which a network of full width has much room for each; a narrower one has as much with as many fewer, by its width
 squared, as its parameters where there are as many blocks. Measured were, as less room, 2 170 and more at full and 693 to 1 286 at half the
