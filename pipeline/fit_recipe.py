@@ -37,10 +37,10 @@ FILE = "recipe.json"
 REPEATS = 2000
 """Ceiling of length: how often the image that is drawn most often is seen; half of it where the network has much room for each
 (:data:`ROOMY`). None of 36 whole runs with less room had a flagged copy; two of 14 with more had, and none of their 27 at half the length.
-Twice the visits are not shown to be worth it (BENCHMARKS.md): seed by seed the same images come nearer to real ones by .020 of AUC
-(standard error .015; some 740 distinct ones, of which one of nine runs then failed by its ten nearest patients), .014 (.017; some 2 200)
-and -.006 (.010; 2 668, of which none of nine runs had a flagged copy), in twice the time, and the weights of the last tell more of who
-was seen. What a cohort can bear less of, its losses show."""
+Twice the visits are not shown to be worth it (BENCHMARKS.md). Seed by seed, images come nearer to real ones by .020
+of AUC (standard error .015) of some 740 distinct images, where one of nine runs then failed by its ten nearest patients, and by .014 (.017)
+of some 2 200, at 1.7 times the visits; of 2 668 they end farther by .006 (.010), in twice the time, without a flagged copy in nine runs,
+and the weights tell more of who was seen. What a cohort can bear less of, its losses show."""
 ROOMY = 2000
 """Distinct images below which a network of full width has much room for each; a narrower one has as much with as many fewer, by its width
 squared, as its parameters where there are as many blocks. Measured were, as less room, 2 170 and more at full and 693 to 1 286 at half the
@@ -217,20 +217,19 @@ def replayed(config: Config, trained: Path) -> Config:
 
 
 def late(recipe: Mapping[str, Any], images: int, seconds: float) -> str | None:
-    """Why minutes became more than were asked for; None where they did not.
+    """What to tell of a training that was given minutes and whose steps took much longer than was expected; None where they did not.
 
     Args:
         recipe: with what :func:`timed` found.
         images: drawn by this process, which may have begun at a checkpoint.
-        seconds: what they took.
+        seconds: what their steps took, without checkpoints and looks at ``val``, as those that were timed.
     """
-    timed = recipe["probe"]["images_per_second"]
-    if seconds <= max(LATE * images / timed, images / timed + SLACK):
+    expected = images / recipe["probe"]["images_per_second"]
+    if seconds <= max(LATE * expected, expected + SLACK):
         return None
-    expected = images / timed / 60
     return (
-        f"{images:,} images took {seconds / 60:.1f} minutes where {expected:.1f} were expected: steps were slower than those that were "
-        f"timed before, as where the machine does other work beside, or not all of it was compiled then"
+        f"{images:,} images took {seconds / 60:.1f} minutes where {expected / 60:.1f} were expected: steps were slower than those that "
+        f"were timed before, as where the machine compiles or does other work beside"
     )
 
 

@@ -95,9 +95,9 @@ def run(ctx: Context) -> dict[str, Any]:
         course.load(state or {})
     write_json(ctx.out / fit_recipe.FILE, found)
     ctx = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"train": section}))
-    began, step = time.monotonic(), training.step
-    loss, losses = _train(ctx, training, validation, course, fit_recipe.mark(found))
-    if "probe" in found and (why := fit_recipe.late(found, (training.step - step) * section.batch, time.monotonic() - began)):
+    step = training.step
+    loss, losses, seconds = _train(ctx, training, validation, course, fit_recipe.mark(found))
+    if "probe" in found and (why := fit_recipe.late(found, (training.step - step) * section.batch, seconds)):
         ctx.reporter.note(why)
     return _finish(ctx, training, cohort, model, found, course, loss, losses or (validation(training) if validation else None))
 
@@ -240,8 +240,9 @@ def _distinct(side: Labelled) -> Labelled:
 
 def _train(
     ctx: Context, training: Training, validation: Validation | None, course: Course | None, mark: torch.Tensor
-) -> tuple[float, Losses | None]:
-    """From where ``training`` stands to its end, with checkpoints and snapshots; the last loss, and the losses of what is kept.
+) -> tuple[float, Losses | None, float]:
+    """From where ``training`` stands to its end, with checkpoints and snapshots; the last loss, the losses of what is kept, and the seconds
+    that steps took.
 
     ``course`` looks at its moments, and may end the training before its recipe does; without it, ``validation`` looks at every checkpoint.
     """
@@ -250,7 +251,7 @@ def _train(
     every = max(1, section.checkpoint_images // section.batch)
     averages = snapshot_steps(section)
     moments = [*averages, *(course.moments if course is not None else ())]
-    metrics, seen = ctx.out / METRICS, None
+    metrics, seen, seconds = ctx.out / METRICS, None, 0.0
     resume.forget_after(metrics, training.step)
     with ctx.reporter.progress("training images", steps * section.batch) as advance, resume.asked_to_end() as stopped:
 
@@ -265,8 +266,10 @@ def _train(
         while training.step < steps and not (course is not None and course.over):
             checkpoint = (training.step // every + 1) * every
             until = min([checkpoint, steps, *(moment for moment in moments if moment > training.step)])
+            began = time.monotonic()
             with _told(section):
                 training.run(until=until, report=report, stop=stopped)
+            seconds += time.monotonic() - began
             if training.step in averages:
                 _keep(training.snapshot(), ctx.out / "ema", f"{training.step:08d}")
             if course is not None and training.step in course.moments:
@@ -279,7 +282,7 @@ def _train(
             if stopped():
                 raise Stopped(f"training stopped at image {training.step * section.batch}; its checkpoint is written")
     losses = [line["loss"] for line in map(json.loads, metrics.read_text().splitlines()) if "loss" in line]
-    return float(losses[-1]) if losses else math.nan, seen if course is None else course.looked[course.chosen]
+    return float(losses[-1]) if losses else math.nan, seen if course is None else course.looked[course.chosen], seconds
 
 
 @contextlib.contextmanager

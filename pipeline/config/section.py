@@ -43,7 +43,7 @@ def _known_home(path: Path) -> Path:
 
 def _in_small_letters(value: Any) -> Any:
     if isinstance(value, str) and value != AUTO and value.strip().lower() == AUTO:
-        raise PydanticCustomError("auto", "write auto, in small letters")
+        raise PydanticCustomError("auto", "write auto, in small letters and without blanks")
     return value
 
 

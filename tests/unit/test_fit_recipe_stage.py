@@ -181,18 +181,37 @@ def test_minutes_become_images_once_and_change_nothing_else(brief, tmp_path, mon
         assert (timed.out / name).read_bytes() == (fixed.out / name).read_bytes(), name
 
 
-@pytest.mark.parametrize(("passed", "told"), [(1.2, None), (3.1, "480 images took 0.8 minutes where 0.2 were expected: steps were slower")])
-def test_minutes_that_became_more_are_told(brief, tmp_path, monkeypatch, passed, told):
+@pytest.mark.parametrize("slow", [False, True])
+def test_minutes_that_became_more_are_told_of_the_images_that_were_drawn_since(brief, tmp_path, monkeypatch, slow):
     taken(monkeypatch, 0.5)  # 32 images a second
     monkeypatch.setattr(fit_recipe, "TIMED", 1.0)
+    monkeypatch.setattr(fit_recipe, "READINGS", 1)  # fewer steps than those after which it is stopped
     ctx = auto(tmp_path, images=None, dropout=0.1, augment=0.1, minutes=0.25)
-    times = iter([100.0, 100.0 + 15 * passed])
-    monkeypatch.setattr(train.time, "monotonic", lambda: next(times))
+    stopped_in_the_middle(ctx, monkeypatch)
     notes: list[str] = []
     monkeypatch.setattr(ctx.reporter, "note", notes.append)
+    run, clock = Training.run, [0.0]
+
+    def drawn_slowly(self, **given):
+        before = self.step
+        run(self, **given)
+        clock[0] += (self.step - before) * (2.0 if slow else 0.5)
+
+    def written_slowly(*given):
+        kept(*given)
+        clock[0] += 100.0  # which no step took
+
+    kept = train._keep
+    monkeypatch.setattr(train, "_keep", written_slowly)
+    monkeypatch.setattr(Training, "run", drawn_slowly)
+    monkeypatch.setattr(train.time, "monotonic", lambda: clock[0])
+    begun = 16 * train._resumed(ctx, "cpu")[0]["step"].item()
     train.run(ctx)
-    assert len(notes) == (told is not None)
-    assert all(note.startswith(str(told)) for note in notes)
+    assert 0 < begun < 480
+    left = 480 - begun
+    told = f"{left} images took {left / 8 / 60:.1f} minutes where {left / 32 / 60:.1f} were expected: steps were slower"
+    assert len(notes) == slow
+    assert all(note.startswith(told) for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_number_that_is_not_written_in_decimal_digits(setting, value):
 @pytest.mark.parametrize("setting", ["train.images=Auto", "train.widths=AUTO", "train.dropout=' auto'"])
 def test_auto_in_other_letters(setting):
     key = setting.partition("=")[0]
-    assert f"{key}: write auto, in small letters, got '" in refused(setting)
+    assert f"{key}: write auto, in small letters and without blanks, got '" in refused(setting)
 
 
 @pytest.mark.parametrize(
