@@ -37,10 +37,10 @@ FILE = "recipe.json"
 REPEATS = 2000
 """Ceiling of length: how often the image that is drawn most often is seen; half of it where the network has much room for each
 (:data:`ROOMY`). None of 36 whole runs with less room had a flagged copy; two of 14 with more had, and none of their 27 at half the length.
-Twice the visits are not shown to be worth it (BENCHMARKS.md). Seed by seed, images come nearer to real ones by .020
-of AUC (standard error .015) of some 740 distinct images, where one of nine runs then failed by its ten nearest patients, and by .014 (.017)
-of some 2 200, at 1.7 times the visits; of 2 668 they end farther by .006 (.010), in twice the time, without a flagged copy in nine runs,
-and the weights tell more of who was seen. What a cohort can bear less of, its losses show."""
+Twice the visits are not shown to be worth it (BENCHMARKS.md). Seed by seed, images come nearer to real ones by .020 of AUC (standard error
+.015) of some 740 distinct images, where one of nine runs then failed by its ten nearest patients, and by .014 (.017) of some 2 200, at 1.7
+times the visits; of 2 668 they end farther by .006 (.010), in twice the time, without a flagged copy in nine runs, and the weights tell
+more of who was seen. What a cohort can bear less of, its losses show."""
 ROOMY = 2000
 """Distinct images below which a network of full width has much room for each; a narrower one has as much with as many fewer, by its width
 squared, as its parameters where there are as many blocks. Measured were, as less room, 2 170 and more at full and 693 to 1 286 at half the
@@ -87,7 +87,8 @@ TOGETHER = 9
 LONGEST = 10_000
 """Steps that are timed at the most, however fast: the length of the recipe under which they are taken."""
 LATE, SLACK = 1.25, 15.0
-"""How many times as long as was expected, and how many seconds longer, a training may take that was given minutes, before it is told."""
+"""How many times as long as was expected, and how many seconds longer, the steps of a training may take that was given minutes, before it
+is told: round figures, on which nothing else hangs. What is loaded or compiled anew after an interruption may take the seconds."""
 
 
 def fit(section: TrainConfig, cohort: ImageSet, device: str, probe: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def late(recipe: Mapping[str, Any], images: int, seconds: float) -> str | None:
         return None
     return (
         f"{images:,} images took {seconds / 60:.1f} minutes where {expected / 60:.1f} were expected: steps were slower than those that "
-        f"were timed before, as where the machine compiles or does other work beside"
+        f"were timed before, as where the machine compiles or does other work beside; nothing was cut short"
     )
 
 
